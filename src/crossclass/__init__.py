@@ -1,0 +1,1 @@
+"""crossclass shows what an adversarially trained network learns and then forgets."""

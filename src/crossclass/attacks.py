@@ -1,0 +1,242 @@
+"""Attacks are frozen settings that can be called: `attack(model, x, y) -> x_adv`.
+
+x^{t+1} = Pi_{B(x, eps)}(x^t + alpha * steepest(grad_x loss(x^t, y)))    (eq. 2; Madry et al. 2018)
+
+Images are in [0, 1]. The model comes back exactly as it was; only input gradients are taken
+(`torch.autograd.grad`, parameters frozen), so no parameter gradient is left behind and no weight
+gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
+"""
+
+from typing import Annotated, Literal, NamedTuple, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+
+from crossclass.errors import UserError
+from crossclass.losses import Labels, cross_entropy, hard, kl, margin
+from crossclass.settings import Settings
+from crossclass.threat import AnyThreat, Linf, Start
+from crossclass.view import BatchNorm, Precision, frozen
+
+Images = Float[Tensor, "n ..."]
+
+
+class Network(Protocol):
+    """Anything that maps images [n, c, h, w] to logits [n, k]."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class Found(NamedTuple):
+    """What a search returns: the images, their loss where it was scored, and dead gradients."""
+
+    x_adv: Images
+    wrong: Shaped[Tensor, " n"] | None
+    """Whether the kept iterate was seen misclassified (hit, if targeted); None if nothing was scored."""
+    dead: Int[Tensor, " n"]
+    """Per sample, the number of steps whose gradient was zero or not finite: a sign of masking."""
+
+
+class PGD(Settings):
+    """Projected gradient ascent (Madry et al. 2018), with the choices that recipes hide made explicit."""
+
+    kind: Literal["pgd"] = "pgd"
+    threat: AnyThreat = Linf()
+    steps: int = Field(10, ge=0)
+    step: float = Field(0.25, gt=0)
+    """Step length as a fraction of eps, as the paper writes it (1/4 for l_inf, 1/8 for l_2)."""
+    start: Start | None = None
+    """Distribution of the start; unset is the threat's usual one (`uniform`, l_2 `uniform_radius`)."""
+    restarts: PositiveInt = 1
+    """Independent starts; the worst of them is kept for every sample."""
+    loss: Literal["ce", "margin", "kl"] = "ce"
+    """`kl` ascends KL to the clean prediction and ignores the labels (TRADES' inner problem)."""
+    targeted: bool = False
+    """If true, `y` are targets, and the loss to them is descended."""
+    keep: Literal["last", "best"] = "last"
+    """`best` keeps the worst iterate (misclassified first, then by loss); CAS needs `last`."""
+    bn: BatchNorm = "eval"
+    precision: Precision = "fp32"
+    """Of the forward pass only; input, perturbation and projection are always float32."""
+    box: tuple[float, float] | None = (0.0, 1.0)
+    """Range of valid inputs; none in the paper's theory."""
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        if self.start is not None and self.start not in self.threat.starts:
+            known = ", ".join(self.threat.starts)
+            raise ValueError(f"start '{self.start}' is not for {self.threat.kind}; known: {known}")
+        return self
+
+    def __str__(self) -> str:
+        parts = [f"PGD-{self.steps}", str(self.threat), f"step {self.step:g} eps"]
+        parts.append(f"{self.start or self.threat.starts[0]} start")
+        return ", ".join(parts + _extras(self))
+
+    def __call__(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> Images:
+        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
+        return self.search(model, x, y, generator).x_adv
+
+    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
+        """The same, with what was seen on the way."""
+        x = within(x, self.box)
+        scored = self.keep == "best" or self.restarts > 1
+        best: Found | None = None
+        best_score = torch.empty(0)
+        with torch.enable_grad(), frozen(model, self.bn, self.precision) as f:
+            reference = f(x).detach() if self.loss == "kl" else None
+            for _ in range(self.restarts):
+                found, score = self._ascend(f, x, y, reference, generator, scored)
+                if best is None:
+                    best, best_score = found, score
+                    continue
+                assert found.wrong is not None and best.wrong is not None
+                better = _worse(found.wrong, score, best.wrong, best_score)
+                best = Found(
+                    _where(better, found.x_adv, best.x_adv),
+                    torch.where(better, found.wrong, best.wrong),
+                    best.dead + found.dead,
+                )
+                best_score = torch.where(better, score, best_score)
+        assert best is not None
+        return best
+
+    def _ascend(
+        self,
+        f: Network,
+        x: Images,
+        y: Labels,
+        reference: Tensor | None,
+        generator: torch.Generator | None,
+        scored: bool,
+    ) -> tuple[Found, Tensor]:
+        alpha = self.step * self.threat.eps
+        start: Start = self.start or self.threat.starts[0]
+        x_adv = self._inside(x, self.threat.sample(x, start, generator))
+        dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        kept, wrong, score = x_adv, None, torch.full((len(x),), -torch.inf, device=x.device)
+        for t in range(self.steps + 1):
+            last = t == self.steps
+            if last and not scored:
+                break
+            x_adv = x_adv.detach().requires_grad_(not last)
+            logits = f(x_adv)
+            gain = self._gain(logits, y, reference)
+            if scored and (self.keep == "best" or last):
+                now = self._succeeds(logits, y)
+                seen = wrong if wrong is not None else torch.zeros_like(now)
+                better = _worse(now, gain.detach(), seen, score)
+                kept, wrong = _where(better, x_adv.detach(), kept), torch.where(better, now, seen)
+                score = torch.where(better, gain.detach(), score)
+            if not last:
+                (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
+                flat = gradient.flatten(1)
+                dead += (~flat.isfinite()).any(dim=1) | (flat == 0).all(dim=1)
+                delta = x_adv.detach() - x + self.threat.steepest(gradient, alpha)
+                x_adv = self._inside(x, delta)
+        return Found(kept if scored else x_adv.detach(), wrong, dead), score
+
+    def _gain(self, logits: Tensor, y: Labels, reference: Tensor | None) -> Tensor:
+        if reference is not None:
+            return kl(logits, reference)
+        loss = cross_entropy(logits, y) if self.loss == "ce" else margin(logits, y)
+        return -loss if self.targeted else loss
+
+    def _succeeds(self, logits: Tensor, y: Labels) -> Tensor:
+        hit = logits.argmax(dim=1) == hard(y)
+        return hit if self.targeted else ~hit
+
+    def _inside(self, x: Images, delta: Tensor) -> Images:
+        x_adv = x + self.threat.project(delta)
+        return x_adv if self.box is None else x_adv.clamp(*self.box)
+
+
+class FGSM(Settings):
+    """One step (Goodfellow et al. 2015); with `start=uniform`, `step=1.25` it is FGSM-RS (Wong 2020)."""
+
+    kind: Literal["fgsm"] = "fgsm"
+    threat: AnyThreat = Linf()
+    step: float = Field(1.0, gt=0)
+    """Step length as a fraction of eps; above 1 the result is projected back."""
+    start: Start = "none"
+    loss: Literal["ce", "margin"] = "ce"
+    targeted: bool = False
+    bn: BatchNorm = "eval"
+    precision: Precision = "fp32"
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        self.as_pgd()
+        return self
+
+    def as_pgd(self) -> PGD:
+        """The same attack, written as PGD-1."""
+        shared = {n: getattr(self, n) for n in FGSM.model_fields if n != "kind"}
+        return PGD.model_validate({**shared, "steps": 1})
+
+    def __str__(self) -> str:
+        parts = ["FGSM", str(self.threat), f"step {self.step:g} eps", f"{self.start} start"]
+        return ", ".join(parts + _extras(self))
+
+    def __call__(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> Images:
+        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
+        return self.search(model, x, y, generator).x_adv
+
+    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
+        """The same, with what was seen on the way."""
+        return self.as_pgd().search(model, x, y, generator)
+
+
+def within(x: Images, box: tuple[float, float] | None, tolerance: float = 1e-6) -> Images:
+    """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
+    x = x.detach().float()
+    if box is None:
+        return x
+    low, high = box
+    if bool(((x < low - tolerance) | (x > high + tolerance)).any()):  # NaN passes: it stays its own
+        found = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
+        raise UserError(
+            f"images must be in [{low:g}, {high:g}], found {found}; pass raw images and put the "
+            "normalisation into the model"
+        )
+    return x.clamp(low, high)
+
+
+def _worse(wrong: Tensor, score: Tensor, than_wrong: Tensor, than_score: Tensor) -> Tensor:
+    """Per sample: is the first the worse case? Misclassified beats classified, then the loss decides."""
+    return (wrong & ~than_wrong) | ((wrong == than_wrong) & (score > than_score))
+
+
+def _where(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _extras(attack: "PGD | FGSM") -> list[str]:
+    """What differs from a plain attack, for the line that conditions are printed in."""
+    out = []
+    if isinstance(attack, PGD):
+        if attack.restarts > 1:
+            out.append(f"{attack.restarts} restarts")
+        if attack.keep == "best":
+            out.append("best iterate")
+    if attack.loss != "ce":
+        out.append(f"{attack.loss} loss")
+    if attack.targeted:
+        out.append("targeted")
+    if attack.bn != "eval":
+        out.append(f"bn {attack.bn}")
+    if attack.precision != "fp32":
+        out.append(f"crafted in {attack.precision}")
+    if attack.box is None:
+        out.append("no box")
+    return out
+
+
+AnyAttack = Annotated[PGD | FGSM, Field(discriminator="kind")]

@@ -1,0 +1,82 @@
+"""Which features decide for a class, and which of them classes share.
+
+A classifier is f(x) = W g(x). The attribution of x to class i is A_i(x) = g(x) * W[i] (eq. 5); its mean
+over the (adversarial) test images of class i is A_i; C[i, j] is the cosine of A_i and A_j (eq. 6); and
+CAS(C) = sum over i != j of max(C[i, j], 0) (eq. 7). CAS says nothing alone: a constant classifier
+maximises it, so read it together with accuracy.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def attribution(
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
+) -> Float[Tensor, "n d"]:
+    """A_y(x) = g(x) * W[y] for every sample (eq. 5; the head's bias takes no part)."""
+    return g * W[y]
+
+
+def class_means(
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
+) -> Float[Tensor, "k d"]:
+    """Mean attribution of each class over all its samples (Algorithm 1), in float64.
+
+    W[i] is the same for the whole class, so the mean of g * W[i] is the mean of g, times W[i].
+    A class without samples gets a row of zeros.
+    """
+    k = len(W)
+    n = torch.bincount(y, minlength=k).clamp(min=1).to(torch.float64)
+    sums = torch.zeros(k, g.shape[1], dtype=torch.float64, device=g.device)
+    sums.index_add_(0, y, g.to(torch.float64))
+    return sums / n[:, None] * W.to(torch.float64)
+
+
+def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
+    """C[i, j] = A_i . A_j / (|A_i| |A_j|) (eq. 6), in float64 and within [-1, 1].
+
+    A class of zero norm (no samples, or features that are all off) shares nothing by definition: its
+    row and column are 0, the diagonal too. `zero_norm` names such classes.
+    """
+    A = A.to(torch.float64)
+    scale = A.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
+    unit = torch.where(scale > 0, A / scale.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    norm = unit.norm(dim=1, keepdim=True)
+    unit = torch.where(norm > 0, unit / norm.clamp(min=1e-300), 0.0)
+    return (unit @ unit.T).clamp(-1.0, 1.0)
+
+
+def zero_norm(A: Float[Tensor, "k d"]) -> list[int]:
+    """Classes whose mean attribution is exactly zero, so that C is undefined for them."""
+    return [int(i) for i in (A.abs().amax(dim=1) == 0).nonzero().flatten()]
+
+
+def off_diagonal(C: Float[Tensor, "k k"]) -> Float[Tensor, " m"]:
+    """The k(k-1) entries with i != j."""
+    return C[~torch.eye(len(C), dtype=torch.bool, device=C.device)]
+
+
+def cas(C: Float[Tensor, "k k"]) -> float:
+    """CAS(C) = sum over i != j of max(C[i, j], 0) (eq. 7); between 0 and k(k-1)."""
+    return float(off_diagonal(C).clamp(min=0).sum())
+
+
+def negative_mass(C: Float[Tensor, "k k"]) -> float:
+    """Sum over i != j of max(-C[i, j], 0): what eq. 7 leaves out, said by the paper to be small."""
+    return float((-off_diagonal(C)).clamp(min=0).sum())
+
+
+def separation(C: Float[Tensor, "k k"], sharing: Int[Tensor, "k k"]) -> float:
+    """How well C tells pairs that truly share a feature from pairs that do not: the AUC.
+
+    The chance that a random sharing pair has the larger C than a random other pair (ties count half);
+    1 is perfect, 0.5 is chance. Raises ValueError if all pairs share or none does.
+    """
+    i, j = torch.triu_indices(len(C), len(C), offset=1)
+    score, truth = C[i, j], sharing[i, j] > 0
+    planted, other = score[truth], score[~truth]
+    if len(planted) == 0 or len(other) == 0:
+        raise ValueError("an AUC needs pairs that share and pairs that do not")
+    difference = planted[:, None] - other[None, :]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())

@@ -1,0 +1,298 @@
+"""The command line: `crossclass COMMAND TARGET path.to.setting=value ...`. No setting is ever a flag.
+
+Torch is imported only by the command that needs it, so `--help` answers at once. A user's mistake is
+one sentence and exit code 2.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossclass.errors import UserError
+
+if TYPE_CHECKING:
+    from crossclass.recipes import Run
+    from crossclass.runtime import Runtime
+
+app = typer.Typer(
+    name="crossclass",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Shows what an adversarially trained network learns and then forgets.",
+    epilog="Settings are path=value: crossclass train cifar10-mini data.path=DIR seed=1 out=runs",
+)
+
+Changes = Annotated[list[str] | None, typer.Argument(help="path=value ...", show_default=False)]
+Targets = Annotated[list[str], typer.Argument(help="Run folders, RUN@best.test, checkpoints; path=value")]
+
+
+@app.command()
+def demo(changes: Changes = None) -> None:
+    """Train on the built-in Shapes for about three minutes and write a page about it.
+
+    The last line printed is the path of the page. out=demo is the folder; other settings are the run's.
+    """
+    own, rest = _own(changes or [], "demo")
+    folder = _train("shapes-demo", rest, own)
+    from crossclass.report import write_report
+
+    print(write_report([folder], folder / "report.html").absolute())
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
+    from crossclass import attacks, data, models, recipes, threat
+    from crossclass.experiments.runs import NAMED
+    from crossclass.settings import kind_of, members
+
+    for name, run in NAMED.items():
+        print(f"{name:20} run      {_first(run)}")
+    families = {
+        "recipe": recipes.AnyRecipe,
+        "attack": attacks.AnyAttack,
+        "threat": threat.AnyThreat,
+        "data": data.AnyData,
+        "model": models.AnyModel,
+    }
+    for family, union in families.items():
+        for member in members(union):
+            print(f"{kind_of(member):20} {family:8} {(member.__doc__ or '').splitlines()[0]}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A named run or a run file")], changes: Changes = None
+) -> None:
+    """Print the complete YAML of a run, defaults included; with a second name, how the two differ."""
+    from crossclass.experiments.runs import resolve
+    from crossclass.settings import differences
+
+    others = [c for c in changes or [] if "=" not in c]
+    assignments = [c for c in changes or [] if "=" in c]
+    _, run = resolve(name, assignments)
+    if not others:
+        print(run.yaml(), end="")
+    for other in others:
+        for path, (a, b) in differences(run, resolve(other)[1]).items():
+            print(f"{path}: {json.dumps(a)} -> {json.dumps(b)}")
+
+
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
+    changes: Changes = None,
+) -> None:
+    """Train a run, or go on with it: the same command resumes what was interrupted.
+
+    out=runs is the folder that holds the runs; runtime.device, runtime.threads say where it runs.
+    """
+    own, rest = _own(changes or [], "runs")
+    print(_train(target, rest, own))
+
+
+@app.command()
+def measure(targets: Targets) -> None:
+    """Measure runs or checkpoints: accuracy, robust accuracy, CAS, the most shared pairs of classes.
+
+    Settings: attack.steps=50, attack.kind=fgsm, attack=none, n=500, split=val, seed=1, data.path=DIR,
+    out=measure.json. RUN is best.val and last; RUN@best.test selects.
+    """
+    from crossclass.files import write_atomic
+    from crossclass.measure import measure as measure_all
+
+    names = [t for t in targets if "=" not in t]
+    if not names:
+        raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
+    (out, runtime), rest = _own([t for t in targets if "=" in t], "measure.json")
+    with _progress("measure") as progress:
+        results = measure_all(names, rest, runtime, progress.step)
+    for line in _table(results):
+        print(line)
+    write_atomic(Path(out), json.dumps(results, indent=1) + "\n")
+    print(out)
+
+
+@app.command()
+def report(
+    targets: Annotated[list[str], typer.Argument(help="Run folders, and out=PAGE.html")],
+) -> None:
+    """Write one self-contained page about one or several runs; its path is the last line."""
+    from crossclass.report import write_report
+
+    folders = [Path(t) for t in targets if "=" not in t]
+    own = dict(a.split("=", 1) for a in targets if "=" in a)
+    if unknown := set(own) - {"out"}:
+        raise UserError(f"report has no setting '{min(unknown)}'; known: out")
+    if not folders:
+        raise UserError("report needs at least one run folder, such as runs/cifar10-mini-...")
+    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
+    print(write_report(folders, Path(own.get("out", default))).absolute())
+
+
+def _table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'checkpoint':11} {'epoch':>5} {'clean':>7} {'robust':>7} {'CAS':>6} {'CAS/max':>7}  conditions"
+    for r in results:
+        numbers = f"{r['clean']:7.1%} {r['robust']:7.1%} {r['cas']:6.2f} {r['cas_normalised']:7.3f}"
+        seen = f"{r['attack']}; {r['n']} {r['split']} images, seed {r['conditions']['seed']}, fp32"
+        chosen = f"; chosen on {r['chosen_by']}" if r["chosen_by"] else ""
+        yield f"{r['checkpoint']:11} {r['epoch']:>5} {numbers}  {seen}{chosen}"
+    for r in results:
+        shared = ", ".join(f"{a}-{b} {p['C']:.2f}" for p in r["pairs"][:4] for a, b in [p["classes"]])
+        yield f"most shared, {r['checkpoint']}: {shared}"
+        if "truth" in r:
+            yield f"planted pairs against the others, {r['checkpoint']}: AUC {r['truth']['auc']:.2f}"
+        for warning in r["warnings"]:
+            yield f"warning, {r['checkpoint']}: {warning}"
+    yield "CAS says nothing without accuracy: a constant classifier maximises it."
+
+
+def _own(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[str]]:
+    """Split a command's own settings (out, runtime.*) from those of the run."""
+    from crossclass.runtime import Runtime
+    from crossclass.settings import override, split_assignment
+
+    rest, runtime = [], []
+    for change in changes:
+        path, value = split_assignment(change)
+        if path == "out":
+            out = str(value)
+        elif path.startswith("runtime."):
+            runtime.append(change.removeprefix("runtime."))
+        else:
+            rest.append(change)
+    return (out, override(Runtime(), runtime)), rest
+
+
+def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
+    from crossclass import train as training
+    from crossclass.experiments.runs import resolve
+
+    label, run = resolve(target, changes)
+    out, runtime = own
+    folder = None
+    with _progress(label, run.epochs) as progress:
+        for folder, row in training.train(
+            run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say
+        ):
+            progress.row(row)
+    assert folder is not None
+    return folder.path
+
+
+class _Watch:
+    """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr."""
+
+    def __init__(self, label: str, epochs: int | None, bars: Any) -> None:
+        self.label, self.epochs, self.bars = label, epochs, bars
+        self.task = bars.add_task(label, total=None) if bars else None
+        self.started, self.first = time.monotonic(), None
+        self.latest = ""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        if self.bars:
+            self.bars.update(
+                self.task,
+                description=f"{self.label} {what} {self.latest}",
+                completed=done,
+                total=total,
+            )
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def row(self, row: dict[str, Any]) -> None:
+        epoch, percent = row["epoch"], lambda v: "  -  " if v is None else f"{100 * v:4.1f} %"
+        if self.first is None:
+            self.first, self.started = epoch, time.monotonic() - (row.get("seconds") or 0)
+        train = row["train_robust"] if row.get("train_robust") is not None else row.get("train_clean")
+        done = max(1, epoch - self.first + 1)
+        left = (self.epochs or epoch) - epoch
+        eta = (time.monotonic() - self.started) / done * left
+        parts = [
+            f"epoch {epoch:3}/{self.epochs}",
+            f"lr {row['lr']:<7.4g}",
+            f"train {percent(train)}",
+            f"test clean {percent(row.get('test_clean'))}",
+            f"robust {percent(row.get('test_robust'))}",
+            f"CAS {'  - ' if row.get('cas') is None else format(row['cas'], '5.2f')}",
+            f"{_duration(eta)} left",
+        ]
+        self.latest = f"epoch {epoch}/{self.epochs}, {_duration(eta)} left"
+        self._print("  ".join(parts))
+        for warning in row.get("warnings") or []:
+            self._print(f"  warning: {warning}")
+
+    def _print(self, text: str) -> None:
+        if self.bars:
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _progress(label: str, epochs: int | None = None) -> Iterator[_Watch]:
+    if not sys.stderr.isatty():
+        yield _Watch(label, epochs, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Watch(label, epochs, bars)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _first(run: "Run") -> str:
+    attack = getattr(run.recipe, "attack", "clean images")
+    return f"{run.recipe.kind} on {run.data.kind}: {attack}; {run.epochs} epochs"
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"crossclass {version('crossclass')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: a UserError is one sentence on stderr and exit code 2, Ctrl-C is 130."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except UserError as e:
+        print(f"crossclass: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "crossclass: stopped; the same command goes on from the last finished epoch",
+            file=sys.stderr,
+        )
+        sys.exit(130)

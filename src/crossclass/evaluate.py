@@ -1,0 +1,177 @@
+"""One pass over a split gives every number: clean and robust accuracy, per class, confusion, C, CAS.
+
+Everything reported is float32 with the model in eval mode; the attack may craft in lower precision, its
+images are judged in float32. Every image is visited. Noise comes from streams of (seed, batch), so
+evaluating never moves a training stream.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossclass import attribution
+from crossclass.attacks import AnyAttack
+from crossclass.data import Split, as_float, batches
+from crossclass.models import Classifier
+from crossclass.runtime import full_precision
+from crossclass.streams import Purpose, generator
+from crossclass.view import evaluating
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass saw; predictions and features on the CPU, in the split's order."""
+
+    labels: Int[Tensor, " n"]
+    clean: Int[Tensor, " n"]
+    """Predicted class of the image."""
+    robust: Int[Tensor, " n"]
+    """Predicted class of the adversarial image."""
+    features: Float[Tensor, "n d"]
+    """g(x_adv)."""
+    W: Float[Tensor, "k d"]
+    dead: int
+    """Samples for which every step of the attack had a zero or non-finite gradient."""
+
+    @property
+    def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
+        """The correlation matrix of class attributions (eq. 6), float64."""
+        return attribution.correlation(self.means)
+
+    @property
+    def means(self) -> Float[Tensor, "k d"]:
+        """Mean attribution vector of each class (eq. 5), float64."""
+        return attribution.class_means(self.features, self.W, self.labels)
+
+
+@torch.no_grad()
+def under(
+    model: Classifier,
+    split: Split,
+    attack: AnyAttack | None,
+    seed: int = 0,
+    *,
+    batch: int = 250,
+    epoch: int = 0,
+    purpose: Purpose = "measure",
+    memory_format: torch.memory_format = torch.contiguous_format,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Evaluation:
+    """Evaluate a model on a split under an attack (none: clean only, features of clean images)."""
+    clean, robust, features, dead = [], [], [], 0
+    with full_precision(), evaluating(model):
+        for step, index in enumerate(batches(len(split), batch, None)):
+            index = index.to(split.labels.device)
+            x = as_float(split.images[index]).contiguous(memory_format=memory_format)
+            y = split.labels[index]
+            x_adv = x
+            if attack is not None:
+                found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
+                x_adv = found.x_adv
+                steps = attack.as_pgd().steps if attack.kind == "fgsm" else attack.steps
+                dead += int((found.dead >= steps * _tries(attack)).sum()) if steps else 0
+            g = model.features(x_adv)
+            features.append(g.cpu())
+            robust.append(model.head(g).argmax(dim=1).cpu())
+            clean.append(model(x).argmax(dim=1).cpu() if attack is not None else robust[-1])
+            advance(len(index))
+    W = model.head.weight.detach().float().cpu()
+    labels = split.labels.cpu()
+    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, dead)
+
+
+@torch.no_grad()
+def clean_accuracy(model: Classifier, split: Split, batch: int = 250) -> float:
+    """Fraction of images classified rightly, in eval mode and float32."""
+    right = 0
+    with full_precision(), evaluating(model):
+        for index in batches(len(split), batch, None):
+            index = index.to(split.labels.device)
+            logits = model(as_float(split.images[index]))
+            right += int((logits.argmax(dim=1) == split.labels[index]).sum())
+    return right / max(1, len(split))
+
+
+def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
+    """Fraction in [0, 1]."""
+    return float((predicted == labels).double().mean())
+
+
+def classwise(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> list[float | None]:
+    """Accuracy of each class; None for a class without images."""
+    table = confusion(predicted, labels, k)
+    return [int(row[i]) / int(row.sum()) if row.sum() else None for i, row in enumerate(table)]
+
+
+def confusion(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> Int[Tensor, "k k"]:
+    """Counts [true, predicted]."""
+    return torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+
+
+def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
+    """A warning if the predictor is near-constant: it then maximises CAS, and CAS means nothing."""
+    counts = torch.bincount(predicted, minlength=k)
+    share, used = float(counts.max() / counts.sum()), int((counts > 0).sum())
+    if share >= 0.8 or used <= max(1, k // 4):
+        return (
+            f"predictor collapsed: {share:.0%} of the images go to one class, {used} of {k} classes are "
+            "predicted at all; CAS is meaningless here"
+        )
+    return None
+
+
+def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[dict[str, Any]]:
+    """The most shared pairs of classes, largest C first."""
+    i, j = torch.triu_indices(len(C), len(C), offset=1)
+    order = C[i, j].argsort(descending=True)[:most]
+    return [
+        {"i": int(a), "j": int(b), "classes": [class_names[a], class_names[b]], "C": float(C[a, b])}
+        for a, b in zip(i[order], j[order], strict=True)
+    ]
+
+
+def summary(
+    e: Evaluation, class_names: tuple[str, ...], sharing: Int[Tensor, "k k"] | None = None
+) -> dict[str, Any]:
+    """Plain numbers of one evaluation, under the names of the JSON files."""
+    k, C, empty = len(e.W), e.C, attribution.zero_norm(e.means)
+    warnings = [w for w in [collapse(e.robust, k)] if w]
+    if empty:
+        names = ", ".join(class_names[i] for i in empty)
+        warnings.append(f"classes without any attribution, counted as sharing nothing: {names}")
+    if e.dead:
+        warnings.append(
+            f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images: robust accuracy "
+            "may be overstated (gradient masking)"
+        )
+    out: dict[str, Any] = {
+        "clean": accuracy(e.clean, e.labels),
+        "robust": accuracy(e.robust, e.labels),
+        "classwise_clean": classwise(e.clean, e.labels, k),
+        "classwise_robust": classwise(e.robust, e.labels, k),
+        "confusion": confusion(e.robust, e.labels, k).tolist(),
+        "C": rounded(C),
+        "cas": attribution.cas(C),
+        "cas_normalised": attribution.cas(C) / (k * (k - 1)),
+        "negative_mass": attribution.negative_mass(C),
+        "predicted_classes": int((torch.bincount(e.robust, minlength=k) > 0).sum()),
+        "empty_classes": empty,
+        "warnings": warnings,
+        "pairs": pairs(C, class_names),
+    }
+    if sharing is not None:
+        out["truth"] = {"sharing": sharing.tolist(), "auc": attribution.separation(C, sharing)}
+    return out
+
+
+def rounded(C: Float[Tensor, "k k"]) -> list[list[float]]:
+    """A matrix for JSON: six decimals, three more than anyone plots."""
+    return [[round(v, 6) for v in row] for row in C.tolist()]
+
+
+def _tries(attack: AnyAttack) -> int:
+    return attack.restarts if attack.kind == "pgd" else 1

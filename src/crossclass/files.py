@@ -1,0 +1,65 @@
+"""A file is either the old one or the new one, never a part of one.
+
+Everything the tool writes goes through `write_atomic`: a temporary sibling, flushed to the disk, then
+renamed over the target. A full or read-only disk becomes one sentence, and the old file stays.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+from crossclass.errors import UserError
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` in one step; raises UserError if the disk refuses."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        raise refusal(path, e) from e
+    finally:
+        # after success it is gone; after any failure nothing half-written may stay
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:  # a parent that is a file, say: then there is nothing to clean
+            pass
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and flush it to the disk; a cut-off line is dropped by `whole_lines`."""
+    try:
+        with open(path, "ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as e:
+        raise refusal(path, e) from e
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that `append_line` finished; a last line without its end is left out."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode(errors="replace")
+    return text.split("\n")[:-1]
+
+
+def refusal(path: Path, e: OSError) -> UserError:
+    """The sentence for a disk that refuses to write `path`."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(
+            f"no space left to write {path}; free some, or choose another folder with out=DIR, and run "
+            "the same command again: what was finished is kept"
+        )
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path.parent} cannot be written to; choose another folder with out=DIR")
+    if isinstance(e, FileExistsError | NotADirectoryError):
+        return UserError(f"{path.parent} is a file, not a folder; choose another folder with out=DIR")
+    return UserError(f"{path} cannot be written ({e.strerror or e}); choose another place with out=...")

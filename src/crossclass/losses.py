@@ -1,0 +1,40 @@
+"""Per-sample losses on logits; labels may be classes or probabilities (soft labels).
+
+Each returns one number per sample: attacks sum them, so that a sample's perturbation does not depend
+on its batch; recipes average them.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Logits = Float[Tensor, "n k"]
+Labels = Int[Tensor, " n"] | Float[Tensor, "n k"]
+
+
+def hard(y: Labels) -> Int[Tensor, " n"]:
+    """The class of every label: itself, or the most probable one of a soft label."""
+    return y if y.ndim == 1 else y.argmax(dim=1)
+
+
+def cross_entropy(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
+    """-sum_k y_k log p_k per sample."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
+    """max_{j != y} f_j - f_y per sample (eq. 10 without its inner maximum); positive means wrong."""
+    true = F.one_hot(hard(y), logits.shape[1]).bool()
+    other = logits.masked_fill(true, -torch.inf).amax(dim=1)
+    return other - logits.masked_fill(~true, -torch.inf).amax(dim=1)
+
+
+def kl(logits: Logits, reference: Logits) -> Float[Tensor, " n"]:
+    """KL(softmax(reference) || softmax(logits)) per sample, as in TRADES.
+
+    The target goes in as log-probabilities: through a softmax target, saturated logits have a NaN
+    gradient (seen in TRADES' code and its descendants).
+    """
+    p, q = F.log_softmax(reference, dim=1), F.log_softmax(logits, dim=1)
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(dim=1)

@@ -1,0 +1,67 @@
+"""f(x) = W g(normalise(x)): every model takes images in [0, 1] and shows its `features` and its `head`.
+
+Normalisation belongs to the model (its mean and std are buffers in the state dict), so 8/255 means
+8/255 for everyone, and nobody can normalise twice or with another data set's constants.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from crossclass.settings import Settings
+
+STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tinyimagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Mean and standard deviation per channel, in [0, 1] units (`std` of all pixels, not of image means)."""
+
+
+class MeanStd(Settings):
+    """Normalisation by constants of one's own, one value per channel or one for all."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _usable(self) -> "MeanStd":
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError("mean and std need equally many values, one per channel")
+        if min(self.std) <= 0:
+            raise ValueError("every std must be positive")
+        return self
+
+
+Normalise = Literal["cifar10", "cifar100", "tinyimagenet", "imagenet", "data", "none"] | MeanStd
+
+
+class Classifier(nn.Module):
+    """Images [n, c, h, w] in [0, 1] to logits [n, k]; `features` [n, d] and a linear `head` are exposed."""
+
+    mean: Tensor
+    std: Tensor
+    head: nn.Linear
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def normalise(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """(x - mean) / std, the model's own."""
+        return (x - self.mean) / self.std
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """g(x), the input of the head."""
+        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits W g(x) + b."""
+        logits: Tensor = self.head(self.features(x))
+        return logits

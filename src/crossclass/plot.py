@@ -1,0 +1,303 @@
+"""Figures of plain numbers: curves over epochs and class-by-class matrices; matplotlib's one door.
+
+Every function is pure: numbers in, a `Figure` out, without pyplot and its global state. The same
+numbers give the same SVG, byte for byte, so that a committed figure changes only when they do.
+"""
+
+import hashlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Row: TypeAlias = Mapping[str, Any]
+"""One epoch as a run logs it; a value that was not measured is missing or None."""
+
+Runs: TypeAlias = Mapping[str, Sequence[Row]]
+"""Rows by the label of their run."""
+
+Best: TypeAlias = tuple[int, str] | None
+"""The best epoch, and the split that chose it."""
+
+Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]
+"""K x K numbers; None or NaN where a class had no images."""
+
+Style: TypeAlias = dict[str, Any]
+ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
+RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
+NAMED = 30  # more classes than this, and the axes count instead of naming
+
+_SEED = re.compile(r"(?:^|[\s,·(\[_-]+)seed[\s=_-]*\d+[)\]]?", re.IGNORECASE)
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e7",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called "$x$"
+    "svg.hashsalt": "crossclass",
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+}
+_PAPER = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
+_SPLITS = {"val": "validation", "test": "test"}
+
+
+def points(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
+    """The (epoch, value) pairs of the epochs at which `key` was measured."""
+    pairs = ((int(r["epoch"]), r.get(key)) for r in rows)
+    return [(e, float(v)) for e, v in pairs if v is not None and np.isfinite(v)]
+
+
+def chosen(rows: Sequence[Row]) -> Best:
+    """The best epoch by robust accuracy and the split that chose it: validation, else test."""
+    for split in _SPLITS:
+        if pairs := points(rows, f"{split}_robust"):
+            return max(pairs, key=lambda p: p[1])[0], split  # the first of equals
+    return None
+
+
+def curves(
+    runs: Runs,
+    drops: Mapping[str, Sequence[int]] | None = None,
+    best: Mapping[str, Best] | None = None,
+    *,
+    width: float = 10.0,
+) -> Figure:
+    """Accuracies above, CAS below, over the same epochs; runs overlay, seeds as mean and band."""
+    at = {label: chosen(rows) for label, rows in runs.items()} | dict(best or {})
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, 5.8), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        if len(runs) == 1:
+            ((label, rows),) = runs.items()
+            _one(top, bottom, rows, at[label])
+        else:
+            _several(top, bottom, runs, at)
+        _lr_drops(top, bottom, runs, drops or {})
+        _scale_of_cas(bottom, [row for rows in runs.values() for row in rows])
+        top.set(ylabel="accuracy (%)", ylim=(0, None))
+        bottom.set(ylabel="CAS (test, adversarial)", xlabel="epoch")
+        for ax, columns in ((top, 5 if width > 6 else 3 - min(len(runs), 2)), (bottom, width // 3)):
+            if (n := len(ax.get_legend_handles_labels()[0])) > (ax is bottom):
+                above: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.05 * (ax is top))}
+                ax.legend(ncols=min(n, int(columns)), fontsize=8.5, **above)
+        with warnings.catch_warnings(action="ignore"):  # a glyph that is missing here
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: saving twice gives the same picture
+    return figure
+
+
+def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float = 1, **style: Any) -> None:
+    if pairs:
+        ax.plot([e for e, _ in pairs], [scale * v for _, v in pairs], **style)
+
+
+def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
+    """One run: every accuracy, the best and the last epoch marked, epochs of few classes hollow."""
+    dots: Style = {"marker": "o", "markersize": 2.4} if len(points(rows, "cas")) <= 80 else {}
+    thin: Style = {"linewidth": 0.9, "alpha": 0.8, **dots}
+    bold: Style = {"linewidth": 2, **dots}
+    _line(top, points(rows, "train_robust"), 100, color=TRAIN, label="train robust", ls="--")
+    robust, cas = points(rows, "test_robust"), points(rows, "cas")
+    _line(top, robust, 100, color=ROBUST, label="test robust", zorder=3, **bold)
+    _line(top, points(rows, "val_robust"), 100, color=VAL, label="validation robust", **thin)
+    _line(top, points(rows, "test_clean"), 100, color=CLEAN, label="test clean", **thin)
+    _line(bottom, cas, color=CAS, label="test", zorder=3, **bold)
+    _line(bottom, points(rows, "val_cas"), color="#86b3d8", label="validation", **thin)
+    if hollow := points([row for row in rows if _few(row)], "cas"):
+        ring: Style = {"color": CAS, "marker": "o", "mfc": "white", "ls": "", "zorder": 4}
+        _line(bottom, hollow, label="at most half the classes predicted", **ring)
+    if best is None:
+        return
+    epoch, by = best[0], _SPLITS.get(best[1], best[1])
+    for ax, pairs, scale, color in ((top, robust, 100.0, ROBUST), (bottom, cas, 1.0, CAS)):
+        ax.axvline(epoch, color="#3f3f46", linewidth=0.9)
+        last = pairs[-1][0] if pairs else None
+        for x, y in pairs:
+            if x not in (epoch, last):
+                continue
+            ax.plot(x, scale * y, "s" if x == last else "o", ms=7, mec="white", zorder=5, c=color)
+            right = x - pairs[0][0] > 0.55 * (pairs[-1][0] - pairs[0][0])
+            place: Style = {"xytext": (-6 if right else 7, 9), "textcoords": "offset points"}
+            side: Style = {"ha": "right" if right else "left", "fontsize": 8.5, "bbox": _PAPER}
+            words, to = f"{y:.1f}", (x, scale * y)
+            if ax is top and x == last:
+                place["xytext"] = (-6 if right else 7, -14)
+                words = f"{'best and last' if x == epoch else 'last'}, epoch {x}: {100 * y:.1f} %"
+            elif ax is top:  # beside its line, clear of the falling curve
+                words = f"best (by {by})\nepoch {x}: {100 * y:.1f} %"
+                to, place["xycoords"] = (x, 0.92), top.get_xaxis_transform()
+            ax.annotate(words, to, color=color, zorder=6, **place, **side)
+
+
+def _few(row: Row) -> bool:
+    """CAS says little where at most half of the classes are ever predicted."""
+    classes = row.get("classwise_robust") or row.get("C") or ()
+    predicted = row.get("predicted_classes")
+    return predicted is not None and 2 * predicted <= len(classes)
+
+
+def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
+    """Let no collapsed epoch, whose CAS is near its maximum, flatten the curve; say what is cut."""
+    kept = points([row for row in rows if not _few(row)], "cas")
+    cut = points([row for row in rows if _few(row)], "cas")
+    top = 1.3 * max((v for _, v in kept), default=0)
+    above = [p for p in cut if p[1] > 1.5 * top] if kept else []
+    bottom.set_ylim(0, top if above else None)
+    if above:
+        where: Style = {"transform": bottom.get_xaxis_transform(), "va": "top", "bbox": _PAPER}
+        beside = max(min(e for e, _ in kept), max(e for e, _ in above))
+        words = f"↑ {max(v for _, v in above):.1f}, few classes predicted"
+        bottom.text(beside, 0.97, words, color="#71717a", fontsize=7.5, **where)
+
+
+def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> None:
+    """A colour per run; runs that differ only by their seed share it: thin lines, mean and band."""
+    families: dict[str, list[str]] = {}
+    for label in runs:
+        families.setdefault(_SEED.sub("", label) or label, []).append(label)
+    panels = ((top, "train_robust", 100), (top, "test_robust", 100), (bottom, "cas", 1))
+    for i, (family, labels) in enumerate(families.items()):
+        color, alone = RUNS[i % len(RUNS)], len(labels) == 1
+        name = labels[0] if alone else f"{family} (mean of {len(labels)} seeds, band: all)"
+        for ax, key, scale in panels:
+            train = key == "train_robust"
+            bold: Style = {"color": color, "ls": "--" if train else "-", "lw": 1 if train else 2}
+            bold["label"] = name if key == "test_robust" else "_"
+            each = [dict(points(runs[label], key)) for label in labels]
+            common = sorted(set.intersection(*(set(one) for one in each)))
+            values = scale * np.array([[one[e] for e in common] for one in each])
+            _line(ax, list(zip(common, values.mean(0), strict=True)), **bold)
+            if not alone and not train:
+                for one in each:
+                    _line(ax, list(one.items()), scale, color=color, lw=0.6, alpha=0.5)
+                low, high = values.min(0), values.max(0)
+                ax.fill_between(common, low, high, color=color, alpha=0.15, linewidth=0)
+            for at, one in zip((best[label] for label in labels), each, strict=True):
+                if at and at[0] in one and not train:
+                    ax.plot(at[0], scale * one[at[0]], "o", color=color, mec="white", zorder=5)
+    keys: dict[str, Style] = {"test robust, CAS": {}, "train robust": {"ls": "--", "lw": 1.0}}
+    for label, style in (keys | {"best epoch": {"ls": "", "marker": "o"}}).items():
+        top.plot([], [], color="#71717a", label=label, **style)
+
+
+def _lr_drops(top: Axes, bottom: Axes, runs: Runs, drops: Mapping[str, Sequence[int]]) -> None:
+    """Dashed lines where the learning rate fell, saying by how much if the rows know."""
+    words: dict[int, str] = {}
+    for label, rows in runs.items():
+        rates = points(rows, "lr")
+        for epoch in drops.get(label, ()):
+            before = [v for e, v in rates if e < epoch]
+            after = [v for e, v in rates if e > epoch]  # whether it falls before or after `epoch`
+            if any(int(row["epoch"]) >= epoch for row in rows):
+                known = before and after and after[0] > 0
+                words[epoch] = f"lr /{before[-1] / after[0]:.3g}" if known else "lr drop"
+    for epoch, text in words.items():
+        for ax in (top, bottom):
+            ax.axvline(epoch, color="#a1a1aa", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        at: Style = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        top.text(epoch, 1.01, text, color="#71717a", fontsize=7.5, **at)
+
+
+def matrix(
+    C: Matrix,
+    class_names: Sequence[str],
+    title: str = "",
+    vmin: float = 0,
+    vmax: float = 1,
+    cmap: str = "Blues",
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    numbers: bool = False,
+) -> Figure:
+    """One K x K matrix with its classes and colour scale; `numbers` writes counts into cells."""
+    values = np.ma.masked_invalid(np.array(C, dtype=float))
+    K = len(values)
+    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(3.9, 3.7))
+        ax = figure.add_axes((0.24, 0.24, 0.62, 0.6535))  # square, with room for names
+        colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
+        scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
+        image: Any
+        if K <= NAMED:
+            image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
+            ax.invert_yaxis()
+            short = [n if len(n) <= 13 else n[:12] + "…" for n in map(str, class_names)][:K]
+            middle, size = [i + 0.5 for i in range(len(short))], min(7.5, 110 / K)
+            ax.set_xticks(middle, short, rotation=90, fontsize=size)
+            ax.set_yticks(middle, short, fontsize=size)
+        else:
+            image = ax.imshow(values, interpolation="nearest", aspect="auto", **scale)
+            ax.tick_params(labelsize=7)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        for i, j in np.ndindex(K, K) if numbers and K <= 12 else ():
+            ink = "white" if values[i, j] > 0.55 * vmax else "#27272a"
+            text = ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center")
+            text.set(fontsize=5.5, color=ink)
+        ax.set_title(title, fontsize=9.5, pad=6)
+        ax.set_xlabel(xlabel, fontsize=8)
+        ax.set_ylabel(ylabel, fontsize=8)
+        bar = figure.add_axes((0.885, 0.24, 0.025, 0.653))
+        figure.colorbar(image, cax=bar).outline.set_visible(False)
+        bar.tick_params(labelsize=7, length=2)
+    return figure
+
+
+def difference(D: Matrix, class_names: Sequence[str], title: str = "") -> Figure:
+    """A difference of matrices, white at 0: blue where the first is larger, red the second."""
+    values = np.array(D, dtype=float)
+    limit = np.ceil(10 * np.abs(values[np.isfinite(values)]).max(initial=0.1)) / 10
+    return matrix(D, class_names, title, -float(limit), float(limit), "RdBu")
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element to inline: no date, no link, ids no other figure has."""
+    buffer = io.StringIO()
+    _save(figure, buffer, "svg")
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    mark = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the whole page
+    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write .svg, .png or .pdf, whole or not at all."""
+    with replacing(path) as part:
+        _save(figure, part, path.suffix.removeprefix(".").lower())
+    return path
+
+
+def _save(figure: Figure, to: Path | io.StringIO, kind: str) -> None:
+    nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("CreationDate",)}
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
+        figure.savefig(to, format=kind, dpi=200, metadata=dict.fromkeys(nothing.get(kind, ())))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place if the block succeeds, and vanishes if it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,324 @@
+"""Run folders in, one self-contained HTML page out: it says and shows what was measured.
+
+Nothing is measured here; the arithmetic ends at differences of stored numbers. The page needs no
+network: style, script, figures and data are inside, and every number keeps its conditions.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from crossclass import plot
+from crossclass.errors import UserError
+
+Plain: TypeAlias = dict[str, Any]
+
+TEMPLATES = Path(__file__).parent / "templates"
+ENTRIES = 500_000  # matrix entries a page carries for its sliders: some 2 MB
+PAIRS = 10  # most shared pairs shown of each checkpoint
+
+_FILES = {"metrics.csv": "text/csv", "config.yaml": "text/yaml", "measure.json": "application/json"}
+_NUMBER = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
+
+
+class _Run(NamedTuple):
+    folder: Path
+    config: Plain
+    env: Plain
+    rows: list[Plain]
+    measures: list[Plain]
+    done: bool
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page of one run, or of several side by side; returns where it lies."""
+    if not folders:
+        raise UserError("no run folder was given; name at least one, as in 'report runs/NAME'")
+    runs = [_read(folder) for folder in {f.resolve(): f for f in folders}.values()]
+    if out.is_dir() or not out.suffix:
+        out = out / "report.html"
+    page = _page(runs)
+    try:
+        with plot.replacing(out) as part:
+            part.write_text(page, encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"{out}: cannot be written ({e.strerror}); choose another 'out'") from e
+    return out
+
+
+def finding(pair: Mapping[str, Any], done: bool = True) -> str:
+    """What happened between the best and the last checkpoint, in one sentence."""
+    best, last = pair["best"], pair["last"]
+    what = f"{pair['split'].capitalize()} robust accuracy"
+    at, end = best["epoch"], f"and {'ended' if done else f'in epoch {last["epoch"]} is so far'} at"
+    if at == last["epoch"]:
+        so_far = "" if done else " so far"
+        cas = f"CAS there is {_number(best.get('cas'))}"
+        return (
+            f"{what} is highest in epoch {at}, the last one checked{so_far}: {_pct(best['robust'])}; {cas}."
+        )
+    by_test = pair["by"] == "test"
+    head = f"{what} {'peaked' if by_test else 'was'} at {_pct(best['robust'])} in epoch {at}"
+    head += "" if by_test else f", the best by {_split(pair['by'])},"
+    fell, forgot = _fell(pair)
+    end = end if fell else end.replace("and", "and did not fall: it", 1)
+    cas = f"{_number(best.get('cas'))} to {_number(last.get('cas'))}"
+    said = {None: "CAS was not measured", True: f"CAS went from {cas}"}
+    return f"{head} {end} {_pct(last['robust'])}; {said.get(forgot, f'CAS did not fall: {cas}')}."
+
+
+def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
+    """Whether robust accuracy and CAS fell, at the precision shown; None where unknown."""
+    best, last = pair["best"], pair["last"]
+    known = [None not in (best.get(k), last.get(k)) for k in ("robust", "cas")]
+    fell = known[0] and round(100 * last["robust"], 1) < round(100 * best["robust"], 1)
+    forgot = round(last["cas"], 1) < round(best["cas"], 1) if known[1] else None
+    return fell if known[0] else None, forgot
+
+
+# Reading: what a folder says, or one sentence on why it cannot be read.
+
+
+def _read(folder: Path) -> _Run:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
+    config, events = folder / "config.yaml", folder / "events.jsonl"
+    if not config.exists() and not events.exists():
+        inside = sorted(p.parent for p in folder.glob("*/config.yaml"))
+        hint = f"such as {inside[0]}" if inside else "one that 'crossclass train' has made"
+        raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
+    done = (folder / "DONE").exists()
+    rows = _rows(events, done) if events.exists() else []
+    if not rows:
+        raise UserError(f"{folder}: the run has no epochs yet; train it with 'crossclass train'")
+    try:
+        settings = yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{config}: not valid YAML; restore the file") from e
+    env, measures = _json(folder / "env.json", {}), _json(folder / "measure.json", [])
+    return _Run(folder, settings if isinstance(settings, dict) else {}, env, rows, measures, done)
+
+
+def _json(path: Path, empty: Any) -> Any:
+    try:
+        text = path.read_text("utf-8") if path.exists() else None
+        data = empty if text is None else json.loads(text, parse_constant=lambda _: None)
+    except ValueError as e:
+        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
+    if type(data) is not type(empty) or any(isinstance(data, list) and type(m) is not dict for m in data):
+        raise UserError(f"{path}: not what a run writes there; restore or delete the file")
+    return data
+
+
+def _rows(path: Path, done: bool) -> list[Plain]:
+    rows: dict[int, Plain] = {}  # a resumed run may write an epoch again
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    for n, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                row = _checked(json.loads(line, parse_constant=lambda _: None))
+                rows[row["epoch"]] = row
+        except ValueError as e:
+            if n == len(lines) and not done:
+                break  # the run is writing this line just now
+            raise UserError(f"{path}, line {n}: not an epoch of a run ({e}); mend the line") from e
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _checked(row: Any) -> Plain:
+    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+        raise ValueError("no whole number 'epoch'")
+    for key, value in row.items():
+        if _NUMBER.fullmatch(key) and not isinstance(value, int | float | None):
+            raise ValueError(f"'{key}' is not a number")
+    C = row.get("C") or []
+    if not isinstance(C, list) or any(not isinstance(c, list) or len(c) != len(C) for c in C):
+        raise ValueError("'C' is not a square matrix")
+    return row
+
+
+# Saying: from plain numbers to what the template shows.
+
+
+def _page(runs: Sequence[_Run]) -> str:
+    loader = FileSystemLoader(TEMPLATES)
+    env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    env.filters |= {"pct": _pct, "number": _number, "signed": _signed, "split": _split}
+    labels = _labels(runs)
+    views = [_view(run, name, ENTRIES // len(runs)) for run, name in zip(runs, labels, strict=True)]
+    assets = {p.suffix[1:]: Markup(p.read_text("utf-8")) for p in TEMPLATES.glob("*.[cj]s*")}
+    overlay = _curves(views) if len(runs) > 1 else {}
+    return env.get_template("page.html.j2").render(runs=views, overlay=overlay, assets=assets)
+
+
+def _labels(runs: Sequence[_Run]) -> list[str]:
+    """A name per run; equal names tell seeds apart, and then whatever else differs."""
+    names = [str(run.env.get("label") or run.folder.name) for run in runs]
+    alike = [(n, {**run.config, "seed": None}) for n, run in zip(names, runs, strict=True)]
+    labels: list[str] = []
+    for run, name, one in zip(runs, names, alike, strict=True):
+        label = name if names.count(name) == alike.count(one) else f"{name} ({run.folder.name[-8:]})"
+        label += f", seed {_seed(run)}" if names.count(name) > 1 else ""
+        labels.append(label if label not in labels else f"{label} ({run.folder})")
+    return labels
+
+
+def _seed(run: _Run) -> Any:
+    return run.env.get("seed", run.config.get("seed", "unknown"))
+
+
+def _view(run: _Run, label: str, room: int) -> Plain:
+    pair = _pair(run)
+    best, last = (pair["best"], pair["last"]) if pair else ({}, {})
+    K = max(len(s.get("C") or s.get("classwise_robust") or ()) for s in (best, *run.rows))
+    names = [str(n) for n in run.env.get("class_names") or ()]
+    names = names if len(names) == K else [f"class {i}" for i in range(K)]
+    train = dict(plot.points(run.rows, "train_robust"))
+    files = (run.folder / name for name in _FILES)
+    view = {
+        **run._asdict(),
+        "label": label,
+        "seed": _seed(run),
+        "names": names,
+        "pair": pair,
+        "finding": finding(pair, run.done) if pair else None,
+        "fell": _fell(pair) if pair else None,
+        "train": [train.get(best.get("epoch", 0)), train.get(last.get("epoch", 0))],
+        "largest": max(plot.points(run.rows, "cas"), key=lambda p: p[1], default=None),
+        "seconds": [sum(v for _, v in plot.points(run.rows, f"{k}seconds")) for k in ("", "check_")],
+        "alarms": _alarms(run),
+        "explorer": _explorer(run, names, pair, room),
+        "classes": _classes(names, best, last),
+        "pairs": _pairs(names, best, last),
+        "downloads": {p.name: _uri(p) for p in files if p.exists()},
+    }
+    return view | {"figures": _figures(names, best, last) | _curves([view])}
+
+
+def _pair(run: _Run) -> Plain | None:
+    """Best and last, alike in attack, split and n: as measured at the end, else as checked."""
+    groups: dict[str, Plain] = {}
+    for m in run.measures:
+        alike = json.dumps([m.get(k) for k in ("data", "split", "n", "attack")])
+        if m.get("robust") is not None:
+            groups.setdefault(alike, {}).setdefault(m.get("checkpoint"), m)
+    for group in groups.values():
+        best = group.get("best.val") or group.get("best.test")
+        if best and "last" in group:
+            by = best.get("chosen_by") or best["checkpoint"].removeprefix("best.")
+            said = {k: best.get(k) for k in ("n", "attack", "conditions")}
+            ends = {"best": best, "last": group["last"], "split": best.get("split") or "test"}
+            return {**ends, **said, "by": by, "source": "measure.json"}
+    rows = {r["epoch"]: r for r in run.rows if r.get("test_robust") is not None}
+    at = plot.chosen(run.rows)
+    if at is None or at[0] not in rows:
+        return None
+    both = [
+        r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in (rows[at[0]], rows[max(rows)])
+    ]
+    said = {"split": "test", "n": None, "attack": run.env.get("check"), "conditions": None}
+    return {"best": both[0], "last": both[1], **said, "by": at[1], "source": "events.jsonl"}
+
+
+def _alarms(run: _Run) -> list[Plain]:
+    """Warnings with where they stand; the same words with other numbers are one alarm."""
+    found: dict[str, Plain] = {}
+    said = [(f"epoch {r['epoch']}", r.get("warnings")) for r in run.rows]
+    said += [(str(m.get("checkpoint")), m.get("warnings")) for m in run.measures]
+    for where, texts in said:
+        for text in map(str, texts or ()):
+            alarm = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
+            alarm |= {"text": text, "last": where, "times": alarm["times"] + 1}
+    return list(found.values())
+
+
+def _explorer(run: _Run, names: list[str], pair: Plain | None, room: int) -> Plain | None:
+    """The data of the epoch slider: matrices in thousandths, half of them where symmetric."""
+    rows = [r for r in run.rows if r.get("C")]
+    if not rows:
+        return None
+    step = -(-len(rows) * len(names) ** 2 // (2 * room))  # every how many matrices there is room for
+    ends = [pair[k]["epoch"] if pair else None for k in ("best", "last")]
+    keys = {"epoch": "epoch", "robust": "test_robust", "cas": "cas", "predicted": "predicted_classes"}
+    frames = [
+        {"c": _thousandths(r["C"]), **{k: r.get(v) for k, v in keys.items()}}
+        for i, r in enumerate(rows)
+        if i % step == 0 or r["epoch"] in ends
+    ]
+    curve = [[r["epoch"], r.get("test_robust"), r.get("cas")] for r in run.rows]
+    return {"names": names, "frames": frames, "curve": curve, "ends": ends, "step": step}
+
+
+def _thousandths(C: Sequence[Sequence[float | None]]) -> list[int | None]:
+    whole = [[None if v is None else round(1000 * v) for v in row] for row in C]
+    half = all(whole[i][j] == whole[j][i] for i in range(len(C)) for j in range(i))
+    return [v for i, row in enumerate(whole) for v in (row[i:] if half else row)]
+
+
+def _classes(names: list[str], best: Plain, last: Plain) -> list[Plain]:
+    """Robust accuracy per class at best and last, the largest loss first."""
+    parts = (names, best.get("classwise_robust") or (), last.get("classwise_robust") or ())
+    rows = [{"name": n, "best": b, "last": z} for n, b, z in zip(*parts, strict=False)]
+    return sorted(rows, key=lambda r: (r["last"] or 0) - (r["best"] or 0))
+
+
+def _pairs(names: list[str], best: Plain, last: Plain) -> list[Plain]:
+    """The most shared pairs of either checkpoint, with C at both."""
+    found: dict[tuple[int, int], None] = {}
+    ends = [side["C"] for side in (best, last) if side.get("C")]
+    for C in ends:
+        upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
+        known = (p for p in upper if C[p[0]][p[1]] is not None)
+        found |= dict.fromkeys(sorted(known, key=lambda p: -C[p[0]][p[1]])[:PAIRS])
+    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in ends]} for i, j in found]
+
+
+def _uri(path: Path) -> str:
+    return f"data:{_FILES[path.name]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _curves(views: Sequence[Plain]) -> Plain:
+    """The same curves for a wide and for a narrow window."""
+    rows = {v["label"]: v["rows"] for v in views}
+    drops = {v["label"]: v["config"].get("drops") or () for v in views}
+    best = {v["label"]: (v["pair"]["best"]["epoch"], v["pair"]["by"]) for v in views if v["pair"]}
+    widths = {"wide": 10.0, "narrow": 4.6}
+    return {k: Markup(plot.svg(plot.curves(rows, drops, best, width=w))) for k, w in widths.items()}
+
+
+def _figures(names: list[str], best: Plain, last: Plain) -> Plain:
+    sides = {"best": best, "last": last}
+    made = {k: plot.matrix(s["C"], names) for k, s in sides.items() if s.get("C")}
+    if len(made) == 2:
+        cells = [list(zip(x, y, strict=True)) for x, y in zip(best["C"], last["C"], strict=True)]
+        minus = [[None if None in cell else cell[0] - cell[1] for cell in row] for row in cells]
+        made["difference"] = plot.difference(minus, names)
+    if counts := best.get("confusion"):
+        axes: Plain = {"xlabel": "predicted under attack", "ylabel": "true"}
+        made["confusion"] = plot.matrix(counts, names, vmax=max(map(max, counts)), numbers=True, **axes)
+    if truth := best.get("truth"):
+        made["truth"] = plot.matrix(truth["sharing"], names)
+    return {key: Markup(plot.svg(figure)) for key, figure in made.items()}
+
+
+def _split(name: str | None) -> str:
+    return {"val": "validation", None: "–"}.get(name, str(name))
+
+
+def _pct(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _signed(value: float, digits: int = 1) -> str:
+    return f"{value:+,.{digits}f}".replace("-", "−")

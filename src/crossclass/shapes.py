@@ -1,0 +1,122 @@
+"""The paper's data model (eq. 8) drawn as pictures, with cross-class features that are known.
+
+Class i shows its exclusive part x_{E,i}, and for every edge (i, j) of a planted graph the part x_{C,ij}
+that only i and j show; each with strength ~ N(mu, sigma^2), on textured noise. It is the only data set
+whose shared features are known, so C can be held against the truth.
+
+The parts are mutually dissimilar by construction: no two agree in both the stripes they are filled with
+(orientation and frequency) and the colour axis they vary along. Gratings of different orientation or
+frequency are almost orthogonal under any shift, and the three colour axes (light, red-green,
+blue-yellow) are exactly orthogonal. `part_similarity` measures it.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Edges = tuple[tuple[int, int], ...]
+
+SILHOUETTES = ("disk", "square", "triangle", "ring", "cross", "diamond")
+_AXES = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+_AXES = _AXES / _AXES.norm(dim=1, keepdim=True) * math.sqrt(3)
+_ANGLES = (0, 45, 90, 135)
+_CYCLES = (2.0, 4.0)  # periods across a part
+MAX_PARTS = len(_AXES) * len(_ANGLES) * len(_CYCLES)
+
+
+def default_edges(classes: int) -> Edges:
+    """Classes 0-1, 2-3, 4-5, ... share a part, and 1-2: pairs, and one chain of four."""
+    pairs = [(i, i + 1) for i in range(0, classes - 1, 2)]
+    return tuple(pairs + ([(1, 2)] if classes >= 3 else []))
+
+
+def sharing_matrix(classes: int, edges: Edges) -> Int[Tensor, "k k"]:
+    """1 where two classes share a planted part (and on the diagonal), else 0."""
+    matrix = torch.eye(classes, dtype=torch.int64)
+    for i, j in edges:
+        matrix[i, j] = matrix[j, i] = 1
+    return matrix
+
+
+def silhouette(name: str, size: int) -> Float[Tensor, "s s"]:
+    """A filled outline of `size` pixels, 1 inside and 0 outside."""
+    line = (torch.arange(size) + 0.5) / size * 2 - 1
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    r = (u**2 + v**2).sqrt()
+    inside = {
+        "disk": r <= 0.95,
+        "square": (u.abs() <= 0.82) & (v.abs() <= 0.82),
+        "triangle": (v <= 0.85) & (u.abs() <= (v + 0.95) * 0.6),
+        "ring": (r <= 1.0) & (r >= 0.5),
+        "cross": (u.abs() <= 0.36) | (v.abs() <= 0.36),
+        "diamond": u.abs() + v.abs() <= 1.0,
+    }[name]
+    return inside.float()
+
+
+def part(index: int, size: int) -> Float[Tensor, "3 s s"]:
+    """Part number `index` (< MAX_PARTS): a striped silhouette along one colour axis, values in [-1, 1].
+
+    Neighbouring indices differ in colour axis and orientation at once.
+    """
+    axis = _AXES[index % 3]
+    angle = math.radians(_ANGLES[(index + index // 12) % 4])
+    cycles = _CYCLES[(index // 12) % 2]
+    line = (torch.arange(size) + 0.5) / size - 0.5
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    stripes = torch.sin(2 * math.pi * cycles * (u * math.cos(angle) + v * math.sin(angle)))
+    mask = silhouette(SILHOUETTES[index % len(SILHOUETTES)], size)
+    stripes = (stripes - (stripes * mask).sum() / mask.sum()) * mask  # no mean: colour alone tells nothing
+    pattern = axis[:, None, None] * stripes
+    return pattern / pattern.abs().amax()
+
+
+def part_similarity(parts: int, size: int) -> Float[Tensor, "p p"]:
+    """Largest normalised cross-correlation |<a, shifted b>| of every two parts over all shifts."""
+    stamps = torch.stack([part(i, size) for i in range(parts)])
+    stamps = stamps / stamps.flatten(1).norm(dim=1)[:, None, None, None]
+    return F.conv2d(stamps, stamps, padding=size - 1).abs().amax(dim=(2, 3))
+
+
+def draw(
+    n: int,
+    classes: int,
+    edges: Edges,
+    size: int,
+    mu: float,
+    sigma: float,
+    noise: float,
+    generator: torch.Generator,
+) -> tuple[UInt8[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
+    """n images [n, 3, size, size] and their labels 0, 1, ..., k-1, 0, 1, ...
+
+    `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
+    Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
+    """
+    shown = [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
+    cells = math.ceil(math.sqrt(max(len(s) for s in shown)))
+    cell, stamp_size = size // cells, int(size // cells * 0.75)
+    stamps = torch.stack([part(p, stamp_size) for p in range(classes + len(edges))])
+    labels = torch.arange(n) % classes
+
+    coarse = torch.randn(n, 3, max(1, size // 4), max(1, size // 4), generator=generator)
+    texture = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    fine = torch.randn(n, 3, size, size, generator=generator)
+    images = 0.5 + noise * (0.8 * texture + 0.6 * fine)
+
+    # all draws at once, so that image m does not depend on how many parts image m - 1 shows
+    most = max(len(s) for s in shown)
+    strength = mu + sigma * torch.randn(n, most, generator=generator)
+    tint = 1 + 0.15 * torch.randn(n, most, 3, generator=generator)
+    where = torch.rand(n, cells * cells, generator=generator).argsort(dim=1)
+    offset = (torch.rand(n, most, 2, generator=generator) * (cell - stamp_size + 1)).long()
+    for m in range(n):
+        for q, p in enumerate(shown[int(labels[m])]):
+            top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
+            left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
+            window = images[m, :, top : top + stamp_size, left : left + stamp_size]
+            window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8), labels

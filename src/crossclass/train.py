@@ -1,0 +1,355 @@
+"""The one training loop. A run is said by one object; its folder is that object's digest.
+
+`train(run)` yields one row per epoch; `trained(run)` returns at once if the result exists. Every random
+draw starts from (seed, epoch, step, purpose), so a run that was killed and resumed equals an
+uninterrupted one bit for bit on a CPU, and checking never changes what is trained.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossclass import checkpoint, evaluate, models
+from crossclass.data import Split, Splits, as_float, batches
+from crossclass.errors import UserError
+from crossclass.losses import hard
+from crossclass.measure import Progress, describe, identity, load_model, measured, silent
+from crossclass.recipes import AT, Run
+from crossclass.runtime import Runtime, native_bf16
+from crossclass.settings import differences
+from crossclass.store import Row, RunFolder
+from crossclass.streams import generator
+
+
+def sealed(run: Run, splits: Splits) -> Run:
+    """The run with the checksum of its files in place of where they lie."""
+    if hasattr(run.data, "checksum"):
+        return run.but(data=run.data.but(checksum=splits.checksum))
+    return run
+
+
+def trained(
+    run: Run,
+    out: Path | str = "runs",
+    label: str = "run",
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+) -> RunFolder:
+    """The folder of the finished run, trained or resumed if need be."""
+    folder: RunFolder | None = None
+    for folder, _ in train(run, out, label, runtime, progress):
+        pass
+    assert folder is not None
+    return folder
+
+
+def train(
+    run: Run,
+    out: Path | str = "runs",
+    label: str = "run",
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[tuple[RunFolder, Row]]:
+    """Train or resume, yielding the folder and each epoch's row (also those that were there already).
+
+    Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
+    before stays, and the same call goes on from there.
+    """
+    runtime = runtime or Runtime()
+    splits = run.data()
+    run = sealed(run, splits)
+    folder = RunFolder.of(Path(out), label, run)
+    if folder.done:
+        yield from ((folder, row) for row in folder.rows())
+        return
+    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
+        say("this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster")
+    folder.write("env.json", _about(run, splits, runtime, label, folder))
+
+    splits = splits.to(runtime.place)
+    built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
+    model = runtime.placed(built)
+    model, optimizer = runtime.prepared(model, _optimizer(run, model))
+    rows = _resume(run, folder, runtime, model, optimizer, say)
+    yield from ((folder, row) for row in rows)
+
+    for epoch in range(len(rows) + 1, run.epochs + 1):
+        row = _epoch(run, runtime, model, optimizer, splits.train, epoch, progress)
+        if epoch % run.check.every == 0 or epoch in (1, run.epochs):
+            row |= _check(run, runtime, model, splits, epoch, progress)
+        else:
+            row |= _unchecked()
+        rows.append(row)
+        folder.log(row, rows)
+        _keep(run, folder, runtime.bare(model), splits, rows)
+        folder.save_state(epoch, _state(runtime.bare(model), optimizer), {"digest": run.digest()})
+        yield folder, row
+
+    folder.write("measure.json", _final(run, folder, runtime, splits, progress))
+    folder.finish()
+    folder.drop_states()
+
+
+def _epoch(
+    run: Run,
+    runtime: Runtime,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    epoch: int,
+    progress: Progress,
+) -> Row:
+    started, lr = time.perf_counter(), run.lr_at(epoch)
+    for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
+        group["lr"] = lr
+    model.train()
+    right, total = torch.zeros((), device=runtime.place), torch.zeros((), device=runtime.place)
+    indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
+    for step, index in enumerate(indices):
+        index = index.to(runtime.place)
+        images, y = split.images[index], split.labels[index]
+        if run.augment is not None:
+            images = run.augment(images, generator(run.seed, epoch, step, "augment"))
+        x = as_float(images).contiguous(memory_format=runtime.memory_format)
+        noise = generator(run.seed, epoch, step, "attack")
+        x_adv = run.recipe.craft(runtime.bare(model), x, y, noise)
+        with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
+            loss, logits = run.recipe.loss(model, x, x_adv, y)
+        optimizer.zero_grad(set_to_none=True)
+        runtime.backward(loss)
+        if run.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+        optimizer.step()
+        with torch.no_grad():
+            right += (logits.argmax(dim=1) == hard(y)).sum()
+            total += loss.detach() * len(y)
+        progress("train", step + 1, len(indices))
+    if not math.isfinite(float(total)):
+        raise UserError(
+            f"the training loss is not a number in epoch {epoch}; lower lr (now {lr:g}) or set clip=1.0, "
+            "and train again: the epochs before are kept"
+        )
+    seen = float(right) / len(split)
+    adversarial = isinstance(run.recipe, AT)
+    return {
+        "epoch": epoch,
+        "lr": lr,
+        "seconds": round(time.perf_counter() - started, 3),
+        "train_loss": float(total) / len(split),
+        "train_clean": None if adversarial else seen,
+        "train_robust": seen if adversarial else None,
+    }
+
+
+def _check(
+    run: Run, runtime: Runtime, model: nn.Module, splits: Splits, epoch: int, progress: Progress
+) -> Row:
+    """What is measured after an epoch, on validation and test images, in float32."""
+    started, bare, attack = (
+        time.perf_counter(),
+        _classifier(runtime.bare(model)),
+        run.check_attack(),
+    )
+    parts = {"test": splits.test.first(run.check.n)}
+    if len(splits.val):
+        parts["val"] = splits.val.first(run.check.n)
+    total, done, row = sum(len(p) for p in parts.values()), 0, _unchecked()
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress("check", done, total)
+
+    for name, part in parts.items():
+        seen = evaluate.under(
+            bare,
+            part,
+            attack,
+            run.seed,
+            batch=run.check.batch,
+            epoch=epoch,
+            purpose="check",
+            memory_format=runtime.memory_format,
+            advance=advance,
+        )
+        numbers = evaluate.summary(seen, splits.class_names)
+        row |= {f"{name}_clean": numbers["clean"], f"{name}_robust": numbers["robust"]}
+        if name == "val":
+            row["val_cas"] = numbers["cas"]
+            continue
+        for key in _FROM_TEST:
+            row[key] = numbers[key]
+    if isinstance(run.recipe, AT):
+        row["train_clean"] = evaluate.clean_accuracy(bare, splits.train.first(run.check.n))
+    else:
+        del row["train_clean"]  # the loop has it
+    row["check_seconds"] = round(time.perf_counter() - started, 3)
+    return row
+
+
+_FROM_TEST = (
+    *(
+        "cas",
+        "cas_normalised",
+        "negative_mass",
+        "classwise_robust",
+        "predicted_classes",
+        "C",
+        "warnings",
+    ),
+)
+
+
+def _unchecked() -> Row:
+    names = ("val_clean", "val_robust", "test_clean", "test_robust", "val_cas", "check_seconds")
+    return {**dict.fromkeys((*names, *_FROM_TEST)), "warnings": []}
+
+
+def best(rows: list[Row], split: str) -> Row | None:
+    """The first row with the highest robust accuracy on `val` or `test`, or None if none was checked."""
+    checked = [r for r in rows if r.get(f"{split}_robust") is not None]
+    return max(checked, key=lambda r: r[f"{split}_robust"]) if checked else None
+
+
+def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
+    """Write the checkpoints that this epoch earns."""
+    row = rows[-1]
+    names = [f"best.{s}" for s in ("val", "test") if best(rows, s) is row]
+    if run.keep_every and row["epoch"] % run.keep_every == 0:
+        names.append(f"epoch_{row['epoch']:03d}")
+    if row["epoch"] == run.epochs:
+        names.append("last")
+    for name in names:
+        card = {
+            "format": 1,
+            "checkpoint": name,
+            "epoch": row["epoch"],
+            "chosen_by": name.partition(".")[2] or None,
+            "digest": run.digest(),
+            "model": run.model.plain(),
+            "classes": len(splits.class_names),
+            "channels": splits.train.images.shape[1],
+            "class_names": list(splits.class_names),
+            "recipe": run.recipe.plain(),
+            "seed": run.seed,
+            "check": f"{run.check_attack()}",
+            "scores": {
+                k: row.get(k) for k in ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
+            },
+        }
+        checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
+
+
+def _final(
+    run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
+) -> list[dict[str, Any]]:
+    """The full evaluation of best.val, best.test and last, on all test images."""
+    results: list[dict[str, Any]] = []
+    for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
+        if not path.exists():
+            continue
+        model, card = load_model(path)
+        same = [r for r in results if r["epoch"] == card["epoch"]]
+        numbers = (
+            same[0]
+            if same
+            else measured(
+                _classifier(runtime.placed(model)),
+                splits,
+                run.final_attack(),
+                run.seed,
+                runtime=runtime,
+                batch=run.check.batch,
+                progress=progress,
+            )
+        )
+        results.append({**numbers, **identity(card, path, describe(run.data))})
+    return results
+
+
+def _optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
+    if run.decay == "matrices":
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    names = {id(p): n for n, p in model.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
+    return tensors
+
+
+def _resume(
+    run: Run,
+    folder: RunFolder,
+    runtime: Runtime,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Put the newest state back; the rows up to it."""
+    state = folder.load_state()
+    if state is None:
+        return folder.rewind(0)
+    tensors, card, notes = state
+    for note in notes:
+        say(note)
+    bare = runtime.bare(model)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
+    for name, tensor in tensors.items():
+        head, _, tail = name.partition("/")
+        parts[head][tail] = tensor
+    bare.load_state_dict(parts["model"])
+    by_name = dict(bare.named_parameters())
+    for name, buffer in parts["momentum"].items():
+        like = by_name[name]
+        optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
+    rows = folder.rewind(card["epoch"])
+    if len(rows) != card["epoch"]:
+        raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
+    say(f"resuming after epoch {card['epoch']}")
+    return rows
+
+
+def _about(run: Run, splits: Splits, runtime: Runtime, label: str, folder: RunFolder) -> dict[str, Any]:
+    path = getattr(run.data, "path", None)
+    images = len(splits.test.first(run.check.n))
+    return {
+        **runtime.about(),
+        "label": label,
+        "seed": run.seed,
+        "digest": run.digest(),
+        "class_names": list(splits.class_names),
+        "data": describe(run.data),
+        "data_path": str(path.absolute()) if path else None,
+        "data_checksum": splits.checksum,
+        "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
+        "check": f"{run.check_attack()}, judged in fp32 on {images} test images",
+        "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test)} test images",
+        "sharing": None if splits.sharing is None else splits.sharing.tolist(),
+        "settings_changed": differences(run, Run()),
+    }
+
+
+def _uses_bf16(run: Run) -> bool:
+    crafting = isinstance(run.recipe, AT) and run.recipe.attack.precision == "bf16"
+    return crafting or run.precision == "bf16"
+
+
+def _classifier(model: nn.Module) -> models.Classifier:
+    assert isinstance(model, models.Classifier)
+    return model

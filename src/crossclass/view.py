@@ -1,0 +1,70 @@
+"""A model is handed back as it was found.
+
+`frozen(model, bn)` freezes the parameters and sets the mode for crafting; on leaving, also after an
+exception, every module's `training` and every parameter's `requires_grad` are as before.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BatchNorm = Literal["eval", "train", "train_frozen_stats"]
+Precision = Literal["fp32", "bf16"]
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@contextmanager
+def frozen(
+    model: Callable[[Tensor], Tensor], bn: BatchNorm = "eval", precision: Precision = "fp32"
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The model as a function of its input only, under mode `bn`; logits come out in float32.
+
+    `eval`: running statistics (TRADES, MART, Pang's BNeval). `train`: batch statistics, and every
+    forward moves the running ones (Rice 2020 and the paper's code). `train_frozen_stats`: batch
+    statistics, nothing moves. `precision="bf16"` runs the forward under autocast; input, perturbation
+    and projection stay float32, because 8/255 is 8.03/255 in bf16 and sums reach 9.5/255.
+    A plain function may be passed as `model`; then there is nothing to restore.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    training = [(m, m.training) for m in modules]
+    requires_grad = [(p, p.requires_grad) for p in parameters]
+    tracking = [(m, m.track_running_stats) for m in modules if isinstance(m, _NORMS)]
+    try:
+        for module in modules:
+            module.training = bn != "eval"
+        if bn == "train_frozen_stats":
+            for module, _ in tracking:
+                module.track_running_stats = False
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+        def forward(x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                return model(x if x.dtype == dtype else x.to(dtype)).float()
+
+        yield forward
+    finally:
+        for module, mode in training:
+            module.training = mode
+        for module, mode in tracking:
+            module.track_running_stats = mode
+        for parameter, flag in requires_grad:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode, each module's own mode restored on leaving."""
+    training = [(m, m.training) for m in model.modules()]
+    try:
+        model.eval()
+        yield model
+    finally:
+        for module, mode in training:
+            module.training = mode
