@@ -1,1 +1,39 @@
-"""crossclass shows what an adversarially trained network learns and then forgets."""
+"""crossclass shows what an adversarially trained network learns and then forgets.
+
+The public names, imported when first used, so that `import crossclass` itself costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "settings": ("Settings", "override"),
+    "errors": ("UserError",),
+    "attribution": ("cas", "class_means", "correlation", "negative_mass", "separation"),
+    "losses": ("cross_entropy", "kl", "margin"),
+    "view": ("frozen",),
+    "threat": ("Linf", "L2"),
+    "attacks": ("PGD", "FGSM"),
+    "data": ("Shapes", "Digits", "CIFAR10", "Npz", "Folder", "Augment"),
+    "models": ("PreActResNet", "Classifier"),
+    "recipes": ("Standard", "AT", "Check", "Run"),
+    "runtime": ("Runtime",),
+    "evaluate": ("under", "summary"),
+    "measure": ("load_model", "measured"),
+    "train": ("trained",),
+    "experiments.runs": ("named",),
+    "report": ("write_report",),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [*_WHERE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'crossclass' has no attribute '{name}'")
+    return getattr(import_module(f"crossclass.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-from typing import Annotated, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -23,6 +23,7 @@ from crossclass.view import BatchNorm, Precision, frozen
 Images = Float[Tensor, "n ..."]
 
 
+@runtime_checkable
 class Network(Protocol):
     """Anything that maps images [n, c, h, w] to logits [n, k]."""
 
@@ -64,7 +65,9 @@ class PGD(Settings):
     """Range of valid inputs; none in the paper's theory."""
 
     @model_validator(mode="after")
-    def _start_fits(self) -> Self:
+    def _fits(self) -> "PGD":
+        if self.targeted and self.loss == "kl":
+            raise ValueError("loss=kl ignores the labels, so there is no target; use loss=ce or margin")
         if self.start is not None and self.start not in self.threat.starts:
             known = ", ".join(self.threat.starts)
             raise ValueError(f"start '{self.start}' is not for {self.threat.kind}; known: {known}")
@@ -83,11 +86,16 @@ class PGD(Settings):
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same, with what was seen on the way."""
-        x = within(x, self.box)
         scored = self.keep == "best" or self.restarts > 1
         best: Found | None = None
         best_score = torch.empty(0)
-        with torch.enable_grad(), frozen(model, self.bn, self.precision) as f:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            frozen(model, self.bn, self.precision) as f,
+        ):
+            x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
+            x = within(x, self.box)
             reference = f(x).detach() if self.loss == "kl" else None
             for _ in range(self.restarts):
                 found, score = self._ascend(f, x, y, reference, generator, scored)
@@ -170,7 +178,7 @@ class FGSM(Settings):
     box: tuple[float, float] | None = (0.0, 1.0)
 
     @model_validator(mode="after")
-    def _start_fits(self) -> Self:
+    def _start_fits(self) -> "FGSM":
         self.as_pgd()
         return self
 

@@ -36,20 +36,22 @@ def class_means(
 def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
     """C[i, j] = A_i . A_j / (|A_i| |A_j|) (eq. 6), in float64 and within [-1, 1].
 
-    A class of zero norm (no samples, or features that are all off) shares nothing by definition: its
-    row and column are 0, the diagonal too. `zero_norm` names such classes.
+    A class of zero norm (no samples, or features that are all off) or with a value that is not finite
+    shares nothing by definition: its row and column are 0, the diagonal too. `zero_norm` names such classes.
     """
     A = A.to(torch.float64)
     scale = A.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
-    unit = torch.where(scale > 0, A / scale.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    usable = (scale > 0) & scale.isfinite()
+    unit = torch.where(usable, A / scale.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
     norm = unit.norm(dim=1, keepdim=True)
     unit = torch.where(norm > 0, unit / norm.clamp(min=1e-300), 0.0)
     return (unit @ unit.T).clamp(-1.0, 1.0)
 
 
 def zero_norm(A: Float[Tensor, "k d"]) -> list[int]:
-    """Classes whose mean attribution is exactly zero, so that C is undefined for them."""
-    return [int(i) for i in (A.abs().amax(dim=1) == 0).nonzero().flatten()]
+    """Classes whose mean attribution is exactly zero or not finite, so that C is undefined for them."""
+    scale = A.abs().amax(dim=1)
+    return [int(i) for i in ((scale == 0) | ~scale.isfinite()).nonzero().flatten()]
 
 
 def off_diagonal(C: Float[Tensor, "k k"]) -> Float[Tensor, " m"]:

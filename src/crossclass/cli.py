@@ -107,14 +107,14 @@ def measure(targets: Targets) -> None:
     out=measure.json. RUN is best.val and last; RUN@best.test selects.
     """
     from crossclass.files import write_atomic
-    from crossclass.measure import measure as measure_all
+    from crossclass.measure import measured
 
     names = [t for t in targets if "=" not in t]
     if not names:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     (out, runtime), rest = _own([t for t in targets if "=" in t], "measure.json")
     with _progress("measure") as progress:
-        results = measure_all(names, rest, runtime, progress.step)
+        results = measured(names, rest, runtime, progress.step)
     for line in _table(results):
         print(line)
     write_atomic(Path(out), json.dumps(results, indent=1) + "\n")
@@ -148,7 +148,7 @@ def _table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for r in results:
         shared = ", ".join(f"{a}-{b} {p['C']:.2f}" for p in r["pairs"][:4] for a, b in [p["classes"]])
         yield f"most shared, {r['checkpoint']}: {shared}"
-        if "truth" in r:
+        if r.get("truth", {}).get("auc") is not None:
             yield f"planted pairs against the others, {r['checkpoint']}: AUC {r['truth']['auc']:.2f}"
         for warning in r["warnings"]:
             yield f"warning, {r['checkpoint']}: {warning}"

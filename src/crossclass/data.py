@@ -7,7 +7,7 @@ of their own. Where the files lie (`path`) is never part of what a run is; their
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -85,8 +85,10 @@ class Subset(Settings):
         if train.images.shape[1:] != test.images.shape[1:]:
             a, b = train.images.shape[1:], test.images.shape[1:]
             raise UserError(f"{where}: training images are {a} and test images {b}; make them equal")
-        if train.class_names != test.class_names:
-            raise UserError(f"{where}: training and test parts name different classes; make them equal")
+        names = max(train.class_names, test.class_names, key=len)
+        for raw in (train, test):  # files without names count classes up to their largest label
+            if raw.class_names != names[: len(raw.class_names)]:
+                raise UserError(f"{where}: training and test parts name different classes; make them equal")
         n_train = len(train.labels) - self.n_val if self.n_train is None else self.n_train
         n_test = len(test.labels) if self.n_test is None else self.n_test
         wanted = {"n_train + n_val": (n_train + self.n_val, len(train.labels), "training")}
@@ -103,7 +105,7 @@ class Subset(Settings):
         arrays = [(np.ascontiguousarray(r.images[i]), r.labels[i]) for r, i in parts]
         checksum = readers.checksum(*(a for pair in arrays for a in pair))
         three = [_split(images, labels) for images, labels in arrays]
-        return Splits(three[0], three[1], three[2], train.class_names, checksum)
+        return Splits(three[0], three[1], three[2], names, checksum)
 
     def _order(self, labels: np.ndarray, stream: int) -> np.ndarray:
         if not self.balanced:
@@ -166,7 +168,7 @@ class Shapes(Settings):
     channels: ClassVar[int] = 3
 
     @model_validator(mode="after")
-    def _drawable(self) -> Self:
+    def _drawable(self) -> "Shapes":
         for i, j in self.graph:
             if not (0 <= i < self.classes and 0 <= j < self.classes and i != j):
                 raise ValueError(f"edge ({i}, {j}) does not join two of the {self.classes} classes")

@@ -63,6 +63,8 @@ def under(
 ) -> Evaluation:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images)."""
     clean, robust, features, dead = [], [], [], 0
+    if attack is not None and attack.bn == "train":  # the same images, but evaluating moves nothing
+        attack = attack.but(bn="train_frozen_stats")
     with full_precision(), evaluating(model):
         for step, index in enumerate(batches(len(split), batch, None)):
             index = index.to(split.labels.device)
@@ -164,7 +166,10 @@ def summary(
         "pairs": pairs(C, class_names),
     }
     if sharing is not None:
-        out["truth"] = {"sharing": sharing.tolist(), "auc": attribution.separation(C, sharing)}
+        pairs_share = attribution.off_diagonal(sharing) > 0  # no AUC if all pairs share, or none
+        mixed = bool(pairs_share.any()) and not bool(pairs_share.all())
+        auc = attribution.separation(C, sharing) if mixed else None
+        out["truth"] = {"sharing": sharing.tolist(), "auc": auc}
     return out
 
 

@@ -15,12 +15,12 @@ Labels = Int[Tensor, " n"] | Float[Tensor, "n k"]
 
 def hard(y: Labels) -> Int[Tensor, " n"]:
     """The class of every label: itself, or the most probable one of a soft label."""
-    return y if y.ndim == 1 else y.argmax(dim=1)
+    return y.long() if y.ndim == 1 else y.argmax(dim=1)
 
 
 def cross_entropy(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
     """-sum_k y_k log p_k per sample."""
-    return F.cross_entropy(logits, y, reduction="none")
+    return F.cross_entropy(logits, hard(y) if y.ndim == 1 else y, reduction="none")
 
 
 def margin(logits: Logits, y: Labels) -> Float[Tensor, " n"]:

@@ -47,7 +47,7 @@ def load_model(path: Path) -> tuple[models.Classifier, dict[str, Any]]:
     return models.rebuild(settings, tensors, card["classes"], card["channels"]), card
 
 
-def measured(
+def numbers(
     model: models.Classifier,
     splits: Splits,
     attack: AnyAttack | None,
@@ -90,7 +90,7 @@ def measured(
     }
 
 
-def measure(
+def measured(
     targets: Sequence[str],
     changes: Sequence[str] = (),
     runtime: Runtime | None = None,
@@ -114,7 +114,7 @@ def measure(
             _fits(card, splits, path)
             model = runtime.placed(model)  # type: ignore[assignment]
             for attack in _attacks(settings, own, run):
-                numbers = measured(
+                found = numbers(
                     model,
                     splits,
                     attack,
@@ -125,7 +125,7 @@ def measure(
                     batch=settings.batch,
                     progress=progress,
                 )
-                results.append({**identity(card, path, describe(data)), **numbers})
+                results.append({**identity(card, path, describe(data)), **found})
     return results
 
 

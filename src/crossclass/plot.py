@@ -20,18 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-Row: TypeAlias = Mapping[str, Any]
-"""One epoch as a run logs it; a value that was not measured is missing or None."""
-
-Runs: TypeAlias = Mapping[str, Sequence[Row]]
-"""Rows by the label of their run."""
-
-Best: TypeAlias = tuple[int, str] | None
-"""The best epoch, and the split that chose it."""
-
-Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]
-"""K x K numbers; None or NaN where a class had no images."""
-
+Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
+Runs: TypeAlias = Mapping[str, Sequence[Row]]  # by the label of the run
+Drops: TypeAlias = Mapping[str, Sequence[int]]  # epochs at which the learning rate falls, by label
+Best: TypeAlias = tuple[int, str] | None  # the best epoch and the split that chose it
+Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]  # None: no such images
 Style: TypeAlias = dict[str, Any]
 ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
@@ -61,6 +54,11 @@ def points(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
     return [(e, float(v)) for e, v in pairs if v is not None and np.isfinite(v)]
 
 
+def family(label: str) -> str:
+    """The label without its seed: runs that share it are drawn as one."""
+    return _SEED.sub("", label) or label
+
+
 def chosen(rows: Sequence[Row]) -> Best:
     """The best epoch by robust accuracy and the split that chose it: validation, else test."""
     for split in _SPLITS:
@@ -70,11 +68,7 @@ def chosen(rows: Sequence[Row]) -> Best:
 
 
 def curves(
-    runs: Runs,
-    drops: Mapping[str, Sequence[int]] | None = None,
-    best: Mapping[str, Best] | None = None,
-    *,
-    width: float = 10.0,
+    runs: Runs, drops: Drops | None = None, best: Mapping[str, Best] | None = None, *, width: float = 10.0
 ) -> Figure:
     """Accuracies above, CAS below, over the same epochs; runs overlay, seeds as mean and band."""
     at = {label: chosen(rows) for label, rows in runs.items()} | dict(best or {})
@@ -88,8 +82,11 @@ def curves(
             _several(top, bottom, runs, at)
         _lr_drops(top, bottom, runs, drops or {})
         _scale_of_cas(bottom, [row for rows in runs.values() for row in rows])
-        top.set(ylabel="accuracy (%)", ylim=(0, None))
+        room = 1.2 if len(runs) == 1 else 1.05  # to say which epoch is best
+        top.set(ylabel="accuracy (%)", ylim=(0, room * max(top.dataLim.y1, 1.0)))
+        top.set_yticks([t for t in top.get_yticks() if 0 <= t <= min(top.get_ylim()[1], 100)])
         bottom.set(ylabel="CAS (test, adversarial)", xlabel="epoch")
+        bottom.locator_params(axis="x", integer=True)
         for ax, columns in ((top, 5 if width > 6 else 3 - min(len(runs), 2)), (bottom, width // 3)):
             if (n := len(ax.get_legend_handles_labels()[0])) > (ax is bottom):
                 above: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.05 * (ax is top))}
@@ -133,13 +130,14 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
             right = x - pairs[0][0] > 0.55 * (pairs[-1][0] - pairs[0][0])
             place: Style = {"xytext": (-6 if right else 7, 9), "textcoords": "offset points"}
             side: Style = {"ha": "right" if right else "left", "fontsize": 8.5, "bbox": _PAPER}
-            words, to = f"{y:.1f}", (x, scale * y)
-            if ax is top and x == last:
+            words, to = f"{y:,.1f}", (x, scale * y)
+            if ax is top and y > 0.12:
                 place["xytext"] = (-6 if right else 7, -14)
+            if ax is top and x == last:
                 words = f"{'best and last' if x == epoch else 'last'}, epoch {x}: {100 * y:.1f} %"
             elif ax is top:  # beside its line, clear of the falling curve
                 words = f"best (by {by})\nepoch {x}: {100 * y:.1f} %"
-                to, place["xycoords"] = (x, 0.92), top.get_xaxis_transform()
+                to, place["xycoords"] = (x, 0.93), top.get_xaxis_transform()
             ax.annotate(words, to, color=color, zorder=6, **place, **side)
 
 
@@ -156,11 +154,11 @@ def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
     cut = points([row for row in rows if _few(row)], "cas")
     top = 1.3 * max((v for _, v in kept), default=0)
     above = [p for p in cut if p[1] > 1.5 * top] if kept else []
-    bottom.set_ylim(0, top if above else None)
+    bottom.set_ylim(0, top if above else 1.2 * max(bottom.dataLim.y1, 0.1))
     if above:
         where: Style = {"transform": bottom.get_xaxis_transform(), "va": "top", "bbox": _PAPER}
         beside = max(min(e for e, _ in kept), max(e for e, _ in above))
-        words = f"↑ {max(v for _, v in above):.1f}, few classes predicted"
+        words = f"↑ {max(v for _, v in above):,.1f}, few classes predicted"
         bottom.text(beside, 0.97, words, color="#71717a", fontsize=7.5, **where)
 
 
@@ -168,11 +166,11 @@ def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> N
     """A colour per run; runs that differ only by their seed share it: thin lines, mean and band."""
     families: dict[str, list[str]] = {}
     for label in runs:
-        families.setdefault(_SEED.sub("", label) or label, []).append(label)
+        families.setdefault(family(label), []).append(label)
     panels = ((top, "train_robust", 100), (top, "test_robust", 100), (bottom, "cas", 1))
-    for i, (family, labels) in enumerate(families.items()):
+    for i, (shared, labels) in enumerate(families.items()):
         color, alone = RUNS[i % len(RUNS)], len(labels) == 1
-        name = labels[0] if alone else f"{family} (mean of {len(labels)} seeds, band: all)"
+        name = labels[0] if alone else f"{shared} (mean of {len(labels)} seeds, band: all)"
         for ax, key, scale in panels:
             train = key == "train_robust"
             bold: Style = {"color": color, "ls": "--" if train else "-", "lw": 1 if train else 2}
@@ -194,7 +192,7 @@ def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> N
         top.plot([], [], color="#71717a", label=label, **style)
 
 
-def _lr_drops(top: Axes, bottom: Axes, runs: Runs, drops: Mapping[str, Sequence[int]]) -> None:
+def _lr_drops(top: Axes, bottom: Axes, runs: Runs, drops: Drops) -> None:
     """Dashed lines where the learning rate fell, saying by how much if the rows know."""
     words: dict[int, str] = {}
     for label, rows in runs.items():
@@ -228,8 +226,11 @@ def matrix(
     values = np.ma.masked_invalid(np.array(C, dtype=float))
     K = len(values)
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(3.9, 3.7))
-        ax = figure.add_axes((0.24, 0.24, 0.62, 0.6535))  # square, with room for names
+        foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
+        height = foot + 2.4 + 0.2 * bool(title)
+        frame = foot / height, 2.25 / height
+        figure = Figure(figsize=(3.7, height))
+        ax = figure.add_axes((0.265, frame[0], 2.25 / 3.7, frame[1]))
         colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
         scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
         image: Any
@@ -237,7 +238,7 @@ def matrix(
             image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
             ax.invert_yaxis()
             short = [n if len(n) <= 13 else n[:12] + "…" for n in map(str, class_names)][:K]
-            middle, size = [i + 0.5 for i in range(len(short))], min(7.5, 110 / K)
+            middle, size = [i + 0.5 for i in range(len(short))], min(8.5, 110 / K)
             ax.set_xticks(middle, short, rotation=90, fontsize=size)
             ax.set_yticks(middle, short, fontsize=size)
         else:
@@ -248,13 +249,14 @@ def matrix(
         for i, j in np.ndindex(K, K) if numbers and K <= 12 else ():
             ink = "white" if values[i, j] > 0.55 * vmax else "#27272a"
             text = ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center")
-            text.set(fontsize=5.5, color=ink)
-        ax.set_title(title, fontsize=9.5, pad=6)
-        ax.set_xlabel(xlabel, fontsize=8)
-        ax.set_ylabel(ylabel, fontsize=8)
-        bar = figure.add_axes((0.885, 0.24, 0.025, 0.653))
+            text.set(fontsize=6, color=ink)
+        ax.set_title(title, fontsize=9.5)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        bar = figure.add_axes((0.89, frame[0], 0.025, frame[1]))
         figure.colorbar(image, cax=bar).outline.set_visible(False)
-        bar.tick_params(labelsize=7, length=2)
+        bar.tick_params(labelsize=7.5, length=2)
+        bar.locator_params(axis="y", nbins=5)
     return figure
 
 

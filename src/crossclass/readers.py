@@ -130,7 +130,7 @@ def _eight_bits(path: Path, images: np.ndarray) -> np.ndarray:
         top, slack, todo = 1, 1e-6, "divide by 255, or undo a normalisation"
     what = f"'images' ({images.dtype}) range from {low:.9g} to {high:.9g}, not within [0, {top}]"
     _demand(low >= -slack and high <= top + slack, path, what, todo)  # false for NaN as well
-    images = np.rint(images.clip(0, 1) * 255) if kind == "f" else images
+    images = np.rint(images * 255) if kind == "f" else images
     return np.ascontiguousarray(images.astype(np.uint8, copy=False))
 
 
@@ -177,7 +177,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _stack(paths: list[Path]) -> np.ndarray:
@@ -285,7 +285,7 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): np.ndarray,
-    # The files say 0 and 1 for False and True, about which numpy 2.4 warns.
+    # The files say 0 and 1 for False and True, about which numpy 2.4.0 to 2.4.4 warn.
     ("numpy", "dtype"): lambda code, align, copy: np.dtype(code, bool(align), bool(copy)),
     ("_codecs", "encode"): codecs.encode,
 }

@@ -5,7 +5,7 @@ wrapped one and returns its logits, so that training accuracy costs no further f
 every forward moves batch-norm statistics). There is one training loop, in `train`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -99,7 +99,7 @@ class Run(Settings):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _schedule(self) -> Self:
+    def _schedule(self) -> "Run":
         if list(self.drops) != sorted(set(self.drops)) or any(d < 1 for d in self.drops):
             raise ValueError("drops must be rising epochs, counted from 1")
         if self.drops and self.drops[-1] >= self.epochs:

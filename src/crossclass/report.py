@@ -22,9 +22,9 @@ Plain: TypeAlias = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENTRIES = 500_000  # matrix entries a page carries for its sliders: some 2 MB
+FILES = ("metrics.csv", "config.yaml", "measure.json")  # for taking away
 PAIRS = 10  # most shared pairs shown of each checkpoint
 
-_FILES = {"metrics.csv": "text/csv", "config.yaml": "text/yaml", "measure.json": "application/json"}
 _NUMBER = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
 
 
@@ -56,31 +56,27 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 def finding(pair: Mapping[str, Any], done: bool = True) -> str:
     """What happened between the best and the last checkpoint, in one sentence."""
     best, last = pair["best"], pair["last"]
-    what = f"{pair['split'].capitalize()} robust accuracy"
-    at, end = best["epoch"], f"and {'ended' if done else f'in epoch {last["epoch"]} is so far'} at"
-    if at == last["epoch"]:
-        so_far = "" if done else " so far"
-        cas = f"CAS there is {_number(best.get('cas'))}"
-        return (
-            f"{what} is highest in epoch {at}, the last one checked{so_far}: {_pct(best['robust'])}; {cas}."
-        )
+    what, at = f"{pair['split'].capitalize()} robust accuracy", f"epoch {best['epoch']}"
+    if best["epoch"] == last["epoch"]:
+        at += f", the best by {_split(pair['by'])} and the last one checked{'' if done else ' so far'}"
+        return f"{what} is {_pct(best['robust'])} in {at}; CAS there is {_number(best.get('cas'))}."
     by_test = pair["by"] == "test"
-    head = f"{what} {'peaked' if by_test else 'was'} at {_pct(best['robust'])} in epoch {at}"
+    head = f"{what} {'peaked at' if by_test else 'was'} {_pct(best['robust'])} in {at}"
     head += "" if by_test else f", the best by {_split(pair['by'])},"
     fell, forgot = _fell(pair)
-    end = end if fell else end.replace("and", "and did not fall: it", 1)
+    tail = f"{'ended' if done else 'stands'} at {_pct(last['robust'])} in epoch {last['epoch']}"
+    tail = f"and {'' if fell else 'did not fall: it '}{tail}{'' if done else ' so far'}"
     cas = f"{_number(best.get('cas'))} to {_number(last.get('cas'))}"
     said = {None: "CAS was not measured", True: f"CAS went from {cas}"}
-    return f"{head} {end} {_pct(last['robust'])}; {said.get(forgot, f'CAS did not fall: {cas}')}."
+    return f"{head} {tail}; {said.get(forgot, f'CAS did not fall: {cas}')}."
 
 
 def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
     """Whether robust accuracy and CAS fell, at the precision shown; None where unknown."""
     best, last = pair["best"], pair["last"]
-    known = [None not in (best.get(k), last.get(k)) for k in ("robust", "cas")]
-    fell = known[0] and round(100 * last["robust"], 1) < round(100 * best["robust"], 1)
-    forgot = round(last["cas"], 1) < round(best["cas"], 1) if known[1] else None
-    return fell if known[0] else None, forgot
+    ends = ((best.get("robust"), last.get("robust"), 3), (best.get("cas"), last.get("cas"), 1))
+    fell, forgot = (None if None in (a, b) else round(b, d) < round(a, d) for a, b, d in ends)
+    return fell, forgot
 
 
 # Reading: what a folder says, or one sentence on why it cannot be read.
@@ -151,6 +147,7 @@ def _page(runs: Sequence[_Run]) -> str:
     loader = FileSystemLoader(TEMPLATES)
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters |= {"pct": _pct, "number": _number, "signed": _signed, "split": _split}
+    env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
     labels = _labels(runs)
     views = [_view(run, name, ENTRIES // len(runs)) for run, name in zip(runs, labels, strict=True)]
     assets = {p.suffix[1:]: Markup(p.read_text("utf-8")) for p in TEMPLATES.glob("*.[cj]s*")}
@@ -159,19 +156,17 @@ def _page(runs: Sequence[_Run]) -> str:
 
 
 def _labels(runs: Sequence[_Run]) -> list[str]:
-    """A name per run; equal names tell seeds apart, and then whatever else differs."""
-    names = [str(run.env.get("label") or run.folder.name) for run in runs]
-    alike = [(n, {**run.config, "seed": None}) for n, run in zip(names, runs, strict=True)]
+    """A name per run; only runs that differ in nothing but the seed get names that do."""
+    given = [str(run.env.get("label") or run.folder.name) for run in runs]
+    names = [plot.family(name) for name in given]
+    alike = [(name, {**run.config, "seed": None}) for name, run in zip(names, runs, strict=True)]
     labels: list[str] = []
-    for run, name, one in zip(runs, names, alike, strict=True):
-        label = name if names.count(name) == alike.count(one) else f"{name} ({run.folder.name[-8:]})"
-        label += f", seed {_seed(run)}" if names.count(name) > 1 else ""
+    for run, label, name, one in zip(runs, given, names, alike, strict=True):
+        if names.count(name) > 1:
+            label = name if names.count(name) == alike.count(one) else f"{name} ({run.folder.name[-8:]})"
+            label += f", seed {run.env.get('seed', run.config.get('seed', 'unknown'))}"
         labels.append(label if label not in labels else f"{label} ({run.folder})")
     return labels
-
-
-def _seed(run: _Run) -> Any:
-    return run.env.get("seed", run.config.get("seed", "unknown"))
 
 
 def _view(run: _Run, label: str, room: int) -> Plain:
@@ -181,24 +176,15 @@ def _view(run: _Run, label: str, room: int) -> Plain:
     names = [str(n) for n in run.env.get("class_names") or ()]
     names = names if len(names) == K else [f"class {i}" for i in range(K)]
     train = dict(plot.points(run.rows, "train_robust"))
-    files = (run.folder / name for name in _FILES)
-    view = {
-        **run._asdict(),
-        "label": label,
-        "seed": _seed(run),
-        "names": names,
-        "pair": pair,
-        "finding": finding(pair, run.done) if pair else None,
-        "fell": _fell(pair) if pair else None,
-        "train": [train.get(best.get("epoch", 0)), train.get(last.get("epoch", 0))],
-        "largest": max(plot.points(run.rows, "cas"), key=lambda p: p[1], default=None),
-        "seconds": [sum(v for _, v in plot.points(run.rows, f"{k}seconds")) for k in ("", "check_")],
-        "alarms": _alarms(run),
-        "explorer": _explorer(run, names, pair, room),
-        "classes": _classes(names, best, last),
-        "pairs": _pairs(names, best, last),
-        "downloads": {p.name: _uri(p) for p in files if p.exists()},
-    }
+    files = [run.folder / name for name in FILES if (run.folder / name).exists()]
+    view = {**run._asdict(), "label": label, "names": names, "pair": pair, "alarms": _alarms(run)}
+    view |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
+    view["train"] = [train.get(side.get("epoch", 0)) for side in (best, last)]
+    view["seconds"] = [sum(r.get(k) or 0 for r in run.rows) for k in ("seconds", "check_seconds")]
+    view["largest"] = max(run.rows, key=lambda r: -1 if r.get("cas") is None else r["cas"])
+    view["explorer"] = _explorer(run, names, pair, room)
+    view |= {"classes": _classes(names, best, last), "pairs": _pairs(names, best, last)}
+    view["downloads"] = {p.name: base64.b64encode(p.read_bytes()).decode() for p in files}
     return view | {"figures": _figures(names, best, last) | _curves([view])}
 
 
@@ -208,7 +194,7 @@ def _pair(run: _Run) -> Plain | None:
     for m in run.measures:
         alike = json.dumps([m.get(k) for k in ("data", "split", "n", "attack")])
         if m.get("robust") is not None:
-            groups.setdefault(alike, {}).setdefault(m.get("checkpoint"), m)
+            groups.setdefault(alike, {}).setdefault(str(m.get("checkpoint")), m)
     for group in groups.values():
         best = group.get("best.val") or group.get("best.test")
         if best and "last" in group:
@@ -223,7 +209,9 @@ def _pair(run: _Run) -> Plain | None:
     both = [
         r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in (rows[at[0]], rows[max(rows)])
     ]
-    said = {"split": "test", "n": None, "attack": run.env.get("check"), "conditions": None}
+    check, sizes = run.config.get("check") or {}, run.env.get("sizes") or {}
+    n = sizes.get("test") and min(sizes["test"], check.get("n") or sizes["test"])
+    said = {"split": "test", "n": n, "attack": run.env.get("check"), "conditions": None}
     return {"best": both[0], "last": both[1], **said, "by": at[1], "source": "events.jsonl"}
 
 
@@ -252,7 +240,7 @@ def _explorer(run: _Run, names: list[str], pair: Plain | None, room: int) -> Pla
         for i, r in enumerate(rows)
         if i % step == 0 or r["epoch"] in ends
     ]
-    curve = [[r["epoch"], r.get("test_robust"), r.get("cas")] for r in run.rows]
+    curve = [[r.get(key) for key in keys.values()] for r in run.rows]
     return {"names": names, "frames": frames, "curve": curve, "ends": ends, "step": step}
 
 
@@ -275,13 +263,9 @@ def _pairs(names: list[str], best: Plain, last: Plain) -> list[Plain]:
     ends = [side["C"] for side in (best, last) if side.get("C")]
     for C in ends:
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
-        known = (p for p in upper if C[p[0]][p[1]] is not None)
+        known = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
         found |= dict.fromkeys(sorted(known, key=lambda p: -C[p[0]][p[1]])[:PAIRS])
     return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in ends]} for i, j in found]
-
-
-def _uri(path: Path) -> str:
-    return f"data:{_FILES[path.name]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _curves(views: Sequence[Plain]) -> Plain:
@@ -317,8 +301,9 @@ def _pct(value: float | None) -> str:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def _signed(value: float, digits: int = 1) -> str:
-    return f"{value:+,.{digits}f}".replace("-", "−")
+    text = f"{value:+z,.{digits}f}".replace("-", "−")
+    return text if text.strip("+0.") else text.replace("+", "±")

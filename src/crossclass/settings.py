@@ -6,9 +6,9 @@ differs from the defaults, overrides of the form `path.to.field=value`, and erro
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -20,7 +20,6 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
-from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from crossclass.errors import UserError, did_you_mean
 
@@ -64,12 +63,12 @@ class Settings(BaseModel):
     )
 
     @model_serializer(mode="wrap")
-    def _keep_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _keep_kind(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         # exclude_defaults would drop `kind`, and two plug-ins at their defaults would digest alike
-        out: dict[str, Any] = handler(self)
+        out = handler(self)
         return {"kind": self.kind, **out} if hasattr(self, "kind") else out
 
-    def but(self, **changes: Any) -> Self:
+    def but(self: T, **changes: Any) -> T:
         """A changed copy, validated again (pydantic's own `model_copy` does not validate)."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return validated(type(self), {**kept, **changes})
@@ -187,7 +186,7 @@ def kind_of(plugin: type[Settings]) -> str:
     return str(plugin.model_fields["kind"].default)
 
 
-def adapter(union: Any) -> TypeAdapter[Any]:
+def adapter(union: Any) -> TypeAdapter:
     """A validator for a family, as in `adapter(AnyAttack).validate_python({"kind": "pgd"})`."""
     return TypeAdapter(union)
 

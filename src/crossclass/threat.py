@@ -4,6 +4,7 @@ With them PGD is a dozen lines for every norm, and a new norm is one class. Shap
 [n, ...]; every operation is per sample and in float32, the unit is the image range [0, 1].
 """
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -113,7 +114,7 @@ class L2(Settings):
         if start != "sphere":
             radius = _uniform(radius, generator)
         if start == "ball":
-            radius = radius ** (1.0 / max(1, x[0].numel()))
+            radius = radius ** (1.0 / math.prod(x.shape[1:]))
         return self.project(self.steepest(noise, 1.0) * _per_sample(radius * self.eps, x))
 
     def steepest(self, gradient: Delta, step: float) -> Delta:

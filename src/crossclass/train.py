@@ -18,7 +18,7 @@ from crossclass import checkpoint, evaluate, models
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
 from crossclass.losses import hard
-from crossclass.measure import Progress, describe, identity, load_model, measured, silent
+from crossclass.measure import Progress, describe, identity, load_model, numbers, silent
 from crossclass.recipes import AT, Run
 from crossclass.runtime import Runtime, native_bf16
 from crossclass.settings import differences
@@ -178,13 +178,13 @@ def _check(
             memory_format=runtime.memory_format,
             advance=advance,
         )
-        numbers = evaluate.summary(seen, splits.class_names)
-        row |= {f"{name}_clean": numbers["clean"], f"{name}_robust": numbers["robust"]}
+        found = evaluate.summary(seen, splits.class_names)
+        row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
         if name == "val":
-            row["val_cas"] = numbers["cas"]
+            row["val_cas"] = found["cas"]
             continue
         for key in _FROM_TEST:
-            row[key] = numbers[key]
+            row[key] = found[key]
     if isinstance(run.recipe, AT):
         row["train_clean"] = evaluate.clean_accuracy(bare, splits.train.first(run.check.n))
     else:
@@ -256,10 +256,10 @@ def _final(
             continue
         model, card = load_model(path)
         same = [r for r in results if r["epoch"] == card["epoch"]]
-        numbers = (
+        found = (
             same[0]
             if same
-            else measured(
+            else numbers(
                 _classifier(runtime.placed(model)),
                 splits,
                 run.final_attack(),
@@ -269,7 +269,7 @@ def _final(
                 progress=progress,
             )
         )
-        results.append({**numbers, **identity(card, path, describe(run.data))})
+        results.append({**found, **identity(card, path, describe(run.data))})
     return results
 
 

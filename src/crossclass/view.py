@@ -10,11 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNorm = Literal["eval", "train", "train_frozen_stats"]
 Precision = Literal["fp32", "bf16"]
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 @contextmanager
@@ -33,7 +32,10 @@ def frozen(
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     training = [(m, m.training) for m in modules]
     requires_grad = [(p, p.requires_grad) for p in parameters]
-    tracking = [(m, m.track_running_stats) for m in modules if isinstance(m, _NORMS)]
+    tracking = [(m, m.track_running_stats) for m in modules if isinstance(m, _BatchNorm)]
+    # instance and spectral norm know no such switch: what they move is put back
+    movable = [m for m in modules if bn == "train_frozen_stats" and not isinstance(m, _BatchNorm)]
+    buffers = [(b, b.clone()) for m in movable for b in m.buffers(recurse=False)]
     try:
         for module in modules:
             module.training = bn != "eval"
@@ -56,6 +58,9 @@ def frozen(
             module.track_running_stats = mode
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 @contextmanager
