@@ -92,9 +92,7 @@ class TwoLayers:
     def pull_back(self, x: Vector, dz: Sequence[float]) -> list[float]:
         """Gradient with respect to x of a loss whose gradient with respect to the logits is dz."""
         h = self.hidden(x)
-        dh = [
-            (1 - h[i] ** 2) * sum(self.V[k][i] * dz[k] for k in range(len(dz))) for i in range(len(h))
-        ]
+        dh = [(1 - h[i] ** 2) * sum(self.V[k][i] * dz[k] for k in range(len(dz))) for i in range(len(h))]
         return [sum(self.U[i][j] * dh[i] for i in range(len(h))) for j in range(len(x))]
 
 

@@ -15,6 +15,7 @@ LAYERS = [
     {"attacks", "store"},
     {"recipes", "evaluate"},
     {"measure"},
+    {"watch"},
     {"train", "plot"},
     {"experiments"},
     {"report"},

@@ -92,6 +92,7 @@ class PGD(Settings):
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
+            torch.autocast(x.device.type, enabled=False),  # else a caller's reaches the backward pass
             frozen(model, self.bn, self.precision) as f,
         ):
             x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
@@ -102,7 +103,8 @@ class PGD(Settings):
                 if best is None:
                     best, best_score = found, score
                     continue
-                assert found.wrong is not None and best.wrong is not None
+                assert found.wrong is not None
+                assert best.wrong is not None
                 better = _worse(found.wrong, score, best.wrong, best_score)
                 best = Found(
                     _where(better, found.x_adv, best.x_adv),

@@ -7,7 +7,7 @@ maximises it, so read it together with accuracy.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -54,7 +54,7 @@ def zero_norm(A: Float[Tensor, "k d"]) -> list[int]:
     return [int(i) for i in ((scale == 0) | ~scale.isfinite()).nonzero().flatten()]
 
 
-def off_diagonal(C: Float[Tensor, "k k"]) -> Float[Tensor, " m"]:
+def off_diagonal(C: Shaped[Tensor, "k k"]) -> Shaped[Tensor, " m"]:
     """The k(k-1) entries with i != j."""
     return C[~torch.eye(len(C), dtype=torch.bool, device=C.device)]
 

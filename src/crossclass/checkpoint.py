@@ -1,4 +1,4 @@
-"""A checkpoint is one safetensors file that carries its own card: what it is, how it was chosen, its checksum.
+"""A checkpoint is one safetensors file that carries its card: what it is, how it was chosen, its checksum.
 
 Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part.
 (The reader of other people's files is another matter, and another module.)
@@ -21,7 +21,7 @@ from crossclass.files import write_atomic
 _CARD = "crossclass"
 
 
-class Damaged(UserError):
+class DamagedError(UserError):
     """A checkpoint that was cut off or changed after it was written."""
 
 
@@ -43,7 +43,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> 
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and card; raises Damaged if the file is not what was written, UserError if it is not ours."""
+    """Tensors and card; raises DamagedError if the file is not what was written, UserError if not ours."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; give a run folder or a .safetensors file")
     try:
@@ -51,13 +51,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             words = (file.metadata() or {}).get(_CARD)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
-        raise Damaged(f"{path} is damaged or not a safetensors file; restore or retrain it") from e
+        raise DamagedError(f"{path} is damaged or not a safetensors file; restore or retrain it") from e
     if words is None:
         raise UserError(f"{path} was not written by crossclass: it carries no card")
     try:
         card: dict[str, Any] = json.loads(words)
     except json.JSONDecodeError as e:
-        raise Damaged(f"{path} is damaged: its card is not readable; restore or retrain it") from e
+        raise DamagedError(f"{path} is damaged: its card is not readable; restore or retrain it") from e
     if fingerprint(tensors) != card.get("sha256"):
-        raise Damaged(f"{path} is damaged: its checksum does not fit; restore or retrain it")
+        raise DamagedError(f"{path} is damaged: its checksum does not fit; restore or retrain it")
     return tensors, card

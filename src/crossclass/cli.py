@@ -178,14 +178,12 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
 
     label, run = resolve(target, changes)
     out, runtime = own
-    folder = None
     with _progress(label, run.epochs) as progress:
-        for folder, row in training.train(
-            run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say
-        ):
+        epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)
+        for trained, row in epochs:
+            folder = trained.path
             progress.row(row)
-    assert folder is not None
-    return folder.path
+    return folder
 
 
 class _Watch:

@@ -6,6 +6,7 @@ renamed over the target. A full or read-only disk becomes one sentence, and the 
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from crossclass.errors import UserError
@@ -26,10 +27,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise refusal(path, e) from e
     finally:
         # after success it is gone; after any failure nothing half-written may stay
-        try:
+        with suppress(OSError):  # a parent that is a file, say: then there is nothing to clean
             temporary.unlink(missing_ok=True)
-        except OSError:  # a parent that is a file, say: then there is nothing to clean
-            pass
 
 
 def append_line(path: Path, line: str) -> None:

@@ -29,7 +29,6 @@ Style: TypeAlias = dict[str, Any]
 ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
 NAMED = 30  # more classes than this, and the axes count instead of naming
-
 _SEED = re.compile(r"(?:^|[\s,·(\[_-]+)seed[\s=_-]*\d+[)\]]?", re.IGNORECASE)
 _STYLE: Any = {
     "font.size": 9,
@@ -68,7 +67,7 @@ def chosen(rows: Sequence[Row]) -> Best:
 
 
 def curves(
-    runs: Runs, drops: Drops | None = None, best: Mapping[str, Best] | None = None, *, width: float = 10.0
+    runs: Runs, drops: Drops | None = None, best: Mapping[str, Best] | None = None, *, width: float | int = 10
 ) -> Figure:
     """Accuracies above, CAS below, over the same epochs; runs overlay, seeds as mean and band."""
     at = {label: chosen(rows) for label, rows in runs.items()} | dict(best or {})
@@ -97,7 +96,7 @@ def curves(
     return figure
 
 
-def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float = 1, **style: Any) -> None:
+def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float | int = 1, **style: Any) -> None:
     if pairs:
         ax.plot([e for e, _ in pairs], [scale * v for _, v in pairs], **style)
 
@@ -214,8 +213,8 @@ def matrix(
     C: Matrix,
     class_names: Sequence[str],
     title: str = "",
-    vmin: float = 0,
-    vmax: float = 1,
+    vmin: float | int = 0,
+    vmax: float | int = 1,
     cmap: str = "Blues",
     *,
     xlabel: str = "",
@@ -225,12 +224,13 @@ def matrix(
     """One K x K matrix with its classes and colour scale; `numbers` writes counts into cells."""
     values = np.ma.masked_invalid(np.array(C, dtype=float))
     K = len(values)
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    bare = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
+    with mpl.rc_context(_STYLE | bare):
         foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
         height = foot + 2.4 + 0.2 * bool(title)
         frame = foot / height, 2.25 / height
-        figure = Figure(figsize=(3.7, height))
-        ax = figure.add_axes((0.265, frame[0], 2.25 / 3.7, frame[1]))
+        figure = Figure(figsize=(3.8, height))
+        ax = figure.add_axes((0.255, frame[0], 2.25 / 3.8, frame[1]))
         colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
         scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
         image: Any
@@ -243,17 +243,13 @@ def matrix(
             ax.set_yticks(middle, short, fontsize=size)
         else:
             image = ax.imshow(values, interpolation="nearest", aspect="auto", **scale)
-            ax.tick_params(labelsize=7)
         ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
         for i, j in np.ndindex(K, K) if numbers and K <= 12 else ():
             ink = "white" if values[i, j] > 0.55 * vmax else "#27272a"
-            text = ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center")
-            text.set(fontsize=6, color=ink)
+            ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center", size=6, color=ink)
         ax.set_title(title, fontsize=9.5)
-        ax.set_xlabel(xlabel)
-        ax.set_ylabel(ylabel)
-        bar = figure.add_axes((0.89, frame[0], 0.025, frame[1]))
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        bar = figure.add_axes((0.87, frame[0], 0.025, frame[1]))
         figure.colorbar(image, cax=bar).outline.set_visible(False)
         bar.tick_params(labelsize=7.5, length=2)
         bar.locator_params(axis="y", nbins=5)
@@ -271,8 +267,7 @@ def svg(figure: Figure) -> str:
     """The figure as an `<svg>` element to inline: no date, no link, ids no other figure has."""
     buffer = io.StringIO()
     _save(figure, buffer, "svg")
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].strip()
+    text = "<svg" + buffer.getvalue().split("<svg", 1)[1].rstrip()
     mark = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the whole page
     text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)

@@ -25,7 +25,7 @@ ENTRIES = 500_000  # matrix entries a page carries for its sliders: some 2 MB
 FILES = ("metrics.csv", "config.yaml", "measure.json")  # for taking away
 PAIRS = 10  # most shared pairs shown of each checkpoint
 
-_NUMBER = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
+_SCALARS = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
 
 
 class _Run(NamedTuple):
@@ -79,9 +79,6 @@ def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
     return fell, forgot
 
 
-# Reading: what a folder says, or one sentence on why it cannot be read.
-
-
 def _read(folder: Path) -> _Run:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
@@ -132,7 +129,7 @@ def _checked(row: Any) -> Plain:
     if not isinstance(row, dict) or type(row.get("epoch")) is not int:
         raise ValueError("no whole number 'epoch'")
     for key, value in row.items():
-        if _NUMBER.fullmatch(key) and not isinstance(value, int | float | None):
+        if _SCALARS.fullmatch(key) and not isinstance(value, int | float | None):
             raise ValueError(f"'{key}' is not a number")
     C = row.get("C") or []
     if not isinstance(C, list) or any(not isinstance(c, list) or len(c) != len(C) for c in C):
@@ -140,12 +137,8 @@ def _checked(row: Any) -> Plain:
     return row
 
 
-# Saying: from plain numbers to what the template shows.
-
-
 def _page(runs: Sequence[_Run]) -> str:
-    loader = FileSystemLoader(TEMPLATES)
-    env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     env.filters |= {"pct": _pct, "number": _number, "signed": _signed, "split": _split}
     env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
     labels = _labels(runs)
@@ -202,17 +195,15 @@ def _pair(run: _Run) -> Plain | None:
             said = {k: best.get(k) for k in ("n", "attack", "conditions")}
             ends = {"best": best, "last": group["last"], "split": best.get("split") or "test"}
             return {**ends, **said, "by": by, "source": "measure.json"}
-    rows = {r["epoch"]: r for r in run.rows if r.get("test_robust") is not None}
-    at = plot.chosen(run.rows)
-    if at is None or at[0] not in rows:
+    tested = [r for r in run.rows if r.get("test_robust") is not None]
+    rows = {r["epoch"]: r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in tested}
+    if (at := plot.chosen(run.rows)) is None or at[0] not in rows:
         return None
-    both = [
-        r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in (rows[at[0]], rows[max(rows)])
-    ]
     check, sizes = run.config.get("check") or {}, run.env.get("sizes") or {}
     n = sizes.get("test") and min(sizes["test"], check.get("n") or sizes["test"])
     said = {"split": "test", "n": n, "attack": run.env.get("check"), "conditions": None}
-    return {"best": both[0], "last": both[1], **said, "by": at[1], "source": "events.jsonl"}
+    ends = {"best": rows[at[0]], "last": rows[max(rows)], "by": at[1]}
+    return {**ends, **said, "source": "events.jsonl"}
 
 
 def _alarms(run: _Run) -> list[Plain]:
@@ -244,7 +235,7 @@ def _explorer(run: _Run, names: list[str], pair: Plain | None, room: int) -> Pla
     return {"names": names, "frames": frames, "curve": curve, "ends": ends, "step": step}
 
 
-def _thousandths(C: Sequence[Sequence[float | None]]) -> list[int | None]:
+def _thousandths(C: plot.Matrix) -> list[int | None]:
     whole = [[None if v is None else round(1000 * v) for v in row] for row in C]
     half = all(whole[i][j] == whole[j][i] for i in range(len(C)) for j in range(i))
     return [v for i, row in enumerate(whole) for v in (row[i:] if half else row)]
@@ -296,14 +287,14 @@ def _split(name: str | None) -> str:
     return {"val": "validation", None: "–"}.get(name, str(name))
 
 
-def _pct(value: float | None) -> str:
+def _pct(value: float | int | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
-def _number(value: float | None, digits: int = 1) -> str:
+def _number(value: float | int | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:z,.{digits}f}".replace("-", "−")
 
 
-def _signed(value: float, digits: int = 1) -> str:
+def _signed(value: float | int, digits: int = 1) -> str:
     text = f"{value:+z,.{digits}f}".replace("-", "−")
     return text if text.strip("+0.") else text.replace("+", "±")

@@ -1,4 +1,4 @@
-"""Every plug-in is a frozen pydantic model of its settings: it prints, compares, hashes, round-trips through YAML.
+"""Every plug-in is a frozen pydantic model of its settings: it prints, compares, hashes and is YAML.
 
 `Settings` adds what pydantic leaves out: a validated changed copy (`but`), a short digest of what
 differs from the defaults, overrides of the form `path.to.field=value`, and errors in one sentence.
@@ -7,6 +7,7 @@ differs from the defaults, overrides of the form `path.to.field=value`, and erro
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -132,10 +133,8 @@ def split_assignment(text: str) -> tuple[str, Any]:
     except yaml.YAMLError as e:
         raise UserError(f"'{text}': the value is not valid YAML") from e
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
-        try:
+        with suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     return path.strip(), parsed
 
 
@@ -194,26 +193,27 @@ def adapter(union: Any) -> TypeAdapter:
 def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: str = "") -> str:
     """Pydantic's first error as one sentence with the path as the user would type it."""
     first = error.errors(include_url=False)[0]
-    loc = [str(part) for part in first["loc"]]
     names: list[str] = []
+    owner: type[BaseModel] | None = cls  # whose field the last name is, or should be
     model: type[BaseModel] | None = cls
-    for part in loc:  # drop the union tags that pydantic puts into the path, follow the models
-        options = _models(model.model_fields[names[-1]].annotation) if model and names else {}
-        if model is not None and names and part in options and part not in model.model_fields:
-            model = options[part]
+    options: dict[str, type[BaseModel]] = {}
+    for part in map(str, first["loc"]):
+        if part in options:  # the tag of a union, which nobody types
+            model, options = options[part], {}
             continue
-        if names and model is not None and names[-1] in model.model_fields:
-            below = _models(model.model_fields[names[-1]].annotation)
-            model = next(iter(below.values())) if len(below) == 1 else model
         names.append(part)
+        owner = model
+        field = model.model_fields.get(part) if model else None
+        options = _models(field.annotation) if field else {}
+        model = next(iter(options.values())) if len(options) == 1 else None
     path = ".".join(names)
     if typed.count(".") > path.count("."):
         path = typed
     prefix = f"{where}: " if where else ""
     given = first.get("input")
     if first["type"] == "extra_forbidden":
-        known = model.model_fields if model else {}
-        return f"{prefix}unknown setting '{path}'{did_you_mean(loc[-1], known)}"
+        known = owner.model_fields if owner else {}
+        return f"{prefix}unknown setting '{path}'{did_you_mean(names[-1], known)}"
     if first["type"] == "union_tag_invalid":
         expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
         tag = str(first.get("ctx", {}).get("tag", ""))

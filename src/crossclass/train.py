@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossclass import checkpoint, evaluate, models
+from crossclass import checkpoint, models, watch
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
 from crossclass.losses import hard
-from crossclass.measure import Progress, describe, identity, load_model, numbers, silent
+from crossclass.measure import Progress, describe, silent
 from crossclass.recipes import AT, Run
 from crossclass.runtime import Runtime, native_bf16
 from crossclass.settings import differences
@@ -41,10 +41,7 @@ def trained(
     progress: Progress = silent,
 ) -> RunFolder:
     """The folder of the finished run, trained or resumed if need be."""
-    folder: RunFolder | None = None
-    for folder, _ in train(run, out, label, runtime, progress):
-        pass
-    assert folder is not None
+    *_, (folder, _) = train(run, out, label, runtime, progress)
     return folder
 
 
@@ -82,16 +79,16 @@ def train(
     for epoch in range(len(rows) + 1, run.epochs + 1):
         row = _epoch(run, runtime, model, optimizer, splits.train, epoch, progress)
         if epoch % run.check.every == 0 or epoch in (1, run.epochs):
-            row |= _check(run, runtime, model, splits, epoch, progress)
+            row |= watch.check(run, runtime, runtime.bare(model), splits, epoch, progress)
         else:
-            row |= _unchecked()
+            row |= watch.unchecked()
         rows.append(row)
         folder.log(row, rows)
         _keep(run, folder, runtime.bare(model), splits, rows)
         folder.save_state(epoch, _state(runtime.bare(model), optimizer), {"digest": run.digest()})
         yield folder, row
 
-    folder.write("measure.json", _final(run, folder, runtime, splits, progress))
+    folder.write("measure.json", watch.final(run, folder, runtime, splits, progress))
     folder.finish()
     folder.drop_states()
 
@@ -147,80 +144,10 @@ def _epoch(
     }
 
 
-def _check(
-    run: Run, runtime: Runtime, model: nn.Module, splits: Splits, epoch: int, progress: Progress
-) -> Row:
-    """What is measured after an epoch, on validation and test images, in float32."""
-    started, bare, attack = (
-        time.perf_counter(),
-        _classifier(runtime.bare(model)),
-        run.check_attack(),
-    )
-    parts = {"test": splits.test.first(run.check.n)}
-    if len(splits.val):
-        parts["val"] = splits.val.first(run.check.n)
-    total, done, row = sum(len(p) for p in parts.values()), 0, _unchecked()
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        progress("check", done, total)
-
-    for name, part in parts.items():
-        seen = evaluate.under(
-            bare,
-            part,
-            attack,
-            run.seed,
-            batch=run.check.batch,
-            epoch=epoch,
-            purpose="check",
-            memory_format=runtime.memory_format,
-            advance=advance,
-        )
-        found = evaluate.summary(seen, splits.class_names)
-        row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
-        if name == "val":
-            row["val_cas"] = found["cas"]
-            continue
-        for key in _FROM_TEST:
-            row[key] = found[key]
-    if isinstance(run.recipe, AT):
-        row["train_clean"] = evaluate.clean_accuracy(bare, splits.train.first(run.check.n))
-    else:
-        del row["train_clean"]  # the loop has it
-    row["check_seconds"] = round(time.perf_counter() - started, 3)
-    return row
-
-
-_FROM_TEST = (
-    *(
-        "cas",
-        "cas_normalised",
-        "negative_mass",
-        "classwise_robust",
-        "predicted_classes",
-        "C",
-        "warnings",
-    ),
-)
-
-
-def _unchecked() -> Row:
-    names = ("val_clean", "val_robust", "test_clean", "test_robust", "val_cas", "check_seconds")
-    return {**dict.fromkeys((*names, *_FROM_TEST)), "warnings": []}
-
-
-def best(rows: list[Row], split: str) -> Row | None:
-    """The first row with the highest robust accuracy on `val` or `test`, or None if none was checked."""
-    checked = [r for r in rows if r.get(f"{split}_robust") is not None]
-    return max(checked, key=lambda r: r[f"{split}_robust"]) if checked else None
-
-
 def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
     """Write the checkpoints that this epoch earns."""
     row = rows[-1]
-    names = [f"best.{s}" for s in ("val", "test") if best(rows, s) is row]
+    names = [f"best.{s}" for s in ("val", "test") if watch.best(rows, s) is row]
     if run.keep_every and row["epoch"] % run.keep_every == 0:
         names.append(f"epoch_{row['epoch']:03d}")
     if row["epoch"] == run.epochs:
@@ -244,33 +171,6 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
             },
         }
         checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
-
-
-def _final(
-    run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
-) -> list[dict[str, Any]]:
-    """The full evaluation of best.val, best.test and last, on all test images."""
-    results: list[dict[str, Any]] = []
-    for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
-        if not path.exists():
-            continue
-        model, card = load_model(path)
-        same = [r for r in results if r["epoch"] == card["epoch"]]
-        found = (
-            same[0]
-            if same
-            else numbers(
-                _classifier(runtime.placed(model)),
-                splits,
-                run.final_attack(),
-                run.seed,
-                runtime=runtime,
-                batch=run.check.batch,
-                progress=progress,
-            )
-        )
-        results.append({**found, **identity(card, path, describe(run.data))})
-    return results
 
 
 def _optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
@@ -348,8 +248,3 @@ def _about(run: Run, splits: Splits, runtime: Runtime, label: str, folder: RunFo
 def _uses_bf16(run: Run) -> bool:
     crafting = isinstance(run.recipe, AT) and run.recipe.attack.precision == "bf16"
     return crafting or run.precision == "bf16"
-
-
-def _classifier(model: nn.Module) -> models.Classifier:
-    assert isinstance(model, models.Classifier)
-    return model

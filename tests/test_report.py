@@ -1,0 +1,295 @@
+"""The page: right sentences, every name escaped, nothing loaded from outside, no file half-written."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from crossclass import plot
+from crossclass.errors import UserError
+from crossclass.report import finding, write_report
+
+EVIL = ["<script>alert(1)</script>", "</script>", "a & b", '" onload="x', "$x^$", "类"]
+ATTACK = "PGD-20, l_inf 8/255, step eps/4, uniform start"
+CAS_NOTE = "Read CAS together with accuracy"
+
+
+def square(K: int, off: float) -> list[list[float]]:
+    return [[1.0 if i == j else off for j in range(K)] for i in range(K)]
+
+
+def row(epoch: int, robust: float | None, off: float | None, K: int = 6, **more: Any) -> dict[str, Any]:
+    nothing = ("cas", "classwise_robust", "predicted_classes", "C", "test_clean")
+    at: dict[str, Any] = dict.fromkeys(nothing)
+    if off is not None:
+        at = {"cas": K * (K - 1) * off, "classwise_robust": [robust] * K, "predicted_classes": K}
+        at |= {"C": square(K, off), "test_clean": 0.5}
+    logged = {"lr": 0.1 if epoch < 3 else 0.01, "seconds": 2.0, "train_robust": 0.2 + 0.1 * epoch}
+    return {"epoch": epoch, "test_robust": robust, "warnings": [], **logged, **at, **more}
+
+
+def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: Any) -> Path:
+    """A run folder as training leaves it; without measures it is still in progress."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("epochs: 9\ndrops: [3]\nseed: 0\nrecipe: {kind: at}\n")
+    (folder / "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "metrics.csv").write_text("epoch,cas\n1,2\n")
+    about = {"label": "toy", "seed": 0, "check": "PGD-10, 100 test images", "crossclass": "0.1.0"}
+    (folder / "env.json").write_text(json.dumps({**about, "class_names": EVIL, **env}))
+    if measures is not None:
+        (folder / "measure.json").write_text(json.dumps(measures))
+        (folder / "DONE").touch()
+    return folder
+
+
+def measure(name: str, epoch: int, robust: float, off: float, K: int = 6, **more: Any) -> dict[str, Any]:
+    how: dict[str, Any] = {"data": "toy", "split": "test", "n": 1000, "attack": ATTACK}
+    how["chosen_by"] = name.partition(".")[2] or None
+    how["conditions"] = {"eps": "8/255", "steps": 20, "seed": 5, "precision": "fp32"}
+    numbers: dict[str, Any] = {"clean": 0.5, "robust": robust, "C": square(K, off)}
+    numbers["classwise_robust"] = [robust] * K
+    numbers |= {"cas": K * (K - 1) * off, "cas_normalised": off, "negative_mass": 0.0}
+    numbers |= {"confusion": [[i + j for j in range(K)] for i in range(K)], "warnings": ["gradient masking?"]}
+    return {"checkpoint": name, "epoch": epoch, **how, **numbers, **more}
+
+
+ROWS = [row(1, 0.1, 0.2), row(2, 0.3, 0.4, warnings=["<b>alarm</b>"]), row(3, None, None), row(4, 0.1, 0.1)]
+ENDS = [
+    measure("best.test", 2, 0.203, 0.4, truth={"sharing": [[1] * 6] * 6, "auc": 0.93}),
+    measure("last", 4, 0.061, 0.1),
+]
+
+
+class Page(HTMLParser):
+    """The tags and attributes a browser would see, and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self.tags and self.tags[-1] not in ("script", "style") else ""
+
+
+def words(path: Path) -> str:
+    return " ".join(Page(path.read_text()).text.split())
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = made(tmp_path_factory.mktemp("runs") / "toy-1", ROWS, ENDS, settings_changed={"lr": [0.1, None]})
+    return write_report([folder], folder / "report.html").read_text()
+
+
+def test_names_cannot_break_out(html: str) -> None:
+    page = Page(html)
+    assert page.tags.count("script") == 2  # the data and ours, whatever the classes are called
+    assert "<script>alert" not in html
+    assert "<b>alarm" not in html
+    assert "&lt;b&gt;alarm" in html
+    assert "onload" not in [name for name, _ in page.attributes]
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["names"] == EVIL
+
+
+def test_nothing_is_loaded_from_outside(html: str) -> None:
+    page = Page(html)
+    urls = [v or "" for k, v in page.attributes if k in ("src", "href", "xlink:href", "action", "poster")]
+    assert urls
+    assert all(u.startswith(("data:", "#")) for u in urls), urls
+    assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"', "", html))
+    assert "@import" not in html
+
+
+def test_every_number_has_its_conditions(html: str) -> None:
+    text = " ".join(Page(html).text.split())
+    for said in (ATTACK, "n = 1,000", "seed 5", "fp32", "PGD-10, 100 test images", "finished", "not set"):
+        assert said in text, said
+    assert "chosen on the test set itself" in text
+    assert text.count(CAS_NOTE) >= 5
+    assert "AUC 0.93" in text
+    assert "gradient masking?" in text
+    assert "142 of 1,000 images fewer" in text
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "by", "done", "said"),
+    [
+        ((10, 0.203, 12.7), (60, 0.061, 2.8), "test", True,
+         "peaked at 20.3 % in epoch 10 and ended at 6.1 % in epoch 60; CAS went from 12.7 to 2.8."),
+        ((10, 0.203, 12.7), (60, 0.25, 13.5), "val", True,
+         "was 20.3 % in epoch 10, the best by validation, and did not fall: it ended at 25.0 % in epoch 60; "
+         "CAS did not fall: 12.7 to 13.5."),
+        ((10, 0.203, None), (20, 0.1, None), "test", False,
+         "peaked at 20.3 % in epoch 10 and stands at 10.0 % in epoch 20 so far; CAS was not measured."),
+        ((9, 0.2, 5.0), (9, 0.2, 5.0), "val", True,
+         "is 20.0 % in epoch 9, the best by validation and the last one checked; CAS there is 5.0."),
+    ],
+)  # fmt: skip
+def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bool, said: str) -> None:
+    keys = ("epoch", "robust", "cas")
+    ends = {k: dict(zip(keys, v, strict=True)) for k, v in (("best", best), ("last", last))}
+    sentence = finding({**ends, "by": by, "split": "test"}, done).replace("\u00a0", " ")
+    assert sentence == f"Test robust accuracy {said}"
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their figures, for the tests that only read."""
+    monkeypatch.setattr(plot, "curves", lambda *_, **__: plot.matrix([[1.0]], ["a"]))
+    monkeypatch.setattr(plot, "svg", lambda _: "<svg></svg>")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_small_loss_is_not_oversold(tmp_path: Path) -> None:
+    ends = [measure("best.val", 2, 0.210, 0.4), measure("last", 4, 0.205, 0.1)]
+    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    assert "1,000 images cannot tell this loss of accuracy from chance" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_best_and_last_are_compared_under_the_same_attack_only(tmp_path: Path) -> None:
+    ends = [measure("best.val", 2, 0.9, 0.4, attack="none"), measure("last", 4, 0.1, 0.1)]
+    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    assert "90.0 %" in text  # in the table of evaluations
+    assert "peaked at 30.0 % in epoch 2" in text  # but judged by the checks of the epochs
+    assert "(from events.jsonl)" in text
+
+
+def test_in_progress_and_poor_folders(tmp_path: Path) -> None:
+    going = made(tmp_path / "going", ROWS)
+    with open(going / "events.jsonl", "a") as file:
+        file.write('{"epoch": 5, "cas"')  # being written just now
+    (going / "metrics.csv").unlink()
+    (going / "env.json").write_text("{}")
+    text = words(write_report([going], tmp_path / "new" / "page.html"))
+    assert "in progress: epoch 4 of 9" in text
+    assert "so far" in text
+    assert "metrics.csv" not in text
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "events.jsonl").write_text('{"epoch": 1}\n')
+    assert "No epoch has been checked" in words(write_report([bare], tmp_path / "bare.html"))
+
+
+def test_several_runs(tmp_path: Path) -> None:
+    runs = [made(tmp_path / f"toy-{s}", ROWS, ENDS, seed=s, label=f"toy-seed{s}") for s in (0, 1)]
+    page = write_report([*runs, runs[0]], tmp_path).read_text()
+    text = " ".join(Page(page).text.split())
+    assert "2 runs side by side" in text
+    assert "toy, seed 1" in text
+    assert "toy (mean of 2 seeds, band: all)" in text
+    ids = [v for k, v in Page(page).attributes if k == "id" and v and v.startswith(("run-", "data-"))]
+    assert sorted(ids) == ["data-1", "data-2", "run-1", "run-2"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_hundred_classes(tmp_path: Path) -> None:
+    K = 100
+    rows = [row(e, 0.2, e / 100, K) for e in range(1, 61)]
+    folder = made(tmp_path / "big", rows, class_names=[f"class {i}" for i in range(K)])
+    page = write_report([folder], tmp_path / "big.html")
+    assert page.stat().st_size < 3e6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("events.jsonl", "", "no epochs yet; train it"),
+        ("events.jsonl", '{"epoch": 1}\n{"epoch"\n', "events.jsonl, line 2: not an epoch"),
+        ("events.jsonl", '{"epoch": 1, "cas": "high"}\n', "line 1: not an epoch of a run \\('cas' is not"),
+        ("events.jsonl", '{"epoch": 1, "C": [[1, 0]]}\n', "line 1: .*not a square matrix"),
+        ("events.jsonl", '["epoch"]\n', "line 1: .*no whole number 'epoch'"),
+        ("measure.json", "[", "measure.json: not valid JSON"),
+        ("measure.json", "{}", "measure.json: not what a run writes"),
+        ("config.yaml", "a: [", "config.yaml: not valid YAML"),
+    ],
+)
+def test_errors_in_one_sentence(tmp_path: Path, name: str, content: str, said: str) -> None:
+    folder = made(tmp_path / "run", ROWS, ENDS)
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        write_report([folder], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_errors_about_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        write_report([tmp_path / "none"], tmp_path / "page.html")
+    with pytest.raises(UserError, match="not a run folder"):
+        write_report([tmp_path], tmp_path / "page.html")
+    made(tmp_path / "run", ROWS)
+    with pytest.raises(UserError, match=r"give such as .*run"):
+        write_report([tmp_path], tmp_path / "page.html")
+    with pytest.raises(UserError, match="no run folder was given"):
+        write_report([], tmp_path / "page.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report([tmp_path / "run"], tmp_path / "file" / "page.html")
+
+
+def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = made(tmp_path / "run", ROWS), tmp_path / "pages" / "page.html"
+    out.parent.mkdir()
+    out.write_text("old")
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("no figure today")
+
+    monkeypatch.setattr(plot, "svg", fail)
+    with pytest.raises(RuntimeError):
+        write_report([folder], out)
+    with pytest.raises(IsADirectoryError):  # whatever fails between writing and renaming
+        with plot.replacing(out.parent) as part:
+            part.write_text("half")
+    assert [p.name for p in out.parent.iterdir()] == ["page.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pages", "run"]
+    assert out.read_text() == "old"
+
+
+def test_figures_are_deterministic(tmp_path: Path) -> None:
+    def drawn() -> list[str]:
+        several = plot.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]})
+        one, C = plot.curves({"a": ROWS}, {"a": [3]}), plot.matrix(square(6, 0.1), EVIL)
+        minus = plot.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"])
+        return [plot.svg(figure) for figure in (several, one, C, minus)]
+
+    first = drawn()
+    assert first == drawn()
+    assert all(ElementTree.fromstring(s).tag.endswith("}svg") for s in first)
+    assert all("<style" not in s and "<metadata" not in s for s in first)
+    ids = [set(re.findall(r'\bid="([^"]*)"', s)) for s in first]
+    assert not ids[0] & ids[1]
+    figure = plot.curves({"a": ROWS}, {"a": [3]})
+    assert plot.svg(figure) == plot.svg(figure)
+    assert "lr /10" in first[1]
+    for kind in ("svg", "png", "pdf"):
+        assert plot.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_best_epoch_is_chosen_by_validation_where_there_is_any() -> None:
+    assert plot.chosen(ROWS) == (2, "test")
+    assert plot.chosen([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
+    assert plot.chosen([{"epoch": 1}]) is None
+    assert plot.points(ROWS, "cas")[-1][0] == 4
+
+
+def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
+    rows = [row(1, 0.1, 0.99, predicted_classes=1), *(row(e, 0.2, 0.1) for e in range(2, 6))]
+    figure = plot.curves({"a": rows})
+    assert figure.axes[1].get_ylim()[1] < 10
+    assert "few classes predicted" in plot.svg(figure)
