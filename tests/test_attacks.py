@@ -5,6 +5,7 @@ The contracts are read off the unions, so that a new attack or ball is held to t
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -198,10 +199,13 @@ def test_the_view_is_undone_for_every_way_out() -> None:
             assert not any(p.requires_grad for p in model.parameters())
             assert f(pictures(2)).dtype == torch.float32
         assert condition(model) == before
-    with pytest.raises(Tripped), evaluating(model):
+    with evaluating(model):
         assert not any(m.training for m in model.modules())
-        raise Tripped
     assert condition(model) == before
+    for view in (evaluating(model), *(frozen(model, bn) for bn in BN)):
+        with pytest.raises(Tripped), view:
+            raise Tripped
+        assert condition(model) == before
 
 
 # --- contract: ball and box (T5, T21)
@@ -257,7 +261,7 @@ def test_rounding_outside_the_box_is_clipped_and_more_is_refused(attack: type, b
         assert "\n" not in str(caught.value)
         if abs(value - 1) > 1e-3:
             caught.match(said)
-    with pytest.raises(UserError, match="inf|3.4e"):
+    with pytest.raises(UserError, match=r"3\.4e\+38"):
         a(model, torch.full((5, 3, 6, 6), math.inf), Y)
     assert make(attack, ball, box=None)(model, 3 * pictures(5) - 1, Y).min() < 0
 
@@ -631,9 +635,7 @@ def test_robust_accuracy_falls_with_restarts_steps_and_radius(ball: type, traine
         assert accuracies == sorted(accuracies, reverse=True)
         assert accuracies[0] > accuracies[-1]
         if "threat" not in changes[0]:  # the same stream: what was found stays found
-            assert all(
-                (after >= before).all() for (_, before), (_, after) in zip(seen, seen[1:], strict=False)
-            )
+            assert all((after >= before).all() for (_, before), (_, after) in pairwise(seen))
 
 
 def test_the_worst_restart_is_kept_and_not_the_last(trained: Any) -> None:

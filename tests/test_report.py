@@ -168,7 +168,8 @@ def test_best_and_last_are_compared_under_the_same_attack_only(tmp_path: Path) -
     assert "(from events.jsonl)" in text
 
 
-def test_in_progress_and_poor_folders(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_in_progress(tmp_path: Path) -> None:
     going = made(tmp_path / "going", ROWS)
     with open(going / "events.jsonl", "a") as file:
         file.write('{"epoch": 5, "cas"')  # being written just now
@@ -178,6 +179,9 @@ def test_in_progress_and_poor_folders(tmp_path: Path) -> None:
     assert "in progress: epoch 4 of 9" in text
     assert "so far" in text
     assert "metrics.csv" not in text
+
+
+def test_a_folder_with_hardly_anything(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "events.jsonl").write_text('{"epoch": 1}\n')
@@ -237,7 +241,7 @@ def test_errors_about_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run folder was given"):
         write_report([], tmp_path / "page.html")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is a file, not a folder"):
         write_report([tmp_path / "run"], tmp_path / "file" / "page.html")
 
 
@@ -252,9 +256,6 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(plot, "svg", fail)
     with pytest.raises(RuntimeError):
         write_report([folder], out)
-    with pytest.raises(IsADirectoryError):  # whatever fails between writing and renaming
-        with plot.replacing(out.parent) as part:
-            part.write_text("half")
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pages", "run"]
     assert out.read_text() == "old"

@@ -15,7 +15,7 @@ def attribution(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
 ) -> Float[Tensor, "n d"]:
     """A_y(x) = g(x) * W[y] for every sample (eq. 5; the head's bias takes no part)."""
-    return g * W[y]
+    return g * W[y.long()]
 
 
 def class_means(
@@ -29,7 +29,7 @@ def class_means(
     k = len(W)
     n = torch.bincount(y, minlength=k).clamp(min=1).to(torch.float64)
     sums = torch.zeros(k, g.shape[1], dtype=torch.float64, device=g.device)
-    sums.index_add_(0, y, g.to(torch.float64))
+    sums.index_add_(0, y.long(), g.to(torch.float64))
     return sums / n[:, None] * W.to(torch.float64)
 
 

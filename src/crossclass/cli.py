@@ -180,9 +180,13 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
     out, runtime = own
     with _progress(label, run.epochs) as progress:
         epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)
-        for trained, row in epochs:
-            folder = trained.path
-            progress.row(row)
+        try:
+            for trained, row in epochs:
+                folder = trained.path
+                progress.row(row)
+        except KeyboardInterrupt:
+            progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
+            raise typer.Exit(130) from None
     return folder
 
 
@@ -264,7 +268,7 @@ def _first(run: "Run") -> str:
     return f"{run.recipe.kind} on {run.data.kind}: {attack}; {run.epochs} epochs"
 
 
-def _version(value: bool) -> None:
+def _version(value: bool | None) -> None:
     if value:
         from importlib.metadata import version
 
@@ -275,14 +279,14 @@ def _version(value: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
 ) -> None:
     pass
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: a UserError is one sentence on stderr and exit code 2, Ctrl-C is 130."""
+    """Entry point: a UserError is one sentence on stderr and exit code 2."""
     try:
         app(args=list(arguments) if arguments is not None else None)
     except UserError as e:

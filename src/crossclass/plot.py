@@ -6,11 +6,9 @@ numbers give the same SVG, byte for byte, so that a committed figure changes onl
 
 import hashlib
 import io
-import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from crossclass.files import write_atomic
 
 Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
 Runs: TypeAlias = Mapping[str, Sequence[Row]]  # by the label of the run
@@ -276,25 +276,14 @@ def svg(figure: Figure) -> str:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write .svg, .png or .pdf, whole or not at all."""
-    with replacing(path) as part:
-        _save(figure, part, path.suffix.removeprefix(".").lower())
+    buffer = io.BytesIO()
+    _save(figure, buffer, path.suffix.removeprefix(".").lower())
+    write_atomic(path, buffer.getvalue())
     return path
 
 
-def _save(figure: Figure, to: Path | io.StringIO, kind: str) -> None:
+def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str) -> None:
     nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("CreationDate",)}
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
         figure.savefig(to, format=kind, dpi=200, metadata=dict.fromkeys(nothing.get(kind, ())))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place if the block succeeds, and vanishes if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

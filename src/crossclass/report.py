@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from crossclass import plot
 from crossclass.errors import UserError
+from crossclass.files import write_atomic
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -44,12 +45,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     runs = [_read(folder) for folder in {f.resolve(): f for f in folders}.values()]
     if out.is_dir() or not out.suffix:
         out = out / "report.html"
-    page = _page(runs)
-    try:
-        with plot.replacing(out) as part:
-            part.write_text(page, encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"{out}: cannot be written ({e.strerror}); choose another 'out'") from e
+    write_atomic(out, _page(runs))
     return out
 
 

@@ -1,0 +1,183 @@
+"""The command line as a user meets it: plain output, one sentence for a mistake, exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossclass.cli import app, main
+from crossclass.experiments.runs import NAMED
+
+TINY = """\
+data: {kind: shapes, n_train: 16, n_val: 8, n_test: 9, classes: 3, size: 16}
+model: {kind: preactresnet, width: 4, stem_stride: 2, blocks: [1], normalise: data}
+recipe: {kind: at, attack: {kind: pgd, steps: 1}}
+augment: null
+epochs: 2
+drops: [1]
+batch: 8
+check: {attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 1}}
+"""
+COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line; returns exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(e.value.code or 0), out, err
+
+    return run
+
+
+def test_help_and_version_answer_without_torch(call):
+    code = (
+        "import sys; from crossclass.cli import main\n"
+        "try: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for command in ("demo", "list", "show", "train", "measure", "report"):
+        assert command in COMMANDS
+        assert command in done.stdout
+        assert call(command, "--help")[0] == 0
+    assert call("--version")[1].startswith("crossclass 0.")
+
+
+def test_list_prints_one_full_name_first_on_each_line(call):
+    code, out, _ = call("list")
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= set(
+        names
+    )
+    assert all(len(line.split()) > 3 for line in out.splitlines())
+
+
+def test_show_prints_yaml_that_is_the_run(call, here):
+    _, out, _ = call("show", "cifar10-mini", "seed=4")
+    Path("again.yaml").write_text(out)
+    assert call("show", "again.yaml")[1] == out
+    assert "eps: 8/255" in out
+    _, out, _ = call("show", "cifar10-mini", "shapes-demo")
+    assert 'data.kind: "npz" -> "shapes"' in out
+
+
+def test_train_measure_report_end_to_end(call, here):
+    code, out, err = call("train", "tiny.yaml", "out=runs", "seed=3")
+    assert code == 0
+    folder = Path(out.strip().splitlines()[-1])
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("tiny-seed3-")
+    assert "epoch   2/2" in err
+    assert "CAS" in err
+    code, out, _ = call("measure", str(folder), "n=6", "out=m.json")
+    assert code == 0
+    assert out.splitlines()[-1] == "m.json"
+    results = json.loads(Path("m.json").read_text())
+    keys = "checkpoint data n attack clean robust classwise_robust confusion C cas cas_normalised"
+    keys += " negative_mass pairs conditions chosen_by split"
+    for result in results:
+        assert set(keys.split()) <= set(result)
+    code, out, _ = call("report", str(folder))
+    assert code == 0
+    assert Path(out.strip()).is_file()
+    code, out, _ = call("report", str(folder), "out=page.html")
+    assert Path("page.html").is_file()
+
+
+def test_demo_ends_with_the_plain_path_of_the_page(call, here):
+    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "drops=[]", "out=d"]
+    small += ["check.attack.steps=1", "recipe.attack.steps=1", "check.final.kind=fgsm", "model.width=4"]
+    code, out, _ = call("demo", *small)
+    assert code == 0
+    page = Path(out.splitlines()[-1])
+    assert page.is_file()
+    assert "<html" in page.read_text()
+
+
+def test_settings_of_execution_are_no_part_of_the_run(call, here):
+    one = call("train", "tiny.yaml", "out=a", "runtime.threads=1", "runtime.device=cpu")[1]
+    two = call("train", "tiny.yaml", "out=b")[1]
+    assert Path(one.strip()).name == Path(two.strip()).name
+
+
+BAD = {
+    "unknown run": (["train", "cifar10-mnii"], ["did you mean 'cifar10-mini'"]),
+    "unknown setting": (["train", "tiny.yaml", "epoch=3"], ["epoch", "did you mean 'epochs'"]),
+    "unknown runtime": (["train", "tiny.yaml", "runtime.thread=3"], ["thread", "threads"]),
+    "eps=8": (["train", "tiny.yaml", "recipe.attack.threat.eps=8"], ["8/255"]),
+    "no run file": (["train", "no.yaml"], ["no.yaml"]),
+    "no data path": (["train", "cifar10-mini"], ["data.path=DIR", "train.npz"]),
+    "missing data": (["train", "cifar10-mini", "data.path=nowhere"], ["nowhere"]),
+    "empty data folder": (["train", "cifar10-mini", "data.path=."], ["train.npz"]),
+    "corrupt data": (["train", "cifar10-mini", "data.path=corrupt"], ["train.npz"]),
+    "wrong shape": (["train", "cifar10-mini", "data.path=shape"], ["train.npz"]),
+    "labels outside": (["train", "cifar10-mini", "data.path=labels"], ["train.npz"]),
+    "images outside": (["train", "cifar10-mini", "data.path=range"], ["[0, 1]"]),
+    "too few": (["train", "cifar10-mini", "data.path=few"], ["n_train"]),
+    "out is a file": (["train", "tiny.yaml", "out=tiny.yaml"], ["out="]),
+    "no target": (["measure", "n=3"], ["run folder"]),
+    "no run folder": (["measure", "runs/none"], ["runs/none"]),
+    "not a run folder": (["measure", "few"], ["few", "config.yaml"]),
+    "bad report": (["report", "few"], ["few"]),
+    "report setting": (["report", "few", "put=x"], ["put", "out"]),
+    "no equals": (["train", "tiny.yaml", "seed"], ["path.to.setting=value"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
+    x, y = np.zeros((4, 8, 8, 3), dtype=np.uint8), np.arange(4)
+    files = {
+        "shape": (x[:, :, :, :2], y),
+        "labels": (x, y - 1),
+        "range": (x.astype(np.float32) + 3, y),
+        "few": (x, y),
+    }
+    for name, (images, labels) in files.items():
+        os.mkdir(name)
+        for split in ("train", "test"):
+            np.savez(f"{name}/{split}.npz", images=images, labels=labels)
+    os.mkdir("corrupt")
+    for split in ("train", "test"):
+        content = Path(f"few/{split}.npz").read_bytes()
+        Path(f"corrupt/{split}.npz").write_bytes(content[: len(content) // 2])
+    before = sorted(here.rglob("*"))
+    arguments, words = BAD[case]
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("crossclass: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
+    from crossclass import train
+
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_epoch", stop)
+    code, _, err = call("train", "tiny.yaml")
+    assert code == 130
+    assert "the same command goes on" in err
