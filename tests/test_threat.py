@@ -176,11 +176,13 @@ def kolmogorov(sample: Tensor, cdf) -> float:
 
 
 def isotropic(directions: Tensor) -> None:
-    """Unit vectors without a preferred axis: mean 0, second moments 1/d, each half-space half full."""
+    """Unit vectors without a preferred axis: the moments of the sphere, and half-spaces half full."""
     n, d = directions.shape
     assert float(directions.mean(dim=0).norm()) < 3 / math.sqrt(n)
     moments = directions.T @ directions / n
     assert float((moments - torch.eye(d) / d).abs().max()) < 5 / (d * math.sqrt(n)) * math.sqrt(2)
+    fourth = float((directions**4).mean())  # a direction drawn from a cube has the same second moments
+    assert fourth == pytest.approx(3 / (d * (d + 2)), rel=0.05)
     to_grey = directions.sum(dim=1) / math.sqrt(d)
     assert abs(float((to_grey > 0).double().mean()) - 0.5) < 2 / math.sqrt(n)
 

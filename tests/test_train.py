@@ -240,9 +240,19 @@ def test_an_output_folder_of_another_run_is_refused(tmp_path, whole):
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.05", "lr: 0.06"))
     before = sorted(p.name for p in folder.iterdir())
-    with pytest.raises(UserError, match="is not the run that would be trained"):
+    with pytest.raises(UserError, match="is not the run that would be trained: lr differs"):
         trained(TINY, tmp_path, "tiny", CPU)
     assert sorted(p.name for p in folder.iterdir()) == before
+    config.write_text("{")
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        trained(TINY, tmp_path, "tiny", CPU)
+
+
+def test_a_setting_added_since_does_not_orphan_a_run(tmp_path):
+    killed_after(1, tmp_path)
+    config = next(tmp_path.iterdir()) / "config.yaml"
+    config.write_text(config.read_text().replace("clip: null\n", ""))
+    assert len(trained(TINY, tmp_path, "tiny", CPU).rows()) == 4
 
 
 def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path):

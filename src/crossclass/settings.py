@@ -113,6 +113,21 @@ def load_yaml(cls: type[T], text: str, where: str) -> T:
     return validated(cls, data, where)
 
 
+def contradictions(text: str, settings: Settings, where: str) -> list[str]:
+    """Paths at which stored YAML says something else than `settings` do.
+
+    A setting that was added since, and so is not in the text, does not count.
+    """
+    try:
+        stored = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise UserError(f"{where} is damaged: not valid YAML; restore it, or choose another out=DIR") from e
+    if not isinstance(stored, dict):
+        raise UserError(f"{where} is damaged: no settings in it; restore it, or choose another out=DIR")
+    now = flat(settings.plain())
+    return [path for path, value in flat(stored).items() if path not in now or now[path] != value]
+
+
 def override(settings: T, assignments: Iterable[str]) -> T:
     """Apply `path.to.field=value` texts (values in YAML) together, then validate once.
 

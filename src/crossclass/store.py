@@ -23,7 +23,7 @@ from torch import Tensor
 from crossclass import checkpoint
 from crossclass.errors import UserError, did_you_mean
 from crossclass.files import append_line, refusal, whole_lines, write_atomic
-from crossclass.settings import Settings
+from crossclass.settings import Settings, contradictions
 
 Row = dict[str, Any]
 
@@ -50,10 +50,10 @@ class RunFolder:
         found = sorted(out.glob(f"*-{digest}")) if out.is_dir() else []
         folder = cls(found[0] if found else out / f"{label}-{digest}")
         config, text = folder.path / "config.yaml", run.yaml()
-        if config.exists() and config.read_text() != text:
+        if config.exists() and (others := contradictions(folder.config(), run, str(config))):
             raise UserError(
-                f"{config} is not the run that would be trained (other settings, or another version's "
-                "defaults); choose another folder with out=DIR"
+                f"{config} is not the run that would be trained: {others[0]} differs (another run, or "
+                "another version's defaults); choose another folder with out=DIR"
             )
         if not config.exists():
             if folder.path.is_dir() and any(p.suffix == ".safetensors" for p in folder.path.iterdir()):

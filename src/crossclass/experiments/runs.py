@@ -39,11 +39,11 @@ NAMED: dict[str, Run] = {
         model=THIN.but(normalise="data"),
         recipe=AT(attack=PGD(steps=7)),
         augment=None,
-        epochs=40,
-        drops=(20, 30),
-        batch=64,
+        epochs=60,
+        drops=(30, 45),
+        batch=32,
         lr=0.05,
-        check=Check(every=2, n=300, attack=PGD(steps=10)),
+        check=Check(every=4, n=300, attack=PGD(steps=10)),
     ),
     # Real scans without a download; robust overfitting is only slight on them. A minute or two.
     "digits-at": Run(
