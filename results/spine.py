@@ -5,14 +5,13 @@ they share, OUT/curves.svg the figure. No weights, no images.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import yaml
 
 from crossclass import plot
-from crossclass.store import RunFolder
+from crossclass.store import RunFolder, table
 
 out, runs = Path(sys.argv[1]), [RunFolder.at(Path(a)) for a in sys.argv[2:]]
 out.mkdir(parents=True, exist_ok=True)
@@ -20,7 +19,7 @@ measures, curves, drops = {}, {}, {}
 for run in runs:
     settings = yaml.safe_load(run.config())
     name = f"seed{settings.pop('seed')}"
-    shutil.copy(run.path / "metrics.csv", out / f"{name}.csv")
+    (out / f"{name}.csv").write_text(table(run.rows()))
     label = run.path.name.rsplit("-", 2)[0] + " seed " + name.removeprefix("seed")
     curves[label], drops[label] = run.rows(), settings["drops"]
     measures[name] = run.read("measure.json")

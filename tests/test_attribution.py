@@ -227,12 +227,16 @@ def small(seed: int = 0) -> Small:
         model = Small()
         nn.init.normal_(model.head.weight, std=3)
         model.bn.running_var.fill_(2.0)
-    return model
+    with torch.no_grad():  # no class is preferred, so that predictions differ and attacks change them
+        mean = model.eval().features(as_float(split().images)).mean(dim=0)
+        model.head.bias.copy_(-model.head.weight @ mean)
+    return model.train()
 
 
 def split(n: int = 23, classes: int = 3, seed: int = 0) -> Split:
     g = seeded(seed)
-    images = torch.randint(0, 256, (n, 3, 8, 8), generator=g, dtype=torch.uint8)
+    colour = torch.randint(0, 128, (n, 3, 1, 1), generator=g)
+    images = (colour + torch.randint(0, 128, (n, 3, 8, 8), generator=g)).to(torch.uint8)
     return Split(images, torch.randint(0, classes, (n,), generator=g))
 
 
@@ -276,6 +280,8 @@ def test_under_is_a_naive_loop_over_all_images(attack: Any, batch: int) -> None:
             assert int(seen.robust[i]) == int(one.argmax())
             assert int(seen.clean[i]) == int(model(x[i : i + 1]).argmax())
             torch.testing.assert_close(seen.features[i], model.features(x_adv[i : i + 1])[0])
+    assert len(seen.clean.unique()) > 2
+    assert torch.equal(seen.clean, seen.robust) == (attack is None)
     assert torch.equal(seen.labels, y)
     assert torch.equal(seen.W, model.head.weight)
     assert seen.dead == 0

@@ -74,6 +74,7 @@ def test_show_prints_yaml_that_is_the_run(call, here):
     Path("again.yaml").write_text(out)
     assert call("show", "again.yaml")[1] == out
     assert "eps: 8/255" in out
+    assert "steps: 3\n" in call("show", "pgd", "steps=3")[1]
     _, out, _ = call("show", "cifar10-mini", "shapes-demo")
     assert 'data.kind: "npz" -> "shapes"' in out
 
@@ -137,6 +138,7 @@ BAD = {
     "not a run folder": (["measure", "few"], ["few", "config.yaml"]),
     "bad report": (["report", "few"], ["few"]),
     "report setting": (["report", "few", "put=x"], ["put", "out"]),
+    "unknown name": (["show", "pdg"], ["did you mean 'pgd'"]),
     "no equals": (["train", "tiny.yaml", "seed"], ["path.to.setting=value"]),
 }
 

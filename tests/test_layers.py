@@ -9,7 +9,7 @@ import crossclass
 
 ROOT = Path(crossclass.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "progress"},
     {"files", "settings", "attribution", "losses", "view", "readers", "streams", "shapes"},
     {"checkpoint", "threat", "data", "models", "runtime"},
     {"attacks", "store"},
@@ -26,7 +26,7 @@ DOORS = {
     "accelerate": {"runtime"},
     "matplotlib": {"plot"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"progress"},
     "jinja2": {"report"},
     "pooch": {"readers"},
     "sklearn": {"readers"},

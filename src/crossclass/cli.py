@@ -6,19 +6,19 @@ one sentence and exit code 2.
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossclass.errors import UserError
+from crossclass.errors import UserError, did_you_mean
+from crossclass.progress import watching
 
 if TYPE_CHECKING:
     from crossclass.recipes import Run
     from crossclass.runtime import Runtime
+    from crossclass.settings import Settings
 
 app = typer.Typer(
     name="crossclass",
@@ -50,34 +50,31 @@ def demo(changes: Changes = None) -> None:
 @app.command(name="list")
 def list_() -> None:
     """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
-    from crossclass import attacks, data, models, recipes, threat
     from crossclass.experiments.runs import NAMED
-    from crossclass.settings import kind_of, members
 
     for name, run in NAMED.items():
         print(f"{name:20} run      {_first(run)}")
-    families = {
-        "recipe": recipes.AnyRecipe,
-        "attack": attacks.AnyAttack,
-        "threat": threat.AnyThreat,
-        "data": data.AnyData,
-        "model": models.AnyModel,
-    }
-    for family, union in families.items():
-        for member in members(union):
-            print(f"{kind_of(member):20} {family:8} {(member.__doc__ or '').splitlines()[0]}")
+    for kind, (family, plugin) in _plugins().items():
+        print(f"{kind:20} {family:8} {(plugin.__doc__ or '').splitlines()[0]}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A named run or a run file")], changes: Changes = None
+    name: Annotated[str, typer.Argument(help="A named run, a run file, or any other name of `list`")],
+    changes: Changes = None,
 ) -> None:
-    """Print the complete YAML of a run, defaults included; with a second name, how the two differ."""
-    from crossclass.experiments.runs import resolve
-    from crossclass.settings import differences
+    """Print complete YAML, defaults included; with a second run, how the two differ."""
+    from crossclass.experiments.runs import NAMED, resolve
+    from crossclass.settings import differences, override
 
     others = [c for c in changes or [] if "=" not in c]
     assignments = [c for c in changes or [] if "=" in c]
+    plugins = _plugins()
+    if name in plugins and not others:
+        print(override(plugins[name][1](), assignments).yaml(), end="")
+        return
+    if not name.endswith((".yaml", ".yml")) and name not in NAMED:
+        raise UserError(f"unknown name '{name}'{did_you_mean(name, [*NAMED, *plugins])}")
     _, run = resolve(name, assignments)
     if not others:
         print(run.yaml(), end="")
@@ -113,7 +110,7 @@ def measure(targets: Targets) -> None:
     if not names:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     (out, runtime), rest = _own([t for t in targets if "=" in t], "measure.json")
-    with _progress("measure") as progress:
+    with watching("measure") as progress:
         results = measured(names, rest, runtime, progress.step)
     for line in _table(results):
         print(line)
@@ -136,6 +133,21 @@ def report(
         raise UserError("report needs at least one run folder, such as runs/cifar10-mini-...")
     default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
     print(write_report(folders, Path(own.get("out", default))).absolute())
+
+
+def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
+    """Every plug-in by its kind, with the name of its family."""
+    from crossclass import attacks, data, models, recipes, threat
+    from crossclass.settings import kind_of, members
+
+    families = {
+        "recipe": recipes.AnyRecipe,
+        "attack": attacks.AnyAttack,
+        "threat": threat.AnyThreat,
+        "data": data.AnyData,
+        "model": models.AnyModel,
+    }
+    return {kind_of(m): (family, m) for family, union in families.items() for m in members(union)}
 
 
 def _table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -178,7 +190,7 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
 
     label, run = resolve(target, changes)
     out, runtime = own
-    with _progress(label, run.epochs) as progress:
+    with watching(label, run.epochs) as progress:
         epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)
         try:
             for trained, row in epochs:
@@ -188,79 +200,6 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
             progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None
     return folder
-
-
-class _Watch:
-    """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr."""
-
-    def __init__(self, label: str, epochs: int | None, bars: Any) -> None:
-        self.label, self.epochs, self.bars = label, epochs, bars
-        self.task = bars.add_task(label, total=None) if bars else None
-        self.started, self.first = time.monotonic(), None
-        self.latest = ""
-
-    def step(self, what: str, done: int, total: int) -> None:
-        if self.bars:
-            self.bars.update(
-                self.task,
-                description=f"{self.label} {what} {self.latest}",
-                completed=done,
-                total=total,
-            )
-
-    def say(self, text: str) -> None:
-        self._print(text)
-
-    def row(self, row: dict[str, Any]) -> None:
-        epoch, percent = row["epoch"], lambda v: "  -  " if v is None else f"{100 * v:4.1f} %"
-        if self.first is None:
-            self.first, self.started = epoch, time.monotonic() - (row.get("seconds") or 0)
-        train = row["train_robust"] if row.get("train_robust") is not None else row.get("train_clean")
-        done = max(1, epoch - self.first + 1)
-        left = (self.epochs or epoch) - epoch
-        eta = (time.monotonic() - self.started) / done * left
-        parts = [
-            f"epoch {epoch:3}/{self.epochs}",
-            f"lr {row['lr']:<7.4g}",
-            f"train {percent(train)}",
-            f"test clean {percent(row.get('test_clean'))}",
-            f"robust {percent(row.get('test_robust'))}",
-            f"CAS {'  - ' if row.get('cas') is None else format(row['cas'], '5.2f')}",
-            f"{_duration(eta)} left",
-        ]
-        self.latest = f"epoch {epoch}/{self.epochs}, {_duration(eta)} left"
-        self._print("  ".join(parts))
-        for warning in row.get("warnings") or []:
-            self._print(f"  warning: {warning}")
-
-    def _print(self, text: str) -> None:
-        if self.bars:
-            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(label: str, epochs: int | None = None) -> Iterator[_Watch]:
-    if not sys.stderr.isatty():
-        yield _Watch(label, epochs, None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield _Watch(label, epochs, bars)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _first(run: "Run") -> str:
@@ -292,9 +231,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as e:
         print(f"crossclass: {e}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "crossclass: stopped; the same command goes on from the last finished epoch",
-            file=sys.stderr,
-        )
-        sys.exit(130)

@@ -28,9 +28,9 @@ from crossclass.settings import Settings, contradictions
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("epoch", "lr", "seconds", "check_seconds", "train_clean", "train_robust", "val_clean"),
-    *("val_robust", "test_clean", "test_robust", "cas", "cas_normalised", "negative_mass"),
-    *("val_cas", "predicted_classes"),
+    *("epoch", "lr", "seconds", "train_clean", "train_robust", "val_clean", "val_robust"),
+    *("test_clean", "test_robust", "cas", "cas_normalised", "negative_mass", "val_cas"),
+    *("predicted_classes", "train_loss", "check_seconds"),
 )
 """Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
 
@@ -107,11 +107,7 @@ class RunFolder:
     def log(self, row: Row, rows: Sequence[Row]) -> None:
         """Append one epoch; `rows` are all so far, for the table."""
         append_line(self.path / "events.jsonl", json.dumps(row))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: _cell(r.get(k)) for k in COLUMNS} for r in rows)
-        write_atomic(self.path / "metrics.csv", table.getvalue())
+        write_atomic(self.path / "metrics.csv", table(rows))
 
     def write(self, name: str, content: Any) -> None:
         """One JSON file of the folder."""
@@ -168,6 +164,15 @@ class RunFolder:
 
     def _states(self) -> list[Path]:
         return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The scalars of all epochs as the text of metrics.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _cell(r.get(k)) for k in COLUMNS} for r in rows)
+    return text.getvalue()
 
 
 def _cell(value: Any) -> Any:

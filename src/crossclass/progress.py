@@ -1,0 +1,85 @@
+"""What a person sees while something takes long; everything goes to stderr, so stdout is for results."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Watch:
+    """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr."""
+
+    def __init__(self, label: str, epochs: int | None, bars: Any) -> None:
+        self.label, self.epochs, self.bars = label, epochs, bars
+        self.task = bars.add_task(label, total=None) if bars else None
+        self.started, self.first = time.monotonic(), None
+        self.latest = ""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Move the bar."""
+        if self.bars:
+            self.bars.update(
+                self.task,
+                description=f"{self.label} {what} {self.latest}",
+                completed=done,
+                total=total,
+            )
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        self._print(text)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """The line of a finished epoch, with its warnings."""
+        epoch, percent = row["epoch"], lambda v: "  -  " if v is None else f"{100 * v:4.1f} %"
+        if self.first is None:
+            self.first, self.started = epoch, time.monotonic() - (row.get("seconds") or 0)
+        train = row["train_robust"] if row.get("train_robust") is not None else row.get("train_clean")
+        done = max(1, epoch - self.first + 1)
+        left = (self.epochs or epoch) - epoch
+        eta = (time.monotonic() - self.started) / done * left
+        parts = [
+            f"epoch {epoch:3}/{self.epochs}",
+            f"lr {row['lr']:<7.4g}",
+            f"train {percent(train)}",
+            f"test clean {percent(row.get('test_clean'))}",
+            f"robust {percent(row.get('test_robust'))}",
+            f"CAS {'  - ' if row.get('cas') is None else format(row['cas'], '5.2f')}",
+            f"{duration(eta)} left",
+        ]
+        self.latest = f"epoch {epoch}/{self.epochs}, {duration(eta)} left"
+        self._print("  ".join(parts))
+        for warning in row.get("warnings") or []:
+            self._print(f"  warning: {warning}")
+
+    def _print(self, text: str) -> None:
+        if self.bars:
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
+    """Watch a job of that many epochs."""
+    if not sys.stderr.isatty():
+        yield Watch(label, epochs, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield Watch(label, epochs, bars)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `3 min` or `1.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
