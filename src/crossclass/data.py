@@ -158,10 +158,10 @@ class Shapes(Settings):
     edges: tuple[tuple[int, int], ...] | None = None
     """Pairs of classes that share a part; unset is 0-1, 2-3, 4-5, ... and 1-2."""
     size: int = Field(32, ge=8)
-    mu: float = Field(0.27, gt=0)
+    mu: float = Field(0.33, gt=0)
     """Mean strength of a part (contrast, [0, 1] units)."""
-    sigma: float = Field(0.27, ge=0)
-    noise: float = Field(0.3, ge=0)
+    sigma: float = Field(0.33, ge=0)
+    noise: float = Field(0.32, ge=0)
     """Standard deviation of the background's texture."""
     seed: int = Field(0, ge=0)
 
