@@ -151,17 +151,17 @@ class Shapes(Settings):
     """The paper's data model (eq. 8) as pictures, generated: the cross-class features are known."""
 
     kind: Literal["shapes"] = "shapes"
-    n_train: int = Field(400, ge=1)
+    n_train: int = Field(360, ge=1)
     n_val: int = Field(300, ge=0)
     n_test: int = Field(600, ge=1)
     classes: int = Field(6, ge=2)
     edges: tuple[tuple[int, int], ...] | None = None
     """Pairs of classes that share a part; unset is 0-1, 2-3, 4-5, ... and 1-2."""
     size: int = Field(32, ge=8)
-    mu: float = Field(0.33, gt=0)
+    mu: float = Field(0.35, gt=0)
     """Mean strength of a part (contrast, [0, 1] units)."""
-    sigma: float = Field(0.33, ge=0)
-    noise: float = Field(0.32, ge=0)
+    sigma: float = Field(0.35, ge=0)
+    noise: float = Field(0.3, ge=0)
     """Standard deviation of the background's texture."""
     seed: int = Field(0, ge=0)
 

@@ -40,7 +40,7 @@ NAMED: dict[str, Run] = {
         recipe=AT(attack=PGD(steps=7)),
         augment=None,
         epochs=60,
-        drops=(40, 50),
+        drops=(42, 52),
         batch=32,
         lr=0.05,
         check=Check(every=4, n=300, attack=PGD(steps=10)),
