@@ -139,6 +139,7 @@ BAD = {
     "bad report": (["report", "few"], ["few"]),
     "report setting": (["report", "few", "put=x"], ["put", "out"]),
     "unknown name": (["show", "pdg"], ["did you mean 'pgd'"]),
+    "unknown command": (["trian", "x"], ["did you mean 'train'"]),
     "no equals": (["train", "tiny.yaml", "seed"], ["path.to.setting=value"]),
 }
 

@@ -226,8 +226,12 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a UserError is one sentence on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    known = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+            raise UserError(f"unknown command '{arguments[0]}'{did_you_mean(arguments[0], known)}")
+        app(args=arguments)
     except UserError as e:
         print(f"crossclass: {e}", file=sys.stderr)
         sys.exit(2)

@@ -103,9 +103,9 @@ class Run(Settings):
         if list(self.drops) != sorted(set(self.drops)) or any(d < 1 for d in self.drops):
             raise ValueError("drops must be rising epochs, counted from 1")
         if self.drops and self.drops[-1] >= self.epochs:
+            hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
             raise ValueError(
-                f"drops={list(self.drops)} do not lie inside {self.epochs} epochs; set both, such as "
-                f"drops=[{self.epochs // 2},{self.epochs * 3 // 4}]"
+                f"drops={list(self.drops)} do not lie inside {self.epochs} epochs; set drops={hint}, say"
             )
         return self
 
