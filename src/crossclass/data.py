@@ -151,7 +151,7 @@ class Shapes(Settings):
     """The paper's data model (eq. 8) as pictures, generated: the cross-class features are known."""
 
     kind: Literal["shapes"] = "shapes"
-    n_train: int = Field(360, ge=1)
+    n_train: int = Field(300, ge=1)
     n_val: int = Field(300, ge=0)
     n_test: int = Field(600, ge=1)
     classes: int = Field(6, ge=2)
