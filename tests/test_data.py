@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from crossclass import readers, shapes
-from crossclass.data import Augment, Digits, Folder, Npz, Shapes, Split, as_float, batches
+from crossclass.augment import Augment
+from crossclass.data import Digits, Folder, Npz, Shapes, Split, as_float, batches
 from crossclass.errors import UserError
 from crossclass.streams import generator
 

@@ -11,7 +11,7 @@ ROOT = Path(crossclass.__file__).parent
 LAYERS = [
     {"errors", "progress"},
     {"files", "settings", "attribution", "losses", "view", "readers", "streams", "shapes"},
-    {"checkpoint", "threat", "data", "models", "runtime"},
+    {"augment", "checkpoint", "threat", "data", "models", "runtime"},
     {"attacks", "store"},
     {"recipes", "evaluate"},
     {"measure"},

@@ -13,7 +13,8 @@ import torch
 
 from crossclass import checkpoint, models
 from crossclass.attacks import FGSM, PGD
-from crossclass.data import Augment, Shapes
+from crossclass.augment import Augment
+from crossclass.data import Shapes
 from crossclass.errors import UserError
 from crossclass.measure import load_model, measured
 from crossclass.models import PreActResNet

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from crossclass.attacks import PGD, AnyAttack, Images, Network
-from crossclass.data import CIFAR10, AnyData, Augment
+from crossclass.augment import Augment
+from crossclass.data import CIFAR10, AnyData
 from crossclass.losses import Labels, Logits, cross_entropy
 from crossclass.models import AnyModel, PreActResNet
 from crossclass.settings import Settings
