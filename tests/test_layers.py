@@ -10,10 +10,11 @@ import crossclass
 ROOT = Path(crossclass.__file__).parent
 LAYERS = [
     {"errors", "progress"},
-    {"files", "settings", "attribution", "losses", "view", "readers", "streams", "shapes"},
-    {"augment", "checkpoint", "threat", "data", "models", "runtime"},
-    {"attacks", "store"},
+    {"files", "settings", "attribution", "instances", "losses", "view", "readers", "streams", "shapes"},
+    {"augment", "checkpoint", "weights", "threat", "data", "models", "runtime", "intervals", "metrics"},
+    {"attacks", "store", "saliency"},
     {"recipes", "evaluate"},
+    {"subjects", "doctor"},
     {"measure"},
     {"watch"},
     {"train", "plot"},
@@ -24,14 +25,21 @@ LAYERS = [
 ]
 DOORS = {
     "accelerate": {"runtime"},
+    "captum": {"saliency"},
+    "huggingface_hub": {"models"},
     "matplotlib": {"plot"},
+    "pyautoattack": {"attacks"},
+    "autoattack": {"attacks"},
+    "timm": {"models"},
+    "torchmetrics": {"metrics"},
+    "torchvision": {"models"},
     "typer": {"cli"},
     "rich": {"progress"},
     "jinja2": {"report"},
     "pooch": {"readers"},
     "sklearn": {"readers"},
     "PIL": {"readers"},
-    "safetensors": {"checkpoint"},
+    "safetensors": {"checkpoint", "weights", "models"},
     "yaml": {"settings", "report"},
 }
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}

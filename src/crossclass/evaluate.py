@@ -63,8 +63,7 @@ def under(
 ) -> Evaluation:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images)."""
     clean, robust, features, dead = [], [], [], 0
-    if attack is not None and attack.bn == "train":  # the same images, but evaluating moves nothing
-        attack = attack.but(bn="train_frozen_stats")
+    attack = attack and attack.unmoving()
     with full_precision(), evaluating(model):
         for step, index in enumerate(batches(len(split), batch, None)):
             index = index.to(split.labels.device)
@@ -74,11 +73,10 @@ def under(
             if attack is not None:
                 found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
                 x_adv = found.x_adv
-                steps = attack.as_pgd().steps if attack.kind == "fgsm" else attack.steps
-                dead += int((found.dead >= steps * _tries(attack)).sum()) if steps else 0
-            g = model.features(x_adv)
+                dead += int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
+            g, logits = model.outputs(x_adv)
             features.append(g.cpu())
-            robust.append(model.head(g).argmax(dim=1).cpu())
+            robust.append(logits.argmax(dim=1).cpu())
             clean.append(model(x).argmax(dim=1).cpu() if attack is not None else robust[-1])
             advance(len(index))
     W = model.head.weight.detach().float().cpu()
@@ -176,7 +174,3 @@ def summary(
 def rounded(C: Float[Tensor, "k k"]) -> list[list[float]]:
     """A matrix for JSON: six decimals, three more than anyone plots."""
     return [[round(v, 6) for v in row] for row in C.tolist()]
-
-
-def _tries(attack: AnyAttack) -> int:
-    return attack.restarts if attack.kind == "pgd" else 1

@@ -44,7 +44,8 @@ def load_model(path: Path) -> tuple[models.Classifier, dict[str, Any]]:
     if "model" not in card:
         raise UserError(f"{path} holds no model (a resume state?); give best.val, best.test or last")
     settings = models.AnyModel.model_validate(card["model"])
-    return models.rebuild(settings, tensors, card["classes"], card["channels"]), card
+    size = card.get("size", 32)  # cards of earlier versions: nets that take any size
+    return models.rebuild(settings, tensors, card["classes"], card["channels"], size), card
 
 
 def numbers(

@@ -8,7 +8,9 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["init", "order", "augment", "attack", "check", "subset", "shapes", "measure"]
+Purpose = Literal[
+    "init", "order", "augment", "attack", "check", "subset", "shapes", "measure", "bootstrap", "doctor"
+]
 
 _PURPOSES: dict[str, int] = {
     "init": 1,
@@ -19,6 +21,8 @@ _PURPOSES: dict[str, int] = {
     "subset": 6,
     "shapes": 7,
     "measure": 8,
+    "bootstrap": 9,
+    "doctor": 10,
 }  # appended to only: a changed number would change every run
 _MASK = (1 << 64) - 1
 

@@ -162,6 +162,7 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
             "model": run.model.plain(),
             "classes": len(splits.class_names),
             "channels": splits.train.images.shape[1],
+            "size": splits.train.images.shape[-1],
             "class_names": list(splits.class_names),
             "recipe": run.recipe.plain(),
             "seed": run.seed,

@@ -28,14 +28,16 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, 0, 0, "init"))
-        return settings(classes, channels, mean, std)
+        return settings(classes, channels, mean, std, images.shape[-1])
 
 
-def rebuild(settings: AnyModel, tensors: Mapping[str, Tensor], classes: int, channels: int) -> Classifier:
+def rebuild(
+    settings: AnyModel, tensors: Mapping[str, Tensor], classes: int, channels: int, size: int = 32
+) -> Classifier:
     """The network of a checkpoint of ours, in eval mode; raises UserError if the tensors do not fit."""
     width = tensors["mean"].numel() if "mean" in tensors else 1
     with torch.random.fork_rng(devices=[]):
-        model = settings(classes, channels, (0.0,) * width, (1.0,) * width)
+        model = settings(classes, channels, (0.0,) * width, (1.0,) * width, size)
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as e:

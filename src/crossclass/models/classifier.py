@@ -4,7 +4,7 @@ Normalisation belongs to the model (its mean and std are buffers in the state di
 8/255 for everyone, and nobody can normalise twice or with another data set's constants.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,8 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
     head: nn.Linear
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(pattern, replacement) pairs that turn parameter names used by others into ours."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -60,6 +62,19 @@ class Classifier(nn.Module):
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """g(x), the input of the head."""
         raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def outputs(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+        """Features and logits of one forward pass."""
+        g = self.features(x)
+        return g, self.head(g)
+
+    def saliency_layer(self) -> nn.Module:
+        """Where Grad-CAM looks by default: the last module whose output still has a map of the image."""
+        raise NotImplementedError(f"{type(self).__name__} must define saliency_layer()")
+
+    def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
+        """The output of `saliency_layer` as a map; transformers reshape their tokens here."""
+        return activation
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Logits W g(x) + b."""

@@ -35,9 +35,9 @@ class PreActResNet(Settings):
     """Constants that the model normalises with; `data` takes those of the training part."""
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...]
+        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
     ) -> Classifier:
-        """The network, freshly initialised from torch's global stream."""
+        """The network, freshly initialised from torch's global stream; it takes images of any size."""
         return PreActResNetModule(self, classes, channels, mean, std)
 
 

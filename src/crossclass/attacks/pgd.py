@@ -1,4 +1,4 @@
-"""Attacks are frozen settings that can be called: `attack(model, x, y) -> x_adv`.
+"""Projected gradient ascent, the attack of adversarial training, and its one-step form.
 
 x^{t+1} = Pi_{B(x, eps)}(x^t + alpha * steepest(grad_x loss(x^t, y)))    (eq. 2; Madry et al. 2018)
 
@@ -7,37 +7,17 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from crossclass.errors import UserError
+from crossclass.attacks.search import Found, Images, Network, within
 from crossclass.losses import Labels, cross_entropy, hard, kl, margin
 from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf, Start
 from crossclass.view import BatchNorm, Precision, frozen
-
-Images = Float[Tensor, "n ..."]
-
-
-@runtime_checkable
-class Network(Protocol):
-    """Anything that maps images [n, c, h, w] to logits [n, k]."""
-
-    def __call__(self, x: Tensor, /) -> Tensor: ...
-
-
-class Found(NamedTuple):
-    """What a search returns: the images, their loss where it was scored, and dead gradients."""
-
-    x_adv: Images
-    wrong: Shaped[Tensor, " n"] | None
-    """Whether the kept iterate was seen misclassified (hit, if targeted); None if nothing was scored."""
-    dead: Int[Tensor, " n"]
-    """Per sample, the number of steps whose gradient was zero or not finite: a sign of masking."""
 
 
 class PGD(Settings):
@@ -77,6 +57,15 @@ class PGD(Settings):
         parts = [f"PGD-{self.steps}", str(self.threat), f"step {self.step:g} eps"]
         parts.append(f"{self.start or self.threat.starts[0]} start")
         return ", ".join(parts + _extras(self))
+
+    @property
+    def gradients(self) -> int:
+        """Input gradients taken per sample."""
+        return self.steps * self.restarts
+
+    def unmoving(self) -> "PGD":
+        """The same images, but nothing of the model moves: what an evaluation may run."""
+        return self.but(bn="train_frozen_stats") if self.bn == "train" else self
 
     def __call__(
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
@@ -184,6 +173,15 @@ class FGSM(Settings):
         self.as_pgd()
         return self
 
+    @property
+    def gradients(self) -> int:
+        """Input gradients taken per sample."""
+        return 1
+
+    def unmoving(self) -> "FGSM":
+        """The same images, but nothing of the model moves: what an evaluation may run."""
+        return self.but(bn="train_frozen_stats") if self.bn == "train" else self
+
     def as_pgd(self) -> PGD:
         """The same attack, written as PGD-1."""
         shared = {n: getattr(self, n) for n in FGSM.model_fields if n != "kind"}
@@ -202,21 +200,6 @@ class FGSM(Settings):
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same, with what was seen on the way."""
         return self.as_pgd().search(model, x, y, generator)
-
-
-def within(x: Images, box: tuple[float, float] | None, tolerance: float = 1e-6) -> Images:
-    """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
-    x = x.detach().float()
-    if box is None:
-        return x
-    low, high = box
-    if bool(((x < low - tolerance) | (x > high + tolerance)).any()):  # NaN passes: it stays its own
-        found = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
-        raise UserError(
-            f"images must be in [{low:g}, {high:g}], found {found}; pass raw images and put the "
-            "normalisation into the model"
-        )
-    return x.clamp(low, high)
 
 
 def _worse(wrong: Tensor, score: Tensor, than_wrong: Tensor, than_score: Tensor) -> Tensor:
@@ -247,6 +230,3 @@ def _extras(attack: "PGD | FGSM") -> list[str]:
     if attack.box is None:
         out.append("no box")
     return out
-
-
-AnyAttack = Annotated[PGD | FGSM, Field(discriminator="kind")]

@@ -1,0 +1,17 @@
+"""Attacks are frozen settings that can be called: `attack(model, x, y, generator) -> x_adv`.
+
+Images are in [0, 1], the model comes back exactly as it was, no parameter gradient is left behind.
+`search` gives the same with what was seen on the way; `gradients` counts the input gradients per
+sample; `unmoving()` is the attack as an evaluation may run it.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from crossclass.attacks.pgd import FGSM, PGD
+from crossclass.attacks.search import Found, Images, Network, within
+
+AnyAttack = Annotated[PGD | FGSM, Field(discriminator="kind")]
+
+__all__ = ["FGSM", "PGD", "AnyAttack", "Found", "Images", "Network", "within"]

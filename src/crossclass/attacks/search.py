@@ -1,0 +1,42 @@
+"""What every attack takes and returns, whoever wrote it."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from crossclass.errors import UserError
+
+Images = Float[Tensor, "n ..."]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """Anything that maps images [n, c, h, w] to logits [n, k]."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class Found(NamedTuple):
+    """What a search returns: the images, their loss where it was scored, and dead gradients."""
+
+    x_adv: Images
+    wrong: Shaped[Tensor, " n"] | None
+    """Whether the kept iterate was seen misclassified (hit, if targeted); None if nothing was scored."""
+    dead: Int[Tensor, " n"]
+    """Per sample, the number of steps whose gradient was zero or not finite: a sign of masking."""
+
+
+def within(x: Images, box: tuple[float, float] | None, tolerance: float = 1e-6) -> Images:
+    """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
+    x = x.detach().float()
+    if box is None:
+        return x
+    low, high = box
+    if bool(((x < low - tolerance) | (x > high + tolerance)).any()):  # NaN passes: it stays its own
+        found = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
+        raise UserError(
+            f"images must be in [{low:g}, {high:g}], found {found}; pass raw images and put the "
+            "normalisation into the model"
+        )
+    return x.clamp(low, high)
