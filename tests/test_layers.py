@@ -10,9 +10,20 @@ import crossclass
 ROOT = Path(crossclass.__file__).parent
 LAYERS = [
     {"errors", "progress"},
-    {"files", "settings", "attribution", "instances", "losses", "view", "readers", "streams", "shapes"},
+    {
+        "files",
+        "settings",
+        "attribution",
+        "instances",
+        "losses",
+        "view",
+        "readers",
+        "streams",
+        "shapes",
+        "importing",
+    },
     {"augment", "checkpoint", "weights", "threat", "data", "models", "runtime", "intervals", "metrics"},
-    {"attacks", "store", "saliency"},
+    {"attacks", "store", "saliency", "matching"},
     {"recipes", "evaluate"},
     {"subjects", "doctor"},
     {"measure"},
