@@ -9,7 +9,7 @@ import crossclass
 
 ROOT = Path(crossclass.__file__).parent
 LAYERS = [
-    {"errors", "progress"},
+    {"errors", "progress", "table"},
     {
         "files",
         "settings",
@@ -23,12 +23,12 @@ LAYERS = [
         "importing",
     },
     {"augment", "checkpoint", "weights", "threat", "data", "models", "runtime", "intervals", "metrics"},
-    {"attacks", "store", "saliency", "matching"},
+    {"attacks", "store", "saliency", "matching", "plot"},
     {"recipes", "evaluate"},
-    {"subjects", "doctor"},
+    {"subjects", "doctor", "compare"},
     {"measure"},
-    {"watch"},
-    {"train", "plot"},
+    {"watch", "learner", "teachers"},
+    {"train"},
     {"experiments"},
     {"report"},
     {"cli"},

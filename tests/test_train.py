@@ -16,14 +16,16 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.augment import Augment
 from crossclass.data import Shapes
 from crossclass.errors import UserError
-from crossclass.measure import load_model, measured
+from crossclass.learner import optimizer as _optimizer
+from crossclass.measure import measured
 from crossclass.models import PreActResNet
 from crossclass.recipes import AT, AnyRecipe, Check, Run, Standard
 from crossclass.runtime import Runtime
 from crossclass.settings import members
 from crossclass.store import COLUMNS, RunFolder
+from crossclass.subjects import load_model
 from crossclass.threat import L2, Linf
-from crossclass.train import _optimizer, train, trained
+from crossclass.train import train, trained
 from crossclass.watch import best
 
 CPU = Runtime(device="cpu")

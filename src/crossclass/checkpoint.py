@@ -42,6 +42,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> 
     write_atomic(path, to_bytes(plain, {_CARD: words}))
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours, or lies where only these lie; reads no more than its head."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _CARD in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return (path.parent / "config.yaml").exists()
+
+
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and card; raises DamagedError if the file is not what was written, UserError if not ours."""
     if not path.is_file():

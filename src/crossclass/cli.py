@@ -6,7 +6,8 @@ one sentence and exit code 2.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 
 from crossclass.errors import UserError, did_you_mean
 from crossclass.progress import watching
+from crossclass.table import table
 
 if TYPE_CHECKING:
     from crossclass.recipes import Run
@@ -31,6 +33,12 @@ app = typer.Typer(
 )
 
 Changes = Annotated[list[str] | None, typer.Argument(help="path=value ...", show_default=False)]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Read pickles and import code that files name: both can run code.")
+]
+Partial = Annotated[
+    bool, typer.Option("--allow-partial", help="Load a file that lacks weights; these stay random.")
+]
 Targets = Annotated[list[str], typer.Argument(help="Run folders, RUN@best.test, checkpoints; path=value")]
 
 
@@ -87,21 +95,24 @@ def show(
 def train(
     target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
     changes: Changes = None,
+    trust: Trust = False,
 ) -> None:
     """Train a run, or go on with it: the same command resumes what was interrupted.
 
     out=runs is the folder that holds the runs; runtime.device, runtime.threads say where it runs.
     """
     own, rest = _own(changes or [], "runs")
-    print(_train(target, rest, own))
+    print(_train(target, rest, own, trust))
 
 
 @app.command()
-def measure(targets: Targets) -> None:
-    """Measure runs or checkpoints: accuracy, robust accuracy, CAS, the most shared pairs of classes.
+def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Measure checkpoints, ours or anyone's: accuracy, C, CAS, I-CAS with intervals; compare two.
 
-    Settings: attack.steps=50, attack.kind=fgsm, attack=none, n=500, split=val, seed=1, data.path=DIR,
-    out=measure.json. RUN is best.val and last; RUN@best.test selects.
+    RUN is best.val and last; RUN@best.test selects. A stranger's file needs data.path=DIR, and
+    model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
+    attack.kind=autoattack, attack=none, examples=correct, n=500, split=val, seed=1, saliency=6,
+    out=measure.json (the grid of maps lies beside it).
     """
     from crossclass.files import write_atomic
     from crossclass.measure import measured
@@ -110,29 +121,86 @@ def measure(targets: Targets) -> None:
     if not names:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     (out, runtime), rest = _own([t for t in targets if "=" in t], "measure.json")
+    place = Path(out)
     with watching("measure") as progress:
-        results = measured(names, rest, runtime, progress.step)
-    for line in _table(results):
+        results = measured(
+            names,
+            rest,
+            runtime,
+            progress.step,
+            trust=trust,
+            allow_partial=allow_partial,
+            grid=place.with_name(f"{place.stem}-saliency.png"),
+        )
+    for line in table(results):
         print(line)
-    write_atomic(Path(out), json.dumps(results, indent=1) + "\n")
+    write_atomic(place, json.dumps(results, indent=1) + "\n")
     print(out)
 
 
 @app.command()
+def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
+
+    Takes what `measure` takes; transfer=FILE is a second network whose adversarial images are tried.
+    Exit code 1 if there is a fault.
+    """
+    from crossclass.doctor import Doctor, examine
+    from crossclass.files import write_atomic
+    from crossclass.settings import override
+    from crossclass.subjects import subjects
+
+    names = [t for t in targets if "=" not in t]
+    if len(names) != 1:
+        raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
+    (out, runtime), rest = _own([t for t in targets if "=" in t], "")
+    transfer = [c.partition("=")[2] for c in rest if c.startswith("transfer=")]
+    source = [c for c in rest if c.split("=")[0].split(".")[0] in ("data", "model")]
+    own = [c for c in rest if c not in source and not c.startswith("transfer=")]
+    settings = override(Doctor(), own)
+    who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}
+    patients = list(subjects(names, source, **who))  # type: ignore[arg-type]
+    other = next(subjects(transfer, [c for c in source if c.startswith("data")], **who), None)  # type: ignore[arg-type]
+    report: list[dict[str, Any]] = []
+    for patient in patients:
+        print(f"{patient.name}: {patient.about['model']}; {patient.about['data']}")
+        for line in patient.about["loaded"]:
+            print(f"  {line}")
+        with watching("doctor") as progress:
+            findings = examine(
+                patient.model,
+                patient.splits,
+                settings,
+                surrogate=None if other is None else other.model,
+                file_normalisation=patient.file_normalisation,
+                progress=progress.step,
+            )
+        for f in findings:
+            print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
+        report.append({**patient.about, "findings": [asdict(f) for f in findings]})
+    if out:
+        write_atomic(Path(out), json.dumps(report, indent=1) + "\n")
+        print(out)
+    if any(f["level"] == "fault" for r in report for f in r["findings"]):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
-    targets: Annotated[list[str], typer.Argument(help="Run folders, and out=PAGE.html")],
+    targets: Annotated[list[str], typer.Argument(help="Run folders, results of measure; out=PAGE.html")],
 ) -> None:
-    """Write one self-contained page about one or several runs; its path is the last line."""
+    """Write one self-contained page about runs or measured checkpoints; its path is the last line."""
     from crossclass.report import write_report
 
-    folders = [Path(t) for t in targets if "=" not in t]
+    places = [Path(t) for t in targets if "=" not in t]
     own = dict(a.split("=", 1) for a in targets if "=" in a)
     if unknown := set(own) - {"out"}:
         raise UserError(f"report has no setting '{min(unknown)}'; known: out")
-    if not folders:
-        raise UserError("report needs at least one run folder, such as runs/cifar10-mini-...")
-    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
-    print(write_report(folders, Path(own.get("out", default))).absolute())
+    if not places:
+        raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
+    first = places[0].with_suffix(".html") if places[0].suffix == ".json" else places[0] / "report.html"
+    default = first if len(places) == 1 else Path("report.html")
+    print(write_report(places, Path(own.get("out", default))).absolute())
 
 
 def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
@@ -148,23 +216,6 @@ def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
         "model": models.AnyModel,
     }
     return {kind_of(m): (family, m) for family, union in families.items() for m in members(union)}
-
-
-def _table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield f"{'checkpoint':11} {'epoch':>5} {'clean':>7} {'robust':>7} {'CAS':>6} {'CAS/max':>7}  conditions"
-    for r in results:
-        numbers = f"{r['clean']:7.1%} {r['robust']:7.1%} {r['cas']:6.2f} {r['cas_normalised']:7.3f}"
-        seen = f"{r['attack']}; {r['n']} {r['split']} images, seed {r['conditions']['seed']}, fp32"
-        chosen = f"; chosen on {r['chosen_by']}" if r["chosen_by"] else ""
-        yield f"{r['checkpoint']:11} {r['epoch']:>5} {numbers}  {seen}{chosen}"
-    for r in results:
-        shared = ", ".join(f"{a}-{b} {p['C']:.2f}" for p in r["pairs"][:4] for a, b in [p["classes"]])
-        yield f"most shared, {r['checkpoint']}: {shared}"
-        if r.get("truth", {}).get("auc") is not None:
-            yield f"planted pairs against the others, {r['checkpoint']}: AUC {r['truth']['auc']:.2f}"
-        for warning in r["warnings"]:
-            yield f"warning, {r['checkpoint']}: {warning}"
-    yield "CAS says nothing without accuracy: a constant classifier maximises it."
 
 
 def _own(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[str]]:
@@ -184,11 +235,11 @@ def _own(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[
     return (out, override(Runtime(), runtime)), rest
 
 
-def _train(target: str, changes: list[str], own: tuple[str, "Runtime"]) -> Path:
+def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: bool = False) -> Path:
     from crossclass import train as training
     from crossclass.experiments.runs import resolve
 
-    label, run = resolve(target, changes)
+    label, run = resolve(target, changes, trust=trust)
     out, runtime = own
     with watching(label, run.epochs) as progress:
         epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)

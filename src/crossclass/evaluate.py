@@ -5,12 +5,13 @@ images are judged in float32. Every image is visited. Noise comes from streams o
 evaluating never moves a training stream.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossclass import attribution
@@ -36,6 +37,20 @@ class Evaluation:
     W: Float[Tensor, "k d"]
     dead: int
     """Samples for which every step of the attack had a zero or non-finite gradient."""
+    images: Float[Tensor, "n c h w"] | None = None
+    """The images that were judged (x_adv, or x without an attack), if they were to be kept."""
+    used: Bool[Tensor, " n"] | None = None
+    """Which samples attributions are taken from; unset is all of them, as in the paper."""
+
+    def among_correct(self) -> "Evaluation":
+        """The same, with attributions of correctly classified (adversarial) images only."""
+        return replace(self, used=self.robust == self.labels)
+
+    def attributed(self) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]:
+        """Features and labels of the samples that attributions are taken from."""
+        if self.used is None:
+            return self.features, self.labels
+        return self.features[self.used], self.labels[self.used]
 
     @property
     def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
@@ -45,7 +60,8 @@ class Evaluation:
     @property
     def means(self) -> Float[Tensor, "k d"]:
         """Mean attribution vector of each class (eq. 5), float64."""
-        return attribution.class_means(self.features, self.W, self.labels)
+        g, y = self.attributed()
+        return attribution.class_means(g, self.W, y)
 
 
 @torch.no_grad()
@@ -60,9 +76,10 @@ def under(
     purpose: Purpose = "measure",
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
+    keep_images: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images)."""
-    clean, robust, features, dead = [], [], [], 0
+    clean, robust, features, dead, images = [], [], [], 0, []
     attack = attack and attack.unmoving()
     with full_precision(), evaluating(model):
         for step, index in enumerate(batches(len(split), batch, None)):
@@ -75,13 +92,15 @@ def under(
                 x_adv = found.x_adv
                 dead += int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
             g, logits = model.outputs(x_adv)
-            features.append(g.cpu())
+            features.append(g.float().cpu())
+            images += [x_adv.cpu()] if keep_images else []
             robust.append(logits.argmax(dim=1).cpu())
             clean.append(model(x).argmax(dim=1).cpu() if attack is not None else robust[-1])
             advance(len(index))
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
-    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, dead)
+    kept = torch.cat(images) if images else None
+    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, dead, kept)
 
 
 @torch.no_grad()
@@ -124,6 +143,30 @@ def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
     return None
 
 
+def sharing_and_confusion(C: Float[Tensor, "k k"], counts: Int[Tensor, "k k"]) -> float | None:
+    """Spearman's correlation over pairs of classes between C[i, j] and how often i and j are confused.
+
+    Confusion of a pair is the mean of both error rates; pairs with a class without images are left
+    out. None where it is undefined: fewer than three pairs, or all alike.
+    """
+    n = counts.sum(dim=1)
+    rates = counts / n.clamp(min=1)[:, None]
+    i, j = torch.triu_indices(len(C), len(C), offset=1)
+    there = (n[i] > 0) & (n[j] > 0)
+    shared, confused = C[i, j][there].double(), (rates + rates.T)[i, j][there].double()
+    if len(shared) < 3:
+        return None
+    both = torch.stack([_ranks(shared), _ranks(confused)])
+    value = float(torch.corrcoef(both)[0, 1])
+    return value if math.isfinite(value) else None
+
+
+def _ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+
+
 def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[dict[str, Any]]:
     """The most shared pairs of classes, largest C first."""
     i, j = torch.triu_indices(len(C), len(C), offset=1)
@@ -139,6 +182,7 @@ def summary(
 ) -> dict[str, Any]:
     """Plain numbers of one evaluation, under the names of the JSON files."""
     k, C, empty = len(e.W), e.C, attribution.zero_norm(e.means)
+    counts = confusion(e.robust, e.labels, k)
     warnings = [w for w in [collapse(e.robust, k)] if w]
     if empty:
         names = ", ".join(class_names[i] for i in empty)
@@ -153,11 +197,12 @@ def summary(
         "robust": accuracy(e.robust, e.labels),
         "classwise_clean": classwise(e.clean, e.labels, k),
         "classwise_robust": classwise(e.robust, e.labels, k),
-        "confusion": confusion(e.robust, e.labels, k).tolist(),
+        "confusion": counts.tolist(),
         "C": rounded(C),
         "cas": attribution.cas(C),
         "cas_normalised": attribution.cas(C) / (k * (k - 1)),
         "negative_mass": attribution.negative_mass(C),
+        "sharing_confusion": sharing_and_confusion(C, counts),
         "predicted_classes": int((torch.bincount(e.robust, minlength=k) > 0).sum()),
         "empty_classes": empty,
         "warnings": warnings,

@@ -45,6 +45,13 @@ def imported(name: str) -> Any:
     return found
 
 
+def ask_trust(plain: Mapping[str, Any], where: str, trust: bool) -> None:
+    """Refuse settings out of a file that name code to import, unless that file is trusted."""
+    for name in foreign_code(plain):
+        if not trust:
+            raise UserError(f"{where} asks to import and run '{name}'; give --trust if you trust that code")
+
+
 def foreign_code(plain: Mapping[str, Any]) -> Iterator[str]:
     """The names that plain settings would import, wherever they stand."""
     if plain.get("kind") in KINDS and "call" in plain:

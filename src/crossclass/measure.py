@@ -1,19 +1,22 @@
-"""A model, a split and an attack in; plain numbers with the conditions that they hold under out."""
+"""A model, a split and an attack in; plain numbers with their conditions and intervals out.
+
+One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, and what is resampled.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from crossclass import checkpoint, evaluate, models
+from crossclass import attribution, compare, evaluate, instances, intervals, models
 from crossclass.attacks import AnyAttack
-from crossclass.data import AnyData, Splits
-from crossclass.errors import UserError, did_you_mean
-from crossclass.recipes import Run, reference_attack
+from crossclass.data import Splits
+from crossclass.recipes import reference_attack
 from crossclass.runtime import Runtime
-from crossclass.settings import Settings, load_yaml, override
-from crossclass.store import RunFolder
+from crossclass.settings import Settings, override
+from crossclass.subjects import Subject, subjects
 from crossclass.threat import Linf
 
 Progress = Callable[[str, int, int], None]
@@ -31,37 +34,27 @@ class Measure(Settings):
     """Unset: PGD-20 at the eps the run was trained with, and at 8/255 too where that differs."""
     clean: bool = False
     """Measure on clean images only (`attack=none`)."""
+    examples: Literal["all", "correct"] = "all"
+    """Attributions of all (adversarial) images, as in the paper, or of those still classified rightly."""
     split: str = "test"
     n: int | None = Field(None, ge=1)
     """The first n images of the split; unset is all."""
     seed: int = Field(0, ge=0)
     batch: int = Field(250, ge=1)
+    saliency: int = Field(0, ge=0, le=48)
+    """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
 
 
-def load_model(path: Path) -> tuple[models.Classifier, dict[str, Any]]:
-    """A model of ours from its checkpoint file, in eval mode, with its card; raises UserError."""
-    tensors, card = checkpoint.load(path)
-    if "model" not in card:
-        raise UserError(f"{path} holds no model (a resume state?); give best.val, best.test or last")
-    settings = models.AnyModel.model_validate(card["model"])
-    size = card.get("size", 32)  # cards of earlier versions: nets that take any size
-    return models.rebuild(settings, tensors, card["classes"], card["channels"], size), card
-
-
-def numbers(
+def look(
     model: models.Classifier,
     splits: Splits,
     attack: AnyAttack | None,
-    seed: int = 0,
-    *,
-    split: str = "test",
-    n: int | None = None,
+    settings: Measure,
     runtime: Runtime,
-    batch: int = 250,
     progress: Progress = silent,
-) -> dict[str, Any]:
-    """One object of measure.json: the numbers of one model under one attack, and their conditions."""
-    part, done = splits.part(split).first(n), 0
+) -> compare.Seen:
+    """The one pass over the images that every number comes from."""
+    part, done = splits.part(settings.split).first(settings.n), 0
 
     def advance(count: int) -> None:
         nonlocal done
@@ -69,26 +62,92 @@ def numbers(
         progress("measure", done, len(part))
 
     seen = evaluate.under(
-        model, part, attack, seed, batch=batch, memory_format=runtime.memory_format, advance=advance
+        model,
+        part,
+        attack,
+        settings.seed,
+        batch=settings.batch,
+        memory_format=runtime.memory_format,
+        advance=advance,
+        keep_images=settings.saliency > 0,
     )
+    if settings.examples == "correct":
+        seen = seen.among_correct()
+    g, y = seen.attributed()
+    return compare.Seen(seen, instances.nearest(g, seen.W, y))
+
+
+def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings: Measure) -> dict[str, Any]:
+    """One object of the JSON file: the numbers of one model under one attack, and their conditions."""
+    e = seen.evaluation
     said: dict[str, Any] = attack.plain() if attack is not None else {}
+    threat = said.get("threat") or {}
     conditions = {
         "attack": said or None,
-        "eps": said["threat"]["eps"] if said else 0,
+        "eps": threat.get("eps", 0),
         "steps": said.get("steps", 1) if said else 0,
-        "seed": seed,
-        "n": len(part),
-        "split": split,
+        "seed": settings.seed,
+        "n": len(e.labels),
+        "split": settings.split,
         "precision": "fp32",
-        "batch": batch,
+        "batch": settings.batch,
+        "examples": settings.examples,
     }
+    k = len(e.W)
+    g, y = e.attributed()
+    icas_matrix = instances.instance_correlation(seen.nearest, y)
+    all_pairs = instances.all_pairs(g, e.W, y)
+    icas = attribution.cas(icas_matrix)
     return {
-        "split": split,
-        "n": len(part),
+        "split": settings.split,
+        "n": len(e.labels),
         "attack": str(attack) if attack is not None else "none (clean images)",
         "conditions": conditions,
-        **evaluate.summary(seen, splits.class_names, splits.sharing),
+        "class_names": list(splits.class_names),
+        **evaluate.summary(e, splits.class_names, splits.sharing),
+        "icas": icas,
+        "icas_normalised": icas / (k * (k - 1)),
+        "icas_matrix": evaluate.rounded(icas_matrix),
+        "all_pairs_cas": attribution.cas(all_pairs),
+        "all_pairs_matrix": evaluate.rounded(all_pairs),
+        "intervals": _intervals(seen),
     }
+
+
+def _intervals(seen: compare.Seen) -> dict[str, Any]:
+    e = seen.evaluation
+    g, y = e.attributed()
+    found = {
+        "clean": intervals.accuracy(e.clean == e.labels, e.labels),
+        "robust": intervals.accuracy(e.robust == e.labels, e.labels),
+        "cas": intervals.cas(g, e.W, y),
+        "icas": intervals.icas(seen.nearest, y),
+    }
+    ends: dict[str, Any] = {name: [i.low, i.high] for name, i in found.items()}
+    ends["bias"] = {name: found[name].bias for name in ("cas", "icas")}
+    return {**ends, "level": found["cas"].level, "method": intervals.METHOD}
+
+
+def numbers(
+    model: models.Classifier,
+    splits: Splits,
+    attack: AnyAttack | None,
+    settings: Measure,
+    runtime: Runtime,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """`look` and `plain` in one step."""
+    return plain(look(model, splits, attack, settings, runtime, progress), splits, attack, settings)
+
+
+@dataclass(frozen=True)
+class _One:
+    """What is kept of a measured checkpoint until it has been compared."""
+
+    subject: Subject
+    attack: AnyAttack | None
+    seen: compare.Seen
+    result: dict[str, Any]
 
 
 def measured(
@@ -96,56 +155,66 @@ def measured(
     changes: Sequence[str] = (),
     runtime: Runtime | None = None,
     progress: Progress = silent,
+    *,
+    trust: bool = False,
+    allow_partial: bool = False,
+    grid: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure run folders (`RUN`, `RUN@best.test`) or checkpoint files of ours; one object for each.
+    """Measure run folders, checkpoints of ours or anyone's files; one object each, and what differs.
 
-    `changes` are `path=value` texts: those under `data.` change where the images come from, the others
-    are `Measure`'s. Raises UserError.
+    `changes` are `path=value` texts: `data.*` and `model*` say where images and networks come from, the
+    others are `Measure`'s. Two checkpoints on the same images are compared, first minus second; with
+    `saliency=N` the grid of their maps is written to `grid`. Raises UserError.
     """
     runtime = runtime or Runtime()
-    own = [_clean(c) for c in changes if not c.startswith("data.")]
+    own = [_clean(c) for c in changes if not _of_source(c)]
     settings = _settings(own)
-    results = []
-    for target in targets:
-        files, run, seen = _files(target)
-        data = _data(run, seen, [c for c in changes if c.startswith("data.")])
-        splits = data().to(runtime.place)
-        for path in files:
-            model, card = load_model(path)
-            _fits(card, splits, path)
-            model = runtime.placed(model)  # type: ignore[assignment]
-            for attack in _attacks(settings, own, run):
-                found = numbers(
-                    model,
-                    splits,
-                    attack,
-                    settings.seed,
-                    split=settings.split,
-                    n=settings.n,
-                    runtime=runtime,
-                    batch=settings.batch,
-                    progress=progress,
-                )
-                results.append({**identity(card, path, describe(data)), **found})
+    source = [c for c in changes if _of_source(c)]
+    ones: list[_One] = []
+    for subject in subjects(targets, source, runtime, trust=trust, allow_partial=allow_partial):
+        for attack in _attacks(settings, own, subject):
+            seen = look(subject.model, subject.splits, attack, settings, runtime, progress)
+            found = plain(seen, subject.splits, attack, settings)
+            ones.append(_One(subject, attack, seen, {**subject.about, **found}))
+    results = [one.result for one in ones]
+    for a, b in _comparable(ones):
+        results.append({"comparison": _compared(a, b, settings, grid)})
     return results
 
 
-def identity(card: dict[str, Any], path: Path, data: str) -> dict[str, Any]:
-    """Which checkpoint an object is about: the folder and name, its epoch and what chose it."""
-    return {
-        "checkpoint": card["checkpoint"],
-        "run": path.parent.name,
-        "epoch": card["epoch"],
-        "chosen_by": card["chosen_by"],
-        "data": data,
+def _comparable(ones: Sequence[_One]) -> list[tuple[_One, _One]]:
+    """The two checkpoints under each attack that both were measured with."""
+    alike: dict[str, list[_One]] = {}
+    for one in ones:
+        alike.setdefault(f"{one.result['attack']} {one.subject.splits.checksum}", []).append(one)
+    return [(pair[0], pair[1]) for pair in alike.values() if len(pair) == 2]
+
+
+def _compared(a: _One, b: _One, settings: Measure, grid: Path | None) -> dict[str, Any]:
+    names = a.subject.splits.class_names
+    same = a.subject.about["run"] == b.subject.about["run"] and a.subject.about["run"]
+    labels = [one.subject.file if same else one.subject.name for one in (a, b)]
+    keys = ("attack", "n", "split", "conditions")
+    found = {
+        "a": labels[0],
+        "b": labels[1],
+        "of": [{k: one.subject.about[k] for k in ("checkpoint", "run", "epoch")} for one in (a, b)],
+        **{k: a.result[k] for k in keys},
+        **compare.comparison(a.seen, b.seen, names),
+        "saliency": None,
     }
+    if settings.saliency and grid is not None:
+        part = a.subject.splits.part(settings.split).first(settings.n)
+        pair = [(label, one.subject.model, one.seen) for label, one in zip(labels, (a, b), strict=True)]
+        at = "clean images" if a.attack is None else "adversarial images"
+        found["saliency"] = compare.saliency_between(
+            pair[0], pair[1], part, names, settings.saliency, at, grid
+        )
+    return found
 
 
-def describe(data: AnyData) -> str:
-    """A data set in a few words."""
-    plain = data.plain()
-    sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
-    return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
+def _of_source(change: str) -> bool:
+    return change.partition("=")[0].strip().split(".")[0] in ("data", "model")
 
 
 def _clean(change: str) -> str:
@@ -158,56 +227,10 @@ def _settings(changes: Sequence[str]) -> Measure:
     return override(start, changes)
 
 
-def _attacks(settings: Measure, changes: Sequence[str], run: Run) -> list[AnyAttack | None]:
+def _attacks(settings: Measure, changes: Sequence[str], subject: Subject) -> list[AnyAttack | None]:
     if settings.clean:
         return [None]
     if settings.attack is not None:
-        eps_given = any("threat" in c or "attack.kind" in c or "attack=" in c for c in changes)
-        own = settings.attack if eps_given else settings.attack.but(threat=run.threat)
-        return [own]
-    usual = reference_attack(run.threat)
-    standard = reference_attack(Linf())
-    return [usual] if usual == standard else [usual, standard]
-
-
-def _files(target: str) -> tuple[list[Path], Run, dict[str, Any]]:
-    """The checkpoint files that a target names, their run, and what its env.json says."""
-    place, _, which = target.partition("@")
-    path = Path(place)
-    if path.suffix == ".safetensors" or path.is_file():
-        if not path.is_file():
-            raise UserError(f"there is no checkpoint {path}")
-        folder, files = path.parent, [path]
-    else:
-        folder = path
-        there = RunFolder.at(path).checkpoints()
-        chosen = [which] if which else [*[b for b in ("best.val", "best.test") if b in there][:1], "last"]
-        for name in chosen:
-            if name not in there:
-                hint = did_you_mean(name, there) if there else "; train it first"
-                raise UserError(f"{path} has no checkpoint '{name}'{hint}")
-        files = [RunFolder(path).checkpoint(name) for name in chosen]
-    if not (folder / "config.yaml").exists():
-        raise UserError(f"{path} lies outside a run folder, so its data are unknown; keep it in its folder")
-    home = RunFolder.at(folder)
-    return (
-        files,
-        load_yaml(Run, home.config(), str(folder / "config.yaml")),
-        home.read("env.json") or {},
-    )
-
-
-def _data(run: Run, env: dict[str, Any], changes: Sequence[str]) -> AnyData:
-    data = run.data
-    if hasattr(data, "path") and env.get("data_path"):
-        data = data.but(path=env["data_path"])
-    return override(data, [c.removeprefix("data.") for c in changes])
-
-
-def _fits(card: dict[str, Any], splits: Splits, path: Path) -> None:
-    channels, classes = splits.test.images.shape[1], len(splits.class_names)
-    if (card["channels"], card["classes"]) != (channels, classes):
-        raise UserError(
-            f"{path} is for {card['classes']} classes and {card['channels']} channels, the data have "
-            f"{classes} and {channels}; give its own data with data.path=DIR"
-        )
+        eps_given = any("threat" in c or "attack=" in c for c in changes)
+        return [settings.attack if eps_given else settings.attack.but(threat=subject.threats[0])]
+    return [reference_attack(threat) for threat in subject.threats]

@@ -9,7 +9,19 @@ from typing import Literal
 import torch
 
 Purpose = Literal[
-    "init", "order", "augment", "attack", "check", "subset", "shapes", "measure", "bootstrap", "doctor"
+    "init",
+    "order",
+    "augment",
+    "attack",
+    "check",
+    "subset",
+    "shapes",
+    "measure",
+    "bootstrap",
+    "doctor",
+    "mix",
+    "loss",
+    "refresh",
 ]
 
 _PURPOSES: dict[str, int] = {
@@ -23,6 +35,9 @@ _PURPOSES: dict[str, int] = {
     "measure": 8,
     "bootstrap": 9,
     "doctor": 10,
+    "mix": 11,
+    "loss": 12,
+    "refresh": 13,
 }  # appended to only: a changed number would change every run
 _MASK = (1 << 64) - 1
 

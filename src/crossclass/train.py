@@ -14,20 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossclass import checkpoint, models, watch
+from crossclass import checkpoint, models, teachers, watch
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
+from crossclass.learner import Learner
 from crossclass.losses import hard
-from crossclass.measure import Progress, describe, silent
-from crossclass.recipes import AT, Run
+from crossclass.measure import Progress, silent
+from crossclass.recipes import AnyRecipe, Run, smoothed
 from crossclass.runtime import Runtime, native_bf16
 from crossclass.settings import differences
 from crossclass.store import Row, RunFolder
 from crossclass.streams import generator
+from crossclass.subjects import describe
 
 
 def sealed(run: Run, splits: Splits) -> Run:
-    """The run with the checksum of its files in place of where they lie."""
+    """The run with checksums in place of where its files lie."""
+    run = run.but(recipe=teachers.sealed(run.recipe))
     if hasattr(run.data, "checksum"):
         return run.but(data=run.data.but(checksum=splits.checksum))
     return run
@@ -70,22 +73,27 @@ def train(
     folder.write("env.json", _about(run, splits, runtime, label, folder))
 
     splits = splits.to(runtime.place)
+
+    def find(teacher: Run) -> RunFolder:
+        *_, (found, _) = train(teacher, out, f"{label}-teacher", runtime, progress, say)
+        return found
+
+    recipe = teachers.present(run.recipe, run, splits, runtime, find, say)
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    model = runtime.placed(built)
-    model, optimizer = runtime.prepared(model, _optimizer(run, model))
-    rows = _resume(run, folder, runtime, model, optimizer, say)
+    learner = Learner(run, runtime, built, len(splits.train), len(splits.class_names))
+    rows = _resume(folder, learner, say)
     yield from ((folder, row) for row in rows)
 
     for epoch in range(len(rows) + 1, run.epochs + 1):
-        row = _epoch(run, runtime, model, optimizer, splits.train, epoch, progress)
-        if epoch % run.check.every == 0 or epoch in (1, run.epochs):
-            row |= watch.check(run, runtime, runtime.bare(model), splits, epoch, progress)
-        else:
-            row |= watch.unchecked()
+        row = _epoch(run.but(recipe=recipe).recipe_at(epoch), learner, splits, epoch, progress)
+        checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
+        keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
+        model = learner.product(_clean(run, runtime, splits.train, epoch)) if keeping else learner.bare
+        row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
         rows.append(row)
         folder.log(row, rows)
-        _keep(run, folder, runtime.bare(model), splits, rows)
-        folder.save_state(epoch, _state(runtime.bare(model), optimizer), {"digest": run.digest()})
+        _keep(run, folder, model, splits, rows)
+        folder.save_state(epoch, learner.tensors(), {"digest": run.digest()})
         yield folder, row
 
     folder.write("measure.json", watch.final(run, folder, runtime, splits, progress))
@@ -93,47 +101,48 @@ def train(
     folder.drop_states()
 
 
-def _epoch(
-    run: Run,
-    runtime: Runtime,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    split: Split,
-    epoch: int,
-    progress: Progress,
-) -> Row:
-    started, lr = time.perf_counter(), run.lr_at(epoch)
-    for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
-        group["lr"] = lr
+def _epoch(recipe: AnyRecipe, learner: Learner, splits: Splits, epoch: int, progress: Progress) -> Row:
+    run, runtime, model, optimizer = learner.run, learner.runtime, learner.model, learner.optimizer
+    split, classes, started = splits.train, len(splits.class_names), time.perf_counter()
     model.train()
     right, total = torch.zeros((), device=runtime.place), torch.zeros((), device=runtime.place)
     indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
     for step, index in enumerate(indices):
+        for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
+            group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
         index = index.to(runtime.place)
-        images, y = split.images[index], split.labels[index]
-        if run.augment is not None:
-            images = run.augment(images, generator(run.seed, epoch, step, "augment"))
-        x = as_float(images).contiguous(memory_format=runtime.memory_format)
+        x, y = _batch(run, runtime, split, index, epoch, step)
+        if run.mix is not None:
+            x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
+        soft = smoothed(y, run.smoothing, classes) if run.smoothing else y
         noise = generator(run.seed, epoch, step, "attack")
-        x_adv = run.recipe.craft(runtime.bare(model), x, y, noise)
+        x_adv = recipe.craft(learner.bare, x, soft if run.attack_labels == "soft" else y, noise)
         with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            loss, logits = run.recipe.loss(model, x, x_adv, y)
+            loss, logits = recipe.loss(model, x, x_adv, soft, generator(run.seed, epoch, step, "loss"))
+        if run.ensembling is not None:
+            loss = loss + run.ensembling.penalty(logits, learner.memory, index, epoch)
+            run.ensembling.remember(logits, learner.memory, index, epoch)
         optimizer.zero_grad(set_to_none=True)
         runtime.backward(loss)
         if run.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), run.clip)
         optimizer.step()
+        if run.average is not None and learner.average is not None:
+            run.average.after_step(learner.average, learner.bare, epoch)
         with torch.no_grad():
             right += (logits.argmax(dim=1) == hard(y)).sum()
             total += loss.detach() * len(y)
         progress("train", step + 1, len(indices))
+    if run.average is not None and learner.average is not None:
+        run.average.after_epoch(learner.average, learner.bare, epoch)
+    lr = optimizer.param_groups[0]["lr"]
     if not math.isfinite(float(total)):
         raise UserError(
             f"the training loss is not a number in epoch {epoch}; lower lr (now {lr:g}) or set clip=1.0, "
             "and train again: the epochs before are kept"
         )
     seen = float(right) / len(split)
-    adversarial = isinstance(run.recipe, AT)
+    adversarial = run.recipe.threat is not None
     return {
         "epoch": epoch,
         "lr": lr,
@@ -142,6 +151,22 @@ def _epoch(
         "train_clean": None if adversarial else seen,
         "train_robust": seen if adversarial else None,
     }
+
+
+def _batch(
+    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Augmented images in [0, 1] and their classes; the one place that draws training batches."""
+    images = split.images[index]
+    if run.augment is not None:
+        images = run.augment(images, generator(run.seed, epoch, step, "augment"))
+    return as_float(images).contiguous(memory_format=runtime.memory_format), split.labels[index]
+
+
+def _clean(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:
+    """Augmented training images once through, for the batch norm of an average."""
+    for step, index in enumerate(batches(len(split), run.batch, generator(run.seed, epoch, 0, "refresh"))):
+        yield _batch(run, runtime, split, index.to(runtime.place), epoch, step)[0]
 
 
 def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
@@ -174,34 +199,7 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
         checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
 
 
-def _optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
-    if run.decay == "matrices":
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
-
-
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    names = {id(p): n for n, p in model.named_parameters()}
-    for parameter, state in optimizer.state.items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
-    return tensors
-
-
-def _resume(
-    run: Run,
-    folder: RunFolder,
-    runtime: Runtime,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    say: Callable[[str], None],
-) -> list[Row]:
+def _resume(folder: RunFolder, learner: Learner, say: Callable[[str], None]) -> list[Row]:
     """Put the newest state back; the rows up to it."""
     state = folder.load_state()
     if state is None:
@@ -209,16 +207,7 @@ def _resume(
     tensors, card, notes = state
     for note in notes:
         say(note)
-    bare = runtime.bare(model)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
-    for name, tensor in tensors.items():
-        head, _, tail = name.partition("/")
-        parts[head][tail] = tensor
-    bare.load_state_dict(parts["model"])
-    by_name = dict(bare.named_parameters())
-    for name, buffer in parts["momentum"].items():
-        like = by_name[name]
-        optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
+    learner.restore(tensors)
     rows = folder.rewind(card["epoch"])
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
@@ -247,5 +236,4 @@ def _about(run: Run, splits: Splits, runtime: Runtime, label: str, folder: RunFo
 
 
 def _uses_bf16(run: Run) -> bool:
-    crafting = isinstance(run.recipe, AT) and run.recipe.attack.precision == "bf16"
-    return crafting or run.precision == "bf16"
+    return run.precision == "bf16" or "bf16" in str(run.recipe.plain())

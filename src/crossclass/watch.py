@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from crossclass import evaluate, models
+from crossclass import compare, evaluate, models
 from crossclass.data import Splits
-from crossclass.measure import Progress, describe, identity, load_model, numbers
-from crossclass.recipes import AT, Run
+from crossclass.measure import Measure, Progress, look, plain
+from crossclass.recipes import Run
 from crossclass.runtime import Runtime
 from crossclass.store import Row, RunFolder
+from crossclass.subjects import identity, load_model
 
 
 def check(
@@ -47,7 +48,7 @@ def check(
             continue
         for key in (*_FROM_TEST, "warnings"):
             row[key] = found[key]
-    if isinstance(run.recipe, AT):
+    if run.recipe.threat is not None:
         row["train_clean"] = evaluate.clean_accuracy(bare, splits.train.first(run.check.n))
     row["check_seconds"] = round(time.perf_counter() - started, 3)
     return row
@@ -71,27 +72,25 @@ def best(rows: list[Row], split: str) -> Row | None:
 def final(
     run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
 ) -> list[dict[str, Any]]:
-    """The full evaluation of best.val, best.test and last, on all test images."""
-    results: list[dict[str, Any]] = []
+    """The full evaluation of best.val, best.test and last on all test images, and best minus last."""
+    settings = Measure(seed=run.seed, batch=run.check.batch)
+    attack, seen, results = run.final_attack(), dict[int, compare.Seen](), []
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():
             continue
-        model, card = load_model(path)
-        same = [r for r in results if r["epoch"] == card["epoch"]]
-        found = (
-            same[0]
-            if same
-            else numbers(
-                classifier(runtime.placed(model)),
-                splits,
-                run.final_attack(),
-                run.seed,
-                runtime=runtime,
-                batch=run.check.batch,
-                progress=progress,
-            )
-        )
-        results.append({**found, **identity(card, path, describe(run.data))})
+        model, card = load_model(path, trust=True)  # the code that this process has just trained
+        placed, epoch = classifier(runtime.placed(model)), card["epoch"]
+        if epoch not in seen:
+            seen[epoch] = look(placed, splits, attack, settings, runtime, progress)
+        about = identity(card, path.parent.name, run.data, placed)
+        results.append({**about, **plain(seen[epoch], splits, attack, settings)})
+    best, last = results[0], results[-1]
+    if best["epoch"] != last["epoch"]:
+        said = {"a": best["checkpoint"], "b": last["checkpoint"]}
+        said |= {k: best[k] for k in ("attack", "n", "split", "conditions")}
+        pair = seen[best["epoch"]], seen[last["epoch"]]
+        found = compare.comparison(*pair, splits.class_names)
+        results.append({"comparison": {**said, **found, "saliency": None}})
     return results
 
 

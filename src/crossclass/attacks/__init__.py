@@ -2,16 +2,18 @@
 
 Images are in [0, 1], the model comes back exactly as it was, no parameter gradient is left behind.
 `search` gives the same with what was seen on the way; `gradients` counts the input gradients per
-sample; `unmoving()` is the attack as an evaluation may run it.
+sample (0: unknown); `unmoving()` is the attack as an evaluation may run it.
 """
 
 from typing import Annotated
 
 from pydantic import Field
 
+from crossclass.attacks.auto import AutoAttack
+from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD
 from crossclass.attacks.search import Found, Images, Network, within
 
-AnyAttack = Annotated[PGD | FGSM, Field(discriminator="kind")]
+AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Field(discriminator="kind")]
 
-__all__ = ["FGSM", "PGD", "AnyAttack", "Found", "Images", "Network", "within"]
+__all__ = ["FGSM", "PGD", "AnyAttack", "AutoAttack", "External", "Found", "Images", "Network", "within"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from crossclass.attacks import PGD
 from crossclass.data import CIFAR10, Digits, Npz, Shapes
 from crossclass.errors import UserError, did_you_mean
+from crossclass.importing import ask_trust
 from crossclass.models import PreActResNet
 from crossclass.recipes import AT, Check, Run, Standard
 from crossclass.settings import load_yaml, override, split_assignment
@@ -76,8 +77,11 @@ def named(name: str) -> Run:
     return NAMED[name]
 
 
-def resolve(target: str, assignments: Sequence[str] = ()) -> tuple[str, Run]:
-    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes."""
+def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True) -> tuple[str, Run]:
+    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes.
+
+    Without `trust`, a file that names code to import is refused: whoever goes on to run it asks for that.
+    """
     if target.endswith((".yaml", ".yml")):
         path = Path(target)
         if not path.is_file():
@@ -87,6 +91,7 @@ def resolve(target: str, assignments: Sequence[str] = ()) -> tuple[str, Run]:
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"{target} cannot be read as text; give a YAML file") from e
         label, run = path.stem, load_yaml(Run, text, target)
+        ask_trust(run.plain(), target, trust)
     else:
         label, run = target, named(target)
     return label, with_changes(run, assignments)

@@ -1,22 +1,82 @@
 """Model families; each is a frozen object of settings that makes a `Classifier`."""
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import UInt8
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from crossclass.errors import UserError
+from crossclass.errors import UserError, did_you_mean
 from crossclass.models.classifier import STATISTICS, Classifier, MeanStd
-from crossclass.models.preactresnet import PreActResNet
+from crossclass.models.foreign import HF, Foreign, Python, Timm, Torchvision
+from crossclass.models.preactresnet import BLOCKS, PreActResNet
+from crossclass.models.recognise import Recognised, recognise
+from crossclass.models.resnet import ResNet
+from crossclass.models.vit import ViT, adapted
+from crossclass.models.wideresnet import WideResNet
+from crossclass.models.wrapped import Wrapped
+from crossclass.settings import Settings, validated
 from crossclass.streams import stream_seed
 
-AnyModel = PreActResNet
-"""One family so far; a second makes it `Annotated[A | B, Field(discriminator="kind")]`."""
+_FOREIGN = {"python": "call", "timm": "name", "torchvision": "name", "hf": "repo"}
+_KINDS = ("preactresnet", "resnet", "wideresnet", "vit", *_FOREIGN)
+
+
+def from_text(value: object) -> object:
+    """Plain settings for `python:package.module:factory`, `timm:NAME`, `torchvision:NAME`, `hf:REPO`, a kind.
+
+    What is not text is left to pydantic; any other text raises ValueError with what it may mean.
+    """
+    if not isinstance(value, str):
+        return value
+    kind, sign, rest = value.partition(":")
+    if kind in _FOREIGN and rest:
+        return {"kind": kind, _FOREIGN[kind]: rest}
+    if kind in _KINDS and not sign:
+        return {"kind": kind}
+    shown = ("python:package.module:factory", "timm:NAME", "torchvision:NAME", "hf:REPO", *_KINDS[:4])
+    raise ValueError(f"no such model{did_you_mean(value, shown)}")
+
+
+AnyModel = Annotated[
+    PreActResNet | ResNet | WideResNet | ViT | Python | Timm | Torchvision | HF,
+    Field(discriminator="kind"),
+    BeforeValidator(from_text),
+]
+
+
+class _Card(Settings):
+    model: AnyModel
+
+
+def settings_of(plain: Mapping[str, Any]) -> AnyModel:
+    """The settings that stand as plain data in a checkpoint's card; raises UserError if they are none."""
+    return validated(_Card, {"model": dict(plain)}, "the checkpoint's card").model
+
+
+def describe(settings: AnyModel, classes: int) -> str:
+    """One line for messages: 'PreActResNet-18, width 64, 10 classes'."""
+    match settings:
+        case PreActResNet() | ResNet():
+            default = settings.blocks in (None, BLOCKS[settings.depth])
+            shape = f"-{settings.depth}" if default else f" {'-'.join(map(str, settings.blocks or ()))}"
+            bottleneck = ", bottlenecks" if not default and settings.depth == 50 else ""
+            name = f"{type(settings).__name__}{shape}{bottleneck}, width {settings.width}"
+        case WideResNet():
+            name = f"WideResNet-{settings.depth}-{settings.widen}"
+        case ViT():
+            tiny = (settings.width, settings.depth, settings.heads) == (192, 12, 3)
+            name = f"{'DeiT-Ti' if tiny else 'ViT'}, width {settings.width}, depth {settings.depth}"
+            name += f", patch {settings.patch}"
+        case _:
+            name = settings.what
+    return f"{name}, {classes} classes"
 
 
 def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, seed: int) -> Classifier:
-    """The network for such images, initialised from a stream of its own.
+    """The network for such images, initialised from a stream of its own, or from its pretrained weights.
 
     `images` are the training part: normalise=data takes its statistics, the others check the channels.
     """
@@ -28,13 +88,19 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, 0, 0, "init"))
-        return settings(classes, channels, mean, std, images.shape[-1])
+        model = settings(classes, channels, mean, std, images.shape[-1])
+        if isinstance(settings, ViT | Foreign):
+            settings.start(model)
+    return model
 
 
 def rebuild(
     settings: AnyModel, tensors: Mapping[str, Tensor], classes: int, channels: int, size: int = 32
 ) -> Classifier:
-    """The network of a checkpoint of ours, in eval mode; raises UserError if the tensors do not fit."""
+    """The network of a checkpoint of ours, in eval mode; raises UserError if the tensors do not fit.
+
+    Nothing pretrained is fetched: all weights are in the checkpoint.
+    """
     width = tensors["mean"].numel() if "mean" in tensors else 1
     with torch.random.fork_rng(devices=[]):
         model = settings(classes, channels, (0.0,) * width, (1.0,) * width, size)
@@ -57,4 +123,26 @@ def _statistics(
     return tuple(mean.tolist()), tuple(std.clamp(min=1e-3).tolist())
 
 
-__all__ = ["STATISTICS", "AnyModel", "Classifier", "MeanStd", "PreActResNet", "build", "rebuild"]
+__all__ = [
+    "HF",
+    "STATISTICS",
+    "AnyModel",
+    "Classifier",
+    "MeanStd",
+    "PreActResNet",
+    "Python",
+    "Recognised",
+    "ResNet",
+    "Timm",
+    "Torchvision",
+    "ViT",
+    "WideResNet",
+    "Wrapped",
+    "adapted",
+    "build",
+    "describe",
+    "from_text",
+    "rebuild",
+    "recognise",
+    "settings_of",
+]

@@ -48,7 +48,9 @@ class Classifier(nn.Module):
     std: Tensor
     head: nn.Linear
     renames: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """(pattern, replacement) pairs that turn parameter names used by others into ours."""
+    """(pattern, replacement) pairs that turn parameter names used by others into ours, applied in order."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Patterns of names that other people's files carry although their network never uses them."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -72,6 +74,13 @@ class Classifier(nn.Module):
         """Where Grad-CAM looks by default: the last module whose output still has a map of the image."""
         raise NotImplementedError(f"{type(self).__name__} must define saliency_layer()")
 
+    def last_map_layer(self) -> nn.Module | None:
+        """The module whose output F has g(x) as its mean over space; None if the features are no such mean.
+
+        There Grad-CAM is CAM: the map is the spatial decomposition of the attribution W[c] * g(x).
+        """
+        return None
+
     def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
         """The output of `saliency_layer` as a map; transformers reshape their tokens here."""
         return activation
@@ -80,3 +89,9 @@ class Classifier(nn.Module):
         """Logits W g(x) + b."""
         logits: Tensor = self.head(self.features(x))
         return logits
+
+
+def last_block(stage: nn.Module) -> nn.Module:
+    """The last module of a sequence of blocks."""
+    *_, block = stage.children()
+    return block

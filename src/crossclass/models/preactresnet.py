@@ -5,17 +5,18 @@ batch norm and ReLU, mean pooling (11.17 M parameters). Width, stages and the st
 settings, so that the same network is thin enough for a laptop.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.models.classifier import Classifier, Normalise
+from crossclass.models.classifier import Classifier, Normalise, last_block
 from crossclass.settings import Settings
 
-_BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+"""Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
 
 
 class PreActResNet(Settings):
@@ -91,6 +92,8 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
 class PreActResNetModule(Classifier):
     """The network of `PreActResNet`; parameter names follow the well-known CIFAR implementations."""
 
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^(linear|fc)\.", "head."),)
+
     def __init__(
         self,
         settings: PreActResNet,
@@ -101,7 +104,7 @@ class PreActResNetModule(Classifier):
     ) -> None:
         super().__init__(mean, std)
         block = _Bottleneck if settings.depth >= 50 else _Basic
-        blocks = settings.blocks or _BLOCKS[settings.depth]
+        blocks = settings.blocks or BLOCKS[settings.depth]
         stem, width = settings.stem, settings.width
         # as many pixels as a padded 3x3 at stride 1, half as many at stride 2, whatever the kernel
         padding = (stem - 1) // 2
@@ -118,6 +121,7 @@ class PreActResNetModule(Classifier):
             self.add_module(f"layer{stage + 1}", stages[-1])
         self._stages = len(stages)
         self.bn = nn.BatchNorm2d(inputs)
+        self.relu = nn.ReLU()
         self.head = nn.Linear(inputs, classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
@@ -125,5 +129,13 @@ class PreActResNetModule(Classifier):
         out = self.conv1(self.normalise(x))
         for stage in range(self._stages):
             out = getattr(self, f"layer{stage + 1}")(out)
-        pooled: Tensor = F.relu(self.bn(out)).mean(dim=(2, 3))
+        pooled: Tensor = self.relu(self.bn(out)).mean(dim=(2, 3))
         return pooled
+
+    def saliency_layer(self) -> nn.Module:
+        """The last block: the residual stream before the last batch norm and ReLU."""
+        return last_block(getattr(self, f"layer{self._stages}"))
+
+    def last_map_layer(self) -> nn.Module:
+        """The last ReLU."""
+        return self.relu

@@ -1,49 +1,32 @@
-"""Figures of plain numbers: curves over epochs and class-by-class matrices; matplotlib's one door.
+"""Accuracies and CAS over the epochs of one run or of several, with the best and the last epoch marked."""
 
-Every function is pure: numbers in, a `Figure` out, without pyplot and its global state. The same
-numbers give the same SVG, byte for byte, so that a committed figure changes only when they do.
-"""
-
-import hashlib
-import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from crossclass.files import write_atomic
+from crossclass.plot.style import (
+    CAS,
+    CLEAN,
+    PAPER,
+    ROBUST,
+    RUNS,
+    STYLE,
+    TRAIN,
+    VAL,
+    Best,
+    Drops,
+    Row,
+    Runs,
+    Style,
+)
 
-Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
-Runs: TypeAlias = Mapping[str, Sequence[Row]]  # by the label of the run
-Drops: TypeAlias = Mapping[str, Sequence[int]]  # epochs at which the learning rate falls, by label
-Best: TypeAlias = tuple[int, str] | None  # the best epoch and the split that chose it
-Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]  # None: no such images
-Style: TypeAlias = dict[str, Any]
-ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
-RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
-NAMED = 30  # more classes than this, and the axes count instead of naming
 _SEED = re.compile(r"(?:^|[\s,·(\[_-]+)seed[\s=_-]*\d+[)\]]?", re.IGNORECASE)
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e7",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a class may be called "$x$"
-    "svg.hashsalt": "crossclass",
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
-}
-_PAPER = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
 _SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -71,7 +54,7 @@ def curves(
 ) -> Figure:
     """Accuracies above, CAS below, over the same epochs; runs overlay, seeds as mean and band."""
     at = {label: chosen(rows) for label, rows in runs.items()} | dict(best or {})
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 5.8), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         if len(runs) == 1:
@@ -128,7 +111,7 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
             ax.plot(x, scale * y, "s" if x == last else "o", ms=7, mec="white", zorder=5, c=color)
             right = x - pairs[0][0] > 0.55 * (pairs[-1][0] - pairs[0][0])
             place: Style = {"xytext": (-6 if right else 7, 9), "textcoords": "offset points"}
-            side: Style = {"ha": "right" if right else "left", "fontsize": 8.5, "bbox": _PAPER}
+            side: Style = {"ha": "right" if right else "left", "fontsize": 8.5, "bbox": PAPER}
             words, to = f"{y:,.1f}", (x, scale * y)
             if ax is top and y > 0.12:
                 place["xytext"] = (-6 if right else 7, -14)
@@ -155,7 +138,7 @@ def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
     above = [p for p in cut if p[1] > 1.5 * top] if kept else []
     bottom.set_ylim(0, top if above else 1.2 * max(bottom.dataLim.y1, 0.1))
     if above:
-        where: Style = {"transform": bottom.get_xaxis_transform(), "va": "top", "bbox": _PAPER}
+        where: Style = {"transform": bottom.get_xaxis_transform(), "va": "top", "bbox": PAPER}
         beside = max(min(e for e, _ in kept), max(e for e, _ in above))
         words = f"↑ {max(v for _, v in above):,.1f}, few classes predicted"
         bottom.text(beside, 0.97, words, color="#71717a", fontsize=7.5, **where)
@@ -207,83 +190,3 @@ def _lr_drops(top: Axes, bottom: Axes, runs: Runs, drops: Drops) -> None:
             ax.axvline(epoch, color="#a1a1aa", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         at: Style = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         top.text(epoch, 1.01, text, color="#71717a", fontsize=7.5, **at)
-
-
-def matrix(
-    C: Matrix,
-    class_names: Sequence[str],
-    title: str = "",
-    vmin: float | int = 0,
-    vmax: float | int = 1,
-    cmap: str = "Blues",
-    *,
-    xlabel: str = "",
-    ylabel: str = "",
-    numbers: bool = False,
-) -> Figure:
-    """One K x K matrix with its classes and colour scale; `numbers` writes counts into cells."""
-    values = np.ma.masked_invalid(np.array(C, dtype=float))
-    K = len(values)
-    bare = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
-    with mpl.rc_context(_STYLE | bare):
-        foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
-        height = foot + 2.4 + 0.2 * bool(title)
-        frame = foot / height, 2.25 / height
-        figure = Figure(figsize=(3.8, height))
-        ax = figure.add_axes((0.255, frame[0], 2.25 / 3.8, frame[1]))
-        colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
-        scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
-        image: Any
-        if K <= NAMED:
-            image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
-            ax.invert_yaxis()
-            short = [n if len(n) <= 13 else n[:12] + "…" for n in map(str, class_names)][:K]
-            middle, size = [i + 0.5 for i in range(len(short))], min(8.5, 110 / K)
-            ax.set_xticks(middle, short, rotation=90, fontsize=size)
-            ax.set_yticks(middle, short, fontsize=size)
-        else:
-            image = ax.imshow(values, interpolation="nearest", aspect="auto", **scale)
-        ax.tick_params(length=0)
-        for i, j in np.ndindex(K, K) if numbers and K <= 12 else ():
-            ink = "white" if values[i, j] > 0.55 * vmax else "#27272a"
-            ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center", size=6, color=ink)
-        ax.set_title(title, fontsize=9.5)
-        ax.set(xlabel=xlabel, ylabel=ylabel)
-        bar = figure.add_axes((0.87, frame[0], 0.025, frame[1]))
-        figure.colorbar(image, cax=bar).outline.set_visible(False)
-        bar.tick_params(labelsize=7.5, length=2)
-        bar.locator_params(axis="y", nbins=5)
-    return figure
-
-
-def difference(D: Matrix, class_names: Sequence[str], title: str = "") -> Figure:
-    """A difference of matrices, white at 0: blue where the first is larger, red the second."""
-    values = np.array(D, dtype=float)
-    limit = np.ceil(10 * np.abs(values[np.isfinite(values)]).max(initial=0.1)) / 10
-    return matrix(D, class_names, title, -float(limit), float(limit), "RdBu")
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element to inline: no date, no link, ids no other figure has."""
-    buffer = io.StringIO()
-    _save(figure, buffer, "svg")
-    text = "<svg" + buffer.getvalue().split("<svg", 1)[1].rstrip()
-    mark = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the whole page
-    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write .svg, .png or .pdf, whole or not at all."""
-    buffer = io.BytesIO()
-    _save(figure, buffer, path.suffix.removeprefix(".").lower())
-    write_atomic(path, buffer.getvalue())
-    return path
-
-
-def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str) -> None:
-    nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("CreationDate",)}
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
-        figure.savefig(to, format=kind, dpi=200, metadata=dict.fromkeys(nothing.get(kind, ())))

@@ -1,60 +1,20 @@
-"""A recipe answers two questions: on which inputs, and with which loss? At the foot, `Run`.
+"""A run: everything that determines a trained model, in one object; its digest names its folder."""
 
-`craft(model, x, y) -> x_adv` gets the bare model; `loss(model, x, x_adv, y) -> (loss, logits)` gets the
-wrapped one and returns its logits, so that training accuracy costs no further forward (in train mode
-every forward moves batch-norm statistics). There is one training loop, in `train`.
-"""
+from typing import Literal
 
-from typing import Annotated, Literal
-
-import torch
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from crossclass.attacks import PGD, AnyAttack, Images, Network
+from crossclass.attacks import PGD, AnyAttack
 from crossclass.augment import Augment
 from crossclass.data import CIFAR10, AnyData
-from crossclass.losses import Labels, Logits, cross_entropy
 from crossclass.models import AnyModel, PreActResNet
+from crossclass.recipes.averaging import AnyAverage
+from crossclass.recipes.basic import AT
+from crossclass.recipes.family import AnyRecipe, in_epoch
+from crossclass.recipes.labels import Mix, TemporalEnsembling
+from crossclass.recipes.schedule import Schedule, factor
 from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf
-
-Loss = Float[Tensor, ""]
-
-
-class Standard(Settings):
-    """Ordinary training: clean images, cross-entropy."""
-
-    kind: Literal["standard"] = "standard"
-
-    def craft(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Images:
-        """The images themselves."""
-        return x
-
-    def loss(self, model: Network, x: Images, x_adv: Images, y: Labels) -> tuple[Loss, Logits]:
-        """Mean cross-entropy on clean images."""
-        logits = model(x)
-        return cross_entropy(logits, y).mean(), logits
-
-
-class AT(Settings):
-    """Adversarial training (Madry et al. 2018), eq. 1: the loss at the worst point that the attack finds."""
-
-    kind: Literal["at"] = "at"
-    attack: AnyAttack = PGD(steps=10)
-
-    def craft(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Images:
-        """Adversarial images."""
-        return self.attack(model, x, y, generator)
-
-    def loss(self, model: Network, x: Images, x_adv: Images, y: Labels) -> tuple[Loss, Logits]:
-        """Mean cross-entropy on adversarial images."""
-        logits = model(x_adv)
-        return cross_entropy(logits, y).mean(), logits
-
-
-AnyRecipe = Annotated[Standard | AT, Field(discriminator="kind")]
 
 
 class Check(Settings):
@@ -84,12 +44,28 @@ class Run(Settings):
     epochs: int = Field(200, ge=1)
     batch: int = Field(128, ge=1)
     lr: float = Field(0.1, gt=0)
+    schedule: Schedule = "steps"
+    """`cyclic` and `cosine` take no drops and change the rate with every batch."""
     drops: tuple[int, ...] = (100, 150)
     """Epochs after which the learning rate falls to a tenth."""
+    lr_warmup: int = Field(0, ge=0)
+    """Epochs over which the learning rate rises linearly from 0."""
+    eps_warmup: int = Field(0, ge=0)
+    """Epoch in which eps reaches its value, rising linearly."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     decay: Literal["all", "matrices"] = "all"
     """`matrices` leaves biases and batch norm undecayed (a second parameter group)."""
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
+    attack_labels: Literal["hard", "soft"] = "hard"
+    """Whether crafting sees smoothed labels (labels mixed by `mix` it always sees)."""
+    mix: Mix | None = None
+    """Mixup and cutmix."""
+    ensembling: TemporalEnsembling | None = None
+    """Self-distillation from the network's own past predictions."""
+    average: AnyAverage | None = None
+    """Weight averaging; what is checked and kept is then the average."""
     clip: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -103,21 +79,41 @@ class Run(Settings):
     def _schedule(self) -> "Run":
         if list(self.drops) != sorted(set(self.drops)) or any(d < 1 for d in self.drops):
             raise ValueError("drops must be rising epochs, counted from 1")
+        if self.schedule != "steps" and self.drops:
+            raise ValueError(f"schedule={self.schedule} has no drops; set drops=[]")
         if self.drops and self.drops[-1] >= self.epochs:
             hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
             raise ValueError(
                 f"drops={list(self.drops)} do not lie inside {self.epochs} epochs; set drops={hint}, say"
             )
+        for name in ("average", "ensembling"):
+            start = getattr(getattr(self, name), "start", 1)
+            if start > self.epochs:
+                raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
         return self
 
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate in epoch 1, 2, ...: a tenth after each drop."""
-        return self.lr * 10.0 ** -sum(epoch > d for d in self.drops)
+    @model_validator(mode="after")
+    def _ball(self) -> "Run":
+        threat = self.recipe.threat
+        if threat is not None and threat.kind == "l2" and 0 < threat.eps < 0.05:
+            raise ValueError(
+                f"an {threat} ball is of the size of l_inf radii and protects against nothing; did you mean "
+                "128/255, or threat.kind=linf?"
+            )
+        return self
+
+    def lr_at(self, epoch: int, done: float = 1.0) -> float:
+        """Learning rate in epoch 1, 2, ... when the share `done` of its batches will have been seen."""
+        return self.lr * factor(self.schedule, epoch - 1 + done, self.epochs, self.drops, self.lr_warmup)
+
+    def recipe_at(self, epoch: int) -> AnyRecipe:
+        """The recipe as it is in an epoch, warm-ups applied."""
+        return in_epoch(self.recipe, epoch, self.eps_warmup)
 
     @property
     def threat(self) -> AnyThreat:
         """The ball that the run is trained in; l_inf 8/255 for a recipe without one."""
-        return self.recipe.attack.threat if isinstance(self.recipe, AT) else Linf()
+        return self.recipe.threat or Linf()
 
     def check_attack(self) -> AnyAttack:
         """The attack of the per-epoch check."""

@@ -1,0 +1,128 @@
+"""What a doctor can find: names that stay, one line each, and when a difference is more than chance.
+
+Comparisons are paired on the same images. Under "no difference" the images on which only one of two
+is right split like fair coins (McNemar's exact test): P(Bin(b + c, 1/2) >= b). A share s that a sound
+model may show is refused if P(Bin(n, s) >= count) is below ALPHA.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Bool
+from torch import Tensor
+
+Level = Literal["fault", "warning", "note", "fine"]
+Right = Bool[Tensor, " n"]
+
+ALPHA = 1e-3
+"""A comparison errs on a sound model at most this often; an examination makes some thirty."""
+
+FINDINGS: dict[str, str] = {
+    "cannot-run": "the network fails on the images of this data set",
+    "non-finite-weights": "a parameter or buffer holds NaN or infinity",
+    "zero-layers": "a weight tensor is zero everywhere: its layer computes nothing",
+    "degenerate-head": "two classes have the same head row, or one has none: they cannot be told apart",
+    "dead-features": "more than half of the features are the same for every image",
+    "train-mode": "modules are in train mode as given, or stay in it after eval()",
+    "frozen-batch-norm": "batch norm is frozen while the rest of the network trains",
+    "never-updated-batch-norm": "batch norm has its initial statistics: no training batch ever moved them",
+    "stale-batch-norm": "batch norm's running statistics are far from those of the data",
+    "wrong-class-count": "the network has another number of outputs than the data has classes",
+    "non-finite-outputs": "some images have NaN or infinite outputs",
+    "softmax-outputs": "the outputs are probabilities, not logits: attacks lose their gradients",
+    "sigmoid-outputs": "the outputs are squashed into [0, 1], not logits: attacks lose their gradients",
+    "log-softmax-outputs": "the outputs are log-probabilities: attacks work, attributions do not add up",
+    "head-mismatch": "the head on the features does not give the outputs: C explains something else",
+    "constant-outputs": "the outputs do not depend on the image",
+    "collapsed-predictions": "nearly all images go to one class; CAS means nothing then",
+    "unpredicted-classes": "classes that have images are never predicted",
+    "random-outputs": "the same images give other outputs a second time: robust accuracy is overstated",
+    "batch-dependent": "the output of an image depends on the others in its batch",
+    "wrong-normalisation": "the network was trained with another mean and std",
+    "normalised-twice": "images are normalised before a network that normalises itself, or never wanted it",
+    "wrong-range": "the network expects images in 0..255, or divides by 255 once more",
+    "wrong-channel-order": "the network expects blue, green, red",
+    "transposed-images": "the network expects height and width exchanged",
+    "permuted-labels": "the classes are numbered otherwise than in the data",
+    "chance-accuracy": "the network is no better than guessing",
+    "zero-gradients": "the gradient is zero where the loss is not flat: white-box attacks stand still",
+    "non-finite-gradients": "the gradient is NaN or infinite: white-box attacks stand still",
+    "wrong-gradients": "the gradient does not tell how the output changes: rounded, shattered or reversed",
+    "saturated-loss": "cross-entropy is exactly flat in float32 where the margin is not",
+    "weak-cross-entropy": "margin or targeted PGD breaks many images that cross-entropy PGD does not",
+    "attack-without-effect": "the attack breaks no image",
+    "gradient-masking-eps": "robust accuracy rises with eps",
+    "gradient-masking-steps": "robust accuracy rises with the number of steps",
+    "gradient-masking-unbounded": "images survive an attack that may change them into any other",
+    "gradient-masking-fgsm": "one step breaks images that PGD does not",
+    "gradient-masking-noise": "random noise breaks images that PGD does not",
+    "gradient-masking-black-box": "a random search without gradients breaks images that PGD does not",
+    "gradient-masking-transfer": "images made on another network break this one where its own PGD does not",
+    "not-examined": "some checks make no sense before other findings are mended",
+}
+"""Every finding by its name, and what it means."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One named result of an examination; `fine` says that it was looked for and not found."""
+
+    name: str
+    level: Level
+    found: str
+    """The evidence: numbers, images, attack, eps, seed."""
+    remedy: str = ""
+    """What to do; empty if fine."""
+    numbers: dict[str, Any] = field(default_factory=dict)
+    """Plain values for JSON."""
+
+    def __str__(self) -> str:
+        line = f"{self.level}: {self.name}: {self.found}"
+        return f"{line}; {self.remedy}" if self.remedy else line
+
+
+def judged(name: str, level: Level, wrong: bool, found: str, remedy: str, **numbers: Any) -> Finding:
+    """The finding at its level if something is wrong, else `fine` and without remedy."""
+    if name not in FINDINGS:
+        raise KeyError(name)
+    return Finding(name, level if wrong else "fine", found, remedy if wrong else "", numbers)
+
+
+def tail(count: int, n: int, p: float) -> float:
+    """P(Bin(n, p) >= count), exact up to rounding; 0 < p <= 1."""
+    if count <= 0 or p >= 1:
+        return 1.0
+    log_p, log_q, all_ways = math.log(p), math.log1p(-p), math.lgamma(n + 1)
+    terms = (
+        math.exp(all_ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q)
+        for i in range(count, n + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def beats(a: Right, b: Right, by: float = 0.0, tests: int = 1) -> bool:
+    """Is a right more often than b, by more than a share `by` of the images and than chance?
+
+    One-sided exact McNemar test; `tests` comparisons share the level (Bonferroni).
+    """
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    lead = (only_a - only_b) / max(1, len(a))
+    return lead > by and tail(only_a, only_a + only_b, 0.5) < ALPHA / tests
+
+
+def exceeds(count: int, n: int, share: float) -> bool:
+    """Is count of n more than a share that a sound model may show, beyond binomial error?"""
+    return n > 0 and count / n > share and tail(count, n, share) < ALPHA
+
+
+def percent(value: Right | float) -> str:
+    """`91.7 %` of a share, or of a vector of rights."""
+    share = float(value.double().mean()) if isinstance(value, Tensor) else value
+    return f"{100 * share:.1f} %"
+
+
+def some(names: list[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

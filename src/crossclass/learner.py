@@ -1,0 +1,80 @@
+"""What training moves: the network, the optimizer, an average of the weights, remembered predictions.
+
+As plain tensors it is the state a run resumes from, bit for bit.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossclass.models import Classifier
+from crossclass.recipes import Run, refresh
+from crossclass.runtime import Runtime
+
+
+class Learner:
+    """The moving parts of one run on its device."""
+
+    def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
+        model = runtime.placed(built)
+        self.run, self.runtime = run, runtime
+        self.average = copy.deepcopy(model).eval() if run.average is not None else None
+        self.model, self.optimizer = runtime.prepared(model, optimizer(run, model))
+        memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
+        self.memory = {name: tensor.to(runtime.place) for name, tensor in memory.items()}
+
+    @property
+    def bare(self) -> nn.Module:
+        """The network that is trained, without any wrapper of the engine's."""
+        return self.runtime.bare(self.model)
+
+    def product(self, images: Iterable[Tensor]) -> nn.Module:
+        """The network that is checked and kept: the average if there is one, its batch norm refreshed."""
+        if self.average is None:
+            return self.bare
+        assert self.run.average is not None
+        if self.run.average.refreshes:
+            refresh(self.average, images)
+        return self.average
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state, names like `model/conv1.weight`, `momentum/...`, `average/...`, `memory/...`."""
+        out = {f"model/{k}": v for k, v in self.bare.state_dict().items()}
+        names = {id(p): n for n, p in self.bare.named_parameters()}
+        for parameter, state in self.optimizer.state.items():
+            if state.get("momentum_buffer") is not None:
+                out[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
+        if self.average is not None:
+            out |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        return out | {f"memory/{k}": v for k, v in self.memory.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put a state back that `tensors` gave."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "average": {}, "memory": {}}
+        for name, tensor in tensors.items():
+            head, _, tail = name.partition("/")
+            parts[head][tail] = tensor
+        self.bare.load_state_dict(parts["model"])
+        by_name = dict(self.bare.named_parameters())
+        for name, buffer in parts["momentum"].items():
+            like = by_name[name]
+            self.optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        for name, tensor in parts["memory"].items():
+            self.memory[name].copy_(tensor)
+
+
+def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum; `decay=matrices` leaves biases and batch norm undecayed in a second group."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
+    if run.decay == "matrices":
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)

@@ -1,0 +1,48 @@
+"""The one door to the Hugging Face Hub: a repository's files, downloaded once and kept by its own cache."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from crossclass.errors import UserError
+
+
+def weights_of(repo: str) -> dict[str, Tensor]:
+    """The tensors of `model.safetensors` in a repository; raises UserError if it cannot be had."""
+    path = downloaded(repo, "model.safetensors")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}, downloaded from {repo}, is damaged; delete it and try again") from e
+
+
+def config_of(repo: str) -> dict[str, Any]:
+    """The object in a repository's `config.json`; raises UserError if it cannot be had."""
+    path = downloaded(repo, "config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
+        raise UserError(f"{path}, downloaded from {repo}, is damaged; delete it and try again") from e
+    return config if isinstance(config, dict) else {}
+
+
+def downloaded(repo: str, name: str) -> Path:
+    """Where a file of a repository lies on this machine; raises UserError if it cannot be had."""
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as e:
+        raise UserError(f"{repo} is on the Hugging Face Hub; pip install 'crossclass[timm]' first") from e
+    try:
+        return Path(hf_hub_download(repo, name))
+    except (
+        Exception
+    ) as e:  # offline, a wrong name, no such file, no access: its own classes differ by version
+        reason = (str(e).strip().splitlines() or [""])[0].rstrip(".")
+        raise UserError(
+            f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {reason}); "
+            "check the name and the connection"
+        ) from e

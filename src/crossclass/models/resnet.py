@@ -1,0 +1,154 @@
+"""Post-activation residual networks for small images (He et al. 2016a): ResNet-18, -34 and -50.
+
+A 3x3 stem of 64 channels without max pooling, four stages, mean pooling. `pool=4` averages over 4x4
+windows and flattens instead, as the paper's code does: on 64x64 images ResNet-18 then has
+512 * 2 * 2 = 2048 features, which Tiny-ImageNet very likely used. With `blocks=[3,3,3] width=16` it is
+a ResNet-20 with 1x1 convolutions as shortcuts.
+"""
+
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from crossclass.errors import UserError
+from crossclass.models.classifier import Classifier, Normalise, last_block
+from crossclass.models.preactresnet import BLOCKS
+from crossclass.settings import Settings
+
+
+class ResNet(Settings):
+    """ResNet of any depth, width and number of stages."""
+
+    kind: Literal["resnet"] = "resnet"
+    depth: Literal[18, 34, 50] = 18
+    """18 and 34 use basic blocks, 50 bottlenecks; also the number of blocks per stage."""
+    blocks: tuple[PositiveInt, ...] | None = Field(None, min_length=1, max_length=6)
+    """Blocks in each stage, if not those of the depth."""
+    width: PositiveInt = 64
+    """Channels of the stem and first stage; every stage doubles them."""
+    stem: PositiveInt = 3
+    """Kernel of the first convolution."""
+    stem_stride: PositiveInt = 1
+    pool: Literal["mean"] | PositiveInt = "mean"
+    """`mean` over all space, or the side of the windows that are averaged before flattening."""
+    normalise: Normalise = "cifar10"
+    """Constants that the model normalises with; `data` takes those of the training part."""
+
+    def __call__(
+        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+    ) -> Classifier:
+        """The network, freshly initialised from torch's global stream.
+
+        Mean pooling takes images of any size; otherwise `size` fixes the number of features. Raises
+        UserError if the last map is smaller than a pooling window.
+        """
+        return ResNetModule(self, classes, channels, mean, std, size)
+
+
+class _Basic(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class _Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.shortcut = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + self.shortcut(x))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    if stride == 1 and inputs == outputs:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNetModule(Classifier):
+    """The network of `ResNet`; parameter names follow the well-known CIFAR implementations."""
+
+    renames: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^(linear|fc)\.", "head."),
+        (r"\.downsample\.", ".shortcut."),
+    )
+
+    def __init__(
+        self,
+        settings: ResNet,
+        classes: int,
+        channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: int,
+    ) -> None:
+        super().__init__(mean, std)
+        block = _Bottleneck if settings.depth >= 50 else _Basic
+        blocks = settings.blocks or BLOCKS[settings.depth]
+        stem, width = settings.stem, settings.width
+        padding = (stem - 1) // 2
+        self.conv1 = nn.Conv2d(channels, width, stem, settings.stem_stride, padding, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        inputs, side = width, (size + 2 * padding - stem) // settings.stem_stride + 1
+        for stage, count in enumerate(blocks):
+            planes = width * 2**stage
+            layers: list[nn.Module] = []
+            for i in range(count):
+                layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1))
+                inputs = planes * block.expansion
+            side = side if stage == 0 else (side + 1) // 2  # a padded 3x3 at stride 2 rounds up
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self._stages, self._pool, windows = len(blocks), settings.pool, 1
+        if self._pool != "mean":
+            windows = (side // self._pool) ** 2
+            if windows == 0:
+                raise UserError(
+                    f"model.pool={self._pool} is larger than the last map, which is {side}x{side} for images "
+                    f"of {size}x{size}; use model.pool=mean"
+                )
+        self._whole = self._pool in ("mean", side)
+        self.head = nn.Linear(inputs * windows, classes)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The last map, pooled: non-negative, [n, d]; windows are flattened channel by channel."""
+        out = F.relu(self.bn1(self.conv1(self.normalise(x))))
+        for stage in range(self._stages):
+            out = getattr(self, f"layer{stage + 1}")(out)
+        if self._pool == "mean":
+            pooled: Tensor = out.mean(dim=(2, 3))
+            return pooled
+        return F.avg_pool2d(out, self._pool).flatten(1)
+
+    def saliency_layer(self) -> nn.Module:
+        """The last block."""
+        return last_block(getattr(self, f"layer{self._stages}"))
+
+    def last_map_layer(self) -> nn.Module | None:
+        """The last block, which ends in a ReLU; None if the features come from several windows."""
+        return self.saliency_layer() if self._whole else None

@@ -1,0 +1,200 @@
+"""A compact vision transformer (Dosovitskiy et al. 2021) for small images; DeiT-Ti is the default.
+
+Patches of p x p pixels become tokens, a class token leads them, positions are added, and every block
+does x + attention(norm1(x)), then x + mlp(norm2(x)). g(x) is the class token after the last norm.
+Parameter names are those of timm, so that its files fit; `pretrained` starts from ImageNet weights with
+the patch kernel summed and the positions resized (Mo et al. 2022).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from crossclass.errors import UserError
+from crossclass.models.classifier import Classifier, Normalise
+from crossclass.models.hub import weights_of
+from crossclass.settings import Settings
+
+
+class ViT(Settings):
+    """Vision transformer with a class token."""
+
+    kind: Literal["vit"] = "vit"
+    patch: PositiveInt = 4
+    """Side of a patch in pixels; it divides the side of the images."""
+    width: PositiveInt = 192
+    depth: PositiveInt = 12
+    heads: PositiveInt = 3
+    mlp_ratio: float = Field(4.0, gt=0)
+    """Hidden units of a block's two-layer perceptron, per channel."""
+    pretrained: str | None = None
+    """Where training starts: a repository of the Hugging Face Hub with timm's names, such as
+    timm/deit_tiny_patch16_224.fb_in1k. Unset starts from scratch."""
+    normalise: Normalise = "cifar10"
+    """Constants that the model normalises with; `data` takes those of the training part."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "ViT":
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} cannot be shared by heads={self.heads}")
+        return self
+
+    def __call__(
+        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+    ) -> Classifier:
+        """The network, freshly initialised from torch's global stream, for images of that side only."""
+        return ViTModule(self, classes, channels, mean, std, size)
+
+    def start(self, model: Classifier) -> None:
+        """Put the pretrained weights in, if any; the head only if it has as many classes.
+
+        Raises UserError if they cannot be had or do not fit.
+        """
+        if self.pretrained is None:
+            return
+        assert isinstance(model, ViTModule)
+        own = model.state_dict()
+        kept: tuple[str, ...] = ("mean", "std")
+        found = adapted(weights_of(self.pretrained), self.patch, model.grid)
+        if "head.bias" not in found or found["head.bias"].shape != own["head.bias"].shape:
+            kept += ("head.weight", "head.bias")
+        wanted = {name for name in own if name not in kept}
+        wrong = sorted(n for n in wanted if n not in found or found[n].shape != own[n].shape)
+        if wrong:
+            raise UserError(
+                f"model.pretrained={self.pretrained} does not fit the model: {wrong[0]} differs "
+                f"({len(wrong)} in all); choose width, depth and heads of that network"
+            )
+        model.load_state_dict({n: found[n] if n in wanted else own[n] for n in own})
+
+
+class _PatchEmbed(nn.Module):
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(n, t, d))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = _Mlp(width, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class ViTModule(Classifier):
+    """The network of `ViT`."""
+
+    def __init__(
+        self,
+        settings: ViT,
+        classes: int,
+        channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: int,
+    ) -> None:
+        super().__init__(mean, std)
+        width, patch = settings.width, settings.patch
+        if size % patch:
+            raise UserError(f"model.patch={patch} does not divide the images, which are {size}x{size}")
+        self.grid = size // patch
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        self.patch_embed = _PatchEmbed(channels, width, patch)
+        hidden = int(width * settings.mlp_ratio + 1e-6)  # a whole number over the width stays whole
+        self.blocks = nn.Sequential(*(_Block(width, settings.heads, hidden) for _ in range(settings.depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, classes)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():  # the patch kernel keeps torch's own start, as in timm
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The class token after the last layer norm, [n, width]; of either sign."""
+        side = self.grid * self.patch_embed.proj.kernel_size[0]
+        if x.shape[-2:] != (side, side):
+            raise UserError(f"this ViT was made for images of {side}x{side}, not {x.shape[-2]}x{x.shape[-1]}")
+        tokens = self.patch_embed(self.normalise(x))
+        tokens = torch.cat((self.cls_token.expand(len(x), -1, -1), tokens), dim=1) + self.pos_embed
+        g: Tensor = self.norm(self.blocks(tokens))[:, 0]
+        return g
+
+    def saliency_layer(self) -> nn.Module:
+        """norm1 of the last block: behind it only the class token reaches the head."""
+        layer = self.blocks[-1].norm1
+        assert isinstance(layer, nn.Module)
+        return layer
+
+    def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
+        """Tokens [n, 1 + hw, d] as a map, the class token dropped."""
+        return activation[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+
+
+def adapted(tensors: Mapping[str, Tensor], patch: int, grid: int) -> dict[str, Tensor]:
+    """A ViT's tensors for patches of `patch` pixels and `grid` x `grid` positions (Mo et al. 2022).
+
+    The kernel sums its cells, so that it answers to an image as it did to the same image enlarged by
+    repeating pixels; positions are resized bilinearly, that of the class token is kept. Raises UserError.
+    """
+    out = dict(tensors)
+    try:
+        kernel, positions = out["patch_embed.proj.weight"], out["pos_embed"]
+    except KeyError as e:
+        raise UserError(f"the pretrained weights lack {e}; name a ViT with timm's parameter names") from e
+    old, tokens = kernel.shape[-1], positions.shape[1] - 1
+    if old % patch:
+        raise UserError(f"a pretrained patch of {old} pixels is no multiple of model.patch={patch}")
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise UserError(
+            "the pretrained positions are no square grid behind one class token; name another ViT"
+        )
+    out["patch_embed.proj.weight"] = (
+        kernel.unflatten(3, (patch, old // patch)).unflatten(2, (patch, old // patch)).sum(dim=(3, 5))
+    )
+    if side != grid:
+        field = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        field = F.interpolate(field, size=(grid, grid), mode="bilinear", align_corners=False)
+        out["pos_embed"] = torch.cat((positions[:, :1], field.flatten(2).transpose(1, 2)), dim=1)
+    return out

@@ -1,0 +1,115 @@
+"""Wide residual networks (Zagoruyko & Komodakis 2016) as TRADES and AWP train them: WRN-34-10, WRN-28-10.
+
+Pre-activation blocks in three groups of (depth - 4) / 6 blocks with 16k, 32k and 64k channels. Where a
+block changes the number of channels, batch norm and ReLU come before the shortcut as well.
+"""
+
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor, nn
+
+from crossclass.models.classifier import Classifier, Normalise, last_block
+from crossclass.settings import Settings
+
+
+class WideResNet(Settings):
+    """WideResNet-depth-widen."""
+
+    kind: Literal["wideresnet"] = "wideresnet"
+    depth: int = Field(34, ge=10)
+    """6n + 4 for n blocks in each of the three groups."""
+    widen: PositiveInt = 10
+    """Factor k on the 16, 32 and 64 channels."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Between the two convolutions of a block; it draws from torch's global stream, unlike the rest."""
+    normalise: Normalise = "cifar10"
+    """Constants that the model normalises with; `data` takes those of the training part."""
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, depth: int) -> int:
+        if (depth - 4) % 6:
+            raise ValueError("the depth of a WideResNet is 6n + 4, such as 16, 28 or 34")
+        return depth
+
+    def __call__(
+        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+    ) -> Classifier:
+        """The network, freshly initialised from torch's global stream; it takes images of any size."""
+        return WideResNetModule(self, classes, channels, mean, std)
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, planes: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.drop = nn.Dropout(dropout)
+        self.convShortcut = None if inputs == planes else nn.Conv2d(inputs, planes, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        residual = x if self.convShortcut is None else self.convShortcut(out)
+        out = F.relu(self.bn2(self.conv1(out)))
+        return residual + self.conv2(self.drop(out))
+
+
+class _Group(nn.Module):
+    def __init__(self, count: int, inputs: int, planes: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        blocks = [_Block(inputs, planes, stride, dropout)]
+        blocks += [_Block(planes, planes, 1, dropout) for _ in range(count - 1)]
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResNetModule(Classifier):
+    """The network of `WideResNet`; parameter names follow yaodongyu/TRADES."""
+
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^fc\.", "head."),)
+    unused: ClassVar[tuple[str, ...]] = (r"^sub_block1\.",)
+    """TRADES registers a further first group that its forward pass never enters."""
+
+    def __init__(
+        self,
+        settings: WideResNet,
+        classes: int,
+        channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__(mean, std)
+        count, k, drop = (settings.depth - 4) // 6, settings.widen, settings.dropout
+        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
+        self.block1 = _Group(count, 16, 16 * k, 1, drop)
+        self.block2 = _Group(count, 16 * k, 32 * k, 2, drop)
+        self.block3 = _Group(count, 32 * k, 64 * k, 2, drop)
+        self.bn1 = nn.BatchNorm2d(64 * k)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(64 * k, classes)
+        for module in self.modules():  # He et al. 2015 with the fan-out, as in the original
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Mean over space after the last batch norm and ReLU: non-negative, [n, d]."""
+        out = self.block3(self.block2(self.block1(self.conv1(self.normalise(x)))))
+        pooled: Tensor = self.relu(self.bn1(out)).mean(dim=(2, 3))
+        return pooled
+
+    def saliency_layer(self) -> nn.Module:
+        """The last block of the last group."""
+        return last_block(self.block3.layer)
+
+    def last_map_layer(self) -> nn.Module:
+        """The last ReLU."""
+        return self.relu

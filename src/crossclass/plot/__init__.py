@@ -1,0 +1,29 @@
+"""Figures of plain numbers: curves over epochs, class-by-class matrices, maps; matplotlib's one door.
+
+Every function is pure: numbers in, a `Figure` out, without pyplot and its global state. The same
+numbers give the same SVG, byte for byte, so that a committed figure changes only when they do.
+"""
+
+from crossclass.plot.epochs import chosen, curves, family, points
+from crossclass.plot.maps import saliency_grid
+from crossclass.plot.matrices import difference, matrix
+from crossclass.plot.output import save, svg
+from crossclass.plot.style import Best, Drops, Matrix, Row, Runs, Style
+
+__all__ = [
+    "Best",
+    "Drops",
+    "Matrix",
+    "Row",
+    "Runs",
+    "Style",
+    "chosen",
+    "curves",
+    "difference",
+    "family",
+    "matrix",
+    "points",
+    "saliency_grid",
+    "save",
+    "svg",
+]

@@ -1,0 +1,30 @@
+"""What all figures have in common: the names of their inputs, their colours and their lines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
+Runs: TypeAlias = Mapping[str, Sequence[Row]]  # by the label of the run
+Drops: TypeAlias = Mapping[str, Sequence[int]]  # epochs at which the learning rate falls, by label
+Best: TypeAlias = tuple[int, str] | None  # the best epoch and the split that chose it
+Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]  # None: no such images
+Style: TypeAlias = dict[str, Any]
+ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
+RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
+NAMED = 30  # more classes than this, and the axes count instead of naming
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e7",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called "$x$"
+    "svg.hashsalt": "crossclass",
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+}
+PAPER = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}

@@ -1,0 +1,547 @@
+"""Files as they lie about, by their literal names, find their place in a module, or are refused by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from conftest import seeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from crossclass import matching, weights
+from crossclass.errors import UserError
+from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
+
+Weights = dict[str, Tensor]
+MU, SIGMA = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616])
+
+
+# ---- The names that repositories write, at a small width. ----
+
+
+def conv(name: str, outputs: int, inputs: int, kernel: int = 3) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs, kernel, kernel)}
+
+
+def bn(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    each = {f"{name}.{k}": (width,) for k in ("weight", "bias", "running_mean", "running_var")}
+    return {**each, f"{name}.num_batches_tracked": ()}
+
+
+def dense(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> Weights:
+    """Random values, positive variances; what torch counts is an integer."""
+    g = seeded(seed)
+    tensors = {name: torch.rand(shape, generator=g) + 0.1 for name, shape in shapes.items()}
+    return {n: torch.tensor(seed + 7) if n.endswith("tracked") else t for n, t in tensors.items()}
+
+
+def preact18(width: int = 2, classes: int = 10) -> dict[str, tuple[int, ...]]:
+    """PKU-ML/Cross-Class-Features-AT, locuslab/robust_overfitting, P2333/Bag-of-Tricks-for-AT, AWP."""
+    shapes = conv("conv1", width, 3)
+    inputs = width
+    for stage in range(1, 5):
+        planes = width * 2 ** (stage - 1)
+        for block in range(2):
+            p = f"layer{stage}.{block}"
+            shapes |= bn(f"{p}.bn1", inputs) | conv(f"{p}.conv1", planes, inputs)
+            shapes |= bn(f"{p}.bn2", planes) | conv(f"{p}.conv2", planes, planes)
+            if stage > 1 and block == 0:
+                shapes |= conv(f"{p}.shortcut.0", planes, inputs, 1)
+            inputs = planes
+    return shapes | bn("bn", inputs) | dense("linear", classes, inputs)
+
+
+def resnet18(width: int = 2, classes: int = 200, windows: int = 4, head: str = "linear") -> Any:
+    """PKU-ML's ResNet18; on 64x64 images its average pool of 4 leaves 2x2 windows."""
+    shapes = conv("conv1", width, 3) | bn("bn1", width)
+    inputs = width
+    for stage in range(1, 5):
+        planes = width * 2 ** (stage - 1)
+        for block in range(2):
+            p = f"layer{stage}.{block}"
+            shapes |= conv(f"{p}.conv1", planes, inputs) | bn(f"{p}.bn1", planes)
+            shapes |= conv(f"{p}.conv2", planes, planes) | bn(f"{p}.bn2", planes)
+            if stage > 1 and block == 0:
+                shapes |= conv(f"{p}.shortcut.0", planes, inputs, 1) | bn(f"{p}.shortcut.1", planes)
+            inputs = planes
+    return shapes | dense(head, classes, inputs * windows)
+
+
+def wrn34(widen: int = 2, classes: int = 10, idle: bool = True) -> dict[str, tuple[int, ...]]:
+    """yaodongyu/TRADES: five blocks per group, and a group that its forward pass never enters."""
+    shapes = conv("conv1", 16, 3)
+    groups = [("block1", 16, 16 * widen), ("sub_block1", 16, 16 * widen)]
+    groups += [("block2", 16 * widen, 32 * widen), ("block3", 32 * widen, 64 * widen)]
+    for group, inputs, planes in groups:
+        for i in range(5 if idle or group != "sub_block1" else 0):
+            p = f"{group}.layer.{i}"
+            shapes |= bn(f"{p}.bn1", inputs if i == 0 else planes)
+            shapes |= conv(f"{p}.conv1", planes, inputs if i == 0 else planes)
+            shapes |= bn(f"{p}.bn2", planes) | conv(f"{p}.conv2", planes, planes)
+            if i == 0:
+                shapes |= conv(f"{p}.convShortcut", planes, inputs, 1)
+    return shapes | bn("bn1", 64 * widen) | dense("fc", classes, 64 * widen)
+
+
+def deit(width: int = 4, depth: int = 12, patches: int = 64, classes: int = 10) -> Any:
+    """timm's DeiT."""
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, width), "pos_embed": (1, patches + 1, width)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 4, 4), "patch_embed.proj.bias": (width,)}
+    for i in range(depth):
+        p = f"blocks.{i}"
+        shapes |= {f"{p}.norm1.weight": (width,), f"{p}.norm1.bias": (width,)}
+        shapes |= dense(f"{p}.attn.qkv", 3 * width, width) | dense(f"{p}.attn.proj", width, width)
+        shapes |= {f"{p}.norm2.weight": (width,), f"{p}.norm2.bias": (width,)}
+        shapes |= dense(f"{p}.mlp.fc1", 4 * width, width) | dense(f"{p}.mlp.fc2", width, 4 * width)
+    return shapes | {"norm.weight": (width,), "norm.bias": (width,)} | dense("head", classes, width)
+
+
+def under(prefix: str, tensors: Weights) -> Weights:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+# ---- The files, and the networks they belong into. ----
+
+PRN = PreActResNet(width=2, normalise="none")
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "preact": lambda: PRN(10, 3, (0.0,), (1.0,)),
+    "resnet": lambda: ResNet(width=2, pool=4, normalise="none")(200, 3, (0.0,), (1.0,), 64),
+    "wrn": lambda: WideResNet(widen=2, normalise="none")(10, 3, (0.0,), (1.0,)),
+    "deit": lambda: ViT(width=4, heads=1, normalise="none")(10, 3, (0.0,), (1.0,), 32),
+}
+PLAIN: dict[str, Weights] = {
+    "preact": filled(preact18()),
+    "resnet": filled(resnet18()),
+    "wrn": filled(wrn34()),
+    "deit": filled(deit()),
+}
+OTHER = {name: {n: t + 1 for n, t in tensors.items()} for name, tensors in PLAIN.items()}
+NORMALIZER = {"new_mean": MU.view(3, 1, 1), "new_std": SIGMA.view(3, 1, 1)}
+
+
+def madry(tensors: Weights) -> Weights:
+    return {
+        **under("module.normalizer.", NORMALIZER),
+        **under("module.model.", tensors),
+        **under("module.attacker.normalize.", NORMALIZER),
+        **under("module.attacker.model.", {k: v.clone() for k, v in tensors.items()}),
+    }
+
+
+P = PLAIN["preact"]
+FILES: dict[str, tuple[str, Any]] = {
+    "PKU-ML preactresnet18": ("preact", P),
+    "PKU-ML resnet18, 2048 features": ("resnet", PLAIN["resnet"]),
+    "torchvision's name of the head": ("resnet", filled(resnet18(head="fc"))),
+    "Rice 2020": ("preact", under("module.", P)),
+    "Rice 2020, run": ("preact", {"epoch": 3, "state_dict": under("module.", P), "opt": {"lr": 0.1}}),
+    "Bag of tricks": ("preact", {"state_dict": under("module.", P), "test_robust_acc": 0.5}),
+    "AWP": ("preact", {"state_dict": under("module.", P), "opt_state_dict": {"state": {0: {"buffer": MU}}}}),
+    "TRADES WRN-34-10": ("wrn", under("module.", PLAIN["wrn"])),
+    "MART WRN-34-10": ("wrn", {"state_dict": under("module.", filled(wrn34(idle=False)))}),
+    "RobustBench, mu and sigma": (
+        "preact",
+        {"mu": MU.view(1, 3, 1, 1), "sigma": SIGMA.view(1, 3, 1, 1), **P},
+    ),
+    "RobustBench, normalize": (
+        "preact",
+        {"normalize.mean": MU, "normalize.std": SIGMA, **under("model.", P)},
+    ),
+    "RobustBench, sequential": ("wrn", {"0.mean": MU, "0.std": SIGMA, **under("1.", PLAIN["wrn"])}),
+    "timm DeiT": ("deit", {"model": PLAIN["deit"], "args": "Namespace"}),
+    "timm with an average": (
+        "deit",
+        {"state_dict_ema": OTHER["deit"], "state_dict": PLAIN["deit"], "epoch": 1},
+    ),
+    "Madry": ("resnet", {"model": madry(PLAIN["resnet"]), "epoch": 9}),
+    "compiled outside": ("preact", under("_orig_mod.module.", P)),
+    "compiled inside": ("preact", {"net": under("module._orig_mod.", P), "acc": 91.2}),
+    "SWA": ("preact", {"n_averaged": torch.tensor(5), **under("module.", P)}),
+    "SWA container": ("preact", {"swa_state_dict": under("module.module.", P)}),
+    "self-adaptive": ("preact", {"rmodel": {"state_dict": under("module.backbone.", P)}}),
+    "Lightning": ("preact", {"state_dict": under("model.", P), "pytorch-lightning_version": "2"}),
+    "thop": ("preact", {**P, "total_ops": torch.zeros(1).double(), "layer1.total_params": torch.zeros(1)}),
+}
+
+
+@pytest.fixture(params=["torch", "legacy", "npz", "safetensors"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Any], dict[str, Any]]:
+    """Writes an object in some format and reads it back; formats without nesting get dotted names."""
+
+    def through(value: Any) -> dict[str, Any]:
+        path = tmp_path / "file.any"
+        if request.param in ("torch", "legacy"):
+            torch.save(value, path, _use_new_zipfile_serialization=request.param == "torch")
+            return weights.read(path)
+        flat = dict(flattened(value))
+        if request.param == "npz":
+            with path.open("wb") as file:
+                np.savez(file, **{k: v.numpy() for k, v in flat.items()})
+        else:
+            from safetensors.torch import save_file
+
+            save_file(flat, path)
+        return weights.read(path)
+
+    return through
+
+
+def flattened(value: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
+    pairs: list[tuple[str, Tensor]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Tensor):
+            pairs.append((prefix + key, inner))
+        elif isinstance(inner, dict):
+            pairs += [] if key.startswith(("opt", "state_dict_ema")) else flattened(inner, f"{prefix}{key}.")
+    return pairs
+
+
+def holds(net: nn.Module, tensors: Weights) -> bool:
+    """Is every tensor of the net (but its normalisation) the file's, whatever the head is called there?"""
+    own = {n: t for n, t in net.state_dict().items() if n not in ("mean", "std")}
+    file = {
+        n.replace("linear.", "head.").replace("fc.", "head."): t for n, t in tensors.items() if "mlp" not in n
+    }
+    file |= {n: t for n, t in tensors.items() if "mlp" in n}
+    return all(torch.equal(t, file[n]) for n, t in own.items())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_the_field_load(name: str, disk: Callable[[Any], dict[str, Any]]) -> None:
+    family, value = FILES[name]
+    net, plain = NETS[family](), PLAIN[family]
+    if name == "torchvision's name of the head":
+        plain = value
+    elif name.startswith("MART"):
+        plain = filled(wrn34(idle=False))
+    fit = matching.load(net, disk(value), where="file")
+    assert holds(net, plain)
+    assert not fit.partial
+    assert fit.matched == len(net.state_dict()) - 2
+    if any(word in name for word in ("RobustBench", "Madry")):
+        mean, std, _ = fit.normalisation or ((), (), ())
+        assert mean == pytest.approx(MU.tolist())
+        assert std == pytest.approx(SIGMA.tolist())
+    else:
+        assert fit.normalisation is None
+
+
+def test_what_was_stripped_is_said() -> None:
+    fit = matching.fit(NETS["preact"](), {"state_dict": under("module._orig_mod.", P), "x": {"y": MU}})
+    assert fit.stripped == (
+        "container 'state_dict'",
+        f"prefix 'module.' ({len(P)} names)",
+        f"prefix '_orig_mod.' ({len(P)} names)",
+        "renamed linear -> head",
+    )
+    said = str(matching.fit(NETS["wrn"](), PLAIN["wrn"]))
+    assert "60 weights left out that such a network never uses (sub_block1.layer.0.bn1.weight" not in said
+    assert "weights left out that such a network never uses (sub_block1.layer.0." in said
+    said = str(matching.fit(NETS["resnet"](), madry(PLAIN["resnet"])))
+    assert "equal copies left out (module.attacker.model." in said
+    assert "4 constants of a normalisation kept apart (module.normalizer.new_mean" in said
+    swa = matching.fit(NETS["preact"](), {"n_averaged": torch.tensor(5), **under("module.", P)})
+    assert swa.ignored == ("1 counters left out (n_averaged)",)
+
+
+# ---- Small modules of a user's own. ----
+
+
+class Net(nn.Module):
+    """Convolution, batch norm, head."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+        self.bn = nn.BatchNorm2d(2)
+        self.fc = nn.Linear(2, classes)
+
+
+class Normalised(nn.Module):
+    """A net behind a normalisation of its own."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.ones(3).view(1, 3, 1, 1))
+        self.anything = net
+
+
+def small(seed: int = 0, classes: int = 3) -> Weights:
+    return filled({**conv("conv", 2, 3), "conv.bias": (2,), **bn("bn", 2), **dense("fc", classes, 2)}, seed)
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_wrapper_in_the_model_is_looked_into() -> None:
+    net = Normalised(nn.Sequential(nn.Identity(), Net()))
+    fit = matching.load(net, {"mu": MU, "sigma": SIGMA, **small()}, where="file")
+    assert fit.target == "anything.1"
+    assert same(net.get_submodule("anything.1").state_dict(), small())
+    assert fit.normalisation is not None
+    assert "into 'anything.1'" in str(fit)
+
+
+def test_constants_that_the_module_holds_are_not_reported_as_apart() -> None:
+    file = {"mean": MU.view(1, 3, 1, 1), "std": SIGMA.view(1, 3, 1, 1), **under("anything.", small())}
+    net = Normalised(Net())
+    fit = matching.load(net, file, where="file")
+    assert fit.normalisation is None
+    assert fit.matched == len(file)
+    assert torch.equal(net.mean.flatten(), MU)
+    flat = matching.fit(Normalised(Net()), {**file, "mean": MU, "std": SIGMA})
+    assert flat.mismatched == ()
+    assert flat.normalisation is not None
+    assert not flat.partial
+
+
+def test_the_first_by_convention_wins_and_the_other_is_named() -> None:
+    for first, second in (("state_dict", "ema"), ("model", "model_ema"), ("best", "last"), ("net", "odd")):
+        net = Net()
+        fit = matching.load(net, {second: small(1), first: small(0)}, where="file")
+        assert same(net.state_dict(), small(0))
+        assert fit.others == (f"container '{second}' fits as well and was not taken",)
+        assert fit.stripped == (f"container '{first}'",)
+    # convention before the number of strips
+    net = Net()
+    matching.load(net, {"ema": small(1), "state_dict": under("module.", small(0))}, where="file")
+    assert same(net.state_dict(), small(0))
+    # but only among equals: one that fits better wins, and then there is nothing to say
+    fit = matching.fit(Net(), {"state_dict": small(0, classes=5), "ema": small(1)})
+    assert fit.stripped == ("container 'ema'",)
+    assert fit.others == ()
+
+
+def test_fewer_strips_win_among_equals() -> None:
+    fit = matching.fit(Net(), {**small(0), **under("model.", small(0))})
+    assert fit.stripped == ()
+    assert (
+        fit.ignored == (f"1 counters left out (model.bn.num_batches_tracked)", *fit.ignored[1:])
+        or not fit.partial
+    )
+
+
+def test_parts_saved_apart_are_joined() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.top = Net(), nn.Linear(3, 2)
+
+    top = filled(dense("", 2, 3))
+    file = {"top": {k.removeprefix("."): v for k, v in top.items()}, "body": small()}
+    net = Two()
+    assert not matching.load(net, file, where="file").partial
+    assert same(net.body.state_dict(), small())
+
+
+def test_renames_given_by_the_caller_replace_the_modules_own() -> None:
+    class Own(Net):
+        renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^classifier\.", "fc."),)
+
+    file = {n.replace("fc.", "classifier."): t for n, t in small().items()}
+    assert not matching.fit(Own(), file).partial
+    assert not matching.fit(Normalised(Own()), file).partial
+    assert matching.fit(Net(), file).partial
+    assert not matching.fit(Net(), file, [(r"^class", "f"), (r"^fifier\.", "fc.")]).partial
+    assert matching.fit(Own(), file, [(r"^x", "y")]).partial
+    # a rename that would spoil a fit is not used, and none takes a name that is there
+    assert not matching.fit(Net(), small(), [(r"^fc\.", "head.")]).partial
+    assert matching.fit(Net(), {**file, **small()}, [(r"^classifier\.", "fc.")]).unexpected == (
+        "classifier.weight",
+        "classifier.bias",
+    )
+
+
+def test_idle_weights_are_idle_only_where_the_module_says_so() -> None:
+    class Idle(Net):
+        unused: ClassVar[tuple[str, ...]] = (r"^spare\.",)
+
+    file = under("module.", {**small(), "spare.weight": MU})
+    assert not matching.fit(Idle(), file).partial
+    assert matching.fit(Net(), file).unexpected == ("module.spare.weight",)
+
+
+# ---- What makes a fit partial. ----
+
+
+def refused(net: nn.Module, tree: dict[str, Any], closest: str = "", allow_partial: bool = False) -> str:
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(UserError) as e:
+        matching.load(net, tree, where="some/file.pt", closest=closest, allow_partial=allow_partial)
+    assert same(before, dict(net.state_dict()))
+    return str(e.value)
+
+
+@pytest.mark.parametrize("name", [n for n in small() if not n.endswith("num_batches_tracked")])
+def test_every_missing_tensor_is_refused_by_name(name: str) -> None:
+    file = {k: v for k, v in small().items() if k != name}
+    message = refused(Net(), file)
+    assert f"1 of the model's are missing in the file ({name})" in message
+    assert "some/file.pt" in message
+    assert "--allow-partial" in message
+    net = Net()
+    kept = net.state_dict()[name].clone()
+    fit = matching.load(net, file, where="f", allow_partial=True)
+    assert fit.missing == (name,)
+    assert f"left as they were: {name}" in str(fit)
+    assert torch.equal(net.state_dict()[name], kept)
+    assert all(torch.equal(net.state_dict()[k], v) for k, v in file.items())
+
+
+def test_old_files_without_counts_are_whole() -> None:
+    net = Net()
+    fit = matching.load(net, {k: v for k, v in small().items() if "tracked" not in k}, where="f")
+    assert not fit.partial
+    assert fit.matched == len(small()) - 1
+
+
+def test_leftover_weights_are_refused_by_name() -> None:
+    message = refused(Net(), {"state_dict": {**under("module.", small()), "module.extra.weight": MU}})
+    assert "1 of the file's have no place (module.extra.weight)" in message
+    net = Net()
+    file = {**under("module.", small()), "extra": MU}
+    assert matching.fit(net, file).unexpected == ("extra",)
+    assert "not loaded: extra" in str(matching.load(net, file, where="f", allow_partial=True))
+    assert same(dict(net.state_dict()), small())
+
+
+def test_copies_must_be_equal_to_be_left_out() -> None:
+    file = {**under("module.model.", small()), **under("module.attacker.model.", small())}
+    assert not matching.fit(Net(), file).partial
+    file["module.attacker.model.bn.running_var"] = torch.ones(2) * 9
+    assert matching.fit(Net(), file).unexpected == ("module.attacker.model.bn.running_var",)
+
+
+def test_aliases_in_one_file_are_copies_and_tied_weights_need_one_name() -> None:
+    file = small()
+    file["classifier.weight"] = file["fc.weight"]
+    assert not matching.fit(Net(), file).partial
+    file["classifier.weight"] = file["fc.weight"].clone()
+    assert matching.fit(Net(), file).partial
+
+    class Tied(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again = self.fc
+
+    assert not matching.fit(Tied(), small()).partial
+
+
+def test_shapes_are_named_with_both_sides() -> None:
+    message = refused(Net(), small(classes=5), closest="a ResNet of 5 classes")
+    assert "2 have another shape (fc.weight is [5, 2] in the file, [3, 2] in the model, fc.bias is" in message
+    assert "the closest built-in model is a ResNet of 5 classes" in message
+    net = Normalised(Net())
+    fit = matching.load(net, small(classes=5), where="f", allow_partial=True)
+    assert fit.mismatched[0] == ("anything.fc.weight", (5, 2), (3, 2))
+    assert "left as they were: anything.fc.weight, anything.fc.bias" in str(fit)
+    assert torch.equal(net.anything.conv.weight, small()["conv.weight"])
+
+
+def test_what_lies_beside_the_target_must_not_stay_random() -> None:
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.probe = Net(), nn.Linear(3, 2)
+
+    fit = matching.fit(Probe(), small())
+    assert fit.target == "net"
+    assert fit.missing == ("probe.weight", "probe.bias")
+    refused(Probe(), small())
+
+
+def test_nothing_in_common_is_refused_even_if_partial_is_allowed() -> None:
+    message = refused(Net(), {"tower.weight": torch.ones(7)}, allow_partial=True)
+    assert "0 tensors match" in message
+    assert "--allow-partial" not in message
+    statistics = {k: v for k, v in small().items() if "running" in k}  # no parameter among them
+    refused(Net(), statistics, allow_partial=True)
+
+
+def test_buffers_of_ones_own_are_missed_but_constants_of_a_normalisation_are_not() -> None:
+    net = Net()
+    net.register_buffer("prototypes", torch.zeros(4))
+    assert matching.fit(net, small()).missing == ("prototypes",)
+    parameter = Net()
+    parameter.mean = nn.Parameter(torch.zeros(3))  # learned, so no constant
+    assert matching.fit(parameter, small()).missing == ("mean",)
+
+
+def test_three_names_are_enough() -> None:
+    message = refused(NETS["preact"](), {k: v for k, v in P.items() if "layer4" not in k})
+    assert "layer4.0.bn1.weight, layer4.0.bn1.bias, layer4.0.bn1.running_mean and 18 more" in message
+
+
+def test_messages_stay_on_one_line() -> None:
+    assert "\n" not in refused(Net(), {**small(), "bad\n\x1b[31mname": MU})
+
+
+def test_half_precision_is_widened_and_integers_are_not() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        halves = {k: v.to(dtype) if v.is_floating_point() else v for k, v in small().items()}
+        fit = matching.fit(Net(), halves)
+        assert {v.dtype for v in fit.state.values()} == {torch.float32, torch.int64}
+        assert torch.equal(fit.state["fc.weight"], halves["fc.weight"].float())
+    doubles = matching.fit(Net(), {k: v.double() for k, v in small().items()})
+    assert doubles.state["fc.weight"].dtype == torch.float64
+
+
+def test_what_has_no_shape_yet_is_refused() -> None:
+    with pytest.raises(UserError, match="run one batch"):
+        matching.fit(nn.Sequential(nn.LazyLinear(3)), small())
+    with pytest.raises(UserError, match="no named tensors"):
+        matching.fit(Net(), {})
+
+
+def test_wide_networks_are_matched_without_copies() -> None:
+    file = filled(wrn34())
+    fit = matching.fit(NETS["wrn"](), file)
+    assert fit.state["conv1.weight"] is file["conv1.weight"]
+
+
+# ---- Any nesting is undone. ----
+
+WORD = st.sampled_from(["module", "_orig_mod", "model", "1", "net", "backbone", "odd", "wrapped", "state"])
+
+
+@settings(max_examples=60)
+@given(
+    layers=st.lists(st.sampled_from(["conv", "bn", "fc"]), min_size=1, max_size=4),
+    prefixes=st.lists(WORD, max_size=4),
+    containers=st.lists(WORD | st.sampled_from(["state_dict", "ema", "best"]), max_size=3),
+    inside=st.lists(st.sampled_from(["net", "module", "own"]), max_size=2),
+    constants=st.booleans(),
+)
+def test_any_nesting_is_undone_exactly(
+    layers: list[str], prefixes: list[str], containers: list[str], inside: list[str], constants: bool
+) -> None:
+    kinds = {
+        "conv": lambda: nn.Conv2d(3, 2, 3),
+        "bn": lambda: nn.BatchNorm2d(2),
+        "fc": lambda: nn.Linear(2, 3),
+    }
+    net: nn.Module = nn.ModuleDict({f"{kind}{i}": kinds[kind]() for i, kind in enumerate(layers)})
+    file = filled({k: tuple(v.shape) for k, v in net.state_dict().items()}, seed=3)
+    tree: dict[str, Any] = under("".join(f"{p}." for p in prefixes), file)
+    if constants:
+        tree |= under("".join(f"{p}." for p in prefixes[:1]), {"mu": MU, "sigma": SIGMA})
+    for container in containers:
+        tree = {container: tree, "epoch": torch.tensor(3)}
+    whole = net
+    for name in inside:
+        whole = nn.ModuleDict({name: whole})
+    fit = matching.load(whole, tree, where="file")
+    assert same(dict(net.state_dict()), file)
+    assert (fit.normalisation is not None) == constants
+    assert fit.matched == len(file)
+    assert len(fit.stripped) <= len(prefixes) + bool(containers)
