@@ -27,7 +27,7 @@ LAYERS = [
     {"recipes", "evaluate"},
     {"subjects", "doctor", "compare"},
     {"measure"},
-    {"watch", "learner", "teachers"},
+    {"watch", "learner", "teachers", "alarms", "anchors"},
     {"train"},
     {"experiments"},
     {"report"},
