@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from conftest import seeded
 from crossclass import matching, weights
 from crossclass.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
@@ -162,6 +162,7 @@ FILES: dict[str, tuple[str, Any]] = {
         {"state_dict_ema": OTHER["deit"], "state_dict": PLAIN["deit"], "epoch": 1},
     ),
     "Madry": ("resnet", {"model": madry(PLAIN["resnet"]), "epoch": 9}),
+    "Madry, WRN": ("wrn", {"model": madry(PLAIN["wrn"])}),
     "compiled outside": ("preact", under("_orig_mod.module.", P)),
     "compiled inside": ("preact", {"net": under("module._orig_mod.", P), "acc": 91.2}),
     "SWA": ("preact", {"n_averaged": torch.tensor(5), **under("module.", P)}),
@@ -188,7 +189,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Any], dict
         else:
             from safetensors.torch import save_file
 
-            save_file(flat, path)
+            save_file({k: v.clone() for k, v in flat.items()}, path)
         return weights.read(path)
 
     return through
@@ -243,13 +244,12 @@ def test_what_was_stripped_is_said() -> None:
         "renamed linear -> head",
     )
     said = str(matching.fit(NETS["wrn"](), PLAIN["wrn"]))
-    assert "60 weights left out that such a network never uses (sub_block1.layer.0.bn1.weight" not in said
-    assert "weights left out that such a network never uses (sub_block1.layer.0." in said
+    assert "weights that such a network never uses left out: 51 (sub_block1.layer.0." in said
     said = str(matching.fit(NETS["resnet"](), madry(PLAIN["resnet"])))
-    assert "equal copies left out (module.attacker.model." in said
-    assert "4 constants of a normalisation kept apart (module.normalizer.new_mean" in said
+    assert "equal copies left out: 102 (module.attacker.model." in said
+    assert "constants of a normalisation kept apart: 4 (module.normalizer.new_mean" in said
     swa = matching.fit(NETS["preact"](), {"n_averaged": torch.tensor(5), **under("module.", P)})
-    assert swa.ignored == ("1 counters left out (n_averaged)",)
+    assert swa.ignored == ("counters left out: 1 (n_averaged)",)
 
 
 # ---- Small modules of a user's own. ----
@@ -323,12 +323,9 @@ def test_the_first_by_convention_wins_and_the_other_is_named() -> None:
 
 
 def test_fewer_strips_win_among_equals() -> None:
-    fit = matching.fit(Net(), {**small(0), **under("model.", small(0))})
+    fit = matching.fit(Net(), {**under("model.", small(0)), **small(0)})
     assert fit.stripped == ()
-    assert (
-        fit.ignored == (f"1 counters left out (model.bn.num_batches_tracked)", *fit.ignored[1:])
-        or not fit.partial
-    )
+    assert not fit.partial
 
 
 def test_parts_saved_apart_are_joined() -> None:
@@ -525,12 +522,8 @@ WORD = st.sampled_from(["module", "_orig_mod", "model", "1", "net", "backbone", 
 def test_any_nesting_is_undone_exactly(
     layers: list[str], prefixes: list[str], containers: list[str], inside: list[str], constants: bool
 ) -> None:
-    kinds = {
-        "conv": lambda: nn.Conv2d(3, 2, 3),
-        "bn": lambda: nn.BatchNorm2d(2),
-        "fc": lambda: nn.Linear(2, 3),
-    }
-    net: nn.Module = nn.ModuleDict({f"{kind}{i}": kinds[kind]() for i, kind in enumerate(layers)})
+    kinds = {"conv": (nn.Conv2d, 3, 2, 3), "bn": (nn.BatchNorm2d, 2), "fc": (nn.Linear, 2, 3)}
+    net: nn.Module = nn.ModuleDict({f"{k}{i}": kinds[k][0](*kinds[k][1:]) for i, k in enumerate(layers)})
     file = filled({k: tuple(v.shape) for k, v in net.state_dict().items()}, seed=3)
     tree: dict[str, Any] = under("".join(f"{p}." for p in prefixes), file)
     if constants:

@@ -130,7 +130,7 @@ def test_the_seed_alone_decides_and_rebuilding_gives_the_same_function(settings)
 def test_settings_are_plain_text_and_back(settings):
     assert load_yaml(type(settings), settings.yaml(), "f") == settings
     assert models.settings_of(settings.plain()) == settings
-    assert settings.plain()["kind"] in models.describe(settings, 5).lower().replace("resnet", "resnet")
+    assert models.describe(settings, 5).endswith(", 5 classes")
 
 
 # Literal versions
@@ -340,11 +340,11 @@ def test_a_vit_starts_as_timms_and_refuses_what_does_not_fit():
             assert (p == float(name.endswith("weight"))).all()
         elif name.endswith("bias") and "proj.bias" not in name.removeprefix("patch_embed."):
             assert (p == 0).all()
-        elif name.endswith("weight") and "patch" not in name or name == "pos_embed":
+        elif (name.endswith("weight") and "patch" not in name) or name == "pos_embed":
             assert 0.018 < p.std() < 0.022, name
     with pytest.raises(UserError, match="images of 16x16, not 32x32"):
         net(torch.rand(1, 3, 32, 32))
-    with pytest.raises(UserError, match="model.patch=5 does not divide"):
+    with pytest.raises(UserError, match=r"model\.patch=5 does not divide"):
         models.build(ViT(patch=5), IMAGES, 5, 0)
     with pytest.raises(ValueError, match="cannot be shared by heads=5"):
         ViT(heads=5)
@@ -392,7 +392,7 @@ def test_a_model_may_be_named_in_a_word():
     assert read("timm:deit_tiny_patch16_224") == models.Timm(name="deit_tiny_patch16_224")
     assert read("torchvision:resnet18") == models.Torchvision(name="resnet18")
     assert read("hf:timm/resnet18.a1_in1k") == models.HF(repo="timm/resnet18.a1_in1k")
-    for text, hint in (("resnt", "did you mean 'resnet'"), ("timm:", "timm:NAME"), ("resnet:18", "resnet")):
+    for text, hint in (("resnt", "did you mean 'resnet'"), ("resnet:18", "resnet"), ("tim:x", "timm:NAME")):
         with pytest.raises(UserError, match=hint):
             override(Run(), [f"model={text}"])
 
@@ -537,8 +537,7 @@ def official_wideresnet(depth, widen):
 
 def official_deit(width=192, depth=12, patch=4, grid=8, classes=10):
     shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 1 + grid**2, width)}
-    for name, (outputs, inputs) in {"head": (classes, width)}.items():
-        shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    shapes |= {"head.weight": (classes, width), "head.bias": (classes,)}
     shapes |= {"patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,)}
     shapes |= {"norm.weight": (width,), "norm.bias": (width,)}
     layers = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
@@ -589,8 +588,6 @@ def test_files_of_others_are_recognised(shapes, settings, classes, size):
 )
 def test_our_own_networks_are_recognised(settings, size):
     net, _ = parameters(settings, 5, size)
-    if isinstance(settings, ViT):
-        settings = settings.but(mlp_ratio=48 / 12)
     before = torch.random.get_rng_state()
     found = recognise(net.state_dict())
     assert torch.equal(before, torch.random.get_rng_state())

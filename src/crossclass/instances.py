@@ -81,7 +81,7 @@ def _raise(
 
 
 def instance_correlation(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:
-    """I[i, j]: the mean of `nearest[:, j]` over class i, float64; 1 on the diagonal of a class with samples."""
+    """I[i, j]: the mean of `nearest[:, j]` over class i, float64; the diagonal of every class seen is 1."""
     I, n = _class_means(nearest, y, nearest.shape[1])  # noqa: E741 - the paper's matrix
     present = (n > 0).to(torch.float64)
     return I.fill_diagonal_(0.0) + torch.diag(present)

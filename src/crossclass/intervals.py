@@ -15,7 +15,7 @@ CAS of a sample is biased twice, and its interval is centred on the estimate wit
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
 """
 
-from math import sqrt
+from math import inf, pi, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -24,6 +24,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossclass import attribution, instances
+
+METHOD = (
+    "infinitesimal jackknife stratified by class, CAS corrected for its bias; accuracy: Wilson, "
+    "differences of accuracy: Bonett-Price; differences are paired by image"
+)
+"""How the intervals come about, for files that quote them."""
 
 Checkpoint = tuple[Float[Tensor, "n d"], Float[Tensor, "k d"]]
 """Features g of the images and the head's weights W; two checkpoints may differ in width."""
@@ -78,13 +84,24 @@ def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], level: flo
     return Interval((only_a - only_b) / n, low, high, level, 0.0)
 
 
+def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"], level: float = 0.95) -> Interval:
+    """Of the mean of x minus the mean of y, paired (Student's t); infinite for fewer than two pairs."""
+    difference, n = x.to(torch.float64) - y.to(torch.float64), len(x)
+    mean = float(difference.mean())
+    if n < 2:
+        return Interval(mean, -inf, inf, level, 0.0)
+    half = _quantile(level, float(n - 1)) * float(difference.std()) / sqrt(n)
+    return Interval(mean, mean - half, mean + half, level, 0.0)
+
+
 def cas(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], level: float = 0.95
 ) -> Interval:
     """Of CAS; `.scaled(1 / (k * (k - 1)))` is that of the normalised CAS.
 
     Not to be relied on where a class mean is no longer than its noise, or where CAS is almost 0 because
-    all but a few C_ij are negative. With one sample in a class nothing is known: the whole range.
+    all but a few C_ij are negative. Classes without samples share nothing; with a single sample in a class
+    its spread is unknown, and the interval is the whole range.
     """
     most = float(len(W) * (len(W) - 1))
     return _interval(_cas(g, W, y), y, level, 0.0, most)
@@ -116,13 +133,13 @@ def positive_part(
     """An estimate of max(E c, 0) for normal c of deviation s, and its derivative by c.
 
     No estimate is unbiased everywhere. With z = c / s, max(c, 0) is high by s h(E z), h(z) = phi(z) -
-    |z| Phi(-|z|); subtracting s h(z) (what one bootstrap of the bias gives) leaves 59 % of it at 0.
-    Subtracting s 4(sqrt 2 - 1)(1 - z^2) phi(z) too makes the estimate exactly unbiased at E z = 0, where
-    classes are unrelated, and on average over E z spread evenly. The variance of a function of normal noise
-    is at most that of its linearisation on average (Poincare), so intervals err on the wide side here.
+    |z| Phi(-|z|), at most 0.40 s. Subtracting s h(z), what one bootstrap of the bias gives, leaves 0.23 s of
+    it at E z = 0, where classes are unrelated. Subtracting s 4(sqrt 2 - 1)(1 - z^2) phi(z) as well is exactly
+    unbiased there and on average over E z spread evenly, and within 0.16 s everywhere. A function of normal
+    noise varies at most as much as its linearisation does on average (Poincare): intervals are rather wide.
     """
     z = (c / s.clamp(min=1e-12)).clamp(-30.0, 30.0)
-    phi = torch.exp(-z * z / 2) / sqrt(2 * torch.pi)
+    phi = torch.exp(-z * z / 2) / sqrt(2 * pi)
     spike = 4 * (sqrt(2) - 1) * phi
     value = c.clamp(min=0) - s * (phi - z.abs() * torch.special.ndtr(-z.abs()) + spike * (1 - z * z))
     slope = 2.0 * (z > 0) - torch.special.ndtr(z) - spike * (z**3 - 3 * z)
@@ -147,7 +164,7 @@ def _minus(a: _Score, b: _Score) -> _Score:
 
 def _interval(score: _Score, y: Tensor, level: float, least: float, most: float) -> Interval:
     n = torch.bincount(y).to(torch.float64)
-    if bool((n == 1).any()):
+    if len(y) == 0 or bool((n == 1).any()):
         return Interval(score.plain, least, most, level, 0.0)
     n, y = n.clamp(min=2), y.long()  # absent classes have no v
     mean = torch.zeros_like(n).index_add_(0, y, score.v) / n
@@ -160,9 +177,12 @@ def _interval(score: _Score, y: Tensor, level: float, least: float, most: float)
 
 
 def _quantile(level: float, freedom: float = float("inf")) -> float:
-    """The two-sided quantile of Student's t, by its expansion around the normal one."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    """Student's two-sided quantile, by its expansion around the normal one; 1 % short at 3 degrees."""
+    z, f = NormalDist().inv_cdf(0.5 + level / 2), freedom
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / f + second / f**2 + third / f**3
 
 
 def _icas(nearest: Tensor, y: Tensor) -> _Score:

@@ -203,18 +203,20 @@ def _accounted(
             mismatched.append((into + new, tuple(tensor.shape), tuple(shapes[new])))
         del left[under + name]
 
-    idle = tuple(getattr(module.get_submodule(reading.target), "unused", ()))
-    twins = {reading.names[new]: tensor for new, tensor in state.items()}
+    unused = tuple(getattr(module.get_submodule(reading.target), "unused", ()))
+    idle = {n for n, new in left.items() if any(re.search(pattern, new) for pattern in unused)}
+    known = {reading.names[new] for new in state} | {n.removeprefix(under) for n in idle}
+    twins = {name: tensor for name, tensor in reading.tensors.items() if name in known}
     memories = {_memory(tensor) for tensor in state.values()} - {None}
     reasons: dict[str, list[str]] = {}
-    for full, new in left.items():
+    for full in left:
         tensor = reading.candidate.tensors[full]
         if _counter(full, tensor):
             reason = "counters left out"
         elif full in said_names:
             reason = "constants of a normalisation kept apart"
-        elif any(re.search(pattern, new) for pattern in idle):
-            reason = "weights left out that such a network never uses"
+        elif full in idle:
+            reason = "weights that such a network never uses left out"
         elif _memory(tensor) in memories or _copy(full, tensor, twins):
             reason = "equal copies left out"
         else:
@@ -235,14 +237,14 @@ def _accounted(
         unexpected=tuple(unexpected),
         mismatched=tuple(mismatched),
         stripped=tuple(_stripped(reading)),
-        ignored=tuple(f"{len(names)} {why} ({_some(names)})" for why, names in reasons.items()),
+        ignored=tuple(f"{why}: {len(names)} ({_some(names)})" for why, names in reasons.items()),
         others=tuple(_others(reading, equals)),
         normalisation=said if all(name in left for name in said_names) else None,
     )
 
 
 def _copy(full: str, tensor: Tensor, twins: Mapping[str, Tensor]) -> bool:
-    """Does a tensor equal the used one of the same name behind another prefix (Madry's models)?"""
+    """Does a tensor equal the one of the same name behind the chosen prefix (Madry's models)?"""
     parts = full.split(".")
     same = [twins[name] for i in range(len(parts)) if (name := ".".join(parts[i:])) in twins]
     return any(twin.dtype == tensor.dtype and torch.equal(twin, tensor) for twin in same)

@@ -65,8 +65,8 @@ class Patient:
     """What the checkpoint's file says."""
     settings: Doctor
     surrogate: Classifier | None = None
-    attacked: dict[tuple[str, AnyAttack], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Rights and dead steps of attacks that were already run, by purpose."""
+    attacked: dict[AnyAttack, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Rights and dead steps of attacks that were already run."""
 
     @property
     def classes(self) -> int:
@@ -125,31 +125,42 @@ class Patient:
         with full_precision(), frozen(self.model):
             return [f(b.to(dtype)) for b in x.split(self.settings.batch)]
 
-    def under(self, attack: AnyAttack, on: Classifier | None = None) -> Bool[Tensor, " m"]:
-        """Which of the `few` are still classified rightly; attacks of equal start share their noise.
-
-        The images are made on this network, or on another and only judged here.
-        """
-        return self._under(attack, on)[0]
+    def under(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
+        """Which of the `few` are still classified rightly; attacks of equal start share their noise."""
+        return self._under(attack)[0]
 
     def dead(self, attack: AnyAttack) -> Int[Tensor, " m"]:
         """Per image, the number of steps without a usable gradient."""
-        return self._under(attack, None)[1]
+        return self._under(attack)[1]
 
-    def _under(self, attack: AnyAttack, on: Classifier | None) -> tuple[Tensor, Tensor]:
-        key = ("own" if on is None else "transfer", attack)
-        if key not in self.attacked:
-            found = list(self._search(attack, self.model if on is None else on))
+    def still(
+        self, stood: Bool[Tensor, " m"], attack: AnyAttack, on: Classifier | None = None
+    ) -> Bool[Tensor, " m"]:
+        """Which of those of the `few` that stood so far stand this attack as well; the others are spared.
+
+        The images are made on this network, or on another and only judged here.
+        """
+        x, y = self.few[0][stood], self.few[1][stood]
+        found = list(self._search(attack, on or self.model, x, y))
+        left = stood.clone()
+        if found:
+            left[stood] = self.judge(torch.cat([f.x_adv for f in found]), y)
+        return left
+
+    def _under(self, attack: AnyAttack) -> tuple[Tensor, Tensor]:
+        if attack not in self.attacked:
+            found = list(self._search(attack, self.model, *self.few))
             right = self.judge(torch.cat([f.x_adv for f in found]), self.few[1])
-            self.attacked[key] = right, torch.cat([f.dead for f in found])
-        return self.attacked[key]
+            self.attacked[attack] = right, torch.cat([f.dead for f in found])
+        return self.attacked[attack]
 
-    def _search(self, attack: AnyAttack, model: Classifier) -> Iterator[Found]:
-        size, (x, y) = self.settings.batch, self.few
+    def _search(self, attack: AnyAttack, model: Classifier, x: Tensor, y: Tensor) -> Iterator[Found]:
+        size = self.settings.batch
         with full_precision():
             for i, (a, b) in enumerate(zip(x.split(size), y.split(size), strict=True)):
-                target = self._targets(a, b) if isinstance(attack, PGD) and attack.targeted else b
-                yield attack.search(model, a, target, self.stream(0, i))
+                if len(a):
+                    target = self._targets(a, b) if isinstance(attack, PGD) and attack.targeted else b
+                    yield attack.search(model, a, target, self.stream(0, i))
 
     def _targets(self, x: Tensor, y: Tensor) -> Tensor:
         """The most likely wrong class."""

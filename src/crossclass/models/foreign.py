@@ -221,12 +221,15 @@ def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any]
 
 
 def _copy(settings: Foreign, model: Classifier) -> None:
-    """Copy the pretrained network's tensors; only the head may differ in shape, it then stays fresh."""
+    """Copy the pretrained network's tensors; only heads may differ in shape, and then stay fresh."""
     assert isinstance(model, Wrapped)
-    source = settings.made(model.head.out_features, model.channels, pretrained=True).state_dict()
+    classes = model.head.out_features
+    source = settings.made(classes, model.channels, pretrained=True).state_dict()
+    layers = model.net.named_modules()
+    heads = [n for n, m in layers if isinstance(m, nn.Linear) and m.out_features == classes]
     own = model.net.state_dict()
     wrong = [n for n in own if n not in source or source[n].shape != own[n].shape]
-    body = [n for n in wrong if n.rpartition(".")[0] != model.head_name]
+    body = [n for n in wrong if n.rpartition(".")[0] not in heads]
     if body:
         raise UserError(
             f"the weights for {settings.what} do not fit it: {body[0]} differs ({len(body)} in all)"

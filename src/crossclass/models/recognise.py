@@ -116,10 +116,11 @@ def _wideresnets(shapes: Shapes) -> Iterator[Recognised]:
 def _vits(shapes: Shapes) -> Iterator[Recognised]:
     numbers = [int(m[1]) for n in shapes if (m := re.match(r"blocks\.(\d+)\.attn\.qkv\.weight$", n))]
     proj, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
-    hidden, head = shapes.get("blocks.0.mlp.fc1.weight", ()), _head(shapes)
-    if not numbers or len(proj) != 4 or len(positions) != 3 or len(hidden) != 2 or head is None:
+    head = _head(shapes)
+    if not numbers or len(proj) != 4 or len(positions) != 3 or head is None:
         return
     width, channels, _, patch = proj
+    hidden = shapes.get("blocks.0.mlp.fc1.weight", (4 * width,))
     heads = width // 64 if width % 64 == 0 else 3 if width % 3 == 0 else 1
     grid = round((positions[1] - 1) ** 0.5)
     settings = ViT(patch=patch, width=width, depth=max(numbers) + 1, heads=heads, mlp_ratio=hidden[0] / width)

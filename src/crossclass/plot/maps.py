@@ -10,16 +10,15 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from crossclass.errors import UserError
-from crossclass.plot.style import STYLE, Style
+from crossclass.plot.style import STYLE
 
-CELL, GAP, SIDE, HEAD, BAR = 1.06, 0.05, 0.46, 0.34, 0.8  # inches
-_MAP = "inferno"  # rises in lightness: read alike in grey and by colour-blind eyes
-_STRENGTH = 0.68  # of the colour over the image
+CELL, GAP, SIDE, HEAD, BAR = 1.06, 0.05, 0.56, 0.36, 0.8  # inches
+ROOM = 18  # letters over a cell
+_COLOURS = "plasma"  # rises in lightness: alike in grey and to colour-blind eyes
 
 
 def saliency_grid(
@@ -32,47 +31,36 @@ def saliency_grid(
     which the colour bar states; what is negative is drawn as 0. A caption may have two lines.
     """
     pixels = _pixels(images)
-    shown = {label: np.asarray(m, dtype=float) for label, m in maps.items()}
+    shown = {label: np.nan_to_num(np.asarray(m, dtype=float)) for label, m in maps.items()}
     n = len(pixels)
     if n == 0 or not shown:
         raise UserError("there is no sample to draw saliency maps of; give at least one image and its maps")
-    wrong = [label for label, m in shown.items() if m.ndim != 3 or len(m) != n]
-    if wrong or (captions and len(captions) != n):
-        raise UserError(f"{n} images need {n} maps [n, h, w] and captions; {wrong or 'captions'} differ")
-    top = max(float(np.nan_to_num(m).max()) for m in shown.values())
-    scale = Normalize(0, top if top > 0 else 1)
-    across, rows = min(columns, n), 1 + len(shown)
-    blocks = -(-n // columns)
-    width = SIDE + across * (CELL + GAP) + BAR
-    block = HEAD + rows * (CELL + GAP) + 0.08
-    height = blocks * block
+    if any(m.ndim != 3 or len(m) != n for m in shown.values()) or len(captions) not in (0, n):
+        sizes = {label: list(m.shape) for label, m in shown.items()}
+        raise UserError(f"{n} images need {n} maps [n, h, w] and captions, not {sizes}, {len(captions)}")
+    top = max(float(m.max()) for m in shown.values())
+    block = HEAD + (1 + len(shown)) * (CELL + GAP) + 0.06
+    width, height = SIDE + min(columns, n) * (CELL + GAP) + BAR, -(-n // columns) * block
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
-
-        def cell(i: int, row: int) -> Axes:
-            left = SIDE + (i % columns) * (CELL + GAP)
-            above = (i // columns) * block + HEAD + row * (CELL + GAP)
-            place = left / width, 1 - (above + CELL) / height, CELL / width, CELL / height
-            ax = figure.add_axes(place)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            return ax
-
-        for i in range(n):
-            first = i % columns == 0
-            ax = cell(i, 0)
-            ax.imshow(pixels[i], interpolation="nearest")
-            if captions:
-                lines = [_short(line, 19) for line in str(captions[i]).split("\n")]
-                ax.set_title("\n".join(lines[:2]), fontsize=7, pad=2.5, linespacing=1.15)
-            if first:
-                _label(ax, "image")
-            for row, (label, m) in enumerate(shown.items(), 1):
-                ax = cell(i, row)
-                _overlay(ax, pixels[i], m[i], scale)
-                if first:
-                    _label(ax, label)
-        _bar(figure, scale, top, (width, height, block))
+        rows = {"image": pixels} | {k: _overlay(pixels, m, top) for k, m in shown.items()}
+        for i, (down, across) in enumerate(divmod(i, columns) for i in range(n)):
+            for row, (label, pictures) in enumerate(rows.items()):
+                left = SIDE + across * (CELL + GAP)
+                below = height - down * block - HEAD - row * (CELL + GAP) - CELL
+                ax = figure.add_axes((left / width, below / height, CELL / width, CELL / height))
+                ax.imshow(pictures[i], interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+                if across == 0:
+                    ax.set_ylabel(_lines(label), fontsize=7, labelpad=3)
+                if row == 0 and captions:
+                    _caption(ax, str(captions[i]))
+        tall = min(block - HEAD - 0.2, 2.6)
+        bar = figure.add_axes(
+            ((width - BAR + 0.12) / width, 1 - (HEAD + tall) / height, 0.11 / width, tall / height)
+        )
+        _bar(bar, top)
     return figure
 
 
@@ -85,40 +73,58 @@ def _pixels(images: Any) -> NDArray[Any]:
     return np.broadcast_to(values.clip(0, 1), (*values.shape[:3], 3))
 
 
-def _overlay(ax: Axes, image: NDArray[Any], values: NDArray[Any], scale: Normalize) -> None:
-    """The map in colour over the image in grey, so that every hue is the map's."""
-    h, w = image.shape[:2]
-    over: Style = {"extent": (0, w, h, 0)}
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **over)
-    ax.imshow(values, cmap=_MAP, norm=scale, alpha=_STRENGTH, interpolation="bilinear", **over)
+def _overlay(pixels: NDArray[Any], maps: NDArray[Any], top: float) -> NDArray[Any]:
+    """The maps in colour over the images in grey: every hue is the map's, and 0 shows the bare image."""
+    grey = 0.25 + 0.75 * pixels @ np.array([0.299, 0.587, 0.114])
+    return _blend(grey, _stretched(maps, grey.shape[1:]), top)
 
 
-def _label(ax: Axes, text: str) -> None:
-    lines = [_short(line, 19) for line in textwrap.wrap(text, 19)[:2]]
-    ax.set_ylabel("\n".join(lines), fontsize=7.5, labelpad=3)
+def _blend(grey: NDArray[Any], values: NDArray[Any], top: float) -> NDArray[Any]:
+    strength = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
+    opaque = 0.85 * np.sqrt(strength)[..., None]
+    return (1 - opaque) * grey[..., None] + opaque * mpl.colormaps[_COLOURS](strength)[..., :3]
 
 
-def _bar(figure: Figure, scale: Normalize, top: float, size: tuple[float, float, float]) -> None:
-    width, height, block = size
-    long = min(block - HEAD - 0.2, 2.6)
-    place = (width - BAR + 0.1) / width, 1 - (HEAD + long) / height, 0.11 / width, long / height
-    ax = figure.add_axes(place)
-    colors = mpl.cm.ScalarMappable(scale, _MAP)
-    bar: Any = figure.colorbar(colors, cax=ax)
-    bar.outline.set_visible(False)
-    ticks = [0, top / 2, top] if top > 0 else []
-    bar.set_ticks(ticks, labels=[f"{t:.2g}" for t in ticks])
-    ax.tick_params(labelsize=7, length=2)
-    words = (
-        f"Grad-CAM of the true class; the largest value here is {top:.2g}" if top > 0 else "all maps are 0"
-    )
+def _stretched(maps: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """[n, u, v] to [n, h, w], linear between the middles of places, constant beyond the outer ones."""
+    for axis, length in zip((1, 2), size, strict=True):
+        have = maps.shape[axis]
+        at = ((np.arange(length) + 0.5) * have / length - 0.5).clip(0, have - 1)
+        low = np.floor(at).astype(int)
+        part = np.expand_dims(at - low, 2 - axis)
+        after = maps.take(np.minimum(low + 1, have - 1), axis)
+        maps = (1 - part) * maps.take(low, axis) + part * after
+    return maps
+
+
+def _bar(ax: Axes, top: float) -> None:
+    """The scale in the colours that a map has over a medium grey."""
+    ramp = np.linspace(0, 1, 256)[:, None]
+    end = top if top > 0 else 1.0
+    ax.imshow(_blend(np.full_like(ramp, 0.62), ramp, 1), origin="lower", aspect="auto", extent=(0, 1, 0, end))
+    ax.set(xticks=[], yticks=[0, end / 2, end] if top > 0 else [0])
+    ax.set_yticklabels([f"{t:.2g}" for t in ax.get_yticks()], fontsize=7)
+    ax.yaxis.tick_right()
+    ax.yaxis.set_label_position("right")
+    ax.tick_params(length=2)
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+    words = f"Grad-CAM of the true class, at most {top:.2g}" if top > 0 else "all maps are 0"
     ax.set_ylabel(words, fontsize=7)
 
 
-def _short(text: str, room: int) -> str:
+def _caption(ax: Axes, text: str) -> None:
+    lines = [_short(line) for line in text.split("\n")][:2]
+    for height, line in zip((1.03, 1.16), reversed(lines), strict=False):
+        ax.text(0.5, height, line, transform=ax.transAxes, ha="center", va="baseline", fontsize=7)
+
+
+def _lines(label: str) -> str:
+    wrapped = textwrap.wrap(label, ROOM, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(_short(line) for line in wrapped[:3])
+
+
+def _short(text: str) -> str:
     """The text, its middle left out where it is longer than there is room."""
-    if len(text) <= room:
-        return text
-    back = (room - 1) // 2
-    return text[: room - 1 - back] + "…" + text[-back:]
+    back = (ROOM - 1) // 2
+    return text if len(text) <= ROOM else text[: ROOM - 1 - back] + "…" + text[-back:]

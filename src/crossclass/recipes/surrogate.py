@@ -111,6 +111,6 @@ class GradAlign(Settings):
 
 def _input_gradient(model: Network, x: Images, y: Labels, *, create_graph: bool) -> Tensor:
     x = x.detach().requires_grad_(True)
-    loss = cross_entropy(model(x).float(), y).sum()
+    loss = cross_entropy(model(x), y).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
     return gradient

@@ -62,7 +62,8 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
 
 
 def _format(path: Path, head: bytes) -> str:
-    text = head.decode("utf-8", "ignore").strip("\ufeff \t\r\n").lower()
+    decoded = head.decode("utf-8", "ignore")
+    text = decoded.strip("\ufeff \t\r\n").lower()
     if not head:
         raise error(path, "is empty; download or copy it again")
     if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<!--")) or "<html" in text:
@@ -78,8 +79,9 @@ def _format(path: Path, head: bytes) -> str:
         return _zipped(path)
     if head[257:262] == b"ustar":
         return "torch"  # as torch 0.1 wrote it, or any tar archive
-    readable = all(c.isprintable() or c.isspace() for c in head.decode("utf-8", "replace")[:-1])
-    if readable and not imports(path.read_bytes())[1]:  # the oldest pickles are text, too
+    printable = all(c.isprintable() or c.isspace() or c == "\ufeff" for c in decoded)
+    is_text = printable and len(decoded.encode()) > len(head) - 4  # the cut may fall inside a character
+    if is_text and not imports(path.read_bytes())[1]:  # the oldest pickles are text, too
         raise error(path, f"is text saved as weights ('{text[:40]}'); download the file itself")
     return "torch"
 
@@ -88,7 +90,9 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError) as e:
+    except OSError:
+        raise
+    except Exception as e:  # damage surfaces as many kinds
         raise error(path, DAMAGED) from e
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
@@ -106,12 +110,13 @@ def _read_safetensors(path: Path, trust: bool) -> dict[str, Tensor]:
 
 def _read_npz(path: Path, trust: bool) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
+    name = ""
     try:
         with np.load(path, allow_pickle=trust) as archive:
             for name in archive.files:
                 arrays[name] = archive[name]
     except Exception as e:  # of zipfile, zlib, numpy, and of what a trusted pickle runs
-        if "allow_pickle" in str(e):
+        if name and "allow_pickle" in str(e):
             raise refusal(path, f"its array '{name}' holds Python objects") from e
         raise error(path, DAMAGED) from e
     return {k: v.item() if v.dtype == object and v.ndim == 0 else v for k, v in arrays.items()}
@@ -126,7 +131,8 @@ def _tensor(array: np.ndarray) -> Tensor | None:
 def _tidy(value: Any, depth: int = 0) -> Any:
     """Tensors and dicts of them by name; None for all else."""
     if isinstance(value, Tensor):
-        return value.detach()
+        plain = value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+        return value.detach() if plain else None
     if isinstance(value, Numbers):
         value = value.array()
     if isinstance(value, np.ndarray):

@@ -12,6 +12,7 @@ import re
 import warnings
 import zipfile
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 from crossclass.errors import UserError
 
+_LEGACY = 5  # pickles in a file of torch before 1.6: its number, version, machine, the object, storage keys
 DAMAGED = "is damaged or was cut off; download or copy it again"
 
 
@@ -70,12 +72,12 @@ def _explained(path: Path, e: Exception) -> UserError:
     if zipped:
         with suppress(Exception), zipfile.ZipFile(path) as archive:
             raw = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
-    listed, whole = imports(raw)
     bare = _bare(raw) and not zipped
+    listed, whole = imports(raw, 1 if bare or zipped else _LEGACY)
     named = re.findall(r"GLOBAL ([\w.]+)", str(e)) or (listed if bare else [])
-    if named:
+    if whole and named:
         return refusal(path, f"its pickle wants to import {', '.join(list(dict.fromkeys(named))[:3])}")
-    if whole and (bare or (zipped and isinstance(e, pickle.UnpicklingError))):
+    if whole and (bare or isinstance(e, pickle.UnpicklingError)):
         return refusal(path, "its pickle is not one that torch's weights-only reader can follow")
     return error(path, DAMAGED)
 
@@ -93,15 +95,16 @@ def _bare(raw: bytes) -> bool:
     return not (begin[:2] == b"PK" or magic.to_bytes(10, "little") in begin or str(magic).encode() in begin)
 
 
-def imports(raw: bytes) -> tuple[list[str], bool]:
-    """What a pickle would import, read off its instructions without following any; did it come to its end?"""
+def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
+    """What so many pickles in a row would import, read off without following any; are they whole?"""
     names: list[str] = []
     texts: list[str] = []
     memo: dict[int, str] = {}
     known = 0
     with suppress(Exception):
         fresh = False  # was the last instruction a text, so that it is what a memo would keep?
-        for op, arg, _ in pickletools.genops(io.BytesIO(raw)):
+        stream = io.BytesIO(raw)
+        for op, arg, _ in chain.from_iterable(pickletools.genops(stream) for _ in range(pickles)):
             if op.name in ("GLOBAL", "INST"):
                 names.append(str(arg).replace(" ", "."))
             elif op.name == "STACK_GLOBAL":
@@ -138,12 +141,13 @@ class Numbers:
         self.state = state
 
     def array(self) -> np.ndarray | None:
-        """The numbers in a numpy array of our own making, None if they were Python objects."""
-        _, shape, kind, fortran, raw = self.state
-        if not isinstance(raw, bytes) or not re.fullmatch(r"[biuf]\d{1,2}", kind.code):
-            return None
-        dtype = np.dtype(kind.code).newbyteorder("=" if kind.order == "|" else kind.order)
-        return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+        """The numbers in a numpy array of our own making, None if they are Python objects or make no sense."""
+        with suppress(Exception):
+            _, shape, kind, fortran, raw = self.state
+            if isinstance(raw, bytes) and re.fullmatch(r"[biuf]\d{1,2}", kind.code):
+                dtype = np.dtype(kind.code).newbyteorder("=" if kind.order == "|" else kind.order)
+                return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+        return None
 
 
 def _stand_ins() -> list[Any]:
@@ -153,6 +157,9 @@ def _stand_ins() -> list[Any]:
     def empty(kind: type, shape: tuple[int, ...], code: bytes) -> Numbers:
         return Numbers()
 
+    def no_bytes() -> bytes:
+        return b""
+
     cores = ("numpy.core.multiarray", "numpy._core.multiarray")
     functions = [(f, f"{c}.{n}") for c in cores for f, n in ((no_number, "scalar"), (empty, "_reconstruct"))]
-    return [*functions, (_Dtype, "numpy.dtype"), (Numbers, "numpy.ndarray")]
+    return [*functions, (no_bytes, "builtins.bytes"), (_Dtype, "numpy.dtype"), (Numbers, "numpy.ndarray")]

@@ -1,0 +1,27 @@
+"""One self-contained HTML page: style, script, figures and data are inside, every name escaped."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from crossclass.report import results, runs, words
+from crossclass.report.reading import Results, Run
+
+TEMPLATES = Path(__file__).parent / "templates"
+ENTRIES = 500_000  # matrix entries a page carries for its sliders: some 2 MB
+
+
+def page(found: Sequence[Run], files: Sequence[Results]) -> str:
+    """The HTML of run folders and of result files, in this order."""
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
+    env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+    named = zip(found, runs.labels(found), strict=True)
+    views = [runs.view(run, label, ENTRIES // len(found)) for run, label in named]
+    assets = {p.suffix[1:]: Markup(p.read_text("utf-8")) for p in TEMPLATES.glob("*.[cj]s*")}
+    overlay = runs.overlaid(views) if len(views) > 1 else {}
+    measured = [results.view(one, i) for i, one in enumerate(files, 1)]
+    return env.get_template("page.html.j2").render(runs=views, files=measured, overlay=overlay, assets=assets)

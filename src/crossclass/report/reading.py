@@ -1,0 +1,143 @@
+"""What lies on the disk, read and checked: run folders and the results of `measure`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import yaml
+
+from crossclass.errors import UserError
+
+Plain: TypeAlias = dict[str, Any]
+
+_SCALARS = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
+_NUMBERS = re.compile(r"(all_pairs_|i)?cas(_normalised)?|clean|robust|n|negative_mass|sharing_confusion|d_.*")
+_MATRICES = ("C", "icas_matrix", "all_pairs_matrix", "confusion", "C_difference")
+
+
+class Run(NamedTuple):
+    """A run folder as plain data."""
+
+    folder: Path
+    config: Plain
+    env: Plain
+    rows: list[Plain]
+    measures: list[Plain]
+    comparisons: list[Plain]
+    done: bool
+
+
+class Results(NamedTuple):
+    """A file of `measure`: checkpoints under their conditions, and what differs between two of them."""
+
+    path: Path
+    measures: list[Plain]
+    comparisons: list[Plain]
+
+
+def read_run(folder: Path) -> Run:
+    """The folder of a run as plain data; raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
+    config, events = folder / "config.yaml", folder / "events.jsonl"
+    if not config.exists() and not events.exists():
+        inside = sorted(p.parent for p in folder.glob("*/config.yaml"))
+        hint = f"such as {inside[0]}" if inside else "one that 'crossclass train' has made"
+        raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
+    done = (folder / "DONE").exists()
+    rows = _rows(events, done) if events.exists() else []
+    if not rows:
+        raise UserError(f"{folder}: the run has no epochs yet; train it with 'crossclass train'")
+    try:
+        settings = yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{config}: not valid YAML; restore the file") from e
+    settings = settings if isinstance(settings, dict) else {}
+    return Run(
+        folder, settings, _json(folder / "env.json", {}), rows, *_measured(folder / "measure.json"), done
+    )
+
+
+def read_results(path: Path) -> Results:
+    """A file that `measure` wrote; raises UserError."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'")
+    measures, comparisons = _measured(path)
+    if not measures:
+        raise UserError(f"{path}: holds no measured checkpoint; write it anew with 'crossclass measure'")
+    return Results(path, measures, comparisons)
+
+
+def _measured(path: Path) -> tuple[list[Plain], list[Plain]]:
+    """The checkpoints of a result file, and its comparisons."""
+    entries = _json(path, [])
+    compared = [entry["comparison"] for entry in entries if "comparison" in entry]
+    measures = [entry for entry in entries if "comparison" not in entry]
+    for n, entry in enumerate([*measures, *compared], 1):
+        try:
+            _checked_numbers(entry, pairs=n > len(measures))
+        except ValueError as e:
+            raise UserError(f"{path}, object {n}: {e}; restore or delete the file") from e
+    return measures, compared
+
+
+def _checked_numbers(entry: Any, pairs: bool) -> None:
+    if not isinstance(entry, dict) or (pairs and not {"a", "b"} <= set(entry)):
+        raise ValueError("not what 'measure' writes")
+    for key, value in entry.items():
+        both = pairs and key in ("clean", "robust", "cas", "icas")
+        if _NUMBERS.fullmatch(key) and not (_numbers(value, 2) if both else _number(value)):
+            raise ValueError(f"'{key}' is not {'two numbers' if both else 'a number'}")
+        square = not value or (isinstance(value, list) and all(_numbers(row, len(value)) for row in value))
+        if key in _MATRICES and not square:
+            raise ValueError(f"'{key}' is not a square matrix")
+    for key, ends in (entry.get("intervals") or {}).items():
+        if isinstance(ends, list) and not _numbers(ends, 2):
+            raise ValueError(f"the interval of '{key}' is not two numbers")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float | None)
+
+
+def _numbers(values: Any, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(map(_number, values))
+
+
+def _json(path: Path, empty: Any) -> Any:
+    try:
+        text = path.read_text("utf-8") if path.exists() else None
+        data = empty if text is None else json.loads(text, parse_constant=lambda _: None)
+    except ValueError as e:
+        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
+    if type(data) is not type(empty) or any(isinstance(data, list) and type(m) is not dict for m in data):
+        raise UserError(f"{path}: not what a run writes there; restore or delete the file")
+    return data
+
+
+def _rows(path: Path, done: bool) -> list[Plain]:
+    rows: dict[int, Plain] = {}  # a resumed run may write an epoch again
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    for n, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                row = _checked(json.loads(line, parse_constant=lambda _: None))
+                rows[row["epoch"]] = row
+        except ValueError as e:
+            if n == len(lines) and not done:
+                break  # the run is writing this line just now
+            raise UserError(f"{path}, line {n}: not an epoch of a run ({e}); mend the line") from e
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _checked(row: Any) -> Plain:
+    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+        raise ValueError("no whole number 'epoch'")
+    for key, value in row.items():
+        if _SCALARS.fullmatch(key) and not isinstance(value, int | float | None):
+            raise ValueError(f"'{key}' is not a number")
+    C = row.get("C") or []
+    if not isinstance(C, list) or any(not isinstance(c, list) or len(c) != len(C) for c in C):
+        raise ValueError("'C' is not a square matrix")
+    return row

@@ -1,0 +1,634 @@
+"""Networks of others: which layer is the head, what the features are, and what is said when it is not so."""
+
+import importlib
+import importlib.util
+import json
+import sys
+import types
+from dataclasses import dataclass
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from crossclass import models
+from crossclass.errors import UserError
+from crossclass.importing import foreign_code
+from crossclass.models import HF, MeanStd, Python, Timm, Torchvision, ViT, Wrapped
+from crossclass.recipes import Run
+from crossclass.settings import load_yaml, override
+
+IMAGES = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """The head is registered first and is neither the only linear layer nor the last registered."""
+
+    def __init__(self, classes: int = 4, width: int = 6, **parts: nn.Module) -> None:
+        super().__init__()
+        self.top = nn.Linear(width, classes)
+        self.conv = nn.Conv2d(3, 5, 3, 2, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.hidden = nn.Linear(5, width)
+        self.unused = nn.Linear(7, classes)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.hidden(self.relu(self.conv(x)).mean(dim=(2, 3))))
+
+    def forward(self, x: Tensor) -> object:
+        return self.top(self.body(x))
+
+
+def variant(forward, **parts):
+    """A factory of a `Net` with another forward."""
+    return lambda: type("Variant", (Net,), {"forward": forward})(**parts)
+
+
+@dataclass
+class Output:
+    loss: None
+    logits: Tensor
+
+
+class Tokens(nn.Module):
+    """A transformer of one block with `lead` tokens in front and a 2x2 or other row of patches."""
+
+    def __init__(self, lead: int = 1, side: int = 2, norm: str = "norm1") -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 8 // side, 8 // side)
+        self.first = nn.Parameter(torch.randn(1, lead, 8))
+        self.add_module(norm, nn.LayerNorm(8))
+        self.mix, self.norm = nn.Linear(lead + side**2, lead + side**2), nn.LayerNorm(8)
+        self.drop, self.head, self.norm_name = nn.Dropout(0.9), nn.Linear(8, 4), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = torch.cat((self.first.expand(len(x), -1, -1), self.patch(x).flatten(2).mT), dim=1)
+        t = t + self.drop(self.mix(getattr(self, self.norm_name)(t).mT).mT)
+        return self.head(self.norm(t)[:, 0])
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Make a foreign model from a factory; settings by keyword."""
+
+    def make(factory, size: int = 8, classes: int = 4, **settings: object) -> Wrapped:
+        module = types.ModuleType("somebodys")
+        module.factory = factory
+        monkeypatch.setitem(sys.modules, "somebodys", module)
+        images = IMAGES.repeat(1, 1, size // 8, size // 8)
+        return models.build(Python(call="somebodys:factory", **settings), images, classes, 0).eval()
+
+    return make
+
+
+# Features and head
+
+
+def test_features_are_the_input_of_the_last_linear_layer_that_runs(made):
+    net, x = made(Net), torch.rand(3, 3, 8, 8)
+    z = (x - net.mean) / net.std
+    assert net.head is net.net.top
+    assert torch.equal(net.features(x), net.net.body(z))
+    assert torch.equal(net(x), net.net(z))
+    g, logits = net.outputs(x)
+    assert torch.equal(g, net.features(x))
+    assert torch.equal(logits, net(x))
+    assert torch.allclose(logits, g @ net.head.weight.T + net.head.bias, atol=1e-6)
+    assert net.notes == ()
+    assert not net.head._forward_pre_hooks, "a hook was left behind"
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_features_carry_gradients_and_take_one_forward(made):
+    net = made(Net)
+    x, forwards = torch.rand(2, 3, 8, 8, requires_grad=True), []
+    net.net.conv.register_forward_hook(lambda *a: forwards.append(1))
+    net.outputs(x)[0].sum().backward()
+    assert len(forwards) == 1
+    assert x.grad.abs().max() > 0
+
+
+def test_the_head_is_held_once_in_the_state(made):
+    names = set(made(Net).state_dict())
+    assert names == {"mean", "std"} | {f"net.{n}" for n in Net().state_dict()}
+    assert len(list(made(Net).parameters())) == len(list(Net().parameters()))
+
+
+def test_another_head_may_be_named(made):
+    def forward(self, x):
+        g = self.body(x)
+        return self.top(g) + 0 * self.unused(torch.ones(len(x), 7))
+
+    assert made(variant(forward)).head_name == "unused"
+    named = made(variant(forward), head="top")
+    assert named.head_name == "top"
+    assert named.outputs(torch.rand(2, 3, 8, 8))[0].shape == (2, 6)
+
+
+def test_linear_layers_of_another_width_are_passed_over(made):
+    def forward(self, x):
+        logits = self.top(self.body(x))
+        self.after(logits)
+        return logits
+
+    assert made(variant(forward, after=nn.Linear(4, 9))).head_name == "top"
+
+
+@pytest.mark.parametrize(
+    ("forward", "note"),
+    [
+        (lambda self, x: self.top(self.body(x)).softmax(dim=1), "softmax"),
+        (lambda self, x: (self.top(self.body(x)), x), "tuple"),
+        (lambda self, x: [None, self.top(self.body(x))], "list"),
+        (lambda self, x: Output(None, self.top(self.body(x))), "Output"),
+    ],
+)
+def test_what_is_not_a_tensor_of_logits_is_used_and_noted(made, forward, note):
+    net, x = made(variant(forward)), torch.rand(2, 3, 8, 8)
+    g, logits = net.outputs(x)
+    expected = g @ net.head.weight.T + net.head.bias
+    assert torch.allclose(logits, expected.softmax(dim=1) if note == "softmax" else expected, atol=1e-6)
+    assert len(net.notes) == 1
+    assert note in net.notes[0]
+    assert "somebodys:factory" in net.notes[0]
+
+
+def test_a_hook_is_removed_when_the_network_fails(made):
+    def forward(self, x):
+        if len(x) == 5:
+            raise ValueError("five")
+        return self.top(self.body(x))
+
+    net = made(variant(forward))
+    with pytest.raises(ValueError, match="five"):
+        net.outputs(torch.rand(5, 3, 8, 8))
+    assert not net.head._forward_pre_hooks
+
+
+def test_looking_at_a_network_changes_nothing(made):
+    def forward(self, x):
+        return self.top(self.noise(self.norm(self.body(x))) + 0 * torch.rand(1))
+
+    frozen = nn.BatchNorm1d(6).eval()
+    net = variant(forward, noise=nn.Dropout(0.5), norm=frozen)()
+    net.train()
+    frozen.eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    modes = [m.training for m in net.modules()]
+    stream = torch.random.get_rng_state()
+    Wrapped(net, 4, 3, (0.5,), (0.2,), 8)
+    assert torch.equal(stream, torch.random.get_rng_state())
+    assert [m.training for m in net.modules()] == modes
+    assert False in modes
+    assert True in modes
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+# Maps for Grad-CAM
+
+
+def test_grad_cam_looks_at_the_last_map(made):
+    net = made(Net)
+    assert net.saliency_layer() is net.net.relu
+    assert net.last_map_layer() is None
+    out = torch.rand(2, 5, 4, 4)
+    assert net.as_map(out) is out
+    assert made(Net, saliency="conv").saliency_layer()._get_name() == "Conv2d"
+
+
+def test_the_map_whose_mean_the_features_are_is_found(made):
+    def forward(self, x):
+        return self.top(self.flat(self.pool(self.act(self.conv(x)))))
+
+    parts = {"top": nn.Linear(5, 4), "act": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    net, x = made(variant(forward, **parts)), torch.rand(2, 3, 8, 8)
+    assert net.last_map_layer() is net.saliency_layer() is net.net.act
+    seen = []
+    net.net.act.register_forward_hook(lambda m, a, out: seen.append(out))
+    assert torch.allclose(net.features(x), seen[0].mean(dim=(2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("lead", "side"), [(1, 2), (0, 4), (2, 4), (5, 4)])
+def test_tokens_become_a_map_without_those_that_lead(made, lead, side):
+    net = made(lambda: Tokens(max(lead, 1), side) if lead else Tokens(1, side))
+    assert net.saliency_layer() is net.net.norm1
+    patches = torch.randn(3, side**2, 8)
+    out = net.as_map(torch.cat((torch.randn(3, lead, 8), patches), dim=1))
+    for u in range(side):
+        for v in range(side):
+            assert torch.equal(out[:, :, u, v], patches[:, u * side + v])
+
+
+def test_token_models_name_the_norm_before_attention_or_fall_back(made):
+    x, seen = torch.rand(2, 3, 8, 8), []
+    net = made(lambda: Tokens(norm="ln_1"))
+    net.saliency_layer().register_forward_hook(lambda m, a, out: seen.append(out))
+    (slope,) = torch.autograd.grad(net(x)[:, 0].sum(), seen)
+    assert net.saliency_layer() is net.net.ln_1
+    assert net.as_map(slope).abs().amax(dim=(1, 2, 3)).min() > 0
+    assert made(lambda: Tokens(norm="before")).saliency_layer()._get_name() == "LayerNorm"
+    with pytest.raises(UserError, match="15 tokens are no square grid"):
+        made(Tokens).as_map(torch.rand(1, 15, 8))
+
+
+def test_a_network_without_maps_says_so(made):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(192, 4)
+
+        def forward(self, x):
+            return self.fc(x.flatten(1))
+
+    net = made(Flat)
+    assert net.features(torch.rand(2, 3, 8, 8)).shape == (2, 192)
+    assert net.last_map_layer() is None
+    with pytest.raises(UserError, match="no layer with a map"):
+        net.saliency_layer()
+
+
+# Factories
+
+
+def test_a_factory_is_told_the_classes_and_what_the_user_says(made):
+    net = made(Net, classes=7)
+    assert net.head.out_features == 7
+    told = made(lambda num_classes, depth=2: Net(num_classes, depth), classes=3, arguments={"depth": 9})
+    assert (told.head.in_features, told.head.out_features) == (9, 3)
+    own = made(
+        lambda num_classes=2, **more: Net(num_classes), classes=5, arguments={"num_classes": 5, "a": 1}
+    )
+    assert own.head.out_features == 5
+
+
+def test_the_seed_decides_the_weights_of_a_factory(made):
+    images = IMAGES
+    a, b = made(Net).state_dict(), made(Net).state_dict()
+    c = models.build(Python(call="somebodys:factory"), images, 4, 1).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["net.top.weight"], c["net.top.weight"])
+
+
+def test_normalisation_is_put_in_front(made):
+    net, x = made(Net, normalise="none"), torch.rand(2, 3, 8, 8)
+    assert torch.equal(net(x), net.net(x))
+    own = made(Net, normalise=MeanStd(mean=(0.5,), std=(0.25,)))
+    assert torch.equal(own(x), own.net((x - 0.5) / 0.25))
+    assert torch.allclose(
+        made(Net).mean.flatten(), IMAGES.double().div(255).mean(dim=(0, 2, 3)).float(), atol=1e-6
+    )
+
+
+def test_rebuilding_gives_the_same_function(made):
+    net, x = made(Net), torch.rand(2, 3, 8, 8)
+    again = models.rebuild(Python(call="somebodys:factory"), net.state_dict(), 4, 3, 8)
+    assert torch.equal(net(x), again(x))
+    with pytest.raises(UserError, match="do not fit"):
+        models.rebuild(Python(call="somebodys:factory"), {**net.state_dict(), "x": net.mean}, 4, 3, 8)
+
+
+def forward_raising(self, x):
+    raise RuntimeError("mat1 and mat2\ncannot be multiplied.")
+
+
+def convolutional(self, x):
+    return self.last(self.conv(x)).mean(dim=(2, 3))
+
+
+def on_tokens(self, x):
+    return self.wide(self.conv(x).flatten(2)).mean(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "words"),
+    [
+        (lambda: 3, {}, ["gives a int", "torch.nn.Module"]),
+        (lambda depth: Net(), {}, ["needs the argument 'depth'", "model.arguments={depth: ...}"]),
+        (lambda depth=1: Net(), {"arguments": {"dept": 2}}, ["no argument 'dept'", "did you mean 'depth'"]),
+        (lambda: 1 / 0, {}, ["could not be made", "ZeroDivisionError", "division by zero"]),
+        (variant(forward_raising), {}, ["fails on images [2, 3, 8, 8]", "RuntimeError: mat1 and mat2)"]),
+        (variant(convolutional, last=nn.Conv2d(5, 4, 1)), {}, ["no linear layer", "convolutional"]),
+        (Net, {"classes": 4, "arguments": {"classes": 9}}, ["returns [2, 9]", "[2, 4]", "num_classes: 4"]),
+        (variant(on_tokens, wide=nn.Linear(16, 4)), {}, ["'wide'", "[2, 5, 16]", "model.head="]),
+        (
+            variant(lambda self, x: self.wide(self.body(x))[:, :4], wide=nn.Linear(6, 8)),
+            {},
+            ["no linear layer", "gives 4 columns", "'wide', gives 8", "model.head="],
+        ),
+        (variant(lambda self, x: "logits"), {}, ["returns a str", "return a tensor"]),
+        (variant(lambda self, x: self.top(input=self.body(x))), {}, ["'top'", "keyword"]),
+        (Net, {"head": "topp"}, ["model.head=topp", "did you mean 'top'"]),
+        (Net, {"head": "conv"}, ["model.head=conv", "Conv2d", "nn.Linear"]),
+        (Net, {"head": "unused"}, ["model.head=unused", "does not run"]),
+        (Net, {"head": "hidden"}, ["no linear layer", "gives 4 columns"]),
+        (Net, {"saliency": "cnv"}, ["model.saliency=cnv", "does not exist", "did you mean 'conv'"]),
+        (Net, {"saliency": "top"}, ["model.saliency=top", "gives [2, 4]"]),
+        (Net, {"saliency": "unused"}, ["model.saliency=unused", "does not run"]),
+    ],
+)
+def test_what_does_not_serve_is_refused_in_one_sentence(made, factory, settings, words):
+    with pytest.raises(UserError) as e:
+        made(factory, **settings)
+    assert "\n" not in str(e.value)
+    for word in ["somebodys:factory", *words]:
+        assert word in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Python(), "model.call=package.module:factory"),
+        (Timm(), "model.name"),
+        (Torchvision(), "model.name"),
+        (HF(), "model.repo"),
+        (Python(call="nowhere_at_all:f"), "no module 'nowhere_at_all'"),
+        (Python(call="json"), "package.module:name"),
+        (Python(call="json:dumps"), "needs the argument 'obj'"),
+        (Python(call="json:dumps", arguments={"obj": 1}), "gives a str"),
+    ],
+)
+def test_a_name_that_is_missing_or_wrong_is_refused(settings, words):
+    with pytest.raises(UserError, match=words):
+        models.build(settings, IMAGES, 4, 0)
+
+
+def test_a_factory_in_the_current_folder_is_found_and_named_in_a_word(tmp_path, monkeypatch):
+    code = "from torch import nn\n\ndef net(classes):\n"
+    code += "    return nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten(), nn.Linear(5, classes))\n"
+    (tmp_path / "nets_of_mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run = override(Run(), ["model=python:nets_of_mine:net"])
+    net = models.build(run.model, IMAGES, 4, 0)
+    assert net.head_name == "2"
+    assert net.features(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+    assert list(foreign_code(run.plain())) == ["nets_of_mine:net"]
+    monkeypatch.delitem(sys.modules, "nets_of_mine")
+
+
+def test_settings_of_foreign_models_are_plain_and_hashable():
+    mine = Python(call="a:b", arguments={"depth": 20, "wide": [1, 2]}, head="fc")
+    assert load_yaml(Python, mine.yaml(), "f") == mine
+    assert models.settings_of(mine.plain()) == mine
+    assert hash(mine) == hash(Python(call="a:b", arguments={"depth": 20, "wide": [1, 2]}, head="fc"))
+    assert len({hash(m) for m in (mine, mine.but(arguments={}), Timm(name="a"), HF(repo="a"))}) == 4
+    assert hash(Run(model=mine)) == hash(Run(model=mine))
+    run = override(
+        Run(), ["model.kind=python", "model.call=a:b", "model.arguments={depth: 20}", "model.head=fc"]
+    )
+    assert run.model == Python(call="a:b", arguments={"depth": 20}, head="fc")
+    assert models.describe(Timm(name="x"), 3) == "timm's x, 3 classes"
+
+
+# timm and torchvision, acted by small modules
+
+
+class FakeTimm(types.ModuleType):
+    """Knows `tiny`; what it makes when pretrained is all ones."""
+
+    def __init__(self) -> None:
+        super().__init__("timm")
+        self.asked = []
+
+    def is_model(self, name):
+        return name == "tiny"
+
+    def create_model(self, name, pretrained=False, num_classes=1000, in_chans=3, width=6):
+        self.asked.append((name, pretrained, num_classes, in_chans))
+        net = Net(num_classes, width)
+        if pretrained:
+            for p in net.parameters():
+                nn.init.ones_(p)
+        return net
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    fake = FakeTimm()
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    return fake
+
+
+def test_timm_makes_a_network_for_these_images(timm):
+    net = models.build(Timm(name="tiny", arguments={"width": 7}), IMAGES, 4, 0)
+    assert timm.asked == [("tiny", False, 4, 3)]
+    assert net.head.in_features == 7
+    with pytest.raises(UserError, match="timm knows no 'tinny'"):
+        models.build(Timm(name="tinny"), IMAGES, 4, 0)
+    with pytest.raises(UserError, match=r"timm's tiny could not be made \(TypeError: .*img_size"):
+        models.build(Timm(name="tiny", arguments={"img_size": 8}), IMAGES, 4, 0)
+
+
+def test_pretrained_weights_are_where_a_run_starts_and_are_not_fetched_again(timm):
+    settings = Timm(name="tiny", pretrained=True)
+    net = models.build(settings, IMAGES, 4, 0)
+    assert all((p == 1).all() for p in net.parameters())
+    timm.asked.clear()
+    models.rebuild(settings, net.state_dict(), 4, 3, 8)
+    assert [pretrained for _, pretrained, *_ in timm.asked] == [False]
+    assert not all((p == 1).all() for p in models.build(Timm(name="tiny"), IMAGES, 4, 0).parameters())
+
+
+def fake_torchvision(monkeypatch, width=6):
+    top = types.ModuleType("torchvision")
+    top.models = types.SimpleNamespace(
+        list_models=lambda: ["tiny", "alexnet"],
+        get_model=lambda name, weights=None, num_classes=9, **more: made_by_torchvision(
+            weights, num_classes, width if weights else 6, **more
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", top)
+
+
+def made_by_torchvision(weights, classes, width):
+    net = Net(classes, width)
+    if weights == "DEFAULT":
+        for p in net.parameters():
+            nn.init.ones_(p)
+    return net
+
+
+def test_torchvisions_weights_leave_a_head_of_other_classes_fresh(monkeypatch):
+    fake_torchvision(monkeypatch)
+    net = models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 4, 0)
+    assert (net.net.conv.weight == 1).all()
+    assert not (net.net.top.weight == 1).any()
+    assert (models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 9, 0).head.weight == 1).all()
+    assert not (models.build(Torchvision(name="tiny"), IMAGES, 9, 0).head.weight == 1).any()
+    with pytest.raises(UserError, match="did you mean 'alexnet'"):
+        models.build(Torchvision(name="alexnt"), IMAGES, 4, 0)
+    fake_torchvision(monkeypatch, width=8)
+    with pytest.raises(UserError, match=r"weights for torchvision's tiny do not fit it: hidden\.weight"):
+        models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "library", "extra"),
+    [(Timm(name="a"), "timm", "timm"), (Torchvision(name="a"), "torchvision", "vision")],
+)
+def test_a_missing_extra_is_named_with_its_install_line(monkeypatch, settings, library, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"needs {library}; pip install 'crossclass\[{extra}\]'"):
+        models.build(settings, IMAGES, 4, 0)
+
+
+def test_a_torchvision_of_another_torch_is_one_line_of_advice(monkeypatch, tmp_path):
+    for name, line in (
+        ("torchvision", "raise RuntimeError('operator torchvision::nms does not exist')"),
+        ("timm", "import torchvision"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(line + "\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    for settings in (Timm(name="a"), Torchvision(name="a")):
+        with pytest.raises(UserError, match=r"operator torchvision::nms.*install torch and torchvision") as e:
+            models.build(settings, IMAGES, 4, 0)
+        assert "\n" not in str(e.value)
+
+
+# The Hub, acted by a folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A folder of files `repo/name` in place of the Hub, and a list of what was asked for."""
+    asked: list[str] = []
+
+    def download(repo: str, name: str) -> str:
+        asked.append(f"{repo}/{name}")
+        path = tmp_path / repo / name
+        if not path.exists():
+            raise ConnectionError(f"offline.\nno {name}")
+        return str(path)
+
+    module = types.ModuleType("huggingface_hub")
+    module.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    (tmp_path / "me" / "it").mkdir(parents=True)
+    return tmp_path / "me" / "it", asked
+
+
+SMALL = ViT(width=12, depth=2, heads=3, pretrained="me/it")
+
+
+def imagenet(folder, classes=9, width=12):
+    with torch.device("meta"):
+        net = ViT(width=width, depth=2, heads=3, patch=16)(classes, 3, (0.0,), (1.0,), 224)
+    tensors = {n: torch.randn(t.shape) for n, t in net.state_dict().items() if n not in ("mean", "std")}
+    save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def test_a_vit_starts_from_resized_weights_and_is_not_fetched_again(hub):
+    folder, asked = hub
+    given = imagenet(folder)
+    net = models.build(SMALL, IMAGES, 4, 0)
+    state, wanted = net.state_dict(), models.adapted(given, 4, 2)
+    assert state["pos_embed"].shape == (1, 5, 12)
+    assert state["patch_embed.proj.weight"].shape == (12, 3, 4, 4)
+    body = [n for n in wanted if not n.startswith("head")]
+    assert all(torch.equal(state[n], wanted[n]) for n in body)
+    fresh = models.build(SMALL.but(pretrained=None), IMAGES, 4, 0)
+    assert torch.equal(net.head.weight, fresh.head.weight), "nine classes are not four"
+    assert torch.equal(net.mean, fresh.mean)
+    assert torch.equal(models.build(SMALL, IMAGES, 9, 0).head.weight, given["head.weight"])
+    asked.clear()
+    models.rebuild(SMALL, state, 4, 3, 8)
+    assert asked == []
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(hub, monkeypatch):
+    folder, _ = hub
+    words = r"cannot get model\.safetensors of 'me/it'.*ConnectionError: offline\).*connection"
+    with pytest.raises(UserError, match=words) as e:
+        models.build(SMALL, IMAGES, 4, 0)
+    assert "\n" not in str(e.value)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="is damaged"):
+        models.build(SMALL, IMAGES, 4, 0)
+    imagenet(folder, width=24)
+    with pytest.raises(UserError, match=r"pretrained=me/it does not fit.*differs \(\d+ in all\)"):
+        models.build(SMALL, IMAGES, 4, 0)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="pip install"):
+        models.build(SMALL, IMAGES, 4, 0)
+
+
+def test_a_repository_of_timm_gives_its_network_with_its_weights(hub, timm):
+    folder, _ = hub
+    (folder / "config.json").write_text(json.dumps({"architecture": "tiny"}))
+    net = models.build(HF(repo="me/it"), IMAGES, 4, 0)
+    assert {name for name, *_ in timm.asked} == {"hf-hub:me/it"}
+    assert all((p == 1).all() for p in net.parameters())
+    for text, words in (
+        (json.dumps({"architectures": ["BertModel"]}), "names no timm architecture"),
+        ("[1]", "names no timm architecture"),
+        ("{", "damaged"),
+    ):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match=words):
+            models.build(HF(repo="me/it"), IMAGES, 4, 0)
+
+
+# The real timm, where it is installed
+
+
+@pytest.fixture(scope="module")
+def real_timm():
+    """timm itself, importable beside a CPU-only torch too.
+
+    torchvision registers two operators unguarded that such a torch lacks; here they are declared first.
+    """
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: pip install 'crossclass[timm]'")
+    schemas = torch.library.Library("torchvision", "FRAGMENT")
+    try:
+        yield importlib.import_module("timm")
+    except RuntimeError:
+        for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "timm")]:
+            del sys.modules[name]
+        schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        yield importlib.import_module("timm")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_our_vit_is_timms_deit_tiny(real_timm):
+    theirs = real_timm.create_model("deit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10).eval()
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            p.add_(0.1 * torch.randn_like(p)) if p.ndim == 1 or "token" in name else None
+    ours = ViT(normalise="none")(10, 3, (0.0,), (1.0,), 32).eval()
+    state = theirs.state_dict()
+    ours.load_state_dict({**state, "mean": ours.mean, "std": ours.std})
+    x = torch.rand(4, 3, 32, 32)
+    g, logits = ours.outputs(x)
+    assert torch.allclose(logits, theirs(x), rtol=1e-5, atol=1e-5)
+    features = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
+    assert torch.allclose(g, features, rtol=1e-5, atol=1e-5)
+    assert models.recognise(state) == (ViT(), 10, 3, 32, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "arguments", "head", "layer"),
+    [
+        ("deit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "depth": 2}, "head", "blocks.1.norm1"),
+        ("resnet18", {}, "fc", "layer4"),
+        ("vgg11", {}, "head.fc", None),
+    ],
+)
+def test_networks_of_timm_show_their_head_and_map(real_timm, name, arguments, head, layer):
+    images = IMAGES.repeat(1, 1, 8, 8) if not arguments else IMAGES.repeat(1, 1, 4, 4)
+    net = models.build(Timm(name=name, arguments=arguments), images, 10, 0).eval()
+    assert net.head_name == head
+    assert net.notes == ()
+    assert layer is None or net.saliency_layer() is net.net.get_submodule(layer)
+    x, seen = torch.rand(2, 3, images.shape[-1], images.shape[-1]), []
+    net.saliency_layer().register_forward_hook(lambda m, a, out: seen.append(out))
+    net(x)
+    assert net.as_map(seen[0]).ndim == 4

@@ -1,0 +1,484 @@
+"""Intervals hold the truth as often as they say, where the percentile bootstrap does not."""
+
+from collections.abc import Callable
+from math import erf, exp, inf, pi, sqrt
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from crossclass import attribution, instances, intervals
+from crossclass.intervals import Interval
+
+exact = torch.float64
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Populations whose class means are known: g = relu(m + noise), E relu(m + N(0, 1)) = m Phi(m) + phi(m)
+
+
+class Population:
+    """ReLU features with known mean attributions; noise is partly common to all features."""
+
+    def __init__(self, m: Tensor, W: Tensor, common: float = 0.1) -> None:
+        self.m, self.W, self.common = m, W, common
+        self.signs = torch.randn(m.shape[1], generator=seeded(9)).sign()
+        normal = torch.distributions.Normal(0.0, 1.0)
+        self.C = attribution.correlation((m * normal.cdf(m) + normal.log_prob(m).exp()).double() * W.double())
+        self.cas = attribution.cas(self.C)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        k, d = self.m.shape
+        y = torch.arange(k).repeat_interleave(n)
+        one = torch.randn(n * k, 1, generator=generator) * self.signs
+        noise = sqrt(self.common) * one + sqrt(1 - self.common) * torch.randn(n * k, d, generator=generator)
+        return torch.relu(self.m[y] + noise), self.W, y
+
+
+def shared(k: int, d: int) -> Population:
+    """All classes share most of their features."""
+    m = torch.randn(1, d, generator=seeded(1)) * 0.5 + torch.randn(k, d, generator=seeded(2)) * 0.3
+    return Population(m, torch.rand(k, d, generator=seeded(3)) + 0.1)
+
+
+def specific(k: int, d: int) -> Population:
+    """Like a trained net: each class has features of its own, some of which its neighbour uses."""
+    m = torch.randn(k, d, generator=seeded(1)) * 0.4 - 0.3
+    W = torch.randn(k, d, generator=seeded(2)) * 0.25 + 0.05
+    for i in range(k):
+        for j, strength in ((i, 2.0), ((i + 1) % k, 0.8)):
+            m[i, j::k] += strength
+            W[i, j::k] += 0.3 * strength
+    return Population(m, W, common=0.3)
+
+
+def unrelated(k: int, d: int) -> Population:
+    """Every C_ij is exactly 0: heads are rows of a Hadamard matrix, means are equal."""
+    H = torch.ones(1, 1)
+    while len(H) < d:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return Population(torch.zeros(k, d), H[:k])
+
+
+def scattered(k: int, d: int) -> Population:
+    """C_ij scattered around 0, many of them within their noise."""
+    m = torch.randn(k, d, generator=seeded(1)) * 0.5
+    return Population(m, torch.randn(k, d, generator=seeded(2)))
+
+
+def percentile(g: Tensor, W: Tensor, y: Tensor, generator: torch.Generator) -> tuple[float, float]:
+    """The plain percentile bootstrap, stratified by class."""
+    k, draws = len(W), 200
+    means = torch.empty(draws, k, g.shape[1])
+    for i in range(k):
+        rows = g[y == i]
+        index = torch.randint(0, len(rows), (draws, len(rows)), generator=generator)
+        counts = torch.zeros(draws, len(rows)).scatter_add_(1, index, torch.ones(index.shape))
+        means[:, i] = counts @ rows / len(rows) * W[i]
+    unit = means / means.norm(dim=2, keepdim=True)
+    C = unit @ unit.mT
+    values = C.clamp(min=0).sum(dim=(1, 2)) - k
+    low, high = values.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+def coverage(
+    interval: Callable[[torch.Generator], tuple[float, float]], truth: float, times: int
+) -> tuple[float, float]:
+    """The share of intervals that hold the truth, and their mean width."""
+    generator = seeded(0)
+    ends = [interval(generator) for _ in range(times)]
+    return (
+        sum(low <= truth <= high for low, high in ends) / times,
+        sum(high - low for low, high in ends) / times,
+    )
+
+
+def ends(i: Interval) -> tuple[float, float]:
+    return i.low, i.high
+
+
+TIMES = 150
+LEAST = 0.95 - 2.6 * sqrt(0.95 * 0.05 / TIMES)  # 99.5 % of right methods do better
+
+
+@pytest.mark.parametrize(
+    ("population", "n"),
+    [
+        (shared(10, 64), 50),
+        (shared(3, 16), 100),
+        (specific(10, 64), 50),
+        (unrelated(10, 32), 50),
+        (unrelated(3, 16), 50),
+        (scattered(10, 64), 50),
+        (scattered(20, 32), 50),
+    ],
+    ids=["shared", "shared3", "specific", "unrelated", "unrelated3", "scattered", "scattered20"],
+)
+def test_cas_is_covered(population: Population, n: int) -> None:
+    share, _ = coverage(lambda g: ends(intervals.cas(*population.draw(n, g))), population.cas, TIMES)
+    assert share >= LEAST
+
+
+@pytest.mark.parametrize(("population", "n"), [(shared(10, 64), 50), (unrelated(10, 32), 50)])
+def test_the_percentile_bootstrap_misses_where_the_bias_exceeds_the_noise(
+    population: Population, n: int
+) -> None:
+    share, width = coverage(lambda g: percentile(*population.draw(n, g), g), population.cas, 40)
+    assert share <= 0.25
+    _, ours = coverage(lambda g: ends(intervals.cas(*population.draw(n, g))), population.cas, 40)
+    assert ours <= 2.7 * width  # right, and not by being endless
+
+
+def test_without_unrelated_classes_the_interval_is_as_wide_as_the_noise() -> None:
+    for population in (shared(10, 64), specific(10, 128)):
+        found = [intervals.cas(*population.draw(200, g)) for g in map(seeded, range(60))]
+        noise = torch.tensor([i.estimate for i in found]).std() * 2 * 1.96
+        width = sum(i.high - i.low for i in found) / 60
+        assert 0.8 <= width / float(noise) <= 1.3
+
+
+@pytest.mark.parametrize("population", [shared(10, 64), unrelated(10, 32), scattered(20, 32)])
+def test_the_bias_that_is_named_is_the_bias(population: Population) -> None:
+    found = [intervals.cas(*population.draw(50, g)) for g in map(seeded, range(100))]
+    off = torch.tensor([i.estimate for i in found]) - population.cas
+    named = torch.tensor([i.bias for i in found])
+    left = float((off - named).mean())
+    assert abs(left) <= 3 * float((off - named).std()) / 10 + 0.15 * float(off.std())
+    if population.cas == pytest.approx(0, abs=1e-6):
+        assert float(named.mean()) > 3 * float(off.std())  # the kink lifts it
+    g, W, y = population.draw(50, seeded(0))
+    C = attribution.correlation(attribution.class_means(g, W, y))
+    assert found[0].estimate == pytest.approx(attribution.cas(C))
+
+
+def two(population: Population, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of the same images at two checkpoints: the second lost a fifth of each feature's noise."""
+    g, _, y = population.draw(n, generator)
+    again, _, _ = population.draw(n, generator)
+    return g, 0.8 * g + 0.2 * again, y
+
+
+def test_the_difference_is_paired_and_covered() -> None:
+    one = specific(6, 48)
+    W = one.W.clamp(min=-0.1)  # the other checkpoint's head
+    truth = one.cas - Population(one.m, W).cas
+
+    def paired(generator: torch.Generator) -> Interval:
+        g, other, y = two(one, 60, generator)
+        return intervals.cas_difference((g, one.W), (other, W), y)
+
+    share, width = coverage(lambda g: ends(paired(g)), truth, TIMES)
+    assert share >= LEAST
+    alone = [intervals.cas(*one.draw(60, seeded(s))) for s in range(20)]
+    assert width < 0.8 * sum(i.high - i.low for i in alone) / 20 * sqrt(2)
+    g, W, y = one.draw(60, seeded(0))
+    none = intervals.cas_difference((g, W), (3 * g, 2 * W), y)
+    assert none.estimate == pytest.approx(0, abs=1e-9)
+    assert none.high - none.low == pytest.approx(0, abs=1e-6)
+    other = g.flip(1)
+    forth = intervals.cas_difference((g, W), (other, W), y)
+    back = intervals.cas_difference((other, W), (g, W), y)
+    assert ends(forth) == pytest.approx((-back.high, -back.low))
+    assert forth.bias == pytest.approx(-back.bias)
+    a, b = (intervals.cas(x, W, y) for x in (g, other))
+    assert forth.estimate == pytest.approx(a.estimate - b.estimate)
+    assert forth.bias == pytest.approx(a.bias - b.bias)
+
+
+# The interval of CAS again, from its equations, with the derivatives by autograd
+
+
+def literal_cas(g: Tensor, W: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """Corrected CAS, the deviation of its linearisation, and Welch's degrees of freedom."""
+    k, g, W = len(W), g.double(), W.double()
+    a = [g[y == i] * W[i] for i in range(k)]
+    n = [len(x) for x in a]
+    noise = [float(((x - x.mean(0)) ** 2).sum()) / (m - 1) / m for x, m in zip(a, n, strict=True)]
+    weights = [torch.full((m,), 1 / m, dtype=exact, requires_grad=True) for m in n]
+
+    def cosine(i: int, j: int) -> Tensor:
+        ai, aj = (weights[c] / weights[c].sum() @ a[c] for c in (i, j))
+        return ai @ aj / ((ai @ ai - noise[i]).sqrt() * (aj @ aj - noise[j]).sqrt())
+
+    def variance(v: Tensor, m: int) -> float:
+        return float(((v - v.mean()) ** 2).sum()) / (m - 1) / m
+
+    total, v = 0.0, [torch.zeros(m, dtype=exact) for m in n]
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                c = cosine(i, j)
+                gradients = torch.autograd.grad(c, (weights[i], weights[j]))
+                at, s = float(c.detach()), sqrt(sum(variance(d, len(d)) for d in gradients))
+                total += literal_part(at, s)
+                slope = (literal_part(at + 1e-6, s) - literal_part(at - 1e-6, s)) / 2e-6
+                v[i] += slope * gradients[0]
+                v[j] += slope * gradients[1]
+    part = [variance(x, m) for x, m in zip(v, n, strict=True)]
+    freedom = sum(part) ** 2 / sum(p**2 / (m - 1) for p, m in zip(part, n, strict=True))
+    return total, sqrt(sum(part)), freedom
+
+
+def literal_part(c: float, s: float) -> float:
+    z = c / s
+    phi, Phi = exp(-z * z / 2) / sqrt(2 * pi), (1 + erf(-abs(z) / sqrt(2))) / 2
+    return max(c, 0) - s * (phi - abs(z) * Phi) - s * 4 * (sqrt(2) - 1) * (1 - z * z) * phi
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_interval_of_cas_is_its_equations(seed: int) -> None:
+    k, d = 4, 9
+    y = torch.repeat_interleave(torch.arange(k), torch.tensor([12, 20, 9, 31]))[
+        torch.randperm(72, generator=seeded(seed))
+    ]
+    g = (
+        torch.randn(72, d, generator=seeded(seed + 10)).clamp(min=0)
+        * torch.rand(k, d, generator=seeded(3))[y]
+    )
+    W = torch.randn(k, d, generator=seeded(seed + 20)) + 0.3
+    centre, deviation, freedom = literal_cas(g, W, y)
+    t = float(scipy.stats.t.ppf(0.95, freedom))
+    found = intervals.cas(g, W, y, level=0.9)
+    assert found.estimate - found.bias == pytest.approx(centre, abs=1e-6)
+    assert found.low == pytest.approx(max(0, centre - t * deviation), abs=1e-4)
+    assert found.high == pytest.approx(min(12, centre + t * deviation), abs=1e-4)
+    assert found.level == 0.9
+    order = torch.randperm(72, generator=seeded(5))
+    shuffled = intervals.cas(g[order], W, y[order].int(), level=0.9)
+    assert tuple(shuffled) == pytest.approx(tuple(found))
+    for longer in (1e-12, 1e12):
+        assert tuple(intervals.cas(g.double() * longer, W * longer, y, level=0.9)) == pytest.approx(
+            tuple(found)
+        )
+
+
+def test_positive_part_is_unbiased_at_zero_and_on_average() -> None:
+    z = torch.linspace(-12, 12, 4801, dtype=exact)
+    density = torch.exp(-z * z / 2) / sqrt(2 * pi) * (z[1] - z[0])
+    t = torch.linspace(-6, 6, 121, dtype=exact)
+    at = t[:, None] + z[None, :]
+    value, slope = (v.view(at.shape) for v in flat(at, 1.0))
+    bias = (value * density).sum(1) - t.clamp(min=0)
+    assert float(bias[60]) == pytest.approx(0, abs=1e-5)
+    assert float(bias.sum() * 0.1) == pytest.approx(0, abs=2e-3)
+    assert float(bias.abs().max()) < 0.16  # 0.40 without any correction
+    mean = (value * density).sum(1)
+    variance = (value**2 * density).sum(1) - mean**2
+    assert bool((variance <= (slope**2 * density).sum(1) + 1e-3).all())  # never too narrow
+
+
+def flat(c: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """`positive_part` of any number of values, in the squares that it takes."""
+    side = int(sqrt(c.numel() - 1)) + 1
+    square = torch.zeros(side * side, dtype=exact)
+    square[: c.numel()] = c.flatten()
+    both = intervals.positive_part(square.view(side, side), torch.full((side, side), s, dtype=exact))
+    return both[0].flatten()[: c.numel()], both[1].flatten()[: c.numel()]
+
+
+def test_positive_part_far_from_zero_and_without_noise() -> None:
+    c = torch.tensor([-5.0, -0.3, 0.0, 0.3, 5.0], dtype=exact)
+    value, slope = flat(c, 0.0)
+    assert torch.equal(value, c.clamp(min=0))
+    assert slope[[0, 1, 3, 4]].tolist() == pytest.approx([0, 0, 1, 1])
+    value, slope = flat(c, 0.02)
+    torch.testing.assert_close(value[[0, 1, 3, 4]], c.clamp(min=0)[[0, 1, 3, 4]])
+    assert float(value[2]) < 0
+    around = torch.linspace(-3, 3, 41, dtype=exact) + 0.01
+    up, down = flat(around + 1e-6, 0.7)[0], flat(around - 1e-6, 0.7)[0]
+    torch.testing.assert_close(flat(around, 0.7)[1], (up - down) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def test_constant_and_disjoint_classifiers_leave_no_doubt() -> None:
+    y = torch.arange(30) % 3
+    sure = intervals.cas(torch.ones(30, 3), torch.ones(3, 3), y)
+    assert tuple(sure) == pytest.approx((6, 6, 6, 0.95, 0), abs=1e-6)
+    g = torch.rand(30, 3, generator=seeded(0))
+    assert tuple(intervals.cas(g, torch.eye(3), y)) == pytest.approx((0, 0, 0, 0.95, 0), abs=1e-6)
+
+
+def test_absent_single_and_unusable_classes() -> None:
+    g, W, y = specific(4, 16).draw(20, seeded(0))
+    wider = torch.cat([W, torch.ones(1, 16)])
+    assert tuple(intervals.cas(g, wider, y)) == pytest.approx(tuple(intervals.cas(g, W, y)))
+    one = torch.cat([y, torch.tensor([4])])
+    assert ends(intervals.cas(torch.cat([g, g[:1]]), wider, one)) == (0, 20)
+    plain = attribution.cas(attribution.correlation(attribution.class_means(g, W, y)))
+    assert intervals.cas(torch.cat([g, g[:1]]), wider, one).estimate >= plain
+    assert ends(intervals.cas(g[:0], W, y[:0])) == (0, 12)
+    pair = (torch.cat([g, g[:1]]), wider)
+    assert ends(intervals.cas_difference(pair, pair, one)) == (-20, 20)
+    off, bad = g.clone(), g.clone()
+    off[y == 2] = 0
+    bad[20 * 2 + 3, 1] = torch.nan
+    assert tuple(intervals.cas(off, W, y)) == pytest.approx(tuple(intervals.cas(bad, W, y)))
+    kept = y != 2
+    rest = intervals.cas(g[kept], W[[0, 1, 3]], (y[kept] - (y[kept] == 3).long()))
+    assert ends(intervals.cas(off, W, y)) == pytest.approx(ends(rest))
+
+
+def test_noise_longer_than_the_mean_gives_a_finite_interval_within_the_range() -> None:
+    y = torch.arange(12) % 3
+    g = torch.randn(12, 200, generator=seeded(0)).clamp(min=0)
+    found = intervals.cas(g, torch.randn(3, 200, generator=seeded(1)), y)
+    assert 0 <= found.low <= found.high <= 6
+    zero_mean = intervals.cas(torch.cat([g, -g]), torch.ones(3, 200), torch.cat([y, y]))
+    assert 0 <= zero_mean.low <= zero_mean.high <= 6
+
+
+def test_scaled_scales_all_but_the_level() -> None:
+    assert Interval(2.0, 1.0, 3.0, 0.9, 0.5).scaled(0.5) == Interval(1.0, 0.5, 1.5, 0.9, 0.25)
+
+
+# I-CAS
+
+
+def literal_icas(nearest: Tensor, y: Tensor) -> tuple[float, float]:
+    """I-CAS where no I_ij is near 0, and the variance of a stratified mean."""
+    total = variance = 0.0
+    for i in range(nearest.shape[1]):
+        rows = nearest[y == i].double()
+        others = [j for j in range(nearest.shape[1]) if j != i and float(rows[:, j].mean()) > 0]
+        sums = rows[:, others].sum(dim=1)
+        total += float(sums.mean())
+        variance += float(sums.var()) / len(rows)
+    return total, sqrt(variance)
+
+
+def test_icas_is_a_stratified_mean_over_the_outer_samples() -> None:
+    y = torch.arange(300) % 4
+    near = torch.rand(300, 4, generator=seeded(0)) * 0.5 + 0.2 * y[:, None] / 4 + 0.1
+    near[:, 2] -= 1.0
+    found = intervals.icas(near, y)
+    total, deviation = literal_icas(near, y)
+    assert found.estimate == pytest.approx(attribution.cas(instances.instance_correlation(near, y)))
+    assert found.estimate == pytest.approx(total)
+    assert found.bias == pytest.approx(0, abs=1e-6)
+    assert ends(found) == pytest.approx((total - 1.966 * deviation, total + 1.966 * deviation), rel=1e-3)
+    other = near * 0.9 + 0.01 * torch.rand(300, 4, generator=seeded(1))
+    difference = intervals.icas_difference(near, other, y)
+    total, deviation = literal_icas(near - other + 5, y)
+    own = sum(float((near - other)[y == i][:, j].mean()) for i in range(4) for j in (0, 1, 3) if i != j)
+    assert difference.estimate == pytest.approx(own, abs=1e-6)
+    assert difference.high - difference.low < 0.3 * (found.high - found.low)
+    assert intervals.icas_difference(near, near, y).high == pytest.approx(0)
+
+
+def test_icas_is_covered_with_fixed_candidates() -> None:
+    population = torch.rand(4000, 3, generator=seeded(0)) ** 2
+    labels = torch.arange(4000) % 3
+    population += 0.1 * labels[:, None]
+    truth = attribution.cas(instances.instance_correlation(population, labels))
+    other = population**1.5
+    moved = truth - attribution.cas(instances.instance_correlation(other, labels))
+
+    def rows(generator: torch.Generator) -> Tensor:
+        chosen = [torch.nonzero(labels == i).flatten() for i in range(3)]
+        return torch.cat([c[torch.randperm(len(c), generator=generator)[:40]] for c in chosen])
+
+    def single(generator: torch.Generator) -> tuple[float, float]:
+        r = rows(generator)
+        return ends(intervals.icas(population[r], labels[r]))
+
+    def paired(generator: torch.Generator) -> tuple[float, float]:
+        r = rows(generator)
+        return ends(intervals.icas_difference(population[r], other[r], labels[r]))
+
+    for interval, value in ((single, truth), (paired, moved)):
+        share, _ = coverage(interval, value, 400)
+        assert 0.92 <= share <= 0.98
+
+
+# Accuracy
+
+
+def rates_coverage(rates: Tensor, n: int, times: int = 1500) -> tuple[float, float]:
+    y = torch.arange(len(rates)).repeat_interleave(n)
+
+    def interval(generator: torch.Generator) -> tuple[float, float]:
+        return ends(intervals.accuracy(torch.rand(len(y), generator=generator) < rates[y], y))
+
+    return coverage(interval, float(rates.double().mean()), times)
+
+
+@pytest.mark.parametrize("n", [5, 30])
+@pytest.mark.parametrize("mean", [0.02, 0.3, 0.5, 0.97])
+def test_accuracy_is_covered_for_equal_and_unequal_classes(mean: float, n: int) -> None:
+    spread = torch.linspace(-1, 1, 10) * 0.8 * min(mean, 1 - mean)
+    for rates in (torch.full((10,), mean), mean + spread):
+        share, _ = rates_coverage(rates, n)
+        assert 0.91 <= share <= 0.99  # Wilson's own lowest at these counts is 0.92
+
+
+def test_strata_make_the_interval_narrower_where_classes_differ() -> None:
+    y = torch.arange(1000) % 10
+    mixed = torch.arange(1000) % 20 < 10  # half of every class
+    easy = y < 5  # five classes right, five wrong
+    wide, narrow = intervals.accuracy(mixed, y), intervals.accuracy(easy, y)
+    assert wide.estimate == narrow.estimate == 0.5
+    assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
+    wilson = scipy.stats.binomtest(500, 1000).proportion_ci(method="wilson")
+    assert ends(wide) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
+
+
+def test_accuracies_of_zero_and_one_are_not_certain() -> None:
+    y = torch.arange(1000) % 10
+    none = intervals.accuracy(torch.zeros(1000, dtype=torch.bool), y)
+    wilson = scipy.stats.binomtest(0, 1000).proportion_ci(method="wilson")
+    assert ends(none) == pytest.approx((wilson.low, wilson.high), abs=1e-6)
+    every = intervals.accuracy(torch.ones(1000, dtype=torch.bool), y)
+    assert ends(every) == pytest.approx((1 - none.high, 1), abs=1e-9)
+    assert every.estimate == 1
+    unequal = torch.cat([torch.zeros(90, dtype=torch.int64), torch.full((10,), 3)])
+    right = torch.arange(100) < 45  # half of the first class, none of the fourth
+    assert intervals.accuracy(right, unequal).estimate == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize("n", [20, 200])
+@pytest.mark.parametrize(("only_a", "only_b"), [(0.02, 0.02), (0.1, 0.02), (0.3, 0.2), (0.05, 0.0)])
+def test_differences_of_accuracy_are_covered_exactly(n: int, only_a: float, only_b: float) -> None:
+    share = 0.0
+    for i in range(n + 1):
+        for j in range(n + 1 - i):
+            chance = float(
+                scipy.stats.multinomial.pmf([i, j, n - i - j], n, [only_a, only_b, 1 - only_a - only_b])
+            )
+            if chance < 1e-7:
+                continue
+            a = torch.arange(n) < i
+            b = (torch.arange(n) >= i) & (torch.arange(n) < i + j)
+            found = intervals.accuracy_difference(a, b)
+            assert found.estimate == pytest.approx((i - j) / n)
+            share += chance * (found.low <= only_a - only_b <= found.high)
+    assert 0.93 <= share <= 1
+
+
+def test_images_on_which_both_agree_do_not_count_as_noise() -> None:
+    right = torch.arange(1000) % 2 == 0
+    moved = right.clone()
+    moved[:20] = False  # ten fewer
+    found = intervals.accuracy_difference(right, moved)
+    assert found.estimate == pytest.approx(0.01)
+    assert 0 < found.low < 0.01 < found.high < 0.02
+    assert ends(intervals.accuracy_difference(right, right, level=0.5))[1] < found.high
+
+
+def test_a_paired_mean_is_students() -> None:
+    x, y = torch.randn(12, generator=seeded(0)) + 1, torch.randn(12, generator=seeded(1))
+    theirs = scipy.stats.ttest_rel(x, y).confidence_interval(0.9)
+    found = intervals.mean_difference(x, y, level=0.9)
+    assert ends(found) == pytest.approx((theirs.low, theirs.high), abs=1e-4)
+    assert found.estimate == pytest.approx(float((x - y).mean()))
+    assert ends(intervals.mean_difference(x[:1], y[:1])) == (-inf, inf)
+
+
+@pytest.mark.parametrize(("freedom", "error"), [(3.0, 0.01), (8.0, 0.001), (100.0, 1e-6), (inf, 1e-9)])
+def test_quantiles_are_students(freedom: float, error: float) -> None:
+    for level in (0.8, 0.95):
+        truth = float(scipy.stats.t.ppf(0.5 + level / 2, min(freedom, 1e12)))
+        assert intervals._quantile(level, freedom) == pytest.approx(truth, rel=error)

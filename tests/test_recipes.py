@@ -1,0 +1,461 @@
+"""Recipes: each equals its equation written out slowly in float64, and keeps the invariants of its kind.
+
+Compared far from x and with saturated logits, where wrong formulas differ: near x a reversed KL divergence
+agrees to second order.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from conftest import pictures, seeded, tiny_net
+from crossclass.attacks import FGSM, PGD
+from crossclass.errors import UserError
+from crossclass.losses import cross_entropy
+from crossclass.recipes import (
+    AT,
+    AWP,
+    EMA,
+    MART,
+    SWA,
+    AnyRecipe,
+    Distilled,
+    GradAlign,
+    Mix,
+    Run,
+    Standard,
+    Teacher,
+    TemporalEnsembling,
+    Trades,
+    refresh,
+    smoothed,
+    within_ball,
+)
+from crossclass.recipes.awp import worst
+from crossclass.recipes.schedule import factor
+from crossclass.settings import load_yaml, members, override
+from crossclass.threat import L2, Linf
+
+K = 4
+
+
+class Net(nn.Module):
+    """Two layers with a smooth bend, in float64; logits can be scaled into saturation."""
+
+    def __init__(self, seed: int, scale: float = 3.0) -> None:
+        super().__init__()
+        g = seeded(seed)
+        self.a = nn.Parameter(torch.randn(5, 12, generator=g, dtype=torch.float64))
+        self.b = nn.Parameter(scale * torch.randn(K, 5, generator=g, dtype=torch.float64))
+        self.c = nn.Parameter(torch.randn(K, generator=g, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x.flatten(1).to(self.a.dtype) @ self.a.T) @ self.b.T + self.c
+
+
+def batch(seed: int, n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    g = seeded(seed)
+    x = torch.rand(n, 3, 2, 2, generator=g, dtype=torch.float64)
+    x_adv = (x + 0.6 * (torch.rand(x.shape, generator=g, dtype=torch.float64) - 0.5)).clamp(0, 1)
+    return x, x_adv, torch.randint(0, K, (n,), generator=g)
+
+
+def softmax(z: list[float], T: float = 1.0) -> list[float]:
+    top = max(v / T for v in z)
+    e = [math.exp(v / T - top) for v in z]
+    return [v / sum(e) for v in e]
+
+
+def literal_kl(p: list[float], q: list[float]) -> float:
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def rows(model: nn.Module, x: Tensor) -> list[list[float]]:
+    with torch.no_grad():
+        return model(x).tolist()
+
+
+def literal(recipe: AnyRecipe, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
+    """The loss of a batch, sample by sample, from the papers' equations."""
+    clean, adv, total = rows(model, x), rows(model, x_adv), 0.0
+    for i, label in enumerate(y.tolist()):
+        p, q = softmax(clean[i]), softmax(adv[i])
+        if isinstance(recipe, Standard):
+            total += -math.log(p[label])
+        elif isinstance(recipe, AT):
+            total += -math.log(q[label])
+        elif isinstance(recipe, Trades):
+            total += -math.log(p[label]) + recipe.beta * literal_kl(p, q)
+        elif isinstance(recipe, MART):
+            rival = max(v for k, v in enumerate(q) if k != label)
+            bce = -math.log(q[label]) - math.log(1.0001 - rival)
+            total += bce + recipe.beta * literal_kl(p, q) * (1 - p[label])
+        elif isinstance(recipe, Distilled):
+            total += (1 - recipe.lam) * -math.log(q[label])
+            weights = sum(t.weight for t in recipe.teachers)
+            for t in recipe.teachers:
+                assert t.module is not None
+                told = rows(t.module, x_adv if recipe.shown == "adversarial" else x)[i]
+                taught, learnt = softmax(told, recipe.T), softmax(adv[i], recipe.T)
+                forward = recipe.direction == "teacher_student"
+                kl = literal_kl(taught, learnt) if forward else literal_kl(learnt, taught)
+                share = recipe.lam * t.weight / weights * (recipe.T**2 if recipe.scaled else 1)
+                total += share * kl
+        else:
+            raise AssertionError(recipe)
+    return total / len(y)
+
+
+def teachers(*weights: float) -> tuple[Teacher, ...]:
+    return tuple(Teacher(module=Net(50 + i), weight=w) for i, w in enumerate(weights))
+
+
+PLAIN = [
+    Standard(),
+    AT(),
+    Trades(beta=6),
+    Trades(beta=0.5),
+    MART(beta=5),
+    Distilled(teachers=teachers(1)),
+    Distilled(teachers=teachers(1, 6), lam=0.7, T=2),
+    Distilled(teachers=teachers(1), lam=0.3, T=4, scaled=False),
+    Distilled(teachers=teachers(1), lam=0.9, T=1.5, direction="student_teacher", shown="clean"),
+    Distilled(teachers=teachers(1), lam=0.0),
+    Distilled(teachers=teachers(2), lam=1.0),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda r: r.kind)
+def test_the_loss_is_its_equation(recipe, seed):
+    model = Net(seed)
+    x, x_adv, y = batch(seed + 10)
+    loss, logits = recipe.loss(model, x, x_adv, y)
+    assert loss.item() == pytest.approx(literal(recipe, model, x, x_adv, y), rel=1e-10)
+    shown = x if isinstance(recipe, Standard) else x_adv
+    assert torch.equal(logits, model(shown))
+
+
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda r: r.kind)
+def test_the_gradient_is_that_of_the_equation(recipe):
+    """Finite differences of the literal loss: nothing is detached that should not be, and vice versa."""
+    model = Net(3, scale=1.0)
+    x, x_adv, y = batch(5)
+    loss, _ = recipe.loss(model, x, x_adv, y)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        for place in (0, parameter.numel() // 2):
+            flat, ends = parameter.data.view(-1), []
+            for h in (1e-5, -2e-5):
+                flat[place] += h
+                ends.append(literal(recipe, model, x, x_adv, y))
+            flat[place] += 1e-5
+            expected = (ends[0] - ends[1]) / 2e-5
+            assert float(gradient.view(-1)[place]) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("recipe", [*PLAIN, GradAlign(), AWP(inner=AT())], ids=lambda r: r.kind)
+@pytest.mark.parametrize("scale", [200.0, 1e4])
+def test_saturated_logits_give_finite_losses_and_gradients(recipe, scale):
+    # T13: TRADES' own form is NaN at logits (200, 0, -5)
+    model = Net(7, scale=scale).float()
+    x, x_adv, y = (t.float() if t.is_floating_point() else t for t in batch(8))
+    loss, _ = recipe.loss(model, x, x_adv, y, seeded(0))
+    assert torch.isfinite(loss)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(torch.isfinite(g).all() for g in gradients)
+
+
+def test_a_teacher_that_says_the_same_costs_nothing_but_the_labels():
+    # T14: KL of equal predictions is zero, and so is its gradient
+    model = Net(1)
+    recipe = Distilled(teachers=(Teacher(module=Net(1)),), lam=0.5, T=3)
+    x, x_adv, y = batch(2)
+    loss, _ = recipe.loss(model, x, x_adv, y)
+    assert loss.item() == pytest.approx(0.5 * literal(AT(), model, x, x_adv, y), rel=1e-10)
+    (g,) = torch.autograd.grad(recipe.but(lam=1.0).loss(model, x, x_adv, y)[0], model.b)
+    assert g.abs().max() < 1e-12
+
+
+def test_distillation_at_temperature_one_is_training_on_mixed_labels():
+    model, teacher = Net(1), Net(2)
+    recipe = Distilled(teachers=(Teacher(module=teacher),), lam=0.4, T=1)
+    x, x_adv, y = batch(3)
+    soft = 0.6 * nn.functional.one_hot(y, K) + 0.4 * teacher(x_adv).softmax(dim=1).detach()
+    one = torch.autograd.grad(recipe.loss(model, x, x_adv, y)[0], list(model.parameters()))
+    two = torch.autograd.grad(AT().loss(model, x, x_adv, soft)[0], list(model.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(one, two, strict=True))
+
+
+def test_the_teacher_stays_as_it_is():
+    teacher = tiny_net(4).train()
+    recipe = Distilled(inner=AT(attack=PGD(steps=1)), teachers=(Teacher(module=teacher),), attacked="total")
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    student, x, y = tiny_net(5).train(), pictures(5), torch.tensor([0, 1, 2, 0, 1])
+    x_adv = recipe.craft(student, x, y, seeded(0))
+    recipe.loss(student, x, x_adv, y)[0].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert all(m.training for m in teacher.modules())
+
+
+def test_total_attacks_the_mixed_labels():
+    teacher, student = tiny_net(4), tiny_net(5)
+    x, y = pictures(5), torch.tensor([0, 1, 2, 0, 1])
+    inner = AT(attack=PGD(steps=3))
+    recipe = Distilled(inner=inner, teachers=(Teacher(module=teacher),), lam=0.9, attacked="total")
+    mixed = 0.1 * nn.functional.one_hot(y, 3) + 0.9 * teacher(x).softmax(dim=1).detach()
+    expected = inner.craft(student, x, mixed, seeded(1))
+    assert torch.equal(recipe.craft(student, x, y, seeded(1)), expected)
+    assert torch.equal(
+        recipe.but(attacked="ce").craft(student, x, y, seeded(1)), inner.craft(student, x, y, seeded(1))
+    )
+
+
+def test_a_named_teacher_cannot_speak():
+    with pytest.raises(TypeError, match="only named"):
+        Distilled().loss(Net(0), *batch(0))
+    with pytest.raises(ValueError, match="not both"):
+        Teacher(changes=("seed=1",), fingerprint="0")
+
+
+class TestGradAlign:
+    def test_the_penalty_is_one_minus_the_cosine(self):
+        model, (x, x_adv, y) = Net(3), batch(4)
+        recipe = GradAlign(attack=FGSM(threat=Linf(eps=0.3)), weight=0.7)
+        loss, _ = recipe.loss(model, x, x_adv, y, seeded(9))
+        noise = (2 * torch.rand(x.shape, generator=seeded(9)) - 1) * 0.3
+        total = 0.0
+        for i in range(len(x)):
+            g = []
+            for point in (x[i : i + 1], x[i : i + 1] + noise[i : i + 1]):
+                point = point.clone().requires_grad_(True)
+                g.append(
+                    torch.autograd.grad(cross_entropy(model(point), y[i : i + 1]).sum(), point)[0].flatten()
+                )
+            total += 1 - float(g[0] @ g[1] / (g[0].norm() * g[1].norm()))
+        expected = literal(AT(), model, x, x_adv, y) + 0.7 * total / len(x)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)  # eta is drawn in float32
+
+    def test_the_gradient_at_x_is_a_constant(self):
+        model, (x, x_adv, y) = Net(3), batch(4)
+        recipe = GradAlign(attack=FGSM(threat=Linf(eps=0.3)), weight=1.0)
+        (full,) = torch.autograd.grad(recipe.loss(model, x, x_adv, y, seeded(9))[0], model.a)
+        (plain,) = torch.autograd.grad(AT().loss(model, x, x_adv, y)[0], model.a)
+        eta = (2 * torch.rand(x.shape, generator=seeded(9)) - 1) * 0.3
+        at_x = torch.autograd.grad(cross_entropy(model(z := x.clone().requires_grad_()), y).sum(), z)[0]
+        z = (x + eta).requires_grad_()
+        at_eta = torch.autograd.grad(cross_entropy(model(z), y).sum(), z, create_graph=True)[0]
+        cosine = nn.functional.cosine_similarity(at_x.detach().flatten(1), at_eta.flatten(1))
+        (penalty,) = torch.autograd.grad(1 - cosine.mean(), model.a)
+        assert torch.allclose(full - plain, penalty, atol=1e-6)
+        assert penalty.abs().max() > 1e-4
+
+
+class TestAWP:
+    @pytest.mark.parametrize("inner", [AT(), Trades(), Distilled(teachers=teachers(1))], ids=lambda r: r.kind)
+    def test_equals_perturb_differentiate_restore(self, inner):
+        """csdongxian/AWP literally: a copy takes a step up, its layers are rescaled, the model is moved."""
+        recipe, (x, x_adv, y) = AWP(inner=inner, gamma=0.05), batch(6)
+        model, by_hand = Net(2), Net(2)
+        loss, _ = recipe.loss(model, x, x_adv, y)
+        found = torch.autograd.grad(loss, list(model.parameters()))
+        proxy = Net(2)
+        gradients = torch.autograd.grad(inner.loss(proxy, x, x_adv, y)[0], list(proxy.parameters()))
+        with torch.no_grad():
+            for p, g in zip(by_hand.parameters(), gradients, strict=True):
+                stepped = p + 0.01 * g
+                if p.ndim > 1:
+                    p += 0.05 * p.norm() * (stepped - p) / ((stepped - p).norm() + 1e-20)
+        expected = torch.autograd.grad(inner.loss(by_hand, x, x_adv, y)[0], list(by_hand.parameters()))
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b, rtol=1e-7, atol=1e-10)
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), Net(2).parameters(), strict=True))
+
+    def test_layers_move_by_gamma_times_their_length(self):  # T16
+        w, g = torch.randn(4, 3, generator=seeded(0)), 1e-6 * torch.randn(4, 3, generator=seeded(1))
+        assert float(worst(w, g, 0.01).norm()) == pytest.approx(0.01 * float(w.norm()), rel=1e-5)
+        assert torch.equal(worst(w, 0 * g, 0.01), torch.zeros(4, 3))
+
+    def test_batch_norm_moves_once_and_weights_not_at_all(self):
+        model = tiny_net(1).train()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        x = pictures(5)
+        with torch.random.fork_rng(devices=[]):
+            AWP(inner=AT()).loss(model, x, x, torch.tensor([0, 1, 2, 0, 1]))[0].backward()
+        for name, value in model.state_dict().items():
+            if name == "bn.num_batches_tracked":
+                assert value == before[name] + 1
+            elif "running" not in name:
+                assert torch.equal(value, before[name]), name
+
+    def test_warm_up_epochs_are_the_inner_recipe(self):
+        run = Run(recipe=AWP(inner=AT(), warmup=3))
+        assert [run.recipe_at(e).kind for e in (1, 3, 4)] == ["at", "at", "awp"]
+
+    def test_a_function_has_no_weights(self):
+        with pytest.raises(TypeError, match="weights of a module"):
+            AWP().loss(lambda x: x.flatten(1)[:, :K], *batch(0))
+
+
+class TestLabels:
+    def test_smoothing_spreads_over_the_other_classes(self):
+        p = smoothed(torch.tensor([2, 0]), 0.3, 4)
+        assert torch.allclose(p, torch.tensor([[0.1, 0.1, 0.7, 0.1], [0.7, 0.1, 0.1, 0.1]]))
+        assert torch.allclose(smoothed(torch.eye(4)[[2, 0]], 0.3, 4), p)
+
+    @given(seed=st.integers(0, 500), mixup=st.sampled_from([0.0, 0.8]), cutmix=st.sampled_from([0.0, 1.0]))
+    def test_mixed_labels_are_what_the_pixels_say(self, seed, mixup, cutmix):
+        x = torch.zeros(4, 1, 8, 8)
+        x[0], x[3] = 1.0, 0.0  # the first is mixed with the last
+        y = torch.tensor([0, 1, 1, 2])
+        mixed, p = Mix(mixup=mixup, cutmix=cutmix, prob=1.0)(x, y, 3, seeded(seed))
+        if mixup == cutmix == 0:
+            assert mixed is x
+            assert p is y
+            return
+        share = float(mixed[0].mean())
+        assert torch.allclose(p[0], torch.tensor([share, 0, 1 - share]), atol=1e-6)
+        assert torch.allclose(p.sum(dim=1), torch.ones(4))
+        if cutmix == 0:
+            assert mixed[0].unique().numel() == 1
+        if mixup == 0:
+            assert set(mixed[0].unique().tolist()) <= {0.0, 1.0}
+
+    def test_mixing_happens_as_often_as_told_and_both_ways(self):
+        x, y, seen = torch.rand(2, 1, 8, 8, generator=seeded(0)), torch.tensor([0, 1]), []
+        for seed in range(400):
+            mixed, _ = Mix(prob=0.3)(x, y, 2, seeded(seed))
+            if mixed is not x:
+                seen.append(bool((mixed[0] == x[0]).any()))
+        assert 90 < len(seen) < 150
+        assert 0.3 < sum(seen) / len(seen) < 0.7
+
+    def test_the_beta_distribution_has_its_moments(self):
+        from crossclass.recipes.labels import _beta
+
+        for alpha in (0.2, 0.8, 1.0, 3.0):
+            g = seeded(1)
+            draws = torch.tensor([_beta(alpha, g) for _ in range(4000)])
+            assert float(draws.mean()) == pytest.approx(0.5, abs=0.03)
+            assert float(draws.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+
+
+class TestTemporalEnsembling:
+    def test_equals_laine_and_aila_by_hand(self):
+        te = TemporalEnsembling(momentum=0.6, weight=4.0)
+        memory = te.memory(5, 3)
+        index = torch.tensor([4, 1])
+        past: dict[int, list[list[float]]] = {4: [], 1: []}
+        for visit in range(4):
+            logits = torch.randn(2, 3, generator=seeded(visit))
+            expected = 0.0
+            for row, i in enumerate((4, 1)):
+                p = softmax(logits[row].tolist())
+                if past[i]:
+                    z = [0.0] * 3
+                    for q in past[i]:
+                        z = [0.6 * a + 0.4 * b for a, b in zip(z, q, strict=True)]
+                    z = [a / (1 - 0.6 ** len(past[i])) for a in z]
+                    expected += sum((a - b) ** 2 for a, b in zip(p, z, strict=True)) / 3
+                past[i].append(p)
+            found = te.penalty(logits, memory, index, epoch=visit + 1)
+            assert float(found) == pytest.approx(4.0 * expected / 2, rel=1e-5, abs=1e-8)
+            te.remember(logits, memory, index, epoch=visit + 1)
+        assert memory["visits"].tolist() == [0, 4, 0, 0, 4]
+
+    def test_the_weight_ramps_up(self):
+        te = TemporalEnsembling(weight=2.0, start=5, ramp=4)
+        assert [te.weight_at(e) for e in (1, 4)] == [0, 0]
+        assert te.weight_at(5) == pytest.approx(2 * math.exp(-5 * 0.75**2))
+        assert [te.weight_at(e) for e in (8, 20)] == [2, 2]
+        memory = te.memory(2, 3)
+        te.remember(torch.zeros(1, 3), memory, torch.tensor([0]), epoch=3)
+        assert memory["visits"].tolist() == [0, 0]
+
+
+class TestAverages:
+    def test_swa_is_the_arithmetic_mean(self):  # T15
+        models = [Net(i) for i in range(5)]
+        average, swa = Net(99), SWA(start=3)
+        for epoch, model in enumerate(models, 1):
+            before = [p.clone() for p in model.parameters()]
+            swa.after_step(average, model, epoch)
+            swa.after_epoch(average, model, epoch)
+            assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+            if epoch <= 3:
+                assert torch.equal(average.a, model.a)
+        assert torch.allclose(average.a, torch.stack([m.a for m in models[2:]]).mean(dim=0))
+
+    def test_ema_is_its_recursion(self):
+        models, average, expected = [Net(i) for i in range(4)], Net(99), None
+        for i, model in enumerate(models):
+            EMA(decay=0.8, start=2).after_step(average, model, epoch=1 if i < 2 else 2)
+            EMA(decay=0.8).after_epoch(average, model, epoch=2)
+            expected = model.b.detach() if i < 2 else 0.8 * expected + 0.2 * model.b.detach()
+        assert torch.allclose(average.b, expected)
+
+    def test_refresh_is_the_plain_mean_over_batches(self):
+        model = tiny_net(2)
+        weights = model.conv.weight.clone()
+        parts = [pictures(8, seed=s) for s in range(3)]
+        refresh(model, iter(parts))
+        z = [model.conv(x) for x in parts]
+        mean = torch.stack([v.mean(dim=(0, 2, 3)) for v in z]).mean(dim=0)
+        var = torch.stack([v.var(dim=(0, 2, 3)) for v in z]).mean(dim=0)
+        assert torch.allclose(model.bn.running_mean, mean, atol=1e-6)
+        assert torch.allclose(model.bn.running_var, var, atol=1e-5)
+        assert model.bn.momentum == 0.1
+        assert not any(m.training for m in model.modules())
+        assert torch.equal(model.conv.weight, weights)
+
+
+class TestRun:
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            (["recipe.kind=kd", "recipe.lam=1.5"], "lam"),
+            (["recipe.kind=kd", "recipe.T=0"], "recipe.T"),
+            (["recipe.kind=kd", "recipe.teachers=[]"], "teachers"),
+            (["average.kind=swa", "average.start=201"], "average.start=201 lies after the last epoch, 200"),
+            (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "128/255"),
+            (["schedule=cyclic"], r"set drops=\[\]"),
+            (["smoothing=1"], "smoothing"),
+            (["recipe.kind=trade"], "did you mean 'trades'"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, changes, words):
+        with pytest.raises(UserError, match=words) as e:
+            override(Run(), changes)
+        assert "\n" not in str(e.value)
+
+    def test_the_rate_of_every_recipe_in_a_table(self):  # T17
+        paper = Run()
+        assert [paper.lr_at(e) for e in (1, 100, 101, 150, 151, 200)] == pytest.approx(
+            [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+        )
+        wong = Run(schedule="cyclic", drops=(), epochs=15, lr=0.2)
+        assert [wong.lr_at(8, 0.5), wong.lr_at(15), wong.lr_at(4, 0.75)] == pytest.approx([0.2, 0.0, 0.1])
+        assert factor("cosine", 200.0, 200, (), 0) == pytest.approx(0)
+        assert factor("cosine", 100.0, 200, (), 0) == pytest.approx(0.5)
+        warm = Run(lr_warmup=10)
+        assert [warm.lr_at(5), warm.lr_at(1, 0.5), warm.lr_at(11)] == pytest.approx([0.05, 0.005, 0.1])
+
+    def test_eps_warms_up_also_inside_wrappers(self):
+        for recipe in (AT(), Trades(), Distilled(), AWP(inner=Distilled())):
+            run = Run(recipe=recipe, eps_warmup=4)
+            eps = [run.recipe_at(e).threat.eps * 255 for e in (1, 2, 4, 9)]
+            assert eps == pytest.approx([2, 4, 8, 8])
+        assert Run(recipe=Standard(), eps_warmup=4).recipe_at(1) == Standard()
+        assert within_ball(Standard(), L2()) == Standard()
+
+    def test_every_recipe_survives_yaml(self):
+        for member in members(AnyRecipe):
+            run = Run(recipe=member())
+            assert load_yaml(Run, run.yaml(), "x") == run
+        digests = {Run(recipe=m()).digest() for m in members(AnyRecipe)}
+        assert len(digests) == len(members(AnyRecipe))

@@ -1,0 +1,479 @@
+"""Bytes to tensors: every format, every disguise and damage, and nothing in a file ever runs."""
+
+import argparse
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from conftest import TinyNet
+from crossclass import checkpoint, weights
+from crossclass.errors import UserError
+
+STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
+COUNT = torch.tensor(3)
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(
+        same(a[k], b[k]) if isinstance(a[k], dict) else torch.equal(a[k], b[k]) for k in a
+    )
+
+
+def complaint(path: Path, trust: bool = False) -> str:
+    with pytest.raises(UserError) as e:
+        weights.read(path, trust)
+    message = str(e.value)
+    assert message.startswith(str(path)), message
+    assert "\n" not in message
+    return message
+
+
+def torch_file(path: Path, value: Any, **how: Any) -> Path:
+    torch.save(value, path, **how)
+    return path
+
+
+# ---- What can be read. ----
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_keep_tensors_and_their_nesting_only(tmp_path: Path, zipped: bool) -> None:
+    net = TinyNet()
+    value = {
+        "state_dict": OrderedDict(STATE),
+        "epoch": 3,
+        "best": 0.5,
+        "arch": "resnet18",
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "count": COUNT,
+        "parameter": nn.Parameter(torch.ones(1)),
+        "optimizer": torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9).state_dict(),
+        "empty": {},
+        "list": [torch.ones(2)],
+    }
+    path = torch_file(tmp_path / "model_best.pth.tar", value, _use_new_zipfile_serialization=zipped)
+    tree = weights.read(path)
+    assert list(tree) == ["state_dict", "half", "count", "parameter"]
+    assert same(tree["state_dict"], STATE)
+    assert tree["half"].dtype == torch.bfloat16
+    assert not tree["parameter"].requires_grad
+
+
+def test_safetensors_npz_and_our_own_files(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.bin")
+    assert same(weights.read(tmp_path / "a.bin"), STATE)
+    with (tmp_path / "b.pth").open("wb") as file:  # the name says nothing
+        np.savez_compressed(
+            file, **{k: v.numpy() for k, v in STATE.items()}, n=np.array(3), s=np.array(["a"])
+        )
+    assert same(weights.read(tmp_path / "b.pth"), {**STATE, "n": COUNT})
+    checkpoint.save(tmp_path / "c.safetensors", STATE, {"epoch": 1})
+    assert same(weights.read(tmp_path / "c.safetensors"), STATE)
+
+
+def test_npz_arrays_of_any_order_bytes_and_rank(tmp_path: Path) -> None:
+    numbers = np.arange(6, dtype=">f4").reshape(2, 3)
+    np.savez(tmp_path / "a.npz", big=numbers, turned=numbers.T, scalar=np.float64(2), flag=np.array([True]))
+    tree = weights.read(tmp_path / "a.npz")
+    assert torch.equal(tree["big"], torch.arange(6.0).view(2, 3))
+    assert torch.equal(tree["turned"], torch.arange(6.0).view(2, 3).T)
+    assert tree["scalar"].shape == ()
+    assert tree["flag"].dtype == torch.bool
+
+
+def test_numpy_in_torch_files_is_read_without_trust(tmp_path: Path) -> None:
+    value = {
+        "best_acc": np.float64(0.5),
+        "flag": np.bool_(True),
+        "net": {
+            "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "turned": np.asfortranarray(np.arange(6).reshape(2, 3)),
+            "big": np.arange(3, dtype=">i2"),
+            "text": np.array(["a"]),
+            "objects": np.array([{"a": 1}, None], dtype=object),
+            "none": np.zeros((0, 2)),
+        },
+    }
+    for zipped in (True, False):
+        path = torch_file(tmp_path / "a.pt", value, _use_new_zipfile_serialization=zipped)
+        tree = weights.read(path)
+        assert list(tree) == ["net"]
+        assert list(tree["net"]) == ["w", "turned", "big", "none"]
+        assert torch.equal(tree["net"]["w"], torch.arange(6.0).view(2, 3))
+        assert torch.equal(tree["net"]["turned"], torch.arange(6).view(2, 3))
+        assert torch.equal(tree["net"]["big"], torch.arange(3, dtype=torch.int16))
+    left = torch.serialization.get_safe_globals()
+    assert not [one for one in left if isinstance(one, tuple) and "numpy" in one[1]]
+
+
+def test_a_tuple_at_the_top_is_looked_into(tmp_path: Path) -> None:
+    assert same(weights.read(torch_file(tmp_path / "a.pt", (STATE, 7)))["0"], STATE)
+
+
+def test_a_dict_that_contains_itself_ends(tmp_path: Path) -> None:
+    value: dict[str, Any] = {"w": torch.ones(1)}
+    value["again"] = value
+    tree = weights.read(torch_file(tmp_path / "a.pt", value))
+    assert torch.equal(tree["w"], torch.ones(1))
+
+
+# ---- What is not a file of weights. ----
+
+DISGUISES: dict[str, tuple[bytes, str]] = {
+    "page": (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "web page saved as"),
+    "late page": (
+        b"\xef\xbb\xbf\n <HTML>\n<body>Quota exceeded",
+        "web page saved as weights; download the file",
+    ),
+    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page saved as weights"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
+    "text": (b'{"error": "not found"}', "text saved as weights"),
+    "words": ("Not found\u2026\n".encode(), "text saved as weights ('not found"),
+    "empty": (b"", "is empty"),
+    "gzip": (b"\x1f\x8b\x08\x00rest", "gzip archive; unpack it"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    "noise": (bytes(range(128, 256)) * 20, "is damaged or was cut off"),
+    "zip begun": (b"PK\x03\x04" + bytes(100), "is damaged or was cut off"),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+@pytest.mark.parametrize("trust", [False, True])
+def test_disguises_are_recognised(tmp_path: Path, name: str, trust: bool) -> None:
+    content, says = DISGUISES[name]
+    (tmp_path / "model.pth").write_bytes(content)
+    assert says in complaint(tmp_path / "model.pth", trust)
+
+
+def test_other_things_that_are_no_weights(tmp_path: Path) -> None:
+    assert "does not exist" in complaint(tmp_path / "absent.pt")
+    assert "is a folder; give one file of weights" in complaint(tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"")
+    assert "such as last.pt" in complaint(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("inner.pth", "x")
+    assert "zip archive of other files (inner.pth); unpack it" in complaint(tmp_path / "a.zip")
+    assert "one tensor without a name" in complaint(torch_file(tmp_path / "t.pt", torch.ones(2)))
+    assert "no named tensors" in complaint(torch_file(tmp_path / "e.pt", {"epoch": 3, "log": {"lr": 1}}))
+    np.save(tmp_path / "a.npy", np.ones(2))
+    assert "one array without a name" in complaint(tmp_path / "a.npy")
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "a.npy", "a.npy")
+    assert "tar archive; unpack it" in complaint(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("kind", ["torch", "legacy", "npz", "safetensors"])
+def test_damage_is_recognised_wherever_a_file_is_cut(tmp_path: Path, kind: str) -> None:
+    path, state = tmp_path / "a.pt", {k: v.repeat(40, *[1] * (v.ndim - 1)) for k, v in STATE.items()}
+    if kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **{k: v.numpy() for k, v in state.items()})
+    elif kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "torch")
+    whole = path.read_bytes()
+    for share in (0.02, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        for trust in (False, True):
+            assert "is damaged or was cut off" in complaint(path, trust)
+    if kind == "npz":  # numpy checks the sums that a zip archive carries; torch does not
+        at = whole.index(state["conv.weight"].numpy().tobytes()) + 17
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        assert "is damaged" in complaint(path)
+
+
+@pytest.mark.parametrize("kind", ["torch", "legacy", "npz", "safetensors"])
+def test_damage_anywhere_is_either_survived_or_told(tmp_path: Path, kind: str) -> None:
+    path, g = tmp_path / "a.pt", torch.Generator().manual_seed(0)
+    if kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, w=np.ones(3), n=np.arange(2))
+    elif kind == "safetensors":
+        save_file(STATE, path)
+    else:
+        value = {**STATE, "nested": {"array": np.ones(3)}, "best": np.float64(1)}
+        torch.save(value, path, _use_new_zipfile_serialization=kind == "torch")
+    whole, told = path.read_bytes(), 0
+    for _ in range(150):
+        at, byte = (int(torch.randint(n, (), generator=g)) for n in (min(len(whole), 800), 256))
+        path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+        try:
+            weights.read(path)
+        except UserError:
+            told += 1
+    end = len(whole) - 60  # the directory of an archive
+    for at in range(end if kind in ("torch", "npz") else len(whole), len(whole)):
+        path.write_bytes(whole[:at] + b"\xa4" + whole[at + 1 :])
+        with suppress(UserError):
+            weights.read(path)
+    assert told > 10
+
+
+# ---- Pickles that want more. ----
+
+
+class Evil:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+def poisoned(path: Path, how: str, evil: Any) -> Path:
+    value = {"state_dict": STATE, "note": evil}
+    if how.startswith("bare"):
+        path.write_bytes(pickle.dumps({"w": [1.0], "note": evil}, protocol=int(how[-1])))
+    elif how == "array":
+        with path.open("wb") as file:
+            np.savez(file, w=np.ones(2), note=np.array([evil, None], dtype=object))
+    elif how == "numpy inside":
+        torch.save({"w": np.array([evil, None], dtype=object)}, path)
+    else:
+        protocol = {"protocol": 4}.get(how, 2)
+        torch.save(value, path, _use_new_zipfile_serialization=how != "legacy", pickle_protocol=protocol)
+    return path
+
+
+HOW = ["zip", "legacy", "protocol", "array", "numpy inside", "bare0", "bare2", "bare4", "bare5"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_poison_is_refused_and_does_not_act(tmp_path: Path, how: str) -> None:
+    marker = tmp_path / "marker"
+    message = complaint(poisoned(tmp_path / "model.pth", how, Evil(marker)))
+    assert not marker.exists()
+    assert "is refused: " in message
+    assert "could run any code" in message
+    assert "--trust" in message
+    if how not in ("array", "protocol"):
+        assert f"{os.mkdir.__module__}.mkdir" in message
+
+
+def test_the_poison_of_the_tests_is_real(tmp_path: Path) -> None:
+    # else the test above could not fail
+    for i, how in enumerate(HOW):
+        marker = tmp_path / str(i)
+        path = poisoned(tmp_path / "model.pth", how, Evil(marker))
+        with suppress(UserError):  # as it holds no tensors
+            weights.read(path, trust=True)
+        assert marker.exists(), how
+
+
+def test_what_is_refused_is_named_and_trust_reads_it(tmp_path: Path) -> None:
+    value = {"args": argparse.Namespace(eps=8), "net": STATE, "model": nn.DataParallel(TinyNet())}
+    path = torch_file(tmp_path / "a.pt", value)
+    message = complaint(path)
+    assert "its pickle wants to import argparse.Namespace, and unpickling it could run any code" in message
+    tree = weights.read(path, trust=True)
+    assert same(tree["net"], STATE)
+    assert "module.conv.weight" in tree["model"]
+
+
+def test_trust_reads_whole_models_and_bare_pickles(tmp_path: Path) -> None:
+    net = TinyNet()
+    path = torch_file(tmp_path / "a.pt", net)
+    assert "conftest.TinyNet" in complaint(path)
+    assert same(weights.read(path, trust=True), dict(net.state_dict()))
+    path.write_bytes(pickle.dumps({"w": np.ones(2, dtype=np.float32), "n": 3}))
+    assert "is refused" in complaint(path)
+    assert same(weights.read(path, trust=True), {"w": torch.ones(2)})
+    path.write_bytes(pickle.dumps({"n": [3.0]}))
+    assert "is refused: its pickle is not one" in complaint(path)
+
+
+def test_trust_names_code_that_is_not_here(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"\x80\x02cmodels.of_their_own\nNet\n.")
+    assert "wants to import models.of_their_own.Net" in complaint(path)
+    assert "needs code that is not here (No module named 'models'" in complaint(path, trust=True)
+    path.write_bytes(b"\x80\x02cargparse\nNoSuchThing\n.")
+    assert "needs code that is not here" in complaint(path, trust=True)
+
+
+def test_names_in_pickles_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"\x80\x04\x8c\x05a\x1b[2Jx\x94\x8c\x01b\x94\x93.")
+    assert "\x1b" not in complaint(path)
+
+
+def test_imports_are_read_off_without_following_them() -> None:
+    from crossclass.weights.pickles import imports
+
+    names = [
+        "os.mkdir" if os.name == "nt" else "posix.mkdir",
+        "argparse.Namespace",
+        "collections.OrderedDict",
+    ]
+    for protocol in range(6):
+        value = [
+            Evil(Path("x")),
+            argparse.Namespace(a=1),
+            Evil(Path("y")),
+            OrderedDict(),
+            argparse.Namespace(),
+        ]
+        found, whole = imports(pickle.dumps(value, protocol=protocol))
+        assert whole
+        assert set(names) <= set(found), protocol
+    assert imports(pickle.dumps(names)[:-1]) == ([], False)
+    assert imports(b"") == ([], False)
+
+
+def test_state_that_makes_no_sense_is_dropped() -> None:
+    from crossclass.weights.pickles import Numbers
+
+    states: list[tuple[Any, ...]] = [(), (1, (2,), None, False, b"12345678"), (1, (9,), "x", False, "text")]
+    for state in states:
+        array = Numbers()
+        array.__setstate__(state)
+        assert array.array() is None
+
+
+def test_tensors_without_plain_memory_are_dropped(tmp_path: Path) -> None:
+    value = {**STATE, "sparse": torch.eye(3).to_sparse(), "meta": torch.ones(2, device="meta")}
+    assert same(weights.read(torch_file(tmp_path / "a.pt", value)), STATE)
+
+
+def test_programs_of_torchscript_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        # what torch.load takes for TorchScript; compiling one would need torch.jit, which is on its way out
+        for name in ("constants.pkl", "data.pkl", "code/x.py", "version"):
+            archive.writestr(f"a/{name}", "3\n")
+    assert "TorchScript" in complaint(tmp_path / "a.pt")
+
+
+# ---- Names. ----
+
+
+def test_candidates_come_in_the_order_of_convention() -> None:
+    one = {"w": torch.ones(1)}
+    tree = {
+        "n": COUNT,
+        "state_dict_ema": one,
+        "optimizer": {"buffer": torch.ones(1)},
+        "odd": {"inner": one},
+        "last": one,
+        "model": {"ema": one, "state_dict": one, "w": torch.ones(1)},
+    }
+    found = [c.where for c in weights.candidates(tree)]
+    plain = ["", "model", "model.state_dict", "model.ema", "last", "odd.inner", "state_dict_ema", "optimizer"]
+    assert found[: len(plain)] == plain
+    joined = weights.candidates(tree)[len(plain) :]
+    assert [c.where for c in joined] == ["", "model"]
+    assert set(joined[1].tensors) == {"ema.w", "state_dict.w", "w"}
+    assert [c.where for c in weights.candidates({"state_dict": one})] == ["state_dict"]
+
+
+def peeled(names: list[str]) -> dict[tuple[str, ...], set[str]]:
+    return {k: set(v) for k, v in weights.peelings(dict.fromkeys(names, COUNT))}
+
+
+def test_prefixes_are_whole_leading_components() -> None:
+    found = peeled(["module.head.model.weight", "module.modules.x", "modulex"])
+    assert found[()] == {"module.head.model.weight", "module.modules.x", "modulex"}
+    assert found["module",] == {"head.model.weight", "modules.x"}
+    assert found["module", "head"] == {"model.weight"}
+    assert ("model",) not in found
+    assert ("x",) not in found
+
+
+def test_peelings_come_fewest_first_then_known_then_large() -> None:
+    names = [f"odd.{i}.w" for i in range(4)] + ["attacker.w", "model.w", "module.a.w", "module.b.w"]
+    order = [k for k, _ in weights.peelings(dict.fromkeys(names, COUNT))]
+    assert order[:5] == [(), ("module",), ("model",), ("odd",), ("attacker",)]
+    assert all(len(a) <= len(b) for a, b in pairwise(order))
+
+
+def test_small_parts_are_no_prefixes_unless_known() -> None:
+    names = [f"net.{i}" for i in range(40)] + ["bn.weight", "model.weight"]
+    assert set(peeled(names)) == {(), ("net",), ("model",)}
+
+
+MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ("mu", "sigma"),
+        ("mean", "std"),
+        ("module.normalize.mean", "module.normalize.std"),
+        ("normalizer.new_mean", "normalizer.new_std"),
+        ("norm.mean", "norm.std"),
+        ("0.mean", "0.std"),
+        ("input_means", "input_sds"),
+        ("model.mean_tensor", "model.std_tensor"),
+        ("_mean", "_std"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
+def test_normalisation_under_its_many_names(mean: str, std: str, shape: tuple[int, ...]) -> None:
+    file = {"conv.weight": torch.ones(3), mean: MEAN.view(shape), std: STD.view(shape)}
+    found = weights.normalisation(file)
+    assert found is not None
+    assert found[0] == pytest.approx(MEAN.tolist())
+    assert found[1] == pytest.approx(STD.tolist())
+    assert found[2] == (mean, std)
+
+
+def test_normalisation_of_bytes_gray_images_and_one_std() -> None:
+    found = weights.normalisation({"mean": 255 * MEAN, "std": 255 * STD})
+    assert found is not None
+    assert found[0] == pytest.approx(MEAN.tolist())
+    assert found[1] == pytest.approx(STD.tolist())
+    identity = {"mean": torch.zeros(1), "std": torch.ones(1)}
+    assert weights.normalisation(identity) == ((0.0,), (1.0,), ("mean", "std"))
+    assert weights.normalisation({"mean": torch.zeros(1), "std": torch.full((1,), 255.0)}) == (
+        (0.0,),
+        (1.0,),
+        ("mean", "std"),
+    )
+    one = weights.normalisation({"mean": torch.full((3,), 0.5), "std": torch.tensor(0.5)})
+    assert one is not None
+    assert one[:2] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_copies_of_the_constants_are_listed_and_others_are_not() -> None:
+    pair = {"a.b.mean": MEAN, "a.b.std": STD, "mu": MEAN, "sigma": STD}
+    found = weights.normalisation({**pair, "c.mean": MEAN, "c.std": 2 * STD})
+    assert found is not None
+    assert found[2] == ("a.b.mean", "a.b.std", "mu", "sigma")
+    assert found[1] == pytest.approx(STD.tolist())
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"bn.running_mean": MEAN, "bn.running_var": STD, "bn.running_std": STD},
+        {"mean": MEAN},
+        {"std": STD},
+        {"mean": MEAN, "x.std": STD},
+        {"mean": MEAN, "std": STD * 0},
+        {"mean": MEAN, "std": -STD},
+        {"mean": torch.ones(4), "std": torch.ones(4)},
+        {"mean": torch.ones(1), "std": torch.ones(3)},
+        {"mean": MEAN * torch.nan, "std": STD},
+        {"mean": MEAN, "sigma_of_noise": STD},
+        {"meanings": MEAN, "stdings": STD},
+    ],
+)
+def test_what_is_no_normalisation(file: dict[str, Tensor]) -> None:
+    assert weights.normalisation(file) is None
