@@ -103,11 +103,10 @@ def test_a_stranger_leaves_no_trace(misdeed: str, then: str, found_training: boo
 
 @pytest.mark.parametrize("how", ["data", "new", "gone", "half"])
 def test_a_changed_weight_is_put_back_and_refused(how: str) -> None:
+    said = r"strangers:changes_a_weight changed the model's weights \(.*put back"
     for model in (mixed(), Forwards(mixed())):
         before = state(model)
-        with pytest.raises(
-            UserError, match=r"strangers:changes_a_weight changed the model's weights \(.*put back"
-        ):
+        with pytest.raises(UserError, match=said):
             stranger("changes_a_weight", how=how)(model, pictures(5), Y, seeded(0))
         assert state(model) == before
     with pytest.raises(UserError, match=r"weights \(head\.weight\);"):
@@ -155,7 +154,7 @@ def test_the_model_handed_over_is_a_frozen_module_in_eval_mode(
     def look(handed: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         assert isinstance(handed, nn.Module)
         assert not any(m.training for m in handed.modules())
-        assert len(list(handed.parameters())) == 6
+        assert len(list(handed.parameters())) == 8
         assert not any(p.requires_grad for p in handed.parameters())
         assert all(p.grad is None for p in handed.parameters())
         assert torch.is_grad_enabled()
@@ -216,12 +215,12 @@ def test_all_randomness_comes_from_the_generator() -> None:
     attack, x = stranger("draws"), pictures(5)
     model = tiny_net()
     first = attack(model, x, Y, seeded(3))
-    random.seed(5), np.random.seed(5)  # noqa: NPY002
-    assert torch.equal(attack(model, x, Y, seeded(3)), first)
+    with torch.random.fork_rng(devices=[]):  # wherever the global streams stand
+        random.seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        torch.manual_seed(5)
+        assert torch.equal(attack(model, x, Y, seeded(3)), first)
     assert not torch.equal(attack(model, x, Y, seeded(4)), first)
-    # each of the three is seeded: none alone explains the difference
-    spread = first - x
-    assert float(spread[spread > 0].std()) > 0.001
     g = seeded(3)
     assert torch.equal(attack(model, x, Y, g), first)
     assert not torch.equal(attack(model, x, Y, g), first)
@@ -249,7 +248,7 @@ def test_a_module_that_seeds_when_imported_moves_nothing(
         ("as_bytes", {}, r"returned torch\.uint8"),
         ("one_nan", {}, "NaN or infinity in 1 of 5 images"),
         ("in_255", {}, r"moved an image by 254.*images up to 255: in 0\.\.255\? divide by 255"),
-        ("moves", {"by": 8.0, "clip": False}, r"moved an image by 8, .*eps in 0\.\.255 units\? give 0\.1\)"),
+        ("moves", {"by": 8.0, "clip": False}, r"moved an image by 8, .*eps in 0\.\.255 units\? give 25\.5/255\)"),
         ("moves", {"by": 8.0}, r"moved an image by 1, 0\.9 more than l_inf 25\.5/255.*0\.\.255 units"),
         ("moves", {"by": 0.15}, r"moved an image by 0\.15, 0\.05 more than .*must agree"),
         ("raises_pixels", {"by": 0.05}, r"left \[0, 1\]: found \[0\.05, 1\.05\]"),
@@ -306,7 +305,7 @@ def test_doubles_that_require_gradients_in_another_layout_come_back_as_the_image
 
 
 def test_errors_that_are_not_the_strangers_pass() -> None:
-    with pytest.raises(UserError, match="raised Tripped$") as caught:
+    with pytest.raises(UserError, match=r"raised Tripped$") as caught:
         stranger("goes_backward")(Forwards(tiny_net(), 0), pictures(5), Y)
     assert isinstance(caught.value.__cause__, Tripped)
 
@@ -462,18 +461,18 @@ def test_on_a_plane_in_l2_it_breaks_exactly_what_the_closed_form_breaks() -> Non
     plane = Plane(torch.randn(48, generator=g))
     x = 0.4 + 0.2 * torch.rand(40, 3, 4, 4, generator=g)  # the box is out of reach
     y = plane(x).argmax(dim=1)
-    for eps in (0.05, 0.15, 0.3):
+    for eps in (0.01, 0.03, 0.06):
         still = plane.worst(x, y, "l2", eps) > 0
         x_adv = quick(L2(eps=eps), "apgd-ce", "fab", steps=40)(plane, x, y, seeded(0))
         assert torch.equal(right(plane, x_adv, y), still)
         assert 0 < int(still.sum()) < 40
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=0.04), L2(eps=0.3)], ids=str)
+@pytest.mark.parametrize("threat", [Linf(eps=0.04), L2(eps=0.8)], ids=str)
 def test_pgd_100_never_beats_it(threat: Any, trained: Any) -> None:
     net, x, y = trained
-    x, y = x[:30], y[:30]
-    whole = AutoAttack(threat=threat, attacks=("apgd-ce", "apgd-dlr", "fab", "square"), queries=100)
+    x, y = x[:20], y[:20]
+    whole = AutoAttack(threat=threat, attacks=("apgd-ce", "apgd-dlr", "fab", "square"), steps=40, queries=50)
     left = right(net, whole(net, x, y, seeded(0)), y)
     pgd = right(net, PGD(threat=threat, steps=100, step=0.05)(net, x, y, seeded(0)), y)
     one = right(net, quick(threat, "apgd-ce", steps=3)(net, x, y, seeded(0)), y)

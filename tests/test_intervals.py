@@ -102,7 +102,7 @@ def ends(i: Interval) -> tuple[float, float]:
     return i.low, i.high
 
 
-TIMES = 150
+TIMES = 100
 LEAST = 0.95 - 2.6 * sqrt(0.95 * 0.05 / TIMES)  # 99.5 % of right methods do better
 
 
@@ -114,10 +114,9 @@ LEAST = 0.95 - 2.6 * sqrt(0.95 * 0.05 / TIMES)  # 99.5 % of right methods do bet
         (specific(10, 64), 50),
         (unrelated(10, 32), 50),
         (unrelated(3, 16), 50),
-        (scattered(10, 64), 50),
         (scattered(20, 32), 50),
     ],
-    ids=["shared", "shared3", "specific", "unrelated", "unrelated3", "scattered", "scattered20"],
+    ids=["shared", "shared3", "specific", "unrelated", "unrelated3", "scattered"],
 )
 def test_cas_is_covered(population: Population, n: int) -> None:
     share, _ = coverage(lambda g: ends(intervals.cas(*population.draw(n, g))), population.cas, TIMES)
@@ -164,7 +163,7 @@ def two(population: Population, n: int, generator: torch.Generator) -> tuple[Ten
 
 
 def test_the_difference_is_paired_and_covered() -> None:
-    one = specific(6, 48)
+    one = specific(5, 40)
     W = one.W.clamp(min=-0.1)  # the other checkpoint's head
     truth = one.cas - Population(one.m, W).cas
 
@@ -390,14 +389,14 @@ def test_icas_is_covered_with_fixed_candidates() -> None:
         return ends(intervals.icas_difference(population[r], other[r], labels[r]))
 
     for interval, value in ((single, truth), (paired, moved)):
-        share, _ = coverage(interval, value, 400)
-        assert 0.92 <= share <= 0.98
+        share, _ = coverage(interval, value, 250)
+        assert 0.91 <= share <= 0.99
 
 
 # Accuracy
 
 
-def rates_coverage(rates: Tensor, n: int, times: int = 1500) -> tuple[float, float]:
+def rates_coverage(rates: Tensor, n: int, times: int = 1000) -> tuple[float, float]:
     y = torch.arange(len(rates)).repeat_interleave(n)
 
     def interval(generator: torch.Generator) -> tuple[float, float]:
@@ -439,7 +438,7 @@ def test_accuracies_of_zero_and_one_are_not_certain() -> None:
     assert intervals.accuracy(right, unequal).estimate == pytest.approx(0.45)
 
 
-@pytest.mark.parametrize("n", [20, 200])
+@pytest.mark.parametrize("n", [20, 60])
 @pytest.mark.parametrize(("only_a", "only_b"), [(0.02, 0.02), (0.1, 0.02), (0.3, 0.2), (0.05, 0.0)])
 def test_differences_of_accuracy_are_covered_exactly(n: int, only_a: float, only_b: float) -> None:
     share = 0.0

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks import PGD, AnyAttack, Found
 from crossclass.data import Splits, as_float
@@ -119,11 +120,24 @@ class Patient:
         return torch.cat(self.each(x, self.model)).float()
 
     @torch.no_grad()
-    def each(self, x: Float[Tensor, "m c h w"], f: Callable[[Tensor], Any]) -> list[Any]:
-        """f of every batch, in eval mode, in the network's own floating type."""
+    def each(
+        self, x: Float[Tensor, "m c h w"], f: Callable[[Tensor], Any], batch_statistics: bool = False
+    ) -> list[Any]:
+        """f of every batch, in eval mode, in the network's own floating type.
+
+        With `batch_statistics` batch norm (and nothing else) is in train mode, and moves nothing.
+        """
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        norms = [m for m in self.model.modules() if batch_statistics and isinstance(m, _BatchNorm)]
+        tracking = [m.track_running_stats for m in norms]
         with full_precision(), frozen(self.model):
-            return [f(b.to(dtype)) for b in x.split(self.settings.batch)]
+            try:
+                for m in norms:
+                    m.training, m.track_running_stats = True, False
+                return [f(b.to(dtype)) for b in x.split(self.settings.batch)]
+            finally:
+                for m, before in zip(norms, tracking, strict=True):
+                    m.track_running_stats = before
 
     def under(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
         """Which of the `few` are still classified rightly; attacks of equal start share their noise."""

@@ -1,8 +1,5 @@
 """What can be told from the weights and modes alone, and whether batch norm fits the data."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -93,9 +90,8 @@ def batch_norm(p: Patient) -> list[Finding]:
     fresh = [n for n, m in norms if _never_updated(m)]
     # equal pieces: a last batch of a few images would have no statistics worth the name
     pieces = p.x.chunk(-(-len(p.x) // p.settings.batch))
-    with batch_statistics(p.model):
-        logits = torch.cat([torch.cat(p.each(piece, p.model)).float() for piece in pieces])
-    with_batch = logits.argmax(dim=1) == p.y
+    logits = [z for piece in pieces for z in p.each(piece, p.model, batch_statistics=True)]
+    with_batch = torch.cat(logits).argmax(dim=1) == p.y
     better = beats(with_batch, p.right, by=0.05)
     found = (
         f"{percent(p.right)} with running statistics, {percent(with_batch)} with those of the batch "
@@ -109,20 +105,6 @@ def batch_norm(p: Patient) -> list[Finding]:
         judged("never-updated-batch-norm", "fault", bool(fresh), initial, remedy, layers=fresh, **numbers),
         judged("stale-batch-norm", "fault", better, found, remedy, **numbers),
     ]
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Every batch norm uses the batch's statistics and moves none, whatever mode is set meanwhile."""
-    norms = [m for _, m in _batch_norms(model)]
-    before = [(m, m.running_mean, m.running_var) for m in norms]
-    try:
-        for m in norms:
-            m.running_mean = m.running_var = None  # then eval mode has nothing but the batch
-        yield
-    finally:
-        for m, mean, var in before:
-            m.running_mean, m.running_var = mean, var
 
 
 def _batch_norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:

@@ -19,8 +19,8 @@ def page(found: Sequence[Run], files: Sequence[Results]) -> str:
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
     env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-    named = zip(found, runs.labels(found), strict=True)
-    views = [runs.view(run, label, ENTRIES // len(found)) for run, label in named]
+    named = enumerate(zip(found, runs.labels(found), strict=True), 1)
+    views = [runs.view(run, label, ENTRIES // len(found), i) for i, (run, label) in named]
     assets = {p.suffix[1:]: Markup(p.read_text("utf-8")) for p in TEMPLATES.glob("*.[cj]s*")}
     overlay = runs.overlaid(views) if len(views) > 1 else {}
     measured = [results.view(one, i) for i, one in enumerate(files, 1)]

@@ -9,9 +9,13 @@ from markupsafe import Markup
 
 from crossclass import plot
 from crossclass.report.reading import Plain, Results
-from crossclass.report.words import moved, number, pct, span
+from crossclass.report.words import moved, number, pct, signed, span
 
 _NAMES = {"robust": "Robust accuracy", "cas": "CAS", "icas": "I-CAS", "clean": "Clean accuracy"}
+_SPREAD = {
+    "half_mass_area": "share of the image that holds half of a map",
+    "entropy": "entropy of a map, 1 if it is flat",
+}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -175,7 +179,23 @@ def _saliency(s: Plain | None, folder: Path) -> Plain | None:
     place = folder / Path(str(grid)).name if grid else None
     data = place.read_bytes() if place and place.is_file() else b""
     picture = f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(_PNG) else None
-    return {**s, "picture": picture}
+    sets = (("these images", s), ("all images", s.get("all_images") or {}))
+    rows = [
+        _spread(key, name, of, found[key])
+        for key, name in _SPREAD.items()
+        for of, found in sets
+        if found.get(key)
+    ]
+    return {**s, "picture": picture, "rows": rows}
+
+
+def _spread(key: str, name: str, of: str, found: Plain) -> Plain:
+    share = key == "half_mass_area"
+    shown = {k: pct(found.get(k)) if share else number(found.get(k), 3) for k in ("a", "b")}
+    d = found.get("difference")
+    change = "–" if d is None else signed(100 * d if share else d, 1 if share else 3)
+    interval = span(found.get("interval"), 100 if share else 1, 1 if share else 3) or "–"
+    return {"name": name, "of": of, **shown, "difference": change, "interval": interval}
 
 
 def _level(ends: Mapping[str, Any]) -> str:

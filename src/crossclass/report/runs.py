@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from crossclass import plot
 from crossclass.report.reading import Plain, Run
+from crossclass.report.results import comparison
 from crossclass.report.words import number, pct, split
 
 FILES = ("metrics.csv", "config.yaml", "measure.json")  # for taking away
@@ -56,8 +57,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return out
 
 
-def view(run: Run, label: str, room: int) -> Plain:
-    """All that the page says about a run; `room` is how many matrix entries its slider may carry."""
+def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
+    """All that the page says about a run; `room` is how many matrix entries its slider may carry.
+
+    `index` tells its anchors from those of other runs.
+    """
     pair = _pair(run)
     best, last = (pair["best"], pair["last"]) if pair else ({}, {})
     K = max(len(s.get("C") or s.get("classwise_robust") or ()) for s in (best, *run.rows))
@@ -65,13 +69,23 @@ def view(run: Run, label: str, room: int) -> Plain:
     names = names if len(names) == K else [f"class {i}" for i in range(K)]
     train = dict(plot.points(run.rows, "train_robust"))
     files = [run.folder / name for name in FILES if (run.folder / name).exists()]
-    shown = {**run._asdict(), "label": label, "names": names, "pair": pair, "alarms": _alarms(run)}
+    shown = {
+        **run._asdict(),
+        "index": index,
+        "label": label,
+        "names": names,
+        "pair": pair,
+        "alarms": _alarms(run),
+    }
     shown |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
     shown["train"] = [train.get(side.get("epoch", 0)) for side in (best, last)]
     shown["seconds"] = [sum(r.get(k) or 0 for r in run.rows) for k in ("seconds", "check_seconds")]
     shown["largest"] = max(run.rows, key=lambda r: -1 if r.get("cas") is None else r["cas"])
     shown["explorer"] = _explorer(run, names, pair, room)
     shown |= {"classes": _classes(names, best, last), "pairs": _pairs(names, best, last)}
+    shown["comparisons"] = [
+        comparison(c, run.measures, run.folder, f"run-{index}-{i}") for i, c in enumerate(run.comparisons, 1)
+    ]
     shown["downloads"] = {p.name: base64.b64encode(p.read_bytes()).decode() for p in files}
     return shown | {"figures": _figures(names, best, last) | overlaid([shown])}
 

@@ -29,7 +29,7 @@ def span(ends: Sequence[float | int] | None, scale: float | int = 1, digits: int
     if not ends:
         return ""
     low, high = (number(scale * end, digits) for end in ends)
-    return f"[{low}, {high}]"
+    return f"[{low},\u00a0{high}]"
 
 
 def moved(

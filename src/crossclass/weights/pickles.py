@@ -141,7 +141,7 @@ class Numbers:
         self.state = state
 
     def array(self) -> np.ndarray | None:
-        """The numbers in a numpy array of our own making, None if they are Python objects or make no sense."""
+        """The numbers in a numpy array of our own making, None for Python objects and for nonsense."""
         with suppress(Exception):
             _, shape, kind, fortran, raw = self.state
             if isinstance(raw, bytes) and re.fullmatch(r"[biuf]\d{1,2}", kind.code):
