@@ -1,13 +1,34 @@
 """Data sets: parts that do not overlap, seeded order, augmentation per sample, files that stay the same."""
 
+import os
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crossclass import readers, shapes
 from crossclass.augment import Augment
-from crossclass.data import Digits, Folder, Npz, Shapes, Split, as_float, batches
+from crossclass.data import (
+    CIFAR10,
+    CIFAR100,
+    AnyData,
+    Digits,
+    Folder,
+    Npz,
+    Shapes,
+    Split,
+    Subset,
+    TinyImageNet,
+    as_float,
+    batches,
+)
 from crossclass.errors import UserError
+from crossclass.models import STATISTICS
+from crossclass.readers import cifar, tiny_imagenet
+from crossclass.settings import kind_of, load_yaml, members
 from crossclass.streams import generator
 
 
@@ -93,6 +114,260 @@ def test_missing_path_names_the_remedy(kind, tmp_path):
         kind()()
     with pytest.raises(UserError, match="nowhere"):
         kind(path=tmp_path / "nowhere")()
+
+
+def test_sizes_that_leave_nothing_to_train_on_are_refused(tmp_path):
+    write(tmp_path)
+    for n_val in (20, 25):
+        with pytest.raises(UserError, match=rf"n_train \+ n_val is {n_val + 1}, but there are 20 training"):
+            Npz(path=tmp_path, n_val=n_val)()
+
+
+class TestWithoutTrainingImages:
+    """A folder with `test.npz` alone is for measuring: nothing but training images is missing."""
+
+    def test_the_test_part_is_that_of_the_whole_folder(self, tmp_path):
+        whole = Npz(path=write(tmp_path, names=list("abcd")))()
+        (tmp_path / "train.npz").unlink()
+        splits = Npz(path=tmp_path)()
+        assert torch.equal(splits.part("test").images, whole.test.images)
+        assert torch.equal(splits.test.labels, whole.test.labels)
+        assert splits.class_names == ("a", "b", "c", "d")
+        assert splits.train.images.shape == splits.val.images.shape == (0, 3, 6, 6)
+        assert splits.checksum != whole.checksum
+        assert Npz(path=tmp_path, checksum=splits.checksum)().checksum == splits.checksum
+
+    @pytest.mark.parametrize("changes", [{"n_test": 3}, {"n_test": 4, "balanced": True}])
+    def test_the_test_part_may_be_cut(self, tmp_path, changes):
+        write(tmp_path)
+        (tmp_path / "train.npz").unlink()
+        splits = Npz(path=tmp_path, **changes)()
+        assert (len(splits.train), len(splits.val), len(splits.test)) == (0, 0, changes["n_test"])
+
+    def test_asking_for_training_images_is_refused(self, tmp_path):
+        write(tmp_path)
+        (tmp_path / "train.npz").unlink()
+        with pytest.raises(UserError, match="no training images"):
+            Npz(path=tmp_path)().part("train")
+        with pytest.raises(UserError, match="no val images"):
+            Npz(path=tmp_path)().part("val")
+        for sizes, n in (({"n_train": 2}, 2), ({"n_val": 2}, 3), ({"n_train": 4, "n_val": 1}, 5)):
+            with pytest.raises(UserError, match=rf"is {n}, but there are 0 training images"):
+                Npz(path=tmp_path, **sizes)()
+
+    def test_other_files_are_still_missed(self, tmp_path):
+        write(tmp_path)
+        (tmp_path / "test.npz").unlink()
+        with pytest.raises(UserError, match=r"test\.npz: there is no such file"):
+            Npz(path=tmp_path)()
+        (tmp_path / "train.npz").unlink()
+        with pytest.raises(UserError, match=r"train\.npz: there is no such file"):
+            Npz(path=tmp_path)()
+
+
+def test_checksums_are_pinned(tmp_path):
+    # a changed checksum locks every user out of the runs that were trained on files
+    assert Digits()().checksum == "1344490ab8cca81f"
+    assert Npz(path=write(tmp_path), n_train=9, n_val=3)().checksum == "9f3f85609eeeea47"
+    assert Npz(path=tmp_path, n_train=9, n_val=3, balanced=True)().checksum == "8e86e5ef0e92628b"
+
+
+def make_cifar(folder, batches, key):
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(3).integers(0, 256, (len(batches), 8, 3072), dtype=np.uint8)
+    for name, rows in zip(batches, pixels, strict=True):
+        content = {key: [i % 4 for i in range(8)], b"data": rows}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def make_cifar10(place, patch):
+    make_cifar(place / "cifar-10-batches-py", list(cifar.CIFAR10.md5)[:-1], b"labels")
+    patch.setattr(cifar, "verified", lambda path, md5, copy: path.read_bytes())
+
+
+def make_cifar100(place, patch):
+    patch.setattr(
+        cifar, "CIFAR100", cifar.CIFAR100._replace(splits={"train": ("train", "more"), "test": ("test",)})
+    )
+    patch.setitem(cifar.CIFAR100.md5, "more", "")
+    make_cifar(place / "cifar-100-python", ["train", "more", "test"], b"fine_labels")
+    names = pickle.dumps({b"fine_label_names": [f"class {i}".encode() for i in range(100)]}, protocol=2)
+    (place / "cifar-100-python" / "meta").write_bytes(names)
+    patch.setattr(cifar, "verified", lambda path, md5, copy: path.read_bytes())
+
+
+def make_pictures(places):
+    g = np.random.default_rng(4)
+    for path in places:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(g.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+
+
+def make_tiny_imagenet(place, patch):
+    patch.setattr(tiny_imagenet, "CLASSES", 4)
+    patch.setattr(tiny_imagenet, "PER_CLASS", {"train": 5, "test": 2})
+    home, wnids = place / "tiny-imagenet-200", [f"n0000000{i}" for i in (4, 3, 1, 2)]
+    make_pictures(home / "train" / w / "images" / f"{w}_{i}.JPEG" for w in wnids for i in range(5))
+    make_pictures(home / "val" / "images" / f"val_{i}.JPEG" for i in range(8))
+    (home / "wnids.txt").write_text("\n".join(wnids))
+    (home / "words.txt").write_text("".join(f"{w}\tword {w[-1]}, other\n" for w in wnids))
+    rows = [f"val_{i}.JPEG\t{wnids[i % 4]}\t0\t0\t1\t1\n" for i in range(8)]
+    (home / "val" / "val_annotations.txt").write_text("".join(rows))
+
+
+def make_folder(place, patch):
+    make_pictures(place / "train" / c / f"{i}.png" for c in "abcd" for i in range(5))
+    make_pictures(place / "test" / c / f"{i}.png" for c in "abcd" for i in range(2))
+
+
+MADE = {
+    "shapes": None,
+    "digits": None,
+    "npz": lambda place, patch: write(place),
+    "folder": make_folder,
+    "cifar10": make_cifar10,
+    "cifar100": make_cifar100,
+    "tiny_imagenet": make_tiny_imagenet,
+}
+"""How to make a small one of each kind: at least 16 training and 8 test images of 4 classes."""
+KINDS = {kind_of(member): member for member in members(AnyData)}
+
+
+@pytest.fixture
+def made(request, tmp_path, monkeypatch):
+    """A data set of the kind asked for, over files made for the purpose."""
+    kind = request.param
+    if MADE[kind] is None:
+        return KINDS[kind]()
+    MADE[kind](tmp_path, monkeypatch)
+    return KINDS[kind](path=tmp_path)
+
+
+def test_every_kind_has_a_made_example():
+    assert set(MADE) == set(KINDS)
+
+
+class TestEveryKind:
+    every = pytest.mark.parametrize("made", KINDS, indirect=True)
+    cut = pytest.mark.parametrize(
+        "made", [k for k, m in KINDS.items() if issubclass(m, Subset)], indirect=True
+    )
+    stored = pytest.mark.parametrize("made", [k for k in KINDS if MADE[k]], indirect=True)
+
+    @every
+    def test_is_sound_and_the_same_each_time(self, made):
+        splits, again = made(), made()
+        assert splits.checksum == again.checksum
+        assert len(splits.class_names) == len(set(splits.class_names))
+        for name in ("train", "val", "test"):
+            part = getattr(splits, name)
+            assert torch.equal(part.images, getattr(again, name).images)
+            assert part.images.dtype == torch.uint8
+            assert part.images.is_contiguous()
+            assert part.labels.dtype == torch.int64
+            if len(part):
+                assert int(part.labels.min()) >= 0
+                assert int(part.labels.max()) < len(splits.class_names)
+                assert part.images.float().std() > 1
+
+    @every
+    def test_has_the_sizes_asked_for(self, made):
+        cut = made.but(n_train=9, n_val=5, n_test=6)
+        splits = cut()
+        assert (len(splits.train), len(splits.val), len(splits.test)) == (9, 5, 6)
+        assert splits.checksum != made.but(n_train=9, n_val=5, n_test=5)().checksum
+
+    @cut
+    def test_validation_follows_training(self, made):
+        splits, whole = made.but(n_train=9, n_val=5)(), made.but(n_train=14, n_val=0)()
+        assert torch.equal(torch.cat([splits.train.images, splits.val.images]), whole.train.images)
+        assert torch.equal(torch.cat([splits.train.labels, splits.val.labels]), whole.train.labels)
+
+    @cut
+    def test_can_be_balanced(self, made):
+        present = len(made().train.labels.unique())
+        cut = made.but(n_train=present, n_val=min(present, 4), n_test=min(present, 4), balanced=True)
+        splits, other = cut(), cut.but(subset_seed=1)()
+        assert sorted(splits.train.labels.tolist()) == list(range(present))
+        assert len(splits.test.labels.unique()) == min(present, 4)
+        assert not torch.equal(splits.train.images, other.train.images)
+
+    @every
+    def test_settings_say_nothing_of_this_machine(self, made, tmp_path):
+        assert str(tmp_path) not in made.yaml()
+        assert "download" not in made.yaml()
+        assert made.digest() == KINDS[made.kind]().digest()
+        assert load_yaml(type(made), made.yaml(), "f") == KINDS[made.kind]()
+
+    @stored
+    def test_without_files_the_remedy_is_named(self, made, tmp_path):
+        with pytest.raises(UserError, match=r"data\.path=DIR"):
+            KINDS[made.kind]()()
+        with pytest.raises(UserError, match="nowhere"):
+            KINDS[made.kind](path=tmp_path / "nowhere")()
+
+
+@pytest.mark.parametrize(
+    ("made", "sizes"),
+    [("cifar10", (40, 8, 10)), ("cifar100", (16, 8, 100)), ("tiny_imagenet", (20, 8, 4))],
+    indirect=["made"],
+)
+def test_published_sets_are_read_whole(made, sizes):
+    splits = made()
+    assert (len(splits.train), len(splits.test), len(splits.class_names)) == sizes
+    assert not hasattr(made, "checksum")  # their content is known, so that it is no part of a run
+
+
+@pytest.mark.parametrize("made", ["tiny_imagenet"], indirect=True)
+class TestTinyImageNet:
+    def test_what_is_held_out_has_equally_many_of_each_class(self, made):
+        splits = made.but(n_val=8)()
+        assert splits.val.labels.bincount().tolist() == [2, 2, 2, 2]
+        assert splits.train.labels.bincount().tolist() == [3, 3, 3, 3]
+        assert splits.class_names == ("word 4", "word 3", "word 1", "word 2")
+
+    def test_classes_may_be_sorted_as_in_image_folders(self, made):
+        usual, splits = made(), made.but(class_order="sorted")()
+        assert splits.class_names == ("word 1", "word 2", "word 3", "word 4")
+        for name in ("train", "test"):
+            a, b = usual.part(name), splits.part(name)
+            assert torch.equal(a.images, b.images)
+            assert [usual.class_names[i] for i in a.labels] == [splits.class_names[i] for i in b.labels]
+        assert made.but(class_order="sorted").digest() != made.digest()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"), [(CIFAR10, "cifar10"), (CIFAR100, "cifar100"), (TinyImageNet, "tiny_imagenet")]
+)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_download_is_asked_for_only_on_request(kind, reader, wanted, tmp_path, monkeypatch):
+    seen = []
+
+    def read(place, split, download=False, *more):
+        seen.append((place, split, download))
+        return readers.Raw(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
+
+    monkeypatch.setattr(readers, f"read_{reader}", read)
+    kind(path=tmp_path, download=wanted)()
+    assert seen == [(tmp_path, "train", wanted), (tmp_path, "test", False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders"), [("cifar100", ["cifar100"]), ("tinyimagenet", ["tiny_imagenet", "tiny_imagenet20"])]
+)
+def test_statistics_are_those_of_the_images(kind, folders):
+    root = os.environ.get("CROSSCLASS_DATA")
+    found = [p for name in folders if root and (p := Path(root, name, "train.npz")).is_file()]
+    if not found:
+        pytest.skip(f"CROSSCLASS_DATA names no folder with {folders[0]}/train.npz")
+    x = readers.read_npz(found[0].parent, "train").images[::5] / np.float32(255)
+    mean, std = STATISTICS[kind]
+    np.testing.assert_allclose(x.mean(axis=(0, 1, 2), dtype=np.float64), mean, atol=0.012)
+    # Tiny-ImageNet's usual numbers are the mean of each image's own std, not the std of all pixels.
+    spread = (
+        x.std(axis=(1, 2)).mean(axis=0) if kind == "tinyimagenet" else x.std(axis=(0, 1, 2), dtype=np.float64)
+    )
+    np.testing.assert_allclose(spread, std, atol=0.012)
 
 
 def test_digits_are_real_and_cut():

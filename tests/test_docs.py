@@ -11,6 +11,7 @@ from crossclass.attacks import AnyAttack
 from crossclass.cli import app
 from crossclass.data import AnyData
 from crossclass.experiments.runs import NAMED
+from crossclass.models import AnyModel
 from crossclass.recipes import AnyRecipe
 from crossclass.settings import kind_of, members
 from crossclass.threat import AnyThreat
@@ -49,7 +50,7 @@ def test_commands_in_blocks_exist():
 
 
 def test_every_plugin_is_documented():
-    for family in (AnyAttack, AnyThreat, AnyRecipe, AnyData):
+    for family in (AnyAttack, AnyThreat, AnyRecipe, AnyData, AnyModel):
         for member in members(family):
             assert f"`{kind_of(member)}`" in README, f"{member.__name__} is not in the README"
 

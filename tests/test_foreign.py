@@ -170,10 +170,10 @@ def test_a_hook_is_removed_when_the_network_fails(made):
 
 def test_looking_at_a_network_changes_nothing(made):
     def forward(self, x):
-        return self.top(self.noise(self.norm(self.body(x))) + 0 * torch.rand(1))
+        return self.top(self.noise(self.norm(self.moving(self.body(x)))) + 0 * torch.rand(1))
 
     frozen = nn.BatchNorm1d(6).eval()
-    net = variant(forward, noise=nn.Dropout(0.5), norm=frozen)()
+    net = variant(forward, noise=nn.Dropout(0.5), norm=frozen, moving=nn.BatchNorm1d(6))()
     net.train()
     frozen.eval()
     before = {k: v.clone() for k, v in net.state_dict().items()}

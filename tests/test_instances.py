@@ -113,13 +113,12 @@ def test_cosines_stay_within_one_and_know_no_scale() -> None:
     near = instances.nearest(g, W, y)
     for factor in (1e-30, 1e30):
         torch.testing.assert_close(instances.nearest(g * factor, W, y), near, rtol=0, atol=1e-6)
-    twins = torch.rand(1, 40).repeat(12, 1) * torch.rand(12, 1)
-    high = instances.nearest(twins, torch.ones(3, 40), torch.arange(12) % 3)
+    twins = torch.rand(100, 7, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    high = instances.nearest(twins, torch.ones(2, 7), torch.arange(200) // 100)
     assert float(high.max()) <= 1.0
     assert float(high.min()) > 1 - 1e-6
-    low = instances.nearest(
-        torch.rand(1, 40).repeat(2, 1), torch.tensor([[1.0], [-1.0]]).repeat(1, 40), y[:0].new_tensor([0, 1])
-    )
+    opposite = torch.tensor([[1.0], [-1.0]]).repeat(1, 40)
+    low = instances.nearest(torch.ones(2, 40), opposite, torch.arange(2))
     assert float(low.min()) == pytest.approx(-1)
 
 
@@ -181,17 +180,15 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_memory_does_not_grow_with_the_square_of_n() -> None:
+@pytest.mark.parametrize("n", [300, 600])
+def test_memory_does_not_grow_with_the_square_of_n(n: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    for n in (300, 600):
-        g, W = torch.rand(n, 4, generator=generator), torch.rand(3, 4, generator=generator)
-        for measure in (
-            lambda y: instances.nearest(g, W, y, block=30),
-            lambda y: instances.all_pairs(g, W, y),
-        ):  # noqa: B023
-            with Largest() as seen:
-                measure(torch.arange(n) % 3)
-            assert seen.most <= n * 4  # as large as the features; a block is smaller
+    g, W = torch.rand(n, 4, generator=generator), torch.rand(3, 4, generator=generator)
+    y = torch.arange(n) % 3
+    with Largest() as seen:
+        instances.nearest(g, W, y, block=30)
+        instances.all_pairs(g, W, y)
+    assert seen.most <= n * 4  # as large as the features; a block is smaller
 
 
 def test_a_maximum_over_more_candidates_is_larger() -> None:

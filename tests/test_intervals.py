@@ -173,17 +173,20 @@ def test_the_difference_is_paired_and_covered() -> None:
 
     share, width = coverage(lambda g: ends(paired(g)), truth, TIMES)
     assert share >= LEAST
-    alone = [intervals.cas(*one.draw(60, seeded(s))) for s in range(20)]
-    assert width < 0.8 * sum(i.high - i.low for i in alone) / 20 * sqrt(2)
+    single = [intervals.cas(*one.draw(60, seeded(s))) for s in range(20)]
+    assert width < 0.8 * sum(i.high - i.low for i in single) / 20 * sqrt(2)
     g, W, y = one.draw(60, seeded(0))
     none = intervals.cas_difference((g, W), (3 * g, 2 * W), y)
-    assert none.estimate == pytest.approx(0, abs=1e-9)
+    assert none.estimate == pytest.approx(0, abs=1e-6)
     assert none.high - none.low == pytest.approx(0, abs=1e-6)
     other = g.flip(1)
     forth = intervals.cas_difference((g, W), (other, W), y)
     back = intervals.cas_difference((other, W), (g, W), y)
     assert ends(forth) == pytest.approx((-back.high, -back.low))
     assert forth.bias == pytest.approx(-back.bias)
+    narrow = intervals.cas_difference((g, W), (g[:, :20], W[:, :20]), y)  # another width, another head
+    alone = intervals.cas(g[:, :20], W[:, :20], y).estimate
+    assert narrow.estimate == pytest.approx(intervals.cas(g, W, y).estimate - alone)
     a, b = (intervals.cas(x, W, y) for x in (g, other))
     assert forth.estimate == pytest.approx(a.estimate - b.estimate)
     assert forth.bias == pytest.approx(a.bias - b.bias)

@@ -359,6 +359,20 @@ def test_renames_given_by_the_caller_replace_the_modules_own() -> None:
     )
 
 
+def test_a_rename_never_takes_a_name_that_is_there() -> None:
+    stem = {n.replace("conv.", "stem."): t for n, t in small().items()}
+    both = {**stem, "classifier.weight": small(1)["fc.weight"]}
+    fit = matching.fit(Net(), both, [(r"^stem\.", "conv."), (r"^classifier\.", "fc.")])
+    assert torch.equal(fit.state["fc.weight"], small()["fc.weight"])
+    assert fit.unexpected == ("classifier.weight",)
+    twice = {**{n: t for n, t in stem.items() if "fc" not in n}, **both}
+    del twice["fc.weight"]
+    twice["top.weight"] = small(2)["fc.weight"]
+    fit = matching.fit(Net(), twice, [(r"^stem\.", "conv."), (r"^(classifier|top)\.", "fc.")])
+    assert torch.equal(fit.state["fc.weight"], small(1)["fc.weight"])
+    assert fit.unexpected == ("top.weight",)
+
+
 def test_idle_weights_are_idle_only_where_the_module_says_so() -> None:
     class Idle(Net):
         unused: ClassVar[tuple[str, ...]] = (r"^spare\.",)
@@ -410,6 +424,12 @@ def test_leftover_weights_are_refused_by_name() -> None:
     assert matching.fit(net, file).unexpected == ("extra",)
     assert "not loaded: extra" in str(matching.load(net, file, where="f", allow_partial=True))
     assert same(dict(net.state_dict()), small())
+
+
+def test_only_single_integers_are_counters() -> None:
+    assert not matching.fit(Net(), {**small(), "step": torch.tensor(3), "seen": torch.tensor([True])}).partial
+    for extra in (torch.arange(4), torch.tensor(0.5)):
+        assert matching.fit(Net(), {**small(), "extra": extra}).unexpected == ("extra",)
 
 
 def test_copies_must_be_equal_to_be_left_out() -> None:
@@ -477,6 +497,9 @@ def test_buffers_of_ones_own_are_missed_but_constants_of_a_normalisation_are_not
 def test_three_names_are_enough() -> None:
     message = refused(NETS["preact"](), {k: v for k, v in P.items() if "layer4" not in k})
     assert "layer4.0.bn1.weight, layer4.0.bn1.bias, layer4.0.bn1.running_mean and 18 more" in message
+    three = refused(Net(), {k: v for k, v in small().items() if k in ("conv.weight", "fc.weight", "fc.bias")})
+    assert "5 of the model's are missing in the file (conv.bias, bn.weight, bn.bias and 2 more)" in three
+    assert "(a.w, b.w, c.w);" in refused(Net(), {**small(), "a.w": MU, "b.w": MU, "c.w": MU})
 
 
 def test_messages_stay_on_one_line() -> None:

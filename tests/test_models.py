@@ -331,6 +331,14 @@ def test_dropout_acts_in_training_only():
     assert not torch.allclose(net(x), plain(x))
 
 
+def test_a_wide_net_starts_with_he_et_als_variance_over_the_fan_out():
+    net = models.build(WideResNet(depth=10, widen=4), IMAGES, 5, 0)
+    kernel = net.block3.layer[0].conv1.weight
+    assert kernel.shape == (256, 128, 3, 3)
+    assert abs(kernel.std() / (2 / (9 * 256)) ** 0.5 - 1) < 0.01
+    assert (net.head.bias == 0).all()
+
+
 def test_a_vit_starts_as_timms_and_refuses_what_does_not_fit():
     net = models.build(ViT(width=96, depth=2), IMAGES, 5, 0)
     for name, p in net.named_parameters():
@@ -350,6 +358,20 @@ def test_a_vit_starts_as_timms_and_refuses_what_does_not_fit():
         ViT(heads=5)
     with pytest.raises(ValueError, match="6n \\+ 4"):
         WideResNet(depth=18)
+
+
+def test_a_vits_tokens_become_the_map_in_reading_order():
+    net = models.build(ViT(width=12, depth=1), IMAGES, 5, 0)
+    tokens = torch.randn(2, 17, 12)
+    for u in range(4):
+        for v in range(4):
+            assert torch.equal(net.as_map(tokens)[:, :, u, v], tokens[:, 1 + 4 * u + v])
+
+
+def test_a_ratio_of_whole_numbers_gives_a_whole_number_of_hidden_units():
+    assert int(11 * (15 / 11)) == 14, "floating point alone loses one"
+    net = ViT(width=11, heads=1, depth=1, mlp_ratio=15 / 11)(5, 3, (0.0,), (1.0,), 16)
+    assert net.blocks[0].mlp.fc1.out_features == 15
 
 
 # Normalisation

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -18,9 +19,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crossclass import readers
 from crossclass.errors import UserError
-from crossclass.readers import Raw, checksum, read_cifar10, read_digits, read_folder, read_npz
+from crossclass.readers import (
+    Raw,
+    checksum,
+    cifar,
+    read_cifar10,
+    read_cifar100,
+    read_digits,
+    read_folder,
+    read_npz,
+    read_tiny_imagenet,
+    tiny_imagenet,
+)
+from crossclass.readers import (
+    archive as archives,
+)
+from crossclass.readers.cifar import CIFAR10, CIFAR100
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 1, 0])
@@ -422,7 +437,7 @@ def test_digits() -> None:
 
 # CIFAR-10
 
-NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "readme.html"]
+NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 2, 3, 32, 32), dtype=np.uint8)
 
 
@@ -448,7 +463,7 @@ def python2_batch() -> bytes:
 
 
 def contents() -> dict[str, bytes]:
-    data = [*(batch(i) for i in range(6)), pickle.dumps({}, protocol=2), b"<html>"]
+    data = [*(batch(i) for i in range(6)), pickle.dumps({}, protocol=2)]
     return dict(zip(NAMES, data, strict=True))
 
 
@@ -467,14 +482,19 @@ def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: st
 
 def members(**replaced: Any) -> list[tuple[tarfile.TarInfo, bytes]]:
     """The members of a sound archive, some of them replaced, or left out where None is given."""
-    sound_ones = {n: member(f"cifar-10-batches-py/{n}", data) for n, data in contents().items()}
+    inside = {**contents(), "readme.html": b"<html>"}
+    sound_ones = {n: member(f"cifar-10-batches-py/{n}", data) for n, data in inside.items()}
     kept = [m for m in {**sound_ones, **replaced}.values() if m is not None]
     return [member("cifar-10-batches-py", kind=tarfile.DIRTYPE), *kept]
 
 
-def trust(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    digest = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(readers.CIFAR10_MD5, path.name, digest)
+def trust(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str = "CIFAR10") -> None:
+    """Let the checksum of a made file, or of a made archive, stand in the table of published ones."""
+    digest, known = hashlib.md5(path.read_bytes()).hexdigest(), getattr(cifar, kind)
+    if path.name in known.md5:
+        monkeypatch.setitem(known.md5, path.name, digest)
+    else:
+        monkeypatch.setattr(cifar, kind, known._replace(archive=known.archive._replace(md5=digest)))
 
 
 @pytest.fixture
@@ -492,7 +512,7 @@ def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made CIFAR-10 as an archive, with all checksums in the table."""
     for name, data in contents().items():
-        monkeypatch.setitem(readers.CIFAR10_MD5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(CIFAR10.md5, name, hashlib.md5(data).hexdigest())
     (tmp_path / "data").mkdir()
     path = tar(tmp_path / "data" / "cifar-10-python.tar.gz", members())
     trust(monkeypatch, path)
@@ -505,15 +525,30 @@ def is_made_cifar10(train: Raw, test: Raw) -> None:
     np.testing.assert_array_equal(train.labels, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
     np.testing.assert_array_equal(sound(test).images, expected[5])
     np.testing.assert_array_equal(test.labels, [5, 4])
-    assert train.class_names == test.class_names == readers.CIFAR10_CLASSES
+    assert train.class_names == test.class_names == CIFAR10.class_names
     assert len(train.class_names) == 10
     assert train.class_names[3] == "cat"
 
 
-def test_cifar10_table_is_whole() -> None:
-    assert set(readers.CIFAR10_MD5) == {*NAMES, "cifar-10-python.tar.gz"} - {"readme.html"}
-    assert {len(digest) for digest in readers.CIFAR10_MD5.values()} == {32}
-    assert {f"cifar-10-batches-py/{name}" for name in NAMES} == readers.CIFAR10_MEMBERS
+def test_cifar_tables_are_whole() -> None:
+    """Names, addresses and checksums as published (and as in torchvision/datasets/cifar.py)."""
+    assert set(CIFAR10.md5) == set(NAMES)
+    assert set(CIFAR100.md5) == {"train", "test", "meta"}
+    assert CIFAR10.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    assert CIFAR100.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    assert (CIFAR10.archive.name, CIFAR100.archive.name) == (
+        "cifar-10-python.tar.gz",
+        "cifar-100-python.tar.gz",
+    )
+    digests = [*CIFAR10.md5.values(), *CIFAR100.md5.values(), CIFAR10.archive.md5, CIFAR100.archive.md5]
+    assert {len(digest) for digest in digests} == {32}
+    assert len(set(digests)) == len(digests)
+    published = (
+        "16019d7e3df5f24257cddd939b257f8d f0ef6b0ae62326f3e7ffdfab6717acfc 7973b15100ade9c7d40fb424638fde48"
+    )
+    assert " ".join(CIFAR100.md5[name] for name in ("train", "test", "meta")) == published
+    assert CIFAR100.archive.md5 == "eb9058c3a382ffc7106e4002c42a8d85"
+    assert CIFAR10.archive.md5 == "c58f30108f718f92721af3b95e74349a"
 
 
 def test_cifar10_unpacked(batches: Path) -> None:
@@ -583,8 +618,8 @@ def test_cifar10_checksum_comes_before_unpickling(batches: Path, monkeypatch: py
     def unpickled(*_: Any, **__: Any) -> None:
         raise AssertionError("data_batch_5 was unpickled")
 
-    monkeypatch.setitem(readers.CIFAR10_SPLITS, "train", ("data_batch_5",))
-    monkeypatch.setattr(readers, "_ArraysOnly", unpickled)
+    monkeypatch.setitem(CIFAR10.splits, "train", ("data_batch_5",))
+    monkeypatch.setattr(cifar, "ArraysOnly", unpickled)
     says = (str(path), "wrong checksum", "data.download=true")
     refused(read_cifar10, batches, "train", says=says)
 
@@ -646,7 +681,7 @@ def test_cifar10_batch_of_other_contents(batches: Path, monkeypatch: pytest.Monk
 def test_cifar10_archive_with_a_wrong_checksum(archive: Path) -> None:
     with archive.open("ab") as file:
         file.write(b"!")
-    says = (str(archive), "wrong checksum", "delete this copy", "data.download=true")
+    says = (str(archive), "wrong checksum", f"delete {archive}", "data.download=true")
     refused(read_cifar10, archive.parent, "train", says=says)
     assert list(archive.parent.iterdir()) == [archive]
 
@@ -689,9 +724,9 @@ def test_cifar10_archive_with_strange_members_writes_nothing_outside(
 def test_cifar10_archive_without_a_plain_member(
     archive: Path, monkeypatch: pytest.MonkeyPatch, replaced: Any
 ) -> None:
-    monkeypatch.setattr(readers, "CIFAR10_MEMBER_BYTES", 50_000)
+    monkeypatch.setattr(cifar, "MEMBER_BYTES", 50_000)
     trust(monkeypatch, tar(archive, members(test_batch=replaced)))
-    says = (str(archive), "lacks", "cifar-10-batches-py/test_batch", "data.download=true")
+    says = (str(archive), "lacks test_batch", "data.download=true")
     refused(read_cifar10, archive.parent, "train", says=says)
     assert list(archive.parent.iterdir()) == [archive]  # nothing half-written
 
@@ -708,7 +743,7 @@ def test_cifar10_archive_that_cannot_be_unpacked(archive: Path, monkeypatch: pyt
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(readers, "TemporaryDirectory", denied)
+    monkeypatch.setattr(archives, "TemporaryDirectory", denied)
     refused(read_cifar10, archive.parent, "train", says=(*says, "Permission denied"))
     assert list(archive.parent.iterdir()) == [archive]
 
@@ -716,18 +751,23 @@ def test_cifar10_archive_that_cannot_be_unpacked(archive: Path, monkeypatch: pyt
 # downloading
 
 
-def test_cifar10_download(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pooch itself, with the archive served from this disk."""
+def serve(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[str]:
+    """pooch itself, with a file of this disk in place of the network; lists what was asked for."""
     import pooch
 
-    served, folder = archive.rename(tmp_path / "served"), tmp_path / "new" / "data"
     asked: list[str] = []
 
     def copy(url: str, output_file: str, _: Any) -> None:
         asked.append(url)
-        Path(output_file).write_bytes(served.read_bytes())
+        Path(output_file).write_bytes(file.read_bytes())
 
     monkeypatch.setattr(pooch.core, "choose_downloader", lambda url, progressbar=False: copy)
+    return asked
+
+
+def test_cifar10_download(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, folder = archive.rename(tmp_path / "served"), tmp_path / "new" / "data"
+    asked = serve(monkeypatch, served)
     train = read_cifar10(folder, "train", True)
     is_made_cifar10(train, read_cifar10(folder, "test", True))
     assert asked == ["https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"]
@@ -775,6 +815,443 @@ def test_cifar10_download_without_a_network(tmp_path: Path, monkeypatch: pytest.
         "retry, or put https://www.cs.toronto.edu",
     )
     refused(read_cifar10, tmp_path, "train", True, says=says)
+
+
+# CIFAR-100
+
+FINE = [f"class {i}" for i in range(100)]
+PIXELS100 = {"train": PIXELS[:3].reshape(6, 3, 32, 32), "test": PIXELS[3]}
+LABELS100 = {"train": [99, 0, 42, 7, 7, 1], "test": [3, 98]}
+
+
+def contents100() -> dict[str, bytes]:
+    """Six and two images with fine and coarse labels, and the names, keys in bytes as in the files."""
+    batches = {
+        split: {
+            b"fine_labels": LABELS100[split],
+            b"coarse_labels": [0] * len(rows),
+            b"data": rows.reshape(-1, 3072),
+        }
+        for split, rows in PIXELS100.items()
+    }
+    meta = {b"coarse_label_names": [b"fish"] * 20, b"fine_label_names": [name.encode() for name in FINE]}
+    return {name: pickle.dumps(data, protocol=2) for name, data in {**batches, "meta": meta}.items()}
+
+
+@pytest.fixture
+def fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made CIFAR-100, unpacked, with its checksums in the table."""
+    home = tmp_path / "data" / "cifar-100-python"
+    home.mkdir(parents=True)
+    for name, data in contents100().items():
+        (home / name).write_bytes(data)
+        trust(monkeypatch, home / name, "CIFAR100")
+    return home
+
+
+@pytest.fixture
+def fine_archive(fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same as an archive, with members beside that must stay in it."""
+    inside = [member(f"cifar-100-python/{name}", data) for name, data in contents100().items()]
+    strange = [member("../evil", b"x"), member("cifar-100-python/file.txt~", b"x"), member("train", b"x")]
+    path = tar(tmp_path / "data" / "cifar-100-python.tar.gz", [*strange, *inside])
+    trust(monkeypatch, path, "CIFAR100")
+    for name in contents100():
+        (fine / name).unlink()
+    fine.rmdir()
+    return path
+
+
+def is_made_cifar100(folder: Path) -> None:
+    for split in ("train", "test"):
+        raw = sound(read_cifar100(folder, split))
+        np.testing.assert_array_equal(raw.images, PIXELS100[split].transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(raw.labels, LABELS100[split])  # not the coarse ones, all 0
+        assert raw.class_names == tuple(FINE)
+
+
+def test_cifar100_unpacked(fine: Path) -> None:
+    is_made_cifar100(fine)
+    is_made_cifar100(fine.parent)
+
+
+def test_cifar100_archive_is_unpacked_once(fine_archive: Path, tmp_path: Path) -> None:
+    is_made_cifar100(fine_archive.parent)
+    fine_archive.unlink()
+    is_made_cifar100(fine_archive.parent)
+    assert {path.name for path in tmp_path.rglob("*")} == {
+        "data",
+        "cifar-100-python",
+        "train",
+        "test",
+        "meta",
+    }
+
+
+def test_cifar100_download(fine_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = fine_archive.rename(tmp_path / "served")
+    asked = serve(monkeypatch, served)
+    read_cifar100(tmp_path / "new", "train", True)
+    is_made_cifar100(tmp_path / "new")
+    assert asked == ["https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"]
+
+
+def test_cifar100_faults(fine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(read_cifar100, fine, "val", says=("CIFAR-100", "'val'", "test, train"))
+    says = ("cifar-100-python", "cifar-100-python.tar.gz", "data.download=true", "169 MB")
+    refused(read_cifar100, tmp_path, "train", says=says)
+    touched = tmp_path / "touched"
+    (fine / "meta").write_bytes(pickle.dumps({b"fine_label_names": Runs(os.system, f"touch {touched}")}))
+    says = (str(fine / "meta"), "wrong checksum", f"delete {fine} and use data.download=true")
+    refused(read_cifar100, fine, "train", says=says)
+    trust(monkeypatch, fine / "meta", "CIFAR100")
+    says = (str(fine / "meta"), "names no CIFAR-100 classes", "is refused", f"delete {fine}")
+    refused(read_cifar100, fine, "train", says=says)
+    assert not touched.exists()
+    (fine / "test").write_bytes(pickle.dumps({b"labels": [1, 2], b"data": np.zeros((2, 3072), np.uint8)}))
+    trust(monkeypatch, fine / "test", "CIFAR100")
+    refused(read_cifar100, fine, "test", says=(str(fine / "test"), "no CIFAR-100 batch", "fine_labels"))
+    (fine / "train").unlink()
+    refused(read_cifar100, fine, "train", says=(str(fine / "train"), "No such file", f"delete {fine}"))
+
+
+def test_the_two_cifars_are_told_apart(fine: Path, tmp_path: Path) -> None:
+    refused(read_cifar10, fine.parent, "train", says=("cifar-10-batches-py", "data.kind=cifar100"))
+    (tmp_path / "ten" / "cifar-10-batches-py").mkdir(parents=True)
+    refused(read_cifar100, tmp_path / "ten", "train", says=("cifar-100-python", "data.kind=cifar10,"))
+
+
+# Tiny-ImageNet
+
+WNIDS = ["n00000009", "n00000001", "n00000004"]
+WORDS = {
+    "n00000001": "crane",
+    "n00000004": "goldfish, Carassius auratus",
+    "n00000009": "crane, lifting device",
+}
+
+
+def jpeg(value: int, side: int = 64, mode: str = "RGB") -> bytes:
+    """An image of one gray, which JPEG keeps to within a level or two."""
+    out = io.BytesIO()
+    Image.new(mode, (side, side), value if mode == "L" else (value,) * 3).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def tiny_contents() -> dict[str, bytes]:
+    """Three classes of 11 training and 2 validation images; gray = 20 * class + number, or 200 + row."""
+    files = {"wnids.txt": "\n".join(WNIDS).encode() + b"\n"}
+    files["words.txt"] = "".join(f"{wnid}\t{words}\n" for wnid, words in WORDS.items()).encode()
+    for label, wnid in enumerate(WNIDS):
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = b"boxes"
+        for i in range(11):
+            mode = "L" if i == 4 else "RGB"
+            files[f"train/{wnid}/images/{wnid}_{i}.JPEG"] = jpeg(80 * label + 4 * i, mode=mode)
+    rows = [f"val_{i}.JPEG\t{WNIDS[label]}\t0\t0\t9\t9\n" for i, label in enumerate([2, 0, 0, 1, 2, 1])]
+    files["val/val_annotations.txt"] = "".join(rows).encode()
+    files |= {f"val/images/val_{i}.JPEG": jpeg(40 * i) for i in range(6)}
+    return files | {f"test/images/test_{i}.JPEG": jpeg(1) for i in range(2)}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made Tiny-ImageNet, unpacked: 3 classes, not 200, of 11 and 2 images, not 500 and 50."""
+    monkeypatch.setattr(tiny_imagenet, "CLASSES", 3)
+    monkeypatch.setattr(tiny_imagenet, "PER_CLASS", {"train": 11, "test": 2})
+    home = tmp_path / "data" / "tiny-imagenet-200"
+    for name, data in tiny_contents().items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(data)
+    return home
+
+
+@pytest.fixture
+def tiny_zip(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same as an archive with its checksum in place, and with members that must stay inside."""
+    shutil.rmtree(tiny)
+    path = tmp_path / "data" / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name in ("../evil", "/evil", "tiny-imagenet-200/../evil", "tiny-imagenet-200/train/../../evil"):
+            bundle.writestr(zipfile.ZipInfo(name), b"x")
+        bundle.writestr("tiny-imagenet-200/train/n00000001/images/../../evil.JPEG", jpeg(0))
+        bundle.writestr("tiny-imagenet-200/evil.JPEG", jpeg(0))
+        bundle.writestr("tiny-imagenet-200/val/images/", b"")
+        for name, data in tiny_contents().items():
+            bundle.writestr(f"tiny-imagenet-200/{name}", data)
+    digest = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE", tiny_imagenet.ARCHIVE._replace(md5=digest))
+    return path
+
+
+def levels(raw: Raw) -> list[int]:
+    """The gray of each image, which must be one gray in all channels."""
+    assert (np.ptp(raw.images.astype(int), axis=(1, 2, 3)) <= 3).all()
+    return np.median(raw.images.reshape(len(raw.images), -1), axis=1).astype(int).tolist()
+
+
+def is_made_tiny(folder: Path, **options: Any) -> None:
+    train, test = (sound(read_tiny_imagenet(folder, split, **options)) for split in ("train", "test"))
+    expected = [80 * label + 4 * i for i in range(11) for label in range(3)]  # turn by turn: 0, 1, 2, ..., 10
+    np.testing.assert_allclose(levels(train), expected, atol=2)
+    assert train.labels.tolist() == [0, 1, 2] * 11
+    assert train.images.shape == (33, 64, 64, 3)
+    np.testing.assert_allclose(levels(test), [40 * i for i in range(6)], atol=2)
+    assert test.labels.tolist() == [2, 0, 0, 1, 2, 1]
+    # wnids.txt's order; two cranes, told apart by their wnids; the first word only
+    assert train.class_names == test.class_names == ("crane (n00000009)", "crane (n00000001)", "goldfish")
+
+
+def test_tiny_imagenet_is_described_as_published() -> None:
+    assert (tiny_imagenet.CLASSES, tiny_imagenet.PER_CLASS) == (200, {"train": 500, "test": 50})
+    archive = tiny_imagenet.ARCHIVE
+    assert archive.url == "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    assert archive.md5 == "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def test_tiny_imagenet(tiny: Path) -> None:
+    is_made_tiny(tiny.parent)
+    is_made_tiny(tiny)
+
+
+def test_tiny_imagenet_in_sorted_order(tiny: Path) -> None:
+    """The same images in the same order; only what the classes are called changes."""
+    for split in ("train", "test"):
+        usual = read_tiny_imagenet(tiny, split)
+        raw = sound(read_tiny_imagenet(tiny, split, class_order="sorted"))
+        np.testing.assert_array_equal(raw.images, usual.images)
+        assert raw.class_names == ("crane (n00000001)", "goldfish", "crane (n00000009)")
+        assert [raw.class_names[i] for i in raw.labels] == [usual.class_names[i] for i in usual.labels]
+
+
+def test_tiny_imagenet_is_decoded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_made_tiny(tiny)
+    assert not [path for path in tiny.iterdir() if path.name.startswith(".")]
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_imagenet, "stack", None)
+        is_made_tiny(tiny)
+        # labels and names are read each time, so that only pixels can come from the file
+        words = (tiny / "words.txt").read_text()
+        (tiny / "words.txt").write_text(words.replace("goldfish", "carp"))
+        assert read_tiny_imagenet(tiny, "test").class_names[2] == "carp"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_tiny_imagenet_does_not_believe_stale_pixels(tiny: Path, split: str) -> None:
+    before = read_tiny_imagenet(tiny, split)
+    place = f"train/{WNIDS[0]}/images/{WNIDS[0]}_0.JPEG" if split == "train" else "val/images/val_0.JPEG"
+    image, now = tiny / place, (tiny / place).stat()
+    image.write_bytes(jpeg(250))
+    os.utime(image, ns=(now.st_atime_ns, now.st_mtime_ns + 1))  # a time is enough
+    after = read_tiny_imagenet(tiny, split)
+    assert levels(after)[0] >= 248
+    np.testing.assert_array_equal(after.images[1:], before.images[1:])
+    data = jpeg(10)
+    image.write_bytes(data + b"  ")
+    os.utime(image, ns=(now.st_atime_ns, now.st_mtime_ns + 1))  # a size is enough
+    assert levels(read_tiny_imagenet(tiny, split))[0] <= 12
+    assert (tiny / f"decoded-{split}.npz").is_file()
+
+
+def test_tiny_imagenet_survives_any_damage_to_its_kept_pixels(tiny: Path) -> None:
+    is_made_tiny(tiny)
+    cache = tiny / "decoded-test.npz"
+    whole = cache.read_bytes()
+    with np.load(cache) as kept:
+        key, images = kept["key"], kept["images"]
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255  # one bit pattern of one pixel: the zip's checksum knows
+    for damaged in (b"", b"hello", whole[: len(whole) // 2], bytes(flipped)):
+        cache.write_bytes(damaged)
+        is_made_tiny(tiny)
+        assert cache.read_bytes() == whole
+    others = {"key": key, "images": images[:5]}, {"key": key, "images": images / 255}, {"images": images}
+    for other in (*others, {"key": np.array(["x", None]), "images": images}):
+        np.savez(cache, **other)
+        is_made_tiny(tiny)
+
+
+def test_tiny_imagenet_without_a_place_for_pixels(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def denied(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if "w" in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, mode, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", denied)
+        is_made_tiny(tiny)
+
+    def full(file: Any, **_: Any) -> None:
+        file.write(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    is_made_tiny(tiny)
+    assert {path.name for path in tiny.iterdir()} == {"train", "val", "test", "wnids.txt", "words.txt"}
+
+
+def test_tiny_imagenet_archive_is_unpacked_once_and_nothing_lies_outside(
+    tiny_zip: Path, tmp_path: Path
+) -> None:
+    is_made_tiny(tiny_zip.parent)
+    tiny_zip.unlink()
+    is_made_tiny(tiny_zip.parent)
+    wanted = {name for name in tiny_contents() if not name.startswith("test") and "boxes" not in name}
+    home = tmp_path / "data" / "tiny-imagenet-200"
+    there = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+    assert there == wanted | {"decoded-train.npz", "decoded-test.npz"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and home not in path.parents] == []
+    assert not Path("/evil").exists()
+
+
+def test_tiny_imagenet_archive_with_a_huge_member_leaves_it(
+    tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_imagenet, "MEMBER_BYTES", 10)
+    home = tiny_zip.parent / "tiny-imagenet-200"
+    says = (str(home / "wnids.txt"), "no such file", f"delete {home} and use data.download=true")
+    refused(read_tiny_imagenet, tiny_zip.parent, "train", says=says)
+
+
+def test_tiny_imagenet_archive_that_is_damaged(tiny_zip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_zip.write_bytes(tiny_zip.read_bytes()[:-30])
+    says = (str(tiny_zip), "wrong checksum", f"delete {tiny_zip}", "data.download=true")
+    refused(read_tiny_imagenet, tiny_zip.parent, "train", says=says)
+    digest = hashlib.md5(tiny_zip.read_bytes()).hexdigest()
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE", tiny_imagenet.ARCHIVE._replace(md5=digest))
+    refused(read_tiny_imagenet, tiny_zip.parent, "train", says=(str(tiny_zip), "cannot be unpacked"))
+    assert list(tiny_zip.parent.iterdir()) == [tiny_zip]
+
+
+def test_tiny_imagenet_download(tiny_zip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = serve(monkeypatch, tiny_zip.rename(tmp_path / "served"))
+    refused(read_tiny_imagenet, tmp_path / "new", "test", says=("tiny-imagenet-200.zip", "248 MB"))
+    read_tiny_imagenet(tmp_path / "new", "test", True)
+    is_made_tiny(tmp_path / "new")
+    assert asked == ["http://cs231n.stanford.edu/tiny-imagenet-200.zip"]
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    return lambda home: (home / name).unlink()
+
+
+def text(name: str, change: Callable[[str], str]) -> Callable[[Path], None]:
+    return lambda home: (home / name).write_text(change((home / name).read_text())) and None
+
+
+VAL = "val/val_annotations.txt"
+TINY_FAULTS: dict[str, tuple[str, Callable[[Path], Any], tuple[str, ...]]] = {
+    "no wnids": ("train", drop("wnids.txt"), ("wnids.txt", "no such file")),
+    "no words": ("train", drop("words.txt"), ("words.txt", "no such file")),
+    "no annotations": ("test", drop(VAL), ("val_annotations.txt", "no such file")),
+    "no class folder": (
+        "train",
+        lambda home: shutil.rmtree(home / "train" / WNIDS[1]),
+        (f"train/{WNIDS[1]}/images", "holds 0 images, not 11"),
+    ),
+    "no training folder": (
+        "train",
+        lambda home: shutil.rmtree(home / "train"),
+        (f"train/{WNIDS[0]}/images", "holds 0 images, not 11"),
+    ),
+    "too few": (
+        "train",
+        drop(f"train/{WNIDS[2]}/images/{WNIDS[2]}_7.JPEG"),
+        (f"train/{WNIDS[2]}/images", "holds 10 images, not 11"),
+    ),
+    "too many": (
+        "train",
+        lambda home: (home / f"train/{WNIDS[2]}/images/more.JPEG").write_bytes(jpeg(0)),
+        (f"train/{WNIDS[2]}/images", "holds 12 images, not 11"),
+    ),
+    "few wnids": (
+        "test",
+        text("wnids.txt", lambda t: t[:20]),
+        ("2 different WordNet ids in 2 lines, not 3",),
+    ),
+    "wnid twice": (
+        "test",
+        text("wnids.txt", lambda t: t + WNIDS[0]),
+        ("wnids.txt", "3 different WordNet ids in 4 lines, not 3"),
+    ),
+    "no wnid": (
+        "test",
+        text("wnids.txt", lambda t: t.replace(WNIDS[0], "../../x")),
+        ("2 different", "3 lines"),
+    ),
+    "unknown wnid": (
+        "test",
+        text(VAL, lambda t: t.replace(f"val_3.JPEG\t{WNIDS[1]}", "val_3.JPEG\tn12345678")),
+        ("val_annotations.txt", "line 4", "val_3.JPEG", "'n12345678'", "not in wnids.txt"),
+    ),
+    "no columns": (
+        "test",
+        text(VAL, lambda t: t.replace(f"val_3.JPEG\t{WNIDS[1]}\t0\t0\t9\t9", "val_3.JPEG")),
+        ("val_annotations.txt", "line 4", "no image and class", "'val_3.JPEG'"),
+    ),
+    "cut off": (
+        "test",
+        text(VAL, lambda t: "".join(t.splitlines(keepends=True)[:4])),
+        ("annotates 4 images, 4 of which are among the 6", "val/images"),
+    ),
+    "image missing": (
+        "test",
+        drop("val/images/val_5.JPEG"),
+        ("annotates 6 images, 5 of which are among the 5",),
+    ),
+    "another image": (
+        "test",
+        text(VAL, lambda t: t.replace("val_5.JPEG", "../../x.JPEG")),
+        ("annotates 6 images, 5 of which are among the 6",),
+    ),
+    "image twice": (
+        "test",
+        text(VAL, lambda t: t + t.splitlines()[0]),
+        ("annotates 7 images, 6 of which are among the 6",),
+    ),
+    "uneven": (
+        "test",
+        text(VAL, lambda t: t.replace(f"val_3.JPEG\t{WNIDS[1]}", f"val_3.JPEG\t{WNIDS[0]}")),
+        ("every class 2 images", f"see {WNIDS[0]}, {WNIDS[1]})"),
+    ),
+    "annotations of other bytes": (
+        "test",
+        lambda home: (home / VAL).write_bytes(b"\xff\xfe\x00"),
+        ("val_annotations.txt", "cannot be read as text"),
+    ),
+    "unreadable image": (
+        "train",
+        lambda home: (home / f"train/{WNIDS[0]}/images/{WNIDS[0]}_10.JPEG").write_bytes(jpeg(3)[:300]),
+        (f"{WNIDS[0]}_10.JPEG", "no readable image"),
+    ),
+    "another size": (
+        "test",
+        lambda home: (home / "val/images/val_0.JPEG").write_bytes(jpeg(3, side=32)),
+        ("val_0.JPEG", "is 32 x 32 pixels, not 64 x 64"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("split", "spoil", "says"), TINY_FAULTS.values(), ids=TINY_FAULTS)
+def test_tiny_imagenet_faults(
+    tiny: Path, split: str, spoil: Callable[[Path], Any], says: tuple[str, ...]
+) -> None:
+    read_tiny_imagenet(tiny, split)  # kept pixels hide nothing of what is spoiled afterwards
+    spoil(tiny)
+    for folder in (tiny, tiny.parent):
+        refused(read_tiny_imagenet, folder, split, says=(*says, f"delete {tiny} and use data.download=true"))
+
+
+def test_tiny_imagenet_unknown_split_and_other_folders(tiny: Path, tmp_path: Path) -> None:
+    refused(read_tiny_imagenet, tiny, "val", says=("Tiny-ImageNet", "'val'", "test, train"))
+    says = ("tiny-imagenet-200", "tiny-imagenet-200.zip", "data.path", "248 MB")
+    refused(read_tiny_imagenet, tmp_path / "absent", "train", says=says)
+    npz(tmp_path)
+    refused(read_tiny_imagenet, tmp_path, "train", says=(*says, "data.kind=npz"))
+    for read in (read_npz, read_cifar10, read_folder):
+        refused(read, tiny.parent, "train", says=("data.kind=tiny_imagenet",))
+    refused(read_folder, tiny, "train", says=("holds no images", "data.kind=tiny_imagenet"))
 
 
 # checksum

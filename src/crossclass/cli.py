@@ -142,8 +142,9 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
 def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
     """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
 
-    Takes what `measure` takes; transfer=FILE is a second network whose adversarial images are tried.
-    Exit code 1 if there is a fault.
+    Takes what `measure` takes; transfer=FILE is a second network whose adversarial images are tried,
+    everything=true prints the evidence of sound findings too (out=FILE.json always holds it). Exit code 1
+    if there is a fault.
     """
     from crossclass.doctor import Doctor, examine
     from crossclass.files import write_atomic
@@ -156,7 +157,9 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     (out, runtime), rest = _own([t for t in targets if "=" in t], "")
     transfer = [c.partition("=")[2] for c in rest if c.startswith("transfer=")]
     source = [c for c in rest if c.split("=")[0].split(".")[0] in ("data", "model")]
-    own = [c for c in rest if c not in source and not c.startswith("transfer=")]
+    everything = "everything=true" in rest
+    apart = [*source, "everything=true", *(c for c in rest if c.startswith("transfer="))]
+    own = [c for c in rest if c not in apart]
     settings = override(Doctor(), own)
     who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}
     patients = list(subjects(names, source, **who))  # type: ignore[arg-type]
@@ -176,7 +179,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 progress=progress.step,
             )
         for f in findings:
-            print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
+            if f.level != "fine" or everything:
+                print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
+        fine = [f.name for f in findings if f.level == "fine"]
+        print(f"fine ({len(fine)}): {', '.join(fine)}")
         report.append({**patient.about, "findings": [asdict(f) for f in findings]})
     if out:
         write_atomic(Path(out), json.dumps(report, indent=1) + "\n")

@@ -9,7 +9,7 @@ there are no draws and no seed. For two checkpoints on the same images v is the 
 CAS of a sample is biased twice, and its interval is centred on the estimate with both biases removed:
 
 1. Noise makes |A_i| too long and so every cosine too small: E|A_i|^2 = |E A_i|^2 + tr(Cov_i) / n_i. The last
-   term is subtracted before normalising (`_cosines`).
+   term is subtracted before normalising.
 2. max(., 0) turns noise around 0 into sharing, for each pair of unrelated classes: `positive_part`.
 
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
@@ -31,7 +31,7 @@ METHOD = (
 )
 """How the intervals come about, for files that quote them."""
 
-Checkpoint = tuple[Float[Tensor, "n d"], Float[Tensor, "k d"]]
+Checkpoint = tuple[Float[Tensor, "n _"], Float[Tensor, "k _"]]
 """Features g of the images and the head's weights W; two checkpoints may differ in width."""
 
 

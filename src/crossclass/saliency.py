@@ -60,8 +60,8 @@ def grad_cam(
                 f"Grad-CAM needs a map [n, d, h, w] but '{layer_name(model, layer)}' gives "
                 f"{list(F_map.shape)}; name another layer, or reshape its tokens in as_map"
             )
-        F_probed = probe(F_map.clone())  # a node of its own: captum differentiates by what the probe is given
-        (unchanged,) = pull_back(F_probed - F_map.detach())
+        # a node of its own: captum differentiates with respect to what the probe is given
+        (unchanged,) = pull_back(probe(F_map.clone()) - F_map)
         return out + unchanged
 
     hook = layer.register_forward_hook(through_probe)

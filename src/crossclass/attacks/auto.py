@@ -22,7 +22,6 @@ from crossclass.errors import UserError
 from crossclass.losses import Labels
 from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf
-from crossclass.view import Precision
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 NORMS = {"linf": "Linf", "l2": "L2"}
@@ -58,7 +57,6 @@ class AutoAttack(Settings):
     batch: PositiveInt = 250
     """Images at a time."""
 
-    precision: ClassVar[Precision] = "fp32"
     gradients: ClassVar[int] = 0
 
     @model_validator(mode="after")

@@ -19,7 +19,6 @@ from crossclass.importing import imported
 from crossclass.losses import Labels, hard
 from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf
-from crossclass.view import Precision
 
 ROUNDING = {"linf": 1e-6, "l2": 1e-5}
 """How far outside the ball is still rounding, and projected back."""
@@ -45,7 +44,6 @@ class External(Settings):
     threat: AnyThreat = Linf()
     """The ball that the result must lie in; the function itself is told only by `arguments`."""
 
-    precision: ClassVar[Precision] = "fp32"
     gradients: ClassVar[int] = 0
 
     @field_validator("call")

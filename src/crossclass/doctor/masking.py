@@ -121,7 +121,7 @@ def radii(p: Patient) -> list[Finding]:
     ladder = {f"{f:g} eps": _share(r) for f, r in zip(factors, right, strict=True)}
     shown = ", ".join(f"{v:.1%} at {k}" for k, v in ladder.items()).replace("%", " %")
     broken = int((clean & ~right[2]).sum())
-    still = not bool((clean & ~(right[3] & right[4])).any())
+    still = exceeds(int(p.under(_whole(p)).sum()), len(clean), SPARE)
     effect = judged(
         "attack-without-effect",
         "warning" if still else "note",
@@ -141,15 +141,14 @@ def unbounded(p: Patient) -> list[Finding]:
     One picture shown for all images is right for one class, so an attack that leaves more than that share
     is worse than no thought at all; and sound networks leave hardly any.
     """
-    whole = float(p.threat.norm(torch.ones_like(p.few[0][:1])))
-    attack = PGD(threat=_ball(p.threat, whole), steps=20, keep="best")
+    attack = _whole(p)
     right, n = p.under(attack), len(p.few[0])
     left, chance = int(right.sum()), float(torch.bincount(p.few[1]).max()) / n
     level: Level = "fault" if exceeds(left, n, chance) else "warning"
     found = (
         f"{percent(right)} of {_few(p)} survive {attack}; one picture for all would leave {percent(chance)}"
     )
-    numbers: dict[str, Any] = {"survive": left / n, "chance": chance, "eps": whole}
+    numbers: dict[str, Any] = {"survive": left / n, "chance": chance, "eps": attack.threat.eps}
     wrong = exceeds(left, n, SPARE)
     return [judged("gradient-masking-unbounded", level, wrong, found, RELY, **numbers)]
 
@@ -273,6 +272,12 @@ def _pgd(p: Patient, factor: float = 1.0, **changes: Any) -> PGD:
     """PGD-20 in the ball, or in one so many times as large."""
     threat = p.threat if factor == 1 else _ball(p.threat, factor * p.threat.eps)
     return PGD(**{"threat": threat, "steps": 20, **changes})
+
+
+def _whole(p: Patient) -> PGD:
+    """PGD-20 in a ball that holds every image around any other; noise is no help to it."""
+    threat = _ball(p.threat, float(p.threat.norm(torch.ones_like(p.few[0][:1]))))
+    return PGD(threat=threat, steps=20, start="none", keep="best")
 
 
 def _ball(threat: AnyThreat, eps: float) -> AnyThreat:

@@ -59,7 +59,7 @@ def probabilities(p: Patient) -> list[Finding]:
         f"{float(sums.max()):.3g}], logsumexp in [{float(log_sums.min()):.3g}, "
         f"{float(log_sums.max()):.3g}] ({p.conditions})"
     )
-    numbers = {"low": low, "high": high}
+    numbers = {"low": _plain(low), "high": _plain(high)}
     squash = (
         "remove the last {} and return the logits: attacks see its flat ends, and W g(x) is not the output"
     )

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from crossclass.errors import UserError, did_you_mean
 from crossclass.experiments.mini import MINI
+from crossclass.experiments.paper import PAPER
+from crossclass.experiments.published import PUBLISHED
 from crossclass.importing import ask_trust
 from crossclass.recipes import Run
 from crossclass.settings import load_yaml, override, split_assignment
 
-NAMED: dict[str, Run] = {**MINI}
+NAMED: dict[str, Run] = {**MINI, **PAPER, **PUBLISHED}
 
 
 def named(name: str) -> Run:

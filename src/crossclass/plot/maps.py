@@ -101,7 +101,9 @@ def _bar(ax: Axes, top: float) -> None:
     """The scale in the colours that a map has over a medium grey."""
     ramp = np.linspace(0, 1, 256)[:, None]
     end = top if top > 0 else 1.0
-    ax.imshow(_blend(np.full_like(ramp, 0.62), ramp, 1), origin="lower", aspect="auto", extent=(0, 1, 0, end))
+    ax.imshow(
+        _blend(np.full_like(ramp, 0.62), ramp, 1.0), origin="lower", aspect="auto", extent=(0, 1, 0, end)
+    )
     ax.set(xticks=[], yticks=[0, end / 2, end] if top > 0 else [0])
     ax.set_yticklabels([f"{t:.2g}" for t in ax.get_yticks()], fontsize=7)
     ax.yaxis.tick_right()
@@ -125,6 +127,6 @@ def _lines(label: str) -> str:
 
 
 def _short(text: str) -> str:
-    """The text, its middle left out where it is longer than there is room."""
-    back = (ROOM - 1) // 2
+    """The text, its middle left out where there is no room; most of the end stays, where the class is."""
+    back = 2 * ROOM // 3
     return text if len(text) <= ROOM else text[: ROOM - 1 - back] + "…" + text[-back:]

@@ -1,0 +1,108 @@
+"""Which images of a data set a run uses, and how it is known that they are the same ones again.
+
+The validation part follows the training part in the same order and is never trained on.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from crossclass import readers
+from crossclass.data.splits import Split, Splits
+from crossclass.errors import UserError
+from crossclass.settings import Settings
+from crossclass.streams import generator
+
+
+class Subset(Settings):
+    """Which images of a data set are used; the sizes and the order are part of a run."""
+
+    n_train: int | None = Field(None, ge=1)
+    """Images to train on; unset is all that are not held out."""
+    n_val: int = Field(0, ge=0)
+    """Images held out of the training file, right after the training part, never trained on."""
+    n_test: int | None = Field(None, ge=1)
+    balanced: bool = False
+    """Draw the parts class-balanced and seeded instead of in file order."""
+    subset_seed: int = Field(0, ge=0)
+
+    def cut(self, train: readers.Raw, test: readers.Raw, where: str) -> Splits:
+        """The three parts out of a training and a test array, in file or balanced order."""
+        if train.images.shape[1:] != test.images.shape[1:]:
+            a, b = train.images.shape[1:], test.images.shape[1:]
+            raise UserError(f"{where}: training images are {a} and test images {b}; make them equal")
+        names = max(train.class_names, test.class_names, key=len)
+        for raw in (train, test):  # files without names count classes up to their largest label
+            if raw.class_names != names[: len(raw.class_names)]:
+                raise UserError(f"{where}: training and test parts name different classes; make them equal")
+        # Unset, the training part is the rest, but never nothing of something.
+        least = 1 if len(train.labels) or self.n_val else 0
+        n_train = self.n_train or max(len(train.labels) - self.n_val, least)
+        n_test = len(test.labels) if self.n_test is None else self.n_test
+        wanted = {"n_train + n_val": (n_train + self.n_val, len(train.labels), "training")}
+        wanted["n_test"] = (n_test, len(test.labels), "test")
+        for name, (n, there, kind) in wanted.items():
+            if n > there:
+                raise UserError(f"{where}: data.{name} is {n}, but there are {there} {kind} images; lower it")
+        first, second = self._order(train.labels, 0), self._order(test.labels, 1)
+        parts = [
+            _stretch(train, first, 0, n_train),
+            _stretch(train, first, n_train, n_train + self.n_val),
+            _stretch(test, second, 0, n_test),
+        ]
+        checksum = readers.checksum(*(array for part in parts for array in (part.images, part.labels)))
+        three = [_split(part) for part in parts]
+        return Splits(three[0], three[1], three[2], names, checksum)
+
+    def _order(self, labels: np.ndarray, stream: int) -> np.ndarray | None:
+        """Indices in which neighbours belong to different classes; None for the order of the file."""
+        if not self.balanced:
+            return None
+        noise = torch.rand(len(labels), generator=generator(self.subset_seed, stream, 0, "subset"))
+        shuffled = noise.argsort().numpy()
+        turn = np.empty(len(labels), dtype=np.int64)  # the how-many-th of its class a sample is
+        for label in np.unique(labels):
+            turn[shuffled[labels[shuffled] == label]] = np.arange((labels == label).sum())
+        return np.lexsort((labels, turn))
+
+
+class Stored(Subset):
+    """A data set in files: the place is not part of a run, the content is."""
+
+    path: Path | None = Field(None, exclude=True)
+    """Folder of the files; never written into a run's settings."""
+
+    def place(self, needs: str) -> Path:
+        """The folder; raises UserError with the remedy if none was given."""
+        if self.path is None:
+            raise UserError(f"data.path is not set; give data.path=DIR where DIR holds {needs}")
+        return self.path.expanduser()
+
+
+class Sealed(Stored):
+    """Files that only their owner knows: the checksum stands for them in the run."""
+
+    checksum: str | None = None
+    """Filled in when the files are read; given, it is checked."""
+
+    def seal(self, splits: Splits, where: Path) -> Splits:
+        """The splits, once their content is the one that this run was made with."""
+        if self.checksum is not None and self.checksum != splits.checksum:
+            raise UserError(
+                f"the images under {where} are not those of this run (checksum {splits.checksum}, "
+                f"expected {self.checksum}); give the original files with data.path=DIR"
+            )
+        return splits
+
+
+def _stretch(raw: readers.Raw, order: np.ndarray | None, start: int, stop: int) -> readers.Raw:
+    # In file order no copy is made: a large data set may fill half of the memory.
+    index = slice(start, stop) if order is None else order[start:stop]
+    return readers.Raw(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
+
+
+def _split(raw: readers.Raw) -> Split:
+    nchw = torch.from_numpy(raw.images).permute(0, 3, 1, 2).contiguous()
+    return Split(nchw, torch.from_numpy(np.ascontiguousarray(raw.labels, dtype=np.int64)))

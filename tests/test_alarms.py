@@ -1,0 +1,390 @@
+"""Alarms on published curves, on runs of our own, on made collapses, and on noise alone."""
+
+import math
+import random
+import statistics
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from crossclass import evaluate
+from crossclass.alarms import collapsed, history, raised, standing, trends
+from crossclass.anchors import anchor
+from crossclass.errors import UserError
+
+# cifar10-mini, seed 0 (1,000 validation images, PGD-10): epoch, train and validation robust accuracy, CAS
+# on validation, classes predicted; as logged.
+MINI = """
+1 .098 .125 6.149 8;   3 .188 .182 10.052 9;  6 .249 .234 9.551 10;  9 .305 .237 9.547 9
+12 .292 .231 8.120 10; 15 .334 .199 5.089 10; 18 .421 .177 5.237 10; 21 .523 .137 4.762 10
+24 .634 .140 3.992 10; 27 .703 .106 3.556 10; 30 .809 .117 3.729 10; 33 .926 .083 2.654 10
+36 .944 .082 2.533 10; 39 .958 .076 2.426 10; 42 .965 .075 2.417 10; 45 .972 .077 2.353 10
+"""
+# FGSM training on scanned digits at eps 0.3 (300 validation images): FGSM lies far above PGD, and yet
+# nothing has collapsed. Epochs 1, 2, ...: train robust, PGD-10, FGSM.
+DIGITS = """
+.055 .000 .063; .100 .017 .130; .170 .063 .213; .242 .073 .270; .292 .083 .297; .346 .073 .263
+.349 .110 .367; .420 .123 .417; .442 .117 .380; .461 .210 .517; .479 .210 .527; .532 .227 .487
+.524 .217 .500; .561 .237 .470; .578 .243 .533; .610 .267 .590; .637 .300 .553; .670 .270 .533
+"""
+
+
+def table(text: str) -> list[list[float]]:
+    return [[float(v) for v in line.split()] for line in text.replace(";", "\n").split("\n") if line.strip()]
+
+
+def row(epoch: int, robust: float, train: float | None = None, n: int | None = 1000, **more) -> dict:
+    fgsm = more.get("val_fgsm")
+    said = {
+        "epoch": epoch,
+        "val_robust": robust,
+        "train_robust": 0.3 + 0.002 * epoch if train is None else train,
+    }
+    gap = (
+        {} if fgsm is None else {"fgsm_gap": fgsm - robust, "fgsm_n": 500, "watched_attack": "PGD-10, l_inf"}
+    )
+    return {**said, **({} if n is None else {"watched_n": n, "watched": "val"}), **gap, **more}
+
+
+def curve(values, **more) -> list[dict]:
+    return [row(i, v, **more) for i, v in enumerate(values, 1)]
+
+
+def names(rows, classes: int = 10, n: int | None = None) -> list[str]:
+    return [a.name for a, _ in history(rows, classes, n)]
+
+
+def mini() -> list[dict]:
+    return [
+        {"epoch": int(e), "train_robust": t, "val_robust": v, "val_cas": c, "predicted_classes": int(k),
+         "classwise_robust": [0.1] * 10, "warnings": []}
+        for e, t, v, c, k in table(MINI)
+    ]  # fmt: skip
+
+
+def test_our_own_run_overfits_and_loses_cas():
+    found = history(mini(), 10, 1000)
+    assert [(a.name, a.since, a.epoch, a.level) for a, _ in found] == [
+        ("cas-falling", 3, 18, "note"),
+        ("robust-overfitting", 9, 21, "alarm"),
+    ]
+    assert all(ended is None for _, ended in found)
+    robust = found[1][0]
+    assert robust.good == 9
+    assert str(robust).startswith("robust overfitting since epoch 9: validation robust accuracy")
+    for said in ("n = 1,000", "was 23.7 % there", "is 15.7 % in epochs 18 to 21", "from 27.7 % to 47.2 %"):
+        assert said in robust.evidence
+    assert "from 10.1 to 5.2" in found[0][0].evidence
+    assert "18.2 % to 17.7 %" in found[0][0].evidence
+
+
+@pytest.mark.parametrize(
+    ("name", "best"),
+    [
+        ("rice2020", 107),
+        ("rice2020-l2", 104),
+        ("rice2020-cifar100", 101),
+        ("rice2020-cifar100-l2", 103),
+        ("rice2020-fgsmrs", 102),
+        ("rice2020-cosine", 137),
+        ("awp-at", 103),
+        ("awp-at-l2", 104),
+        ("awp-at-cifar100", 104),
+        ("awp-at-wideresnet", 102),
+    ],
+)
+def test_published_curves_overfit_shortly_after_the_drop(name, best):
+    found = history(anchor(name), 100, 10_000)
+    assert [(a.name, a.since, ended) for a, ended in found] == [("robust-overfitting", best, None)]
+    assert best < found[0][0].epoch <= best + 28
+
+
+def test_the_published_cure_raises_nothing():
+    assert names(anchor("awp"), 10, 10_000) == []  # 1.1 points from best to last
+
+
+def test_a_smaller_part_and_fewer_checks_see_it_later():
+    rows = anchor("rice2020")
+    every_fifth = [r for r in rows if r["epoch"] % 5 == 0]
+    first = [
+        history(some, 10, n)[0][0].epoch for some, n in ((rows, 10_000), (rows, 1000), (every_fifth, 10_000))
+    ]
+    assert first[0] < first[1]
+    assert first[0] <= first[2] < 150
+
+
+def test_flat_and_rising_curves_raise_nothing():
+    assert names(curve([0.4] * 60)) == []
+    assert names(curve([0.2 + 0.004 * i for i in range(60)])) == []
+    assert names(curve([0.2, 0.5, 0.5, 0.51] * 10)) == []
+
+
+def test_one_bad_check_raises_nothing_and_two_do():
+    level = [0.45] * 20
+    assert names(curve([*level, 0.2])) == []
+    assert names(curve([*level, 0.2, 0.45, 0.45])) == []
+    assert names(curve([*level, 0.2, 0.2])) == ["robust-overfitting"]
+
+
+def test_no_robust_overfitting_unless_training_rises():
+    fall = [0.45] * 10 + [0.30] * 10
+    assert names(curve(fall)) == ["robust-overfitting"]
+    assert names([{**r, "train_robust": 0.5 - 0.002 * r["epoch"]} for r in curve(fall)]) == []
+    assert names([{**r, "train_robust": None} for r in curve(fall)]) == []
+
+
+def test_a_fall_below_three_hundredths_of_the_best_is_no_alarm():
+    fall = [0.50] * 20 + [0.4875] * 20
+    assert names(curve(fall, n=10**7)) == []
+    assert names(curve([0.50] * 20 + [0.4845] * 20, n=10**7)) == ["robust-overfitting"]
+
+
+def test_an_alarm_ends_and_starts_again():
+    found = history(curve([0.45] * 10 + [0.30] * 6 + [0.45] * 10 + [0.30] * 6), 10)
+    assert [a.name for a, _ in found] == ["robust-overfitting"] * 2
+    assert [a.epoch for a, _ in found] == [12, 28]
+    assert found[0][1] == 18  # the mean of both windows is back
+    assert found[1][1] is None
+
+
+def test_standing_alarms_need_half_the_fall_to_go_on():
+    fall = [0.45] * 10 + [0.30] * 4  # 15 points; 5.5 are enough to go on and not enough to start
+    assert [ended for _, ended in history(curve(fall + [0.395] * 10), 10)] == [None]
+    assert names(curve([0.45] * 10 + [0.395] * 3)) == []
+
+
+def literal_first(values: list[float], n: int) -> int | None:
+    """The rule of the docstring, word by word: the first check at which it raises robust overfitting."""
+    for m in range(1, len(values) + 1):
+        r = values[:m]
+        s = math.sqrt(max(r) * (1 - max(r)) / n)
+        second = [abs(r[i - 1] - 2 * r[i] + r[i + 1]) for i in range(1, m - 1)]
+        if len(second) >= 5:
+            s = max(s, 1.4826 * statistics.median(second) / math.sqrt(6))
+        z = 1.7 + math.sqrt(2 * math.log(m))
+        for w in (2, 5):
+            recent = sum(r[m - w :]) / w
+            earlier = [sum(r[i : i + w]) / w for i in range(m) if i + w <= m - w]
+            if earlier and max(earlier) - recent > max(0.03 * max(earlier), z * s * math.sqrt(2 / w)):
+                return m
+    return None
+
+
+def test_equals_the_literal_rule():
+    draw, seen = random.Random(0), []
+    for _ in range(60):
+        n, slope, noise = draw.choice([200, 2000]), draw.choice([0, 0.003, 0.02]), draw.choice([0.003, 0.03])
+        level = [0.45 - slope * max(0, i - 15) for i in range(30)]
+        values = [min(1.0, max(0.0, p + draw.gauss(0, noise))) for p in level]
+        found = history(curve(values, n=n), 10)
+        assert (found[0][0].epoch if found else None) == literal_first(values, n)
+        seen.append(bool(found))
+    assert 10 < sum(seen) < 50
+
+
+@pytest.mark.parametrize(("checks", "runs"), [(20, 300), (80, 150)])
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_noise_alone_raises_nothing(checks, runs, p):
+    draw, alarms = random.Random(checks), 0
+    for _ in range(runs):
+        noisy = [min(1.0, max(0.0, draw.gauss(p, math.sqrt(p * (1 - p) / 1000)))) for _ in range(checks)]
+        alarms += bool(names(curve(noisy)))
+    assert alarms / runs < 0.02
+
+
+def collapse(before: int = 11, level: float = 0.42) -> list[dict]:
+    """FGSM training that collapses in the check after `before`."""
+    rows = [
+        row(i, level * min(1, i / 6), val_fgsm=level * min(1, i / 6) + 0.04) for i in range(1, before + 1)
+    ]
+    return [*rows, row(before + 1, 0.003, train=0.8, val_fgsm=0.71)]
+
+
+def test_catastrophic_overfitting_is_caught_in_the_check_where_it_happens():
+    rows = collapse()
+    assert names(rows[:-1]) == []
+    (alarm,) = raised(rows, 10)
+    assert (alarm.name, alarm.epoch, alarm.since, alarm.level) == (
+        "catastrophic-overfitting",
+        12,
+        12,
+        "alarm",
+    )
+    assert alarm.good == 11
+    said = "catastrophic overfitting in epoch 12: FGSM 71.0 %, PGD-10 0.3 % (epoch 11: 46.0 %, 42.0 %)"
+    assert str(alarm).startswith(said)
+
+
+def test_catastrophic_overfitting_is_not_told_twice():
+    rows = collapse()
+    rows += [row(e, 0.002, train=0.85, val_fgsm=0.75) for e in range(13, 20)]
+    assert names(rows) == ["catastrophic-overfitting"]  # nor as robust overfitting
+    assert [a.name for a in standing(rows, 10)] == ["catastrophic-overfitting"]
+    assert raised(rows, 10) == []
+
+
+def test_a_run_may_bounce_back_and_collapse_again():
+    rows = collapse()
+    rows += [row(13, 0.15, val_fgsm=0.6), row(14, 0.35, val_fgsm=0.42), row(15, 0.40, val_fgsm=0.44)]
+    rows += [row(16, 0.01, val_fgsm=0.6)]
+    found = [(a.epoch, ended) for a, ended in history(rows, 10) if a.name == "catastrophic-overfitting"]
+    assert found == [(12, 14), (16, None)]
+
+
+def test_twenty_points_at_once_are_enough():
+    start = [row(e, 0.45, val_fgsm=0.5) for e in range(1, 5)]
+    assert names([*start, row(5, 0.24, val_fgsm=0.6)]) == ["catastrophic-overfitting"]
+    assert names([*start, row(5, 0.26, val_fgsm=0.6)]) == []
+    assert names([*start, row(5, 0.24, val_fgsm=0.30)]) == []  # FGSM fell as well: another trouble
+
+
+def test_a_collapse_in_several_steps_ends_near_zero():
+    steps = [row(i, v, val_fgsm=0.6) for i, v in enumerate([0.4, 0.4, 0.22, 0.12, 0.06, 0.04], 1)]
+    assert names(steps[:-1]) == []
+    assert names(steps) == ["catastrophic-overfitting"]
+
+
+def test_low_levels_collapse_too():
+    rows = collapse(level=0.16)  # as on Tiny-ImageNet: no 20 points to lose
+    assert names(rows, 200) == ["catastrophic-overfitting"]
+
+
+def test_what_was_never_robust_is_told_in_its_second_check():
+    rows = [row(1, 0.0, val_fgsm=0.5), row(2, 0.01, val_fgsm=0.6)]
+    assert names(rows[:1]) == []
+    assert names(rows) == ["catastrophic-overfitting"]
+    assert history(rows, 10)[0][0].good is None
+
+
+def test_early_epochs_raise_no_catastrophe():
+    # three classes: a constant predictor is right for a third under any attack, until it learns something
+    early = [row(1, 0.33, val_fgsm=0.33), row(2, 0.04, val_fgsm=0.26), row(3, 0.12, val_fgsm=0.3)]
+    assert names(early, 3) == []
+    assert names([row(1, 0.10, val_fgsm=0.1), row(2, 0.02, val_fgsm=0.2)], 10) == []
+
+
+def test_a_large_gap_alone_is_no_catastrophe():
+    digits = [row(i, v, train=t, n=300, val_fgsm=f) for i, (t, v, f) in enumerate(table(DIGITS), 1)]
+    assert names(digits) == []
+
+
+def test_robust_overfitting_is_no_catastrophe():
+    rows = [{**r, "val_fgsm": r["val_robust"] + 0.034, "fgsm_gap": 0.034, "fgsm_n": 500} for r in mini()]
+    assert "catastrophic-overfitting" not in names(rows, 10, 1000)
+    assert names([{**r, "val_fgsm": None, "fgsm_gap": None} for r in collapse()]) == []  # rows without FGSM
+
+
+def test_few_images_cannot_show_a_catastrophe():
+    rows = [row(e, 0.42, val_fgsm=0.45, n=20) for e in range(1, 6)] + [row(6, 0.2, val_fgsm=0.4, n=20)]
+    assert names([{**r, "fgsm_n": 20} for r in rows]) == []
+
+
+def test_standard_training_is_not_judged():
+    rows = [{**r, "train_robust": None} for r in collapse()]
+    assert names(rows) == []
+    assert names([row(1, 0.3, gradient_cosine=0.1) | {"train_robust": None}]) == []
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 10, 11, 20])
+def test_the_collapse_rule_is_that_of_evaluate(k):
+    draw, both = torch.Generator().manual_seed(k), set()
+    for trial in range(200):
+        used = 1 + trial % k
+        predicted = torch.randint(used, (50,), generator=draw)
+        predicted[: int(torch.randint(50, (), generator=draw))] = 0
+        counts = torch.bincount(predicted, minlength=k)
+        mine = collapsed(float(counts.max() / counts.sum()), int((counts > 0).sum()), k)
+        assert mine == (evaluate.collapse(predicted, k) is not None)
+        both.add(mine)
+    assert both == {True, False}
+
+
+def test_predictor_collapse_is_a_note_at_first_and_an_alarm_later():
+    few = {"val_predicted": 2, "val_share": 0.85, "classwise_robust": [0.1] * 10}
+    many = {**few, "val_predicted": 9, "val_share": 0.3}
+    rows = [row(1, 0.1, **few), row(2, 0.2, **many), row(3, 0.3, **many), row(4, 0.1, **few)]
+    found = history(rows, 10)
+    assert [(a.name, a.epoch, a.level, a.good, ended) for a, ended in found] == [
+        ("predictor-collapsed", 1, "note", None, 2),
+        ("predictor-collapsed", 4, "alarm", 3, None),
+    ]
+    said = "85.0 % of the images go to one class, 2 of 10 classes are predicted at all; CAS is meaningless"
+    assert found[1][0].evidence == said
+
+
+def test_older_rows_say_collapse_in_their_warnings():
+    rows = [{**r, "warnings": ["predictor collapsed: 90% of ..."] if r["epoch"] == 9 else []} for r in mini()]
+    assert [a.epoch for a, _ in history(rows, 10, 1000) if a.name == "predictor-collapsed"] == [9]
+
+
+def test_low_cosine_is_a_note_with_some_slack():
+    rows = [
+        row(i, 0.4, gradient_cosine=c) for i, c in enumerate([0.9, 0.31, 0.29, 0.35, 0.37, 0.31, None], 1)
+    ]
+    (found,) = history(rows, 10)
+    assert (found[0].name, found[0].epoch, found[0].level, found[1]) == ("gradient-cosine-low", 3, "note", 5)
+    assert "cosine 0.29" in found[0].evidence
+
+
+def test_cas_of_a_constant_predictor_is_no_peak():
+    known = {"classwise_robust": [0.1] * 10}
+    cas = [
+        (80.0, 1),
+        (10.0, 10),
+        (12.0, 10),
+        (9.5, 10),
+        (9.4, 10),
+        (8.9, 10),
+        (8.8, 10),
+        (80.0, 2),
+        (11.9, 10),
+    ]
+    rows = [row(i, 0.3, val_cas=c, val_predicted=k, **known) for i, (c, k) in enumerate(cas, 1)]
+    found = [(a.since, a.epoch, ended) for a, ended in history(rows, 10) if a.name == "cas-falling"]
+    assert found == [(3, 7, 8)]
+    since = [trends(rows[: i + 1])["cas_since_peak"] for i in range(len(rows))]
+    assert since == pytest.approx([None, 0, 0, -2.5, -2.6, -3.1, -3.2, None, -0.1], abs=1e-9)
+
+
+def test_trends_of_a_row():
+    rows = mini()
+    assert trends(rows)["robust_gap"] == pytest.approx(0.972 - 0.077)
+    assert trends(rows)["cas_since_peak"] == pytest.approx(2.353 - 10.052)
+    assert trends([*rows, {"epoch": 46, "train_robust": 0.9}]) == {"robust_gap": None, "cas_since_peak": None}
+    test = [{"epoch": 1, "train_robust": 0.5, "test_robust": 0.4, "cas": 3.0}]
+    assert trends(test) == {"robust_gap": pytest.approx(0.1), "cas_since_peak": 0}
+    assert trends([{**test[0], "train_robust": None}])["robust_gap"] is None
+
+
+def test_what_is_raised_epoch_by_epoch_is_the_history():
+    unchecked = {"val_robust": None, "val_cas": None, "predicted_classes": None}
+    rows = [r for e in mini() for r in (e, {**e, **unchecked, "epoch": e["epoch"] + 1})]
+    told = [a for i in range(len(rows)) for a in raised(rows[: i + 1], 10, 1000)]
+    assert told == [a for a, _ in history(rows, 10, 1000)]
+    assert len(told) == 2
+
+
+def test_validation_is_watched_where_there_is_any():
+    rows = [{**r, "test_robust": 0.4} for r in curve([0.45] * 10 + [0.3] * 5)]
+    assert names(rows) == ["robust-overfitting"]
+    swapped = [{**r, "test_robust": r["val_robust"], "val_robust": 0.4} for r in rows]
+    assert names(swapped) == []
+    only = [{**r, "test_robust": r["val_robust"], "val_robust": None} for r in rows]
+    assert "test robust accuracy" in history(only, 10)[0][0].evidence
+
+
+def test_rows_must_say_how_many_images():
+    rows = curve([0.4] * 3, n=None)
+    with pytest.raises(UserError, match="watched_n"):
+        history(rows, 10)
+    assert history(rows, 10, 1000) == []
+    assert history([], 10) == []
+    assert raised([{"epoch": 1}], 10) == []
+
+
+def test_alarms_and_anchors_need_no_torch():
+    code = "import sys, crossclass.alarms, crossclass.anchors; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
