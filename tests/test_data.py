@@ -353,21 +353,20 @@ def test_download_is_asked_for_only_on_request(kind, reader, wanted, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("kind", "folders"), [("cifar100", ["cifar100"]), ("tinyimagenet", ["tiny_imagenet", "tiny_imagenet20"])]
+    ("kind", "folder", "near"), [("cifar100", "cifar100", 0.01), ("tinyimagenet", "tiny_imagenet", 0.02)]
 )
-def test_statistics_are_those_of_the_images(kind, folders):
-    root = os.environ.get("CROSSCLASS_DATA")
-    found = [p for name in folders if root and (p := Path(root, name, "train.npz")).is_file()]
-    if not found:
-        pytest.skip(f"CROSSCLASS_DATA names no folder with {folders[0]}/train.npz")
+def test_statistics_are_those_of_the_images(kind, folder, near):
+    root = Path(os.environ.get("CROSSCLASS_DATA", ""))
+    found = sorted(root.glob(f"{folder}*/train.npz"))  # a few classes of Tiny-ImageNet will do
+    if not os.environ.get("CROSSCLASS_DATA") or not found:
+        pytest.skip(f"CROSSCLASS_DATA names no folder with {folder}/train.npz")
     x = readers.read_npz(found[0].parent, "train").images[::5] / np.float32(255)
     mean, std = STATISTICS[kind]
-    np.testing.assert_allclose(x.mean(axis=(0, 1, 2), dtype=np.float64), mean, atol=0.012)
+    np.testing.assert_allclose(x.mean(axis=(0, 1, 2), dtype=np.float64), mean, atol=near)
     # Tiny-ImageNet's usual numbers are the mean of each image's own std, not the std of all pixels.
-    spread = (
-        x.std(axis=(1, 2)).mean(axis=0) if kind == "tinyimagenet" else x.std(axis=(0, 1, 2), dtype=np.float64)
-    )
-    np.testing.assert_allclose(spread, std, atol=0.012)
+    own = x.std(axis=(1, 2)).mean(axis=0)
+    spread = own if kind == "tinyimagenet" else x.std(axis=(0, 1, 2), dtype=np.float64)
+    np.testing.assert_allclose(spread, std, atol=near)
 
 
 def test_digits_are_real_and_cut():

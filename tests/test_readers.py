@@ -1251,6 +1251,7 @@ def test_tiny_imagenet_unknown_split_and_other_folders(tiny: Path, tmp_path: Pat
     refused(read_tiny_imagenet, tmp_path, "train", says=(*says, "data.kind=npz"))
     for read in (read_npz, read_cifar10, read_folder):
         refused(read, tiny.parent, "train", says=("data.kind=tiny_imagenet",))
+    refused(read_npz, tiny, "train", says=("data.kind=tiny_imagenet",))
     refused(read_folder, tiny, "train", says=("holds no images", "data.kind=tiny_imagenet"))
 
 
@@ -1260,6 +1261,8 @@ def test_tiny_imagenet_unknown_split_and_other_folders(tiny: Path, tmp_path: Pat
 def test_checksum() -> None:
     known = hashlib.sha256(b"|u1(2,)\x01\x02" + b"<i8(1,)" + struct.pack("<q", 3)).hexdigest()[:16]
     assert checksum(np.array([1, 2], np.uint8), np.array([3])) == known
+    rows = np.array([[1, 2], [3, 4]], np.uint8)
+    assert checksum(rows) == hashlib.sha256(b"|u1(2, 2)\x01\x02\x03\x04").hexdigest()[:16]
     different = [
         (RGB,),
         (RGB[:4],),

@@ -192,6 +192,39 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
 
 
 @app.command()
+def verify(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run")],
+    changes: Changes = None,
+) -> None:
+    """Compare a run with a published training curve: which part of it agrees, and which does not.
+
+    against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
+    out=PICTURE.svg draws both.
+    """
+    from crossclass import anchors, plot
+    from crossclass.recipes import Run
+    from crossclass.settings import load_yaml, split_assignment
+    from crossclass.store import RunFolder
+
+    own: dict[str, Any] = {"against": "rice2020", "tolerance": 0.02, "out": ""}
+    for path, value in map(split_assignment, changes or []):
+        if path not in own:
+            raise UserError(f"verify has no setting '{path}'{did_you_mean(path, own)}")
+        own[path] = value
+    folder = RunFolder.at(Path(target))
+    rows, name = folder.rows(), str(own["against"])
+    run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
+    conditions = anchors.conditions(run.plain(), rows, folder.read("env.json"))
+    verdict = anchors.verify(rows, name, tolerance=float(own["tolerance"]), run=conditions)
+    for line in anchors.table(verdict):
+        print(line)
+    if own["out"]:
+        curves = anchors.overlay(rows, name, folder.path.name, conditions)
+        plot.save(plot.curves(curves), Path(str(own["out"])))
+        print(own["out"])
+
+
+@app.command()
 def report(
     targets: Annotated[list[str], typer.Argument(help="Run folders, results of measure; out=PAGE.html")],
 ) -> None:

@@ -31,6 +31,7 @@ COLUMNS = (
     *("epoch", "lr", "seconds", "train_clean", "train_robust", "val_clean", "val_robust"),
     *("test_clean", "test_robust", "cas", "cas_normalised", "negative_mass", "val_cas"),
     *("predicted_classes", "train_loss", "check_seconds"),
+    *("robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted"),
 )
 """Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
 

@@ -8,13 +8,14 @@ uninterrupted one bit for bit on a CPU, and checking never changes what is train
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crossclass import checkpoint, models, teachers, watch
+from crossclass import alarms, checkpoint, models, teachers, watch
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
 from crossclass.learner import Learner
@@ -84,17 +85,21 @@ def train(
     rows = _resume(folder, learner, say)
     yield from ((folder, row) for row in rows)
 
-    for epoch in range(len(rows) + 1, run.epochs + 1):
+    ended = bool(rows and rows[-1].get("ended_by"))
+    for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
         row = _epoch(run.but(recipe=recipe).recipe_at(epoch), learner, splits, epoch, progress)
         checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
         keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
         model = learner.product(_clean(run, runtime, splits.train, epoch)) if keeping else learner.bare
         row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
         rows.append(row)
+        row |= _observed(run, rows, len(splits.class_names))
         folder.log(row, rows)
         _keep(run, folder, model, splits, rows)
         folder.save_state(epoch, learner.tensors(), {"digest": run.digest()})
         yield folder, row
+        if row["ended_by"]:
+            break
 
     folder.write("measure.json", watch.final(run, folder, runtime, splits, progress))
     folder.finish()
@@ -169,14 +174,32 @@ def _clean(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Ten
         yield _batch(run, runtime, split, index.to(runtime.place), epoch, step)[0]
 
 
+def _observed(run: Run, rows: list[Row], classes: int) -> Row:
+    """What the row just added says beside the others, and the alarms that it raises."""
+    found = alarms.raised(rows, classes) if rows[-1].get("watched") else []
+    ending = [a for a in found if a.name in run.stop_on]
+    return {
+        **alarms.trends(rows),
+        "alarms": [asdict(a) for a in found],
+        "warnings": [*rows[-1]["warnings"], *(str(a) for a in found if a.level == "alarm")],
+        "ended_by": asdict(ending[0]) if ending else None,
+    }
+
+
 def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
     """Write the checkpoints that this epoch earns."""
     row = rows[-1]
     names = [f"best.{s}" for s in ("val", "test") if watch.best(rows, s) is row]
     if run.keep_every and row["epoch"] % run.keep_every == 0:
         names.append(f"epoch_{row['epoch']:03d}")
-    if row["epoch"] == run.epochs:
+    if row["epoch"] == run.epochs or row["ended_by"]:
         names.append("last")
+    if run.roll_back and row.get("watched"):
+        names.append("last_good")
+    if run.roll_back and row["ended_by"] and (good := _good(folder, row["ended_by"]["good"])):
+        tensors, card = checkpoint.load(good)
+        checkpoint.save(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
+        names = [n for n in names if not n.startswith("last")]
     for name in names:
         card = {
             "format": 1,
@@ -197,6 +220,15 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
             },
         }
         checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
+
+
+def _good(folder: RunFolder, epoch: int | None) -> Path | None:
+    """The checkpoint of an epoch among those kept for rolling back."""
+    for name in ("last_good", "best.val", "best.test"):
+        path = folder.checkpoint(name)
+        if path.exists() and checkpoint.load(path)[1]["epoch"] == epoch:
+            return path
+    return None
 
 
 def _resume(folder: RunFolder, learner: Learner, say: Callable[[str], None]) -> list[Row]:

@@ -73,8 +73,13 @@ def _check(row: Row, part: str, n: int | None) -> Check:
         cas=_cas(row, part),
         predicted=row.get("predicted_classes") if predicted is None else predicted,  # older rows: on test
         share=row.get("val_share"),
-        said_collapsed=any(str(w).startswith("predictor collapsed") for w in row.get("warnings") or ()),
+        said_collapsed=row.get("val_share") is None and _said_collapsed(row),
     )
+
+
+def _said_collapsed(row: Row) -> bool:
+    """Rows from before `val_share` say it in words, about test images."""
+    return any(str(w).startswith("predictor collapsed") for w in row.get("warnings") or ())
 
 
 def _cas(row: Row, part: str) -> float | None:

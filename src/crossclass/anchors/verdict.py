@@ -91,7 +91,7 @@ class _Phase(NamedTuple):
 
 
 def verify(
-    rows: Sequence[Row], name: str, *, tolerance: float = 0.02, run: Conditions | None = None
+    rows: Sequence[Row], name: str, *, tolerance: float | int = 0.02, run: Conditions | None = None
 ) -> Verdict:
     """Compare the test accuracies of a run with the anchor `name`; pure, nothing is read but the curve.
 
@@ -205,7 +205,7 @@ def _place(a: _Curve, top: Row, its: Row) -> Part:
     unclear = top["test_robust"] - same <= 2 * math.sqrt(a.variance(top["test_robust"]) + a.variance(same))
     said = f"{name}: {p}, anchor {q}, {abs(p - q)} epochs apart ({a.window} allowed)"
     said += "; within noise of the run's best" if unclear and abs(p - q) > a.window else ""
-    return Part(name, "epoch", p, q, a.window, abs(p - q) <= a.window or unclear, said)
+    return Part(name, "epoch", float(p), float(q), float(a.window), abs(p - q) <= a.window or unclear, said)
 
 
 def _shape(ours: _Curve, theirs: _Curve, tolerance: float) -> Iterator[Part]:

@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from crossclass.alarms import RULES
 from crossclass.attacks import PGD, AnyAttack
 from crossclass.augment import Augment
 from crossclass.data import CIFAR10, AnyData
+from crossclass.errors import did_you_mean
 from crossclass.models import AnyModel, PreActResNet
 from crossclass.recipes.averaging import AnyAverage
 from crossclass.recipes.basic import AT
@@ -71,6 +73,10 @@ class Run(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training step; crafting has its own (`recipe.attack.precision`)."""
     check: Check = Check()
+    stop_on: tuple[str, ...] = ()
+    """Alarms that end the training, such as [catastrophic-overfitting]; unset only tells."""
+    roll_back: bool = False
+    """If an alarm ends it, `last` is the last checkpoint before the trouble."""
     keep_every: int = Field(0, ge=0)
     """Keep `epoch_NNN` every so many epochs; 0 keeps none."""
     seed: int = Field(0, ge=0)
@@ -91,6 +97,14 @@ class Run(Settings):
             if start > self.epochs:
                 raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
         return self
+
+    @field_validator("stop_on")
+    @classmethod
+    def _known_alarms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in RULES:
+                raise ValueError(f"there is no alarm '{name}'{did_you_mean(name, RULES)}")
+        return names
 
     @model_validator(mode="after")
     def _ball(self) -> "Run":

@@ -99,10 +99,9 @@ def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
     """What so many pickles in a row would import, read off without following any; are they whole?"""
     names: list[str] = []
     texts: list[str] = []
-    memo: dict[int, str] = {}
+    memo: dict[int, str] = {}  # the text last seen, right where it is a text that is kept
     known = 0
     with suppress(Exception):
-        fresh = False  # was the last instruction a text, so that it is what a memo would keep?
         stream = io.BytesIO(raw)
         for op, arg, _ in chain.from_iterable(pickletools.genops(stream) for _ in range(pickles)):
             if op.name in ("GLOBAL", "INST"):
@@ -110,13 +109,11 @@ def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
             elif op.name == "STACK_GLOBAL":
                 names.append(".".join(texts[-2:]))
             elif op.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-                if fresh:
-                    memo[known if arg is None else arg] = texts[-1]
+                memo[known if arg is None else arg] = texts[-1] if texts else ""
                 known += 1
             elif op.name in ("GET", "BINGET", "LONG_BINGET") and arg in memo:
                 texts.append(memo[arg])
-            fresh = "UNICODE" in op.name or "STRING" in op.name
-            if fresh:
+            elif "UNICODE" in op.name or "STRING" in op.name:
                 texts.append(str(arg))
         return names, True
     return names, False

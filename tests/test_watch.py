@@ -1,0 +1,222 @@
+"""What a check measures: against the plane's closed form, the plug-ins, and slow loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from conftest import Plane, seeded, tiny_net
+from crossclass import evaluate, models, watch
+from crossclass.attacks import FGSM, PGD
+from crossclass.data import Shapes, Split, as_float
+from crossclass.errors import UserError
+from crossclass.models import PreActResNet
+from crossclass.recipes import AT, Check, Run, Standard
+from crossclass.runtime import Runtime
+from crossclass.streams import generator
+from crossclass.threat import L2, Linf
+from crossclass.watch import best_with_cas, mean_cosine, probed
+
+CPU = Runtime(device="cpu")
+RUN = Run(
+    data=Shapes(n_train=26, n_val=12, n_test=14, classes=3, size=16),
+    model=PreActResNet(width=4, stem_stride=2, blocks=(1, 1), normalise="data"),
+    recipe=AT(attack=PGD(steps=2)),
+    epochs=4,
+    drops=(2, 3),
+    check=Check(attack=PGD(threat=Linf(eps=16 / 255), steps=3), batch=5),
+)
+
+
+def split(n: int = 40, classes: int = 3, side: int = 6) -> Split:
+    images = (256 * torch.rand(n, 3, side, side, generator=seeded(1))).byte()
+    return Split(images, torch.randint(classes, (n,), generator=seeded(2)))
+
+
+@pytest.fixture(scope="module")
+def built() -> tuple:
+    splits = RUN.data()
+    model = models.build(RUN.model, splits.train.images, 3, 0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.2 * torch.randn(p.shape, generator=seeded(7))
+    return splits, CPU.placed(model)
+
+
+def checked(built, run: Run = RUN, splits=None, progress=lambda *a: None) -> dict:
+    return watch.check(run, CPU, built[1], splits or built[0], 1, progress)
+
+
+def test_the_gradient_of_a_plane_is_the_same_everywhere():
+    plane, part = Plane(torch.randn(108, generator=seeded(3))), split(classes=2)
+    seen = probed(plane, part, Linf(eps=0.1))
+    assert torch.allclose(seen.cosine, torch.ones(40), atol=1e-5)
+    # on a plane one full step is the worst case, so FGSM's accuracy has a closed form
+    x = as_float(part.images)
+    worst = plane.margin(plane.worst_linf_in_box(x, part.labels, 0.1), part.labels)
+    assert torch.equal(seen.right, worst > 0)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=24 / 255), L2(eps=1.0)])
+def test_fgsm_is_the_attack_of_that_name(threat):
+    net, part = tiny_net(), split()
+    seen = probed(net, part, threat, batch=7)
+    x_adv = FGSM(threat=threat)(net, as_float(part.images), part.labels)
+    assert torch.equal(seen.right, net(x_adv).argmax(dim=1) == part.labels)
+    assert 0 < seen.right.double().mean() < 1
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=64 / 255), L2(eps=3.0)])
+def test_the_cosine_equals_its_definition(threat):
+    net, part = tiny_net(), split(12)
+    seen = probed(net, part, threat, seed=5, epoch=3, batch=4)
+    for i in range(len(part)):
+        x, y = as_float(part.images[i : i + 1]), part.labels[i : i + 1]
+        batch = as_float(part.images[i // 4 * 4 : i // 4 * 4 + 4])
+        start = "uniform" if threat.kind == "linf" else "ball"
+        eta = threat.sample(batch, start, generator(5, 3, i // 4, "check"))[i % 4 : i % 4 + 1]
+        gradients = []
+        for at in (x, (x + eta).clamp(0, 1)):
+            at = at.clone().requires_grad_()
+            F.cross_entropy(net(at), y).backward()
+            gradients.append(at.grad.double().flatten())
+        net.zero_grad()
+        a, b = gradients
+        assert float(seen.cosine[i]) == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-5)
+    assert seen.cosine.min() < 0.999
+
+
+def test_the_cosine_of_tiny_gradients_is_exact_and_of_none_undefined():
+    assert float(watch._cosine(*(torch.full((1, 4), 1e-25),) * 2)) == pytest.approx(1)
+    a, b = (
+        torch.tensor([[1e-30, 0.0], [0, 0], [1, 1]]),
+        torch.tensor([[0.0, 1e-30], [1, 0], [float("nan"), 1]]),
+    )
+    cosine = watch._cosine(a, b)
+    assert float(cosine[0]) == 0
+    assert cosine[1].isnan()
+    assert mean_cosine(torch.tensor([0.5, math.nan, 1.0])) == 0.75
+    assert mean_cosine(torch.tensor([math.nan])) is None
+
+
+def test_probing_leaves_no_trace():
+    net = tiny_net().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    random = torch.random.get_rng_state()
+    probed(net, split(), Linf())
+    assert net.training
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_a_check_watches_the_validation_part(built):
+    splits, model = built
+    row = checked(built)
+    attack = RUN.check.attack
+    seen = evaluate.under(model, splits.val, attack, batch=5, epoch=1, purpose="check")
+    pgd = float((seen.robust == seen.labels).double().mean())
+    fgsm = float(probed(model, splits.val, attack.threat, 0, 1, 5).right.double().mean())
+    counts = torch.bincount(seen.robust, minlength=3)
+    assert row["watched"] == "val"
+    assert (row["watched_n"], row["fgsm_n"], row["test_n"]) == (12, 12, 14)
+    assert row["watched_attack"] == str(attack)
+    assert row["val_robust"] == pytest.approx(pgd)
+    assert row["val_fgsm"] == pytest.approx(fgsm)
+    assert row["fgsm_gap"] == pytest.approx(fgsm - pgd)
+    assert row["gradient_cosine"] == pytest.approx(
+        float(probed(model, splits.val, attack.threat, 0, 1, 5).cosine.double().mean())
+    )
+    assert row["val_predicted"] == int((counts > 0).sum())
+    assert row["val_share"] == pytest.approx(float(counts.max()) / 12)
+
+
+def test_without_validation_the_row_says_that_it_watched_test(built):
+    splits = RUN.data.but(n_val=0)()
+    row = checked(built, splits=splits)
+    assert row["watched"] == "test"
+    assert row["val_robust"] is None
+    assert row["watched_n"] == row["test_n"] == 14
+    assert row["fgsm_gap"] == pytest.approx(row["val_fgsm"] - row["test_robust"])
+    assert row["val_predicted"] == row["predicted_classes"]
+
+
+def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch):
+    monkeypatch.setattr(watch, "PROBED", 5)
+    splits, model = built
+    row = checked(built)
+    few = splits.val.first(5)
+    pgd = evaluate.under(model, splits.val, RUN.check.attack, batch=5, epoch=1, purpose="check").robust[:5]
+    assert (row["fgsm_n"], row["watched_n"]) == (5, 12)
+    assert row["val_fgsm"] == pytest.approx(
+        float(probed(model, few, Linf(eps=16 / 255)).right.double().mean())
+    )
+    assert row["fgsm_gap"] == pytest.approx(row["val_fgsm"] - float((pgd == few.labels).double().mean()))
+
+
+def test_check_n_and_progress_are_kept(built):
+    told = []
+    row = checked(built, RUN.but(check=RUN.check.but(n=7)), progress=lambda *a: told.append(a))
+    assert (row["watched_n"], row["fgsm_n"], row["test_n"]) == (7, 7, 7)
+    assert told[-1] == ("check", 21, 21)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_standard_training_is_checked_in_its_default_ball(built):
+    row = checked(built, RUN.but(recipe=Standard(), check=Check(batch=5)))
+    assert "PGD-20, l_inf 8/255" in row["watched_attack"]
+    assert "train_clean" not in row  # the loop knows it already
+
+
+def test_an_unchecked_row_has_the_same_columns(built):
+    row = checked(built)
+    assert watch.unchecked().keys() == row.keys() - {"train_clean"}
+    assert all(v is None for k, v in watch.unchecked().items() if k != "warnings")
+
+
+def candidate(epoch: int, robust: float, cas: float | None, used: int = 10, n: int | None = 1000) -> dict:
+    row = {
+        "epoch": epoch,
+        "val_robust": robust,
+        "val_cas": cas,
+        "val_predicted": used,
+        "C": [[1.0] * 10] * 10,
+    }
+    return row if n is None else {**row, "watched_n": n}
+
+
+def test_the_experimental_rule_breaks_ties_by_cas():
+    # one standard error of 0.45 on 1,000 images is 0.0157
+    rows = [
+        candidate(1, 0.436, 9.0),
+        candidate(2, 0.45, 5.0),
+        candidate(3, 0.433, 20.0),
+        candidate(4, 0.44, 9.0),
+    ]
+    assert best_with_cas(rows)["epoch"] == 1
+    assert best_with_cas(rows[1:])["epoch"] == 4
+    assert watch.best(rows, "val")["epoch"] == 2
+    unchecked = {"epoch": 5, "val_robust": None, "val_cas": None}
+    assert best_with_cas([*rows, unchecked])["epoch"] == 1
+    assert "EXPERIMENT" in best_with_cas.__doc__
+
+
+def test_the_experimental_rule_ignores_cas_of_few_classes_and_none():
+    rows = [candidate(1, 0.45, 5.0), candidate(2, 0.449, 60.0, used=5), candidate(3, 0.449, None)]
+    assert best_with_cas(rows)["epoch"] == 1
+    assert best_with_cas([candidate(1, 0.45, None), candidate(2, 0.449, 9.0, used=2)])["epoch"] == 1
+    assert best_with_cas([{"epoch": 1, "val_robust": None}]) is None
+
+
+def test_the_experimental_rule_needs_the_number_of_images():
+    rows = [candidate(1, 0.45, 5.0, n=None), candidate(2, 0.44, 6.0, n=None)]
+    assert best_with_cas(rows, 1000)["epoch"] == 2
+    assert best_with_cas(rows, 100_000)["epoch"] == 1
+    with pytest.raises(UserError, match="pass n"):
+        best_with_cas(rows)
+    test = [
+        {"epoch": e, "test_robust": r, "cas": c, "test_n": 1000}
+        for e, r, c in [(1, 0.45, 5.0), (2, 0.44, 6.0)]
+    ]
+    assert best_with_cas(test, split="test")["epoch"] == 2
