@@ -232,7 +232,7 @@ def test_catastrophic_overfitting_is_not_told_twice():
 
 def test_a_run_may_bounce_back_and_collapse_again():
     rows = collapse()
-    rows += [row(13, 0.15, val_fgsm=0.6), row(14, 0.35, val_fgsm=0.42), row(15, 0.40, val_fgsm=0.44)]
+    rows += [row(13, 0.15, val_fgsm=0.6), row(14, 0.25, val_fgsm=0.45), row(15, 0.40, val_fgsm=0.44)]
     rows += [row(16, 0.01, val_fgsm=0.6)]
     found = [(a.epoch, ended) for a, ended in history(rows, 10) if a.name == "catastrophic-overfitting"]
     assert found == [(12, 14), (16, None)]
@@ -243,6 +243,14 @@ def test_twenty_points_at_once_are_enough():
     assert catastrophes([*start, row(5, 0.24, val_fgsm=0.6)]) == [5]
     assert catastrophes([*start, row(5, 0.26, val_fgsm=0.6)]) == []
     assert catastrophes([*start, row(5, 0.24, val_fgsm=0.30)]) == []  # FGSM fell as well: another trouble
+    few = [{**r, "watched_n": 50} for r in [*start, row(5, 0.24, val_fgsm=0.6)]]
+    assert catastrophes(few) == []  # 21 points are within three standard errors
+
+
+def test_three_quarters_of_a_low_level_are_enough():
+    start = [row(e, 0.24, val_fgsm=0.28) for e in range(1, 5)]
+    assert catastrophes([*start, row(5, 0.058, val_fgsm=0.3)]) == [5]
+    assert catastrophes([*start, row(5, 0.062, val_fgsm=0.3)]) == []
 
 
 def test_a_collapse_in_several_steps_ends_near_zero():

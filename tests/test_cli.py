@@ -92,7 +92,9 @@ def test_train_measure_report_end_to_end(call, here):
     assert out.splitlines()[-1] == "m.json"
     results = json.loads(Path("m.json").read_text())
     keys = "checkpoint data n attack clean robust classwise_robust confusion C cas cas_normalised"
-    keys += " negative_mass pairs conditions chosen_by split"
+    keys += " negative_mass pairs conditions chosen_by split icas intervals"
+    *results, last = results
+    assert {"d_cas", "d_icas", "d_robust", "intervals"} <= set(last["comparison"])
     for result in results:
         assert set(keys.split()) <= set(result)
     code, out, _ = call("report", str(folder))

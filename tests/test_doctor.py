@@ -26,7 +26,7 @@ from crossclass.doctor import FINDINGS, Doctor, Finding, examine
 from crossclass.doctor.finding import ALPHA, beats, exceeds, judged, tail
 from crossclass.doctor.inputs import labels, renumbering
 from crossclass.doctor.masking import _told
-from crossclass.doctor.patient import admitted, normalising, private_randomness
+from crossclass.doctor.patient import admitted, normalising, private_randomness, untouched
 from crossclass.errors import UserError
 from crossclass.models import STATISTICS, Classifier
 from crossclass.models.wrapped import Wrapped
@@ -603,6 +603,34 @@ def test_network_and_global_streams_are_as_before(trip: int | None, nets: dict[s
     assert same(other, state(surrogate))
     assert torch.equal(stream, torch.get_rng_state())
     assert (array == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_untouched_restores_gradients_flags_and_what_was_written(nets: dict[str, Small]):
+    net = copy.deepcopy(nets["none"])
+    net.head.weight.grad = torch.ones_like(net.head.weight)
+    before = state(net)
+    with pytest.raises(Tripped), untouched(net):  # noqa: PT012
+        net.head.weight.grad.zero_()
+        net.conv.weight.grad = torch.ones_like(net.conv.weight)
+        net.conv.weight.requires_grad_(False)
+        net.bn.train().running_var.fill_(3.0)
+        raise Tripped
+    assert same(before, state(net))
+
+
+def test_batch_statistics_move_nothing(nets: dict[str, Small], data: Splits):
+    net = copy.deepcopy(nets["none"])
+    before, p = state(net), admitted(net, data, QUICK, None, None)
+    assert not torch.equal(torch.cat(p.each(p.x, net, batch_statistics=True)), p.answers)
+    assert same(before, state(net))
+    assert net.bn.track_running_stats
+
+
+def test_targets_are_the_likeliest_wrong_classes(nets: dict[str, Small], data: Splits):
+    p = admitted(nets["none"], data, QUICK, None, None)
+    for logits, label, target in zip(p.logits(p.few[0]), p.few[1], p._targets(*p.few), strict=True):
+        wrong = [k for k in range(3) if k != int(label)]
+        assert int(target) == max(wrong, key=lambda k: float(logits[k]))
 
 
 def test_python_draws_are_put_back():

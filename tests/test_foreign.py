@@ -201,9 +201,12 @@ def test_grad_cam_looks_at_the_last_map(made):
 
 def test_the_map_whose_mean_the_features_are_is_found(made):
     def forward(self, x):
-        return self.top(self.flat(self.pool(self.act(self.conv(x)))))
+        return self.top(self.flat(self.pool(self.act(self.relu(self.conv(x))))))
 
     parts = {"top": nn.Linear(5, 4), "act": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    largest = made(variant(forward, **{**parts, "pool": nn.AdaptiveMaxPool2d(1)}))
+    assert largest.last_map_layer() is None
+    assert largest.saliency_layer() is largest.net.act
     net, x = made(variant(forward, **parts)), torch.rand(2, 3, 8, 8)
     assert net.last_map_layer() is net.saliency_layer() is net.net.act
     seen = []
@@ -417,6 +420,9 @@ def test_timm_makes_a_network_for_these_images(timm):
     net = models.build(Timm(name="tiny", arguments={"width": 7}), IMAGES, 4, 0)
     assert timm.asked == [("tiny", False, 4, 3)]
     assert net.head.in_features == 7
+    with pytest.raises(UserError, match=r"fails on images \[2, 1, 8, 8\]"):
+        models.build(Timm(name="tiny"), IMAGES[:, :1], 4, 0)
+    assert timm.asked[-1] == ("tiny", False, 4, 1)
     with pytest.raises(UserError, match="timm knows no 'tinny'"):
         models.build(Timm(name="tinny"), IMAGES, 4, 0)
     with pytest.raises(UserError, match=r"timm's tiny could not be made \(TypeError: .*img_size"):

@@ -308,6 +308,8 @@ def test_absent_single_and_unusable_classes() -> None:
     g, W, y = specific(4, 16).draw(20, seeded(0))
     wider = torch.cat([W, torch.ones(1, 16)])
     assert tuple(intervals.cas(g, wider, y)) == pytest.approx(tuple(intervals.cas(g, W, y)))
+    before = torch.cat([torch.ones(1, 16), W])  # the absent class comes first
+    assert tuple(intervals.cas(g, before, y + 1)) == pytest.approx(tuple(intervals.cas(g, W, y)))
     one = torch.cat([y, torch.tensor([4])])
     assert ends(intervals.cas(torch.cat([g, g[:1]]), wider, one)) == (0, 20)
     plain = attribution.cas(attribution.correlation(attribution.class_means(g, W, y)))
@@ -469,7 +471,12 @@ def test_images_on_which_both_agree_do_not_count_as_noise() -> None:
     found = intervals.accuracy_difference(right, moved)
     assert found.estimate == pytest.approx(0.01)
     assert 0 < found.low < 0.01 < found.high < 0.02
-    assert ends(intervals.accuracy_difference(right, right, level=0.5))[1] < found.high
+    same = intervals.accuracy_difference(right, right, level=0.5)
+    assert 0 < same.high == -same.low < found.high
+    back = intervals.accuracy_difference(moved, right)
+    assert ends(back) == pytest.approx((-found.high, -found.low))
+    p, half = 10 / 1002, 1.959964 * sqrt((12 - 10**2 / 1002) / 1002**2)  # 10 and 0 images, one more each
+    assert ends(found) == pytest.approx((p - half, p + half))
 
 
 def test_a_paired_mean_is_students() -> None:

@@ -37,6 +37,7 @@ SMALL = {
     "wideresnet": WideResNet(depth=10, widen=1),
     "vit": ViT(width=12, depth=2, heads=3),
 }
+STRIDED = ResNet(width=4, blocks=(1, 1), stem=4, stem_stride=2, pool=4)
 BUILT_IN = [*SMALL.values(), ResNet(width=2, depth=50, blocks=(1, 1), pool=4), THIN.but(depth=50)]
 FOREIGN = {"python", "timm", "torchvision", "hf"}
 
@@ -605,7 +606,13 @@ def test_files_of_others_are_recognised(shapes, settings, classes, size):
 
 @pytest.mark.parametrize(
     ("settings", "size"),
-    [*((s, 32) for s in BUILT_IN), (PreActResNet(depth=50), 32), (ResNet(depth=50), 32), (THIN, 32)],
+    [
+        *((s, 32) for s in BUILT_IN),
+        (PreActResNet(depth=50), 32),
+        (ResNet(depth=50), 32),
+        (THIN, 32),
+        (STRIDED, 64),
+    ],
     ids=str,
 )
 def test_our_own_networks_are_recognised(settings, size):
@@ -626,7 +633,7 @@ def test_networks_that_are_not_ours_give_the_closest():
     kuangliu = seen({n: s for n, s in official_preactresnet18().items() if not n.startswith("bn.")})
     assert kuangliu.settings == PreActResNet()
     assert kuangliu.share < 1
-    odd = seen({**official_resnet((1, 1)), "linear.weight": (10, 100)})
+    odd = seen({**official_resnet((1, 1)), "linear.weight": (10, 4 * 128 + 1)})
     assert odd.settings.pool == "mean"
     assert odd.share < 1
     assert seen({"conv.weight": (3, 3, 3, 3), "fc.weight": (2, 3)}) is None

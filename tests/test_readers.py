@@ -971,10 +971,12 @@ def tiny_zip(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.rmtree(tiny)
     path = tmp_path / "data" / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(path, "w") as bundle:
-        for name in ("../evil", "/evil", "tiny-imagenet-200/../evil", "tiny-imagenet-200/train/../../evil"):
+        absolute = str(tmp_path / "evil")
+        for name in ("../evil", absolute, "tiny-imagenet-200/../evil", "tiny-imagenet-200/train/../../evil"):
             bundle.writestr(zipfile.ZipInfo(name), b"x")
         bundle.writestr("tiny-imagenet-200/train/n00000001/images/../../evil.JPEG", jpeg(0))
         bundle.writestr("tiny-imagenet-200/evil.JPEG", jpeg(0))
+        bundle.writestr("tiny-imagenet-200/words.txt~", b"x")
         bundle.writestr("tiny-imagenet-200/val/images/", b"")
         for name, data in tiny_contents().items():
             bundle.writestr(f"tiny-imagenet-200/{name}", data)
@@ -1102,7 +1104,6 @@ def test_tiny_imagenet_archive_is_unpacked_once_and_nothing_lies_outside(
     there = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
     assert there == wanted | {"decoded-train.npz", "decoded-test.npz"}
     assert [path for path in tmp_path.rglob("*") if path.is_file() and home not in path.parents] == []
-    assert not Path("/evil").exists()
 
 
 def test_tiny_imagenet_archive_with_a_huge_member_leaves_it(

@@ -60,10 +60,11 @@ def list_() -> None:
     """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
     from crossclass.experiments.runs import NAMED
 
+    width = max(map(len, NAMED))
     for name, run in NAMED.items():
-        print(f"{name:20} run      {_first(run)}")
+        print(f"{name:{width}} run      {_first(run)}")
     for kind, (family, plugin) in _plugins().items():
-        print(f"{kind:20} {family:8} {(plugin.__doc__ or '').splitlines()[0]}")
+        print(f"{kind:{width}} {family:8} {(plugin.__doc__ or '').splitlines()[0]}")
 
 
 @app.command()
@@ -243,8 +244,9 @@ def report(
 
 
 def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
-    """Every plug-in by its kind, with the name of its family."""
+    """Every plug-in by its kind (`recipe.trades` where a run has that name), with its family's name."""
     from crossclass import attacks, data, models, recipes, threat
+    from crossclass.experiments.runs import NAMED
     from crossclass.settings import kind_of, members
 
     families = {
@@ -254,7 +256,11 @@ def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
         "data": data.AnyData,
         "model": models.AnyModel,
     }
-    return {kind_of(m): (family, m) for family, union in families.items() for m in members(union)}
+    return {
+        f"{family}.{kind}" if (kind := kind_of(m)) in NAMED else kind: (family, m)
+        for family, union in families.items()
+        for m in members(union)
+    }
 
 
 def _own(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[str]]:
@@ -293,8 +299,12 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: b
 
 
 def _first(run: "Run") -> str:
-    attack = getattr(run.recipe, "attack", "clean images")
-    return f"{run.recipe.kind} on {run.data.kind}: {attack}; {run.epochs} epochs"
+    recipe, kinds = run.recipe, [run.recipe.kind]
+    while hasattr(recipe, "inner"):  # what a wrapper is around
+        recipe = recipe.inner
+        kinds.append(recipe.kind)
+    attack = getattr(recipe, "attack", "clean images")
+    return f"{' of '.join(kinds)} on {run.data.kind}: {attack}; {run.epochs} epochs"
 
 
 def _version(value: bool | None) -> None:

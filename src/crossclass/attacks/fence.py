@@ -47,9 +47,9 @@ class Handed(nn.Module):
         self.training = False
 
     def forward(self, x: Images) -> Float[Tensor, "n k"]:
-        """Logits in float32, whatever the model computes in; gradients in x's own layout."""
+        """Logits in float32, whatever the model computes in; input gradients contiguous."""
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        x = x.flatten(1).view(x.shape)  # backward: contiguous, for libraries that take .view() of gradients
+        x = x.flatten(1).view(x.shape)  # its backward is contiguous: libraries take .view() of gradients
         return self.net(x.to(dtype)).float()
 
 
@@ -63,7 +63,6 @@ def fenced(model: Network, seed: int, who: str) -> Iterator[Handed]:
     with (
         _streams(seed),
         _switches(),
-        torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
@@ -110,7 +109,6 @@ def _untouched(model: Network, who: str) -> Iterator[None]:
     """Structure, tensors and gradients of the model are put back; a changed weight is an error."""
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     structure = [(m, {k: dict(vars(m)[k]) for k in _STRUCTURE}) for m in modules.values()]
-    tracking = [(m, m.track_running_stats) for m in modules.values() if hasattr(m, "track_running_stats")]
     weights = [
         (f"{path}.{name}".lstrip("."), m, name, p, p.grad)
         for path, m in modules.items()
@@ -132,8 +130,6 @@ def _untouched(model: Network, who: str) -> Iterator[None]:
             for k, entries in kept.items():
                 vars(m)[k].clear()
                 vars(m)[k].update(entries)
-        for m, flag in tracking:
-            m.track_running_stats = flag
         with torch.no_grad():
             for t, storage, before in tensors:
                 if t.data_ptr() != storage.data_ptr() or t.dtype != storage.dtype:

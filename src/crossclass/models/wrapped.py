@@ -143,7 +143,7 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_Call], Any]:
     def saw(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
         if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(x):
             return
-        given = args[0].clone() if isinstance(module, nn.Linear) and args else None
+        given = args[0] if isinstance(module, nn.Linear) and args else None
         calls.append(
             _Call(name, tuple(output.shape), given, output.mean((2, 3)) if output.ndim == 4 else None)
         )

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from pydantic import Field, InstanceOf, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
 
 from crossclass.attacks import Images, Network
@@ -28,7 +29,7 @@ class Teacher(Settings):
     """Filled in when `file` is read; given, it is checked."""
     weight: float = Field(1.0, gt=0)
     """Share among several teachers."""
-    module: InstanceOf[nn.Module] | None = Field(None, exclude=True, repr=False)
+    module: SkipJsonSchema[InstanceOf[nn.Module] | None] = Field(None, exclude=True, repr=False)
     """The network itself: training puts it here before the first batch, and so can a loop of one's own."""
 
     @model_validator(mode="after")
