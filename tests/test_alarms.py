@@ -269,6 +269,8 @@ def test_what_was_never_robust_is_told_in_its_second_check():
     assert catastrophes(rows[:1]) == []
     assert catastrophes(rows) == [len(rows)]
     assert history(rows, 10)[0][0].good is None
+    learning = [row(1, 0.0, val_fgsm=0.2), row(2, 0.02, val_fgsm=0.25)]  # a first epoch or two look so too
+    assert catastrophes(learning) == []
 
 
 def test_early_epochs_raise_no_catastrophe():

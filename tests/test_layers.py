@@ -31,7 +31,7 @@ LAYERS = [
     {"watch", "learner", "teachers", "anchors"},
     {"train"},
     {"experiments"},
-    {"report"},
+    {"report", "catalogue"},
     {"cli"},
     {"__main__"},
 ]

@@ -500,7 +500,8 @@ def test_matrices_of_a_comparison_are_those_of_its_checkpoints(
     drawn: list[Any] = []
     nothing = plot.matrix([[1.0]], ["a"])
     monkeypatch.setattr(plot, "matrix", lambda C, *_, **__: drawn.append(C) or nothing)
-    other = foreign("one.pt", 0.203, 0.3, attack="FGSM")  # the same file under another attack
+    # the same file under another attack, where accuracy and CAS happen to be the same
+    other = foreign("one.pt", 0.203, 0.4, C=square(6, 0.3), attack="FGSM")
     objects = [other, *STRANGERS[:2], foreign("two <pt>", 0.9, 0.2), compared()]
     write_report([result(tmp_path, objects)], tmp_path / "a.html")
     assert drawn[-2:] == [square(6, 0.4), square(6, 0.1)]

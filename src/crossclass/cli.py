@@ -18,9 +18,7 @@ from crossclass.progress import watching
 from crossclass.table import table
 
 if TYPE_CHECKING:
-    from crossclass.recipes import Run
     from crossclass.runtime import Runtime
-    from crossclass.settings import Settings
 
 app = typer.Typer(
     name="crossclass",
@@ -58,13 +56,10 @@ def demo(changes: Changes = None) -> None:
 @app.command(name="list")
 def list_() -> None:
     """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
-    from crossclass.experiments.runs import NAMED
+    from crossclass.catalogue import lines
 
-    width = max(map(len, NAMED))
-    for name, run in NAMED.items():
-        print(f"{name:{width}} run      {_first(run)}")
-    for kind, (family, plugin) in _plugins().items():
-        print(f"{kind:{width}} {family:8} {(plugin.__doc__ or '').splitlines()[0]}")
+    for line in lines():
+        print(line)
 
 
 @app.command()
@@ -73,17 +68,18 @@ def show(
     changes: Changes = None,
 ) -> None:
     """Print complete YAML, defaults included; with a second run, how the two differ."""
+    from crossclass.catalogue import plugins
     from crossclass.experiments.runs import NAMED, resolve
     from crossclass.settings import differences, override
 
     others = [c for c in changes or [] if "=" not in c]
     assignments = [c for c in changes or [] if "=" in c]
-    plugins = _plugins()
-    if name in plugins and not others:
-        print(override(plugins[name][1](), assignments).yaml(), end="")
+    known = plugins()
+    if name in known and not others:
+        print(override(known[name][1](), assignments).yaml(), end="")
         return
     if not name.endswith((".yaml", ".yml")) and name not in NAMED:
-        raise UserError(f"unknown name '{name}'{did_you_mean(name, [*NAMED, *plugins])}")
+        raise UserError(f"unknown name '{name}'{did_you_mean(name, [*NAMED, *known])}")
     _, run = resolve(name, assignments)
     if not others:
         print(run.yaml(), end="")
@@ -243,26 +239,6 @@ def report(
     print(write_report(places, Path(own.get("out", default))).absolute())
 
 
-def _plugins() -> dict[str, tuple[str, type["Settings"]]]:
-    """Every plug-in by its kind (`recipe.trades` where a run has that name), with its family's name."""
-    from crossclass import attacks, data, models, recipes, threat
-    from crossclass.experiments.runs import NAMED
-    from crossclass.settings import kind_of, members
-
-    families = {
-        "recipe": recipes.AnyRecipe,
-        "attack": attacks.AnyAttack,
-        "threat": threat.AnyThreat,
-        "data": data.AnyData,
-        "model": models.AnyModel,
-    }
-    return {
-        f"{family}.{kind}" if (kind := kind_of(m)) in NAMED else kind: (family, m)
-        for family, union in families.items()
-        for m in members(union)
-    }
-
-
 def _own(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[str]]:
     """Split a command's own settings (out, runtime.*) from those of the run."""
     from crossclass.runtime import Runtime
@@ -296,15 +272,6 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: b
             progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None
     return folder
-
-
-def _first(run: "Run") -> str:
-    recipe, kinds = run.recipe, [run.recipe.kind]
-    while hasattr(recipe, "inner"):  # what a wrapper is around
-        recipe = recipe.inner
-        kinds.append(recipe.kind)
-    attack = getattr(recipe, "attack", "clean images")
-    return f"{' of '.join(kinds)} on {run.data.kind}: {attack}; {run.epochs} epochs"
 
 
 def _version(value: bool | None) -> None:

@@ -16,7 +16,7 @@ from crossclass.settings import Settings
 
 
 class WideResNet(Settings):
-    """WideResNet-depth-widen."""
+    """Wide residual network (Zagoruyko & Komodakis 2016), WRN-depth-widen."""
 
     kind: Literal["wideresnet"] = "wideresnet"
     depth: int = Field(34, ge=10)

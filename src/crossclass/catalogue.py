@@ -1,0 +1,42 @@
+"""Everything that has a name: runs, and the plug-ins of every family."""
+
+from collections.abc import Iterator
+
+from crossclass import attacks, data, models, recipes, threat
+from crossclass.experiments.runs import NAMED
+from crossclass.recipes import Run
+from crossclass.settings import Settings, kind_of, members
+
+
+def lines() -> Iterator[str]:
+    """One line each: the full name first, what it is, what it does."""
+    width = max(map(len, NAMED))
+    for name, run in NAMED.items():
+        yield f"{name:{width}} run      {_first(run)}"
+    for kind, (family, plugin) in plugins().items():
+        yield f"{kind:{width}} {family:8} {(plugin.__doc__ or '').splitlines()[0]}"
+
+
+def plugins() -> dict[str, tuple[str, type[Settings]]]:
+    """Every plug-in by its kind (`recipe.trades` where a run has that name), with its family's name."""
+    families = {
+        "recipe": recipes.AnyRecipe,
+        "attack": attacks.AnyAttack,
+        "threat": threat.AnyThreat,
+        "data": data.AnyData,
+        "model": models.AnyModel,
+    }
+    return {
+        f"{family}.{kind}" if (kind := kind_of(m)) in NAMED else kind: (family, m)
+        for family, union in families.items()
+        for m in members(union)
+    }
+
+
+def _first(run: Run) -> str:
+    recipe, kinds = run.recipe, [run.recipe.kind]
+    while hasattr(recipe, "inner"):  # what a wrapper is around
+        recipe = recipe.inner
+        kinds.append(recipe.kind)
+    attack = getattr(recipe, "attack", "clean images")
+    return f"{' of '.join(kinds)} on {run.data.kind}: {attack}; {run.epochs} epochs"
