@@ -169,3 +169,13 @@ def test_names_that_are_wrong_explain_themselves():
         resolve("cifar-mini")
     with pytest.raises(UserError, match=r"there is no run file nowhere\.yaml"):
         resolve("nowhere.yaml")
+
+
+def test_settings_below_a_plugin_that_was_given_as_text():
+    run = override(Run(), ["model=python:my_nets:f", "model.head=fc", "model.normalise=imagenet"])
+    assert (run.model.kind, run.model.call, run.model.head) == ("python", "my_nets:f", "fc")
+    assert run.model.normalise == "imagenet"
+    with pytest.raises(UserError, match="did you mean 'head'"):
+        override(Run(), ["model=python:my_nets:f", "model.haed=fc"])
+    with pytest.raises(UserError, match="has no settings below it|preactresnet"):
+        override(Run(), ["model=nothing", "model.head=fc"])

@@ -168,16 +168,23 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
             new[head] = _member(fields[head].annotation, value, path)
         else:
             below.setdefault(head, []).append((rest, value, path))
+    if any(isinstance(new[head], str) for head in below):  # "python:my_nets:f", which is a whole sub-tree
+        first = _valid(type(settings), new, typed)
+        new |= {head: getattr(first, head) for head in below}
     for head, deeper in below.items():
         if not isinstance(new[head], Settings):
             what = "is not set" if new[head] is None else "has no settings below it"
             raise UserError(f"'{deeper[0][2]}': '{head}' {what}; give '{head}.kind=...' or '{head}=...'")
         new[head] = _set(new[head], deeper)
+    return _valid(type(settings), new, typed)
+
+
+def _valid(cls: type[T], new: dict[str, Any], typed: dict[str, str]) -> T:
     try:
-        return type(settings).model_validate(new)
+        return cls.model_validate(new)
     except ValidationError as e:
         head = str((e.errors()[0]["loc"] or ("",))[0])
-        raise UserError(_sentence(e, type(settings), "", typed=typed.get(head, ""))) from e
+        raise UserError(_sentence(e, cls, "", typed=typed.get(head, ""))) from e
 
 
 def _member(annotation: Any, kind: object, path: str) -> Settings:

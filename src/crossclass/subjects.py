@@ -262,6 +262,8 @@ def _normalise(
     own = target is not model and weights.normalisation(dict(target.state_dict()))
     if own:
         return f"the network normalises itself ({', '.join(own[2])}); nothing is put in front of it"
+    if {"mean", "std"} <= set(fit.state) and target is model:
+        return "normalisation: the file's own"
     if fit.normalisation is not None:
         mean, std, names = fit.normalisation
         why = f"read from the file ({', '.join(names)})"
