@@ -74,9 +74,10 @@ def modes(p: Patient) -> list[Finding]:
         frozen = [n for n, m in norms if not any(w.requires_grad for w in m.parameters()) or not m.training]
         trains = any(w.requires_grad and n not in _inside(norms) for n, w in p.model.named_parameters())
         partly = bool(frozen) and trains and bool(training)
-        found = f"{len(frozen)} of {len(norms)} batch norms are frozen" + (
-            f": {some(frozen)}" if partly else ""
-        )
+        found = "the network is not in train mode"
+        if training:
+            found = f"{len(frozen)} of {len(norms)} batch norms are frozen"
+            found += f": {some(frozen)}" if partly else ""
         remedy = "fine if meant (fine-tuning); else call model.train() and set requires_grad of their weights"
         out.append(judged("frozen-batch-norm", "note", partly, found, remedy, frozen=frozen))
     return out

@@ -40,11 +40,9 @@ MINI: dict[str, Run] = {
         recipe=AT(attack=PGD(threat=_L2, steps=7, step=0.2, precision="bf16")),
         check=Check(every=3, attack=PGD(threat=_L2, steps=10, step=0.2, precision="bf16")),
     ),
-    # Fast AT made to collapse (catastrophic overfitting): one full step of 16/255 from x itself.
-    "cifar10-mini-fat": _CIFAR10.but(
-        recipe=AT(attack=FGSM(threat=Linf(eps=16 / 255))),
-        check=Check(every=1, attack=PGD(threat=Linf(eps=16 / 255), steps=10, precision="bf16")),
-    ),
+    # Fast AT, one full step from x itself. It overfits robustly and does not collapse: on so few images and
+    # with a stride-2 stem the loss stays close to linear (gradient cosine .98 to the end, at eps 8 to 32 too).
+    "cifar10-mini-fat": _CIFAR10.but(recipe=AT(attack=FGSM()), check=Check(every=1, attack=_PGD10)),
     # A thin vision transformer from scratch: it learns more slowly than a convolutional net.
     "cifar10-mini-vit": _CIFAR10.but(
         model=ViT(patch=4, width=96, depth=4, heads=3),
@@ -53,7 +51,7 @@ MINI: dict[str, Run] = {
         weight_decay=1e-4,
         clip=1.0,
     ),
-    # 20 of 100 classes' worth of images are few: data.path=DIR of an npz folder with 100 classes.
+    # data.path=DIR of an npz folder whose images have 100 classes.
     "cifar100-mini": _CIFAR10.but(
         data=Npz(n_train=5000, n_val=1000, n_test=2000),
         model=THIN.but(normalise="cifar100"),
@@ -91,5 +89,17 @@ MINI: dict[str, Run] = {
         batch=64,
         lr=0.05,
         check=Check(every=3, attack=PGD(threat=Linf(eps=0.2), steps=10)),
+    ),
+    # Fast AT made to collapse (catastrophic overfitting): one step of 0.4 from x itself. A minute.
+    "digits-fat": Run(
+        data=Digits(),
+        model=THIN.but(stem=3, stem_stride=1, blocks=(1, 1), normalise="data"),
+        recipe=AT(attack=FGSM(threat=Linf(eps=0.4))),
+        augment=None,
+        epochs=30,
+        drops=(25,),
+        batch=16,
+        lr=0.1,
+        check=Check(n=300, attack=PGD(threat=Linf(eps=0.4), steps=10)),
     ),
 }
