@@ -41,7 +41,7 @@ MINI: dict[str, Run] = {
         check=Check(every=3, attack=PGD(threat=_L2, steps=10, step=0.2, precision="bf16")),
     ),
     # Fast AT, one full step from x itself. It overfits robustly and does not collapse: on so few images and
-    # with a stride-2 stem the loss stays close to linear (gradient cosine .98 to the end, at eps 8 to 32 too).
+    # with a stride-2 stem the loss stays close to linear (gradient cosine .98 to the end, also at eps 16).
     "cifar10-mini-fat": _CIFAR10.but(recipe=AT(attack=FGSM()), check=Check(every=1, attack=_PGD10)),
     # A thin vision transformer from scratch: it learns more slowly than a convolutional net.
     "cifar10-mini-vit": _CIFAR10.but(
