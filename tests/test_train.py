@@ -490,3 +490,52 @@ class TestMeasure:
 def test_the_folder_holds_no_path(whole):
     assert "path" not in json.dumps(TINY.plain())
     assert str(whole.path.parent) not in whole.config()
+
+
+class TestAlarms:
+    @pytest.fixture(autouse=True)
+    def _in_epoch_3(self, monkeypatch):
+        from crossclass import alarms
+
+        def raised(rows, classes, n=None):
+            alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %, PGD-10 0 %", good=2)
+            return [alarm] if rows[-1]["epoch"] == 3 else []
+
+        monkeypatch.setattr(alarms, "raised", raised)
+
+    def test_an_alarm_is_told_and_the_run_goes_on(self, tmp_path):
+        folder = trained(TINY, tmp_path, "t", CPU)
+        rows = folder.rows()
+        assert [len(r["alarms"]) for r in rows] == [0, 0, 1, 0]
+        assert rows[2]["alarms"][0]["evidence"] == "FGSM 71 %, PGD-10 0 %"
+        assert any("catastrophic overfitting in epoch 3" in w for w in rows[2]["warnings"])
+        assert all({"robust_gap", "cas_since_peak", "val_fgsm", "gradient_cosine"} <= set(r) for r in rows)
+
+    def test_it_may_end_the_run(self, tmp_path, whole):
+        run = TINY.but(stop_on=("catastrophic-overfitting",))
+        folder = trained(run, tmp_path, "t", CPU)
+        assert [r["epoch"] for r in folder.rows()] == [1, 2, 3]
+        assert checkpoint.load(folder.checkpoint("last"))[1]["epoch"] == 3
+        assert folder.done
+        before = folder.rows()
+        assert trained(run, tmp_path, "t", CPU).rows() == before
+        other = TINY.but(stop_on=("robust-overfitting",))
+        assert len(trained(other, tmp_path, "t", CPU).rows()) == 4
+
+    def test_it_may_roll_the_run_back(self, tmp_path, whole):
+        run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
+        folder = trained(run, tmp_path, "t", CPU)
+        tensors, card = checkpoint.load(folder.checkpoint("last"))
+        assert (card["epoch"], card["checkpoint"], card["chosen_by"]) == (2, "last", None)
+        assert same(tensors, weights(whole, "epoch_002"))
+
+    def test_killed_after_the_end_it_stays_ended(self, tmp_path):
+        run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
+        killed_after(3, tmp_path, run=run)
+        folder = trained(run, tmp_path, "tiny", CPU)
+        assert len(folder.rows()) == 3
+        assert checkpoint.load(folder.checkpoint("last"))[1]["epoch"] == 2
+
+    def test_unknown_alarms_are_refused(self):
+        with pytest.raises(UserError, match="did you mean 'robust-overfitting'"):
+            TINY.but(stop_on=("robust-overfiting",))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossclass import attribution, evaluate, instances, intervals, models
@@ -59,49 +59,64 @@ def saliency_between(
 ) -> dict[str, Any] | None:
     """Grad-CAM of the true class where `a` is right and `b` is wrong: how spread the maps are, and a grid.
 
-    Maps are of the images that each model was judged on. The grid shows the first `shown` such samples in
-    the order of their ids, as in the paper (Fig. 11). None if there is no such sample.
+    Choosing images on which `a` does better favours `a`, so `all_images` says the same of all of them. Maps
+    are of the images that each model was judged on. The grid shows the first `shown` such samples in
+    the order of their ids, as in the paper (Fig. 11). None if there are not two such samples.
     """
     from crossclass import plot, saliency  # only here: captum and matplotlib are slow to import
 
     (first, _, one), (second, _, two) = a, b
     chosen = saliency.compared(part.labels.cpu(), one.evaluation.robust, two.evaluation.robust)
-    if len(chosen) == 0:
+    if len(chosen) < 2:
         return None
-    labels = part.labels.cpu()[chosen]
-    maps: dict[str, Float[Tensor, "m h w"]] = {}
-    for label, model, seen in (a, b):
-        judged = seen.evaluation.images
-        assert judged is not None
-        place = model.mean.device
-        maps[label] = saliency.grad_cam(model, judged[chosen].to(place), labels.to(place))
+    labels = part.labels.cpu()
+    maps = {label: _maps(model, seen, labels) for label, model, seen in (a, b)}
+    some = chosen[:shown]
     captions = [
-        f"{int(i)}: {class_names[int(y)]}\n{second}: {class_names[int(p)]}"
-        for i, y, p in zip(chosen[:shown], labels[:shown], two.evaluation.robust[chosen[:shown]], strict=True)
+        f"{int(i)}: {class_names[int(labels[i])]}\n{second}: {class_names[int(two.evaluation.robust[i])]}"
+        for i in some
     ]
-    images = part.images.cpu()[chosen[:shown]].float() / 255
-    size = images.shape[-1]
+    images = part.images.cpu()[some].float() / 255
     figure = plot.saliency_grid(
         images.movedim(1, -1).numpy(),
-        {label: saliency.resized(m[:shown], size).numpy() for label, m in maps.items()},
+        {label: saliency.resized(m[some], images.shape[-1]).numpy() for label, m in maps.items()},
         captions,
     )
     plot.save(figure, grid)
-    out: dict[str, Any] = {
+    both = (maps[first][chosen], maps[second][chosen])
+    return {
         "grid": grid.name,
         "layer": saliency.layer_name(a[1], a[1].saliency_layer()),
         "at": at,
         "n": len(chosen),
         "shown": len(captions),
+        **_spread(*both),
+        "all_images": {"n": len(labels), **_spread(maps[first], maps[second])},
     }
+
+
+def _maps(model: models.Classifier, seen: Seen, labels: Int[Tensor, " n"]) -> Float[Tensor, "n h w"]:
+    """Grad-CAM of the true class on the images that the model was judged on."""
+    from crossclass import saliency
+
+    judged = seen.evaluation.images
+    assert judged is not None, "the images were not kept"
+    place = model.mean.device
+    return saliency.grad_cam(model, judged.to(place), labels.to(place))
+
+
+def _spread(x: Float[Tensor, "n h w"], y: Float[Tensor, "n h w"]) -> dict[str, Any]:
+    """How spread the maps of two models are on the same images, and the paired difference."""
+    from crossclass import saliency
+
+    out: dict[str, Any] = {}
     for name, measure in (("half_mass_area", saliency.half_mass_area), ("entropy", saliency.entropy)):
-        x, y = measure(maps[first]), measure(maps[second])
-        low, high = intervals.mean_difference(x, y)[1:3]
+        difference = intervals.mean_difference(measure(x), measure(y))
         out[name] = {
-            "a": float(x.mean()),
-            "b": float(y.mean()),
-            "difference": float((x - y).mean()),
-            "interval": [low, high],
+            "a": float(measure(x).double().mean()),
+            "b": float(measure(y).double().mean()),
+            "difference": difference.estimate,
+            "interval": [difference.low, difference.high],
         }
     return out
 

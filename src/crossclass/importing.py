@@ -54,7 +54,7 @@ def ask_trust(plain: Mapping[str, Any], where: str, trust: bool) -> None:
 
 def foreign_code(plain: Mapping[str, Any]) -> Iterator[str]:
     """The names that plain settings would import, wherever they stand."""
-    if plain.get("kind") in KINDS and "call" in plain:
+    if plain.get("kind") in KINDS and plain.get("call"):
         yield str(plain["call"])
     for value in plain.values():
         if isinstance(value, Mapping):

@@ -194,6 +194,7 @@ def _compared(a: _One, b: _One, settings: Measure, grid: Path | None) -> dict[st
     names = a.subject.splits.class_names
     same = a.subject.about["run"] == b.subject.about["run"] and a.subject.about["run"]
     labels = [one.subject.file if same else one.subject.name for one in (a, b)]
+    labels[1] += " (2)" if labels[0] == labels[1] else ""
     keys = ("attack", "n", "split", "conditions")
     found = {
         "a": labels[0],
