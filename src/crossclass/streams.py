@@ -17,7 +17,6 @@ Purpose = Literal[
     "subset",
     "shapes",
     "measure",
-    "bootstrap",
     "doctor",
     "mix",
     "loss",
@@ -33,12 +32,11 @@ _PURPOSES: dict[str, int] = {
     "subset": 6,
     "shapes": 7,
     "measure": 8,
-    "bootstrap": 9,
     "doctor": 10,
     "mix": 11,
     "loss": 12,
     "refresh": 13,
-}  # appended to only: a changed number would change every run
+}  # appended to only: a changed number would change every run (9 is not used)
 _MASK = (1 << 64) - 1
 
 

@@ -237,7 +237,7 @@ def _stranger(
     fit = matching.load(
         target, tree, allow_partial=allow_partial, where=str(path), closest=_closest(seen) if seen else ""
     )
-    said.append(str(fit))
+    said += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
     if not given:
         said.append(_normalise(model, target, fit, classes, channels, size))
     model = runtime.placed(model.eval())  # type: ignore[assignment]

@@ -73,9 +73,8 @@ def _comparison(c: dict[str, Any]) -> Iterator[str]:
     if s := c.get("saliency"):
         area = s["half_mass_area"]
         share = f"{area['a']:.1%} of the image, against {area['b']:.1%}"
-        every = (
-            f"on all {s['all_images']['n']} images {_percent(s['all_images']['half_mass_area']['interval'])}"
-        )
+        rest = s["all_images"]
+        every = f"on all {rest['n']} images {_percent(rest['half_mass_area']['interval'])}"
         yield (
             f"  Grad-CAM on {s['n']} {s['at']} right at {c['a']} and wrong at {c['b']}: half of a map lies "
             f"on {share}; difference {_percent(area['interval'])} points; {every} (choosing images favours "
