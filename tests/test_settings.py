@@ -9,13 +9,13 @@ from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.data import AnyData, Npz, Shapes
 from crossclass.errors import UserError
 from crossclass.experiments.runs import NAMED, resolve, with_changes
-from crossclass.models import PreActResNet
+from crossclass.models import AnyModel
 from crossclass.recipes import AT, AnyRecipe, Run
 from crossclass.settings import adapter, differences, load_yaml, members, override
 from crossclass.threat import L2, AnyThreat, Linf
 
-FAMILIES = [AnyAttack, AnyThreat, AnyRecipe, AnyData]
-PLUGINS = [m for family in FAMILIES for m in members(family)] + [PreActResNet, Run]
+FAMILIES = [AnyAttack, AnyThreat, AnyRecipe, AnyData, AnyModel]
+PLUGINS = [m for family in FAMILIES for m in members(family)] + [Run]
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.__name__)
