@@ -135,6 +135,8 @@ def test_another_data_set_disagrees_nearly_everywhere():
         (200, 200, -0.06, "test_robust", ["last, robust accuracy", "best minus last, robust accuracy"]),
         (101, 110, 0.09, "test_robust", ["peak after the first drop, robust accuracy",
                                          "best, robust accuracy", "best minus last, robust accuracy"]),
+        (105, 105, 0.09, "test_robust", ["peak after the first drop, robust accuracy",
+                                         "best, robust accuracy", "best minus last, robust accuracy"]),
         (150, 150, 0.05, "test_robust", ["epoch of the best, epoch"]),
     ],
 )  # fmt: skip

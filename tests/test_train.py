@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from crossclass import checkpoint, models
 from crossclass.attacks import FGSM, PGD
 from crossclass.augment import Augment
-from crossclass.data import Shapes
+from crossclass.data import Npz, Shapes
 from crossclass.errors import UserError
 from crossclass.learner import optimizer as _optimizer
 from crossclass.measure import measured
@@ -278,6 +279,14 @@ def test_a_setting_added_since_does_not_orphan_a_run(tmp_path):
     config = next(tmp_path.iterdir()) / "config.yaml"
     config.write_text(config.read_text().replace("clip: null\n", ""))
     assert len(trained(TINY, tmp_path, "tiny", CPU).rows()) == 4
+
+
+def test_training_needs_training_images(tmp_path):
+    images = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "test.npz", images=images, labels=np.arange(4, dtype=np.uint8))
+    with pytest.raises(UserError, match="there are no training images"):
+        trained(TINY.but(data=Npz(path=tmp_path)), tmp_path / "runs", "tiny", CPU)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path):

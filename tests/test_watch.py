@@ -58,13 +58,16 @@ def test_the_gradient_of_a_plane_is_the_same_everywhere():
     assert torch.equal(seen.right, worst > 0)
 
 
-@pytest.mark.parametrize("threat", [Linf(eps=24 / 255), L2(eps=1.0)])
+# the last ball is so large that the gradient beside x is another one than at x
+@pytest.mark.parametrize("threat", [Linf(eps=24 / 255), L2(eps=1.0), Linf(eps=0.5)])
 def test_fgsm_is_the_attack_of_that_name(threat):
-    net, part = tiny_net(), split()
+    net, part = tiny_net(), split(600 if threat.eps == 0.5 else 40)
     seen = probed(net, part, threat, batch=7)
     x_adv = FGSM(threat=threat)(net, as_float(part.images), part.labels)
     assert torch.equal(seen.right, net(x_adv).argmax(dim=1) == part.labels)
     assert 0 < seen.right.double().mean() < 1
+    if threat.eps == 0.5:
+        assert seen.cosine.min() < 0.9
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=64 / 255), L2(eps=3.0)])
@@ -142,13 +145,14 @@ def test_without_validation_the_row_says_that_it_watched_test(built):
     assert row["val_predicted"] == row["predicted_classes"]
 
 
-def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch):
-    monkeypatch.setattr(watch, "PROBED", 5)
+@pytest.mark.parametrize("n", [1, 3, 5, 8])
+def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n):
+    monkeypatch.setattr(watch, "PROBED", n)
     splits, model = built
     row = checked(built)
-    few = splits.val.first(5)
-    pgd = evaluate.under(model, splits.val, RUN.check.attack, batch=5, epoch=1, purpose="check").robust[:5]
-    assert (row["fgsm_n"], row["watched_n"]) == (5, 12)
+    few = splits.val.first(n)
+    pgd = evaluate.under(model, splits.val, RUN.check.attack, batch=5, epoch=1, purpose="check").robust[:n]
+    assert (row["fgsm_n"], row["watched_n"]) == (n, 12)
     assert row["val_fgsm"] == pytest.approx(
         float(probed(model, few, Linf(eps=16 / 255)).right.double().mean())
     )

@@ -64,6 +64,7 @@ def train(
     """
     runtime = runtime or Runtime()
     splits = run.data()
+    splits.part("train")  # there may be none: a folder of test images is enough to measure
     run = sealed(run, splits)
     folder = RunFolder.of(Path(out), label, run)
     if folder.done:
