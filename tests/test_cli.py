@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,15 @@ def test_train_measure_report_end_to_end(call, here):
     assert Path(out.strip()).is_file()
     code, out, _ = call("report", str(folder), "out=page.html")
     assert Path("page.html").is_file()
+
+
+def test_checkpoints_of_one_name_are_told_apart(call, here):
+    folders = [call("train", "tiny.yaml", "out=runs", f"seed={s}")[1].split()[-1] for s in (1, 2)]
+    _, out, _ = call("measure", *(f"{f}@last" for f in folders), "n=6", "attack.steps=1")
+    for folder in folders:
+        assert re.search(rf"^last of {Path(folder).name} +2 ", out, flags=re.M)
+    _, out, _ = call("measure", f"{folders[0]}@last", "n=6", "attack.steps=1")
+    assert re.search(r"^last +2 ", out, flags=re.M)
 
 
 def test_demo_ends_with_the_plain_path_of_the_page(call, here):

@@ -8,7 +8,7 @@ CAUTION = "CAS says nothing without accuracy: a constant classifier maximises it
 
 def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The objects of measure.json in lines: numbers with intervals and conditions, then the comparison."""
-    ones = [r for r in results if "comparison" not in r]
+    ones = _told_apart([r for r in results if "comparison" not in r])
     width = max([10, *(len(str(r["checkpoint"])) for r in ones)])
     heads = f"{'epoch':>5} {'clean':>7} {'robust':>7} {'CAS':>7} {'I-CAS':>7}  conditions"
     yield f"{'checkpoint':{width}} {heads}"
@@ -25,6 +25,18 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         if "comparison" in r:
             yield from _comparison(r["comparison"])
     yield CAUTION
+
+
+def _told_apart(ones: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checkpoints of one name (`last` and `last`) get the name of their run behind it."""
+    runs: dict[str, set[str]] = {}
+    for r in ones:
+        runs.setdefault(r["checkpoint"], set()).add(r["run"])
+    same = {name for name, where in runs.items() if len(where) > 1}
+    return [
+        {**r, "checkpoint": f"{r['checkpoint']} of {r['run']}"} if r["checkpoint"] in same else r
+        for r in ones
+    ]
 
 
 def _details(r: dict[str, Any]) -> Iterator[str]:
