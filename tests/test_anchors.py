@@ -237,11 +237,20 @@ def test_a_shape_can_contradict():
 
 
 def test_a_flat_shape_is_undecided_not_agreeing():
-    rows = [{"epoch": e, "test_robust": 0.4, "test_clean": 0.7} for e in range(1, 61)]
+    rows = [{"epoch": e, "test_robust": 0.4 - 1e-4 * e, "test_clean": 0.7} for e in range(1, 61)]
     v = verify(rows, "rice2020", run=Conditions(60, (30, 45), n=1000))
     fall = next(p for p in v.parts if p.name == "from best to last")
     assert fall.agrees is None
-    assert "stays (40.0 % to 40.0 %)" in fall.said
+    assert "stays (40.0 % to 39.4 %)" in fall.said
+    jump = [p for p in v.parts if p.name.startswith("from before the first drop")]
+    assert [p.agrees for p in jump] == [None, None]  # small changes contradict nothing
+
+
+def test_an_unfinished_shape_leaves_its_best_open():
+    v = verify(anchor("rice2020")[:40], "rice2020", run=replace(FULL, epochs=100, drops=(50, 75)))
+    assert {p.name: p.agrees for p in v.parts}["epoch of the best"] is None
+    assert {p.name: p.agrees for p in v.parts}["from best to last"] is None
+    assert v.verdict == "undecided"
 
 
 def test_a_cosine_schedule_is_judged_by_quarters():

@@ -90,7 +90,8 @@ MINI: dict[str, Run] = {
         lr=0.05,
         check=Check(every=3, attack=PGD(threat=Linf(eps=0.2), steps=10)),
     ),
-    # Fast AT made to collapse (catastrophic overfitting): one step of 0.4 from x itself. A minute.
+    # Fast AT made to fail: one step of 0.4 from x itself teaches the network to hide its gradient. FGSM
+    # accuracy climbs to 95 % while PGD-10 stays at 0 (alarm in epochs 14, 12, 13 of seeds 0, 1, 2). A minute.
     "digits-fat": Run(
         data=Digits(),
         model=THIN.but(stem=3, stem_stride=1, blocks=(1, 1), normalise="data"),
