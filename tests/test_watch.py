@@ -59,21 +59,17 @@ def test_the_gradient_of_a_plane_is_the_same_everywhere():
     assert torch.equal(seen.right, worst > 0)
 
 
-class Bowl(nn.Module):
-    """Logits q and -q with q = |x - 1/2|^2 - c: within eps of 1/2 the gradient's sign is not that beside."""
-
-    def __init__(self, c: float) -> None:
-        super().__init__()
-        self.c = nn.Parameter(torch.tensor(c))
+class Waves(nn.Module):
+    """Logits q and -q with q = sum sin(40 x): the gradient beside x, in the ball, is quite another one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        q = (x - 0.5).square().flatten(1).sum(dim=1) - self.c
+        q = (40 * x).sin().flatten(1).sum(dim=1)
         return torch.stack((q, -q), dim=1)
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=24 / 255), L2(eps=1.0)])
 def test_fgsm_is_the_attack_of_that_name(threat):
-    for net, part in ((tiny_net(), split()), (Bowl(9.0), split(200, classes=2))):
+    for net, part in ((tiny_net(), split()), (Waves(), split(200, classes=2))):
         seen = probed(net, part, threat, batch=7)
         x_adv = FGSM(threat=threat)(net, as_float(part.images), part.labels)
         assert torch.equal(seen.right, net(x_adv).argmax(dim=1) == part.labels)
