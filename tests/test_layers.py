@@ -9,7 +9,7 @@ import crossclass
 
 ROOT = Path(crossclass.__file__).parent
 LAYERS = [
-    {"errors", "progress", "table"},
+    {"errors", "progress", "table", "verdict"},
     {
         "files",
         "settings",
@@ -22,6 +22,7 @@ LAYERS = [
         "shapes",
         "importing",
         "alarms",
+        "theory",
     },
     {"augment", "checkpoint", "weights", "threat", "data", "models", "runtime", "intervals", "metrics"},
     {"attacks", "store", "saliency", "matching", "plot"},
@@ -51,6 +52,7 @@ DOORS = {
     "pooch": {"readers"},
     "sklearn": {"readers"},
     "PIL": {"readers"},
+    "scipy": {"theory"},
     "safetensors": {"checkpoint", "weights", "models"},
     "yaml": {"settings", "report"},
 }
