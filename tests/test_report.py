@@ -593,3 +593,25 @@ def test_errors_in_result_files(tmp_path: Path, content: str, said: str) -> None
     with pytest.raises(UserError, match=r"none\.json: no such file"):
         write_report([tmp_path / "none.json"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):
+    def watched(epoch, robust, fgsm, cosine, said=()):
+        more = {"val_robust": robust, "val_fgsm": fgsm, "fgsm_gap": fgsm - robust, "gradient_cosine": cosine}
+        more |= {"watched": "val", "watched_n": 1000, "fgsm_n": 500, "watched_attack": "PGD-10, l_inf 8/255"}
+        return row(epoch, robust, 0.2, **more, val_predicted=6, val_share=0.3) | {"warnings": list(said)}
+
+    told = "catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %"
+    rows = [watched(1, 0.30, 0.32, 0.9), watched(2, 0.35, 0.37, 0.9)]
+    rows += [watched(3, 0.003, 0.71, 0.1, [told, "another thing"]), watched(4, 0.34, 0.36, 0.9)]
+    text = unescape(write_report([made(tmp_path / "run", rows)], tmp_path / "p.html").read_text())
+    assert "2 warnings" in text  # the alarm once, and the other thing
+    assert re.search(r"catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %.*over in epoch 4", text)
+    assert text.count("catastrophic overfitting in epoch 3") == 1
+    assert re.search(r'class="note">Noted: gradient cosine low in epoch 3: .* \(over in epoch 4\)', text)
+
+
+def test_alarms_of_a_loop_that_logs_no_numbers_behind_them_are_still_shown(tmp_path):
+    rows = [row(1, 0.3, 0.2), row(2, 0.1, 0.2, warnings=["robust overfitting since epoch 1: it fell"])]
+    text = write_report([made(tmp_path / "run", rows)], tmp_path / "p.html").read_text()
+    assert "robust overfitting since epoch 1: it fell" in text

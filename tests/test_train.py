@@ -538,6 +538,65 @@ class TestAlarms:
         assert (card["epoch"], card["checkpoint"], card["chosen_by"]) == (2, "last", None)
         assert same(tensors, weights(whole, "epoch_002"))
 
+    def good(self, monkeypatch, epoch, level="alarm"):
+        from crossclass import alarms
+
+        def raised(rows, classes, n=None):
+            alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %", level, epoch)
+            return [alarm] if rows[-1]["epoch"] == 3 else []
+
+        monkeypatch.setattr(alarms, "raised", raised)
+
+    def test_trouble_of_several_checks_goes_back_behind_all_of_them(self, tmp_path, whole, monkeypatch):
+        self.good(monkeypatch, 1)
+        run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
+        folder = trained(run, tmp_path, "t", CPU)
+        row, (tensors, card) = folder.rows()[-1], checkpoint.load(folder.checkpoint("last"))
+        earlier = [
+            n for n in ("best.val", "best.test") if checkpoint.load(folder.checkpoint(n))[1]["epoch"] == 1
+        ]
+        assert bool(earlier) == (row["rolled_back_to"] == 1)  # only what was kept can be had
+        if earlier:
+            assert card["epoch"] == 1
+            assert same(tensors, weights(folder, earlier[0]))
+        else:
+            assert card["epoch"] == 3
+            assert any("nothing to roll back to" in w for w in row["warnings"])
+
+    def test_without_a_good_epoch_it_says_so(self, tmp_path, monkeypatch):
+        self.good(monkeypatch, None)
+        run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
+        folder = trained(run, tmp_path, "t", CPU)
+        row = folder.rows()[-1]
+        assert row["rolled_back_to"] is None
+        assert any("nothing to roll back to" in w for w in row["warnings"])
+        assert checkpoint.load(folder.checkpoint("last"))[1]["epoch"] == 3
+
+    def test_the_newest_that_is_old_enough_is_taken(self, tmp_path):
+        from crossclass.store import RunFolder
+        from crossclass.train import _good
+
+        folder = RunFolder(tmp_path)
+        for name, epoch in (("last_good", 9), ("best.val", 5), ("best.test", 3)):
+            checkpoint.save(folder.checkpoint(name), {"w": torch.zeros(1)}, {"format": 1, "epoch": epoch})
+        found = {e: _good(folder, e) for e in (None, 2, 3, 4, 5, 8, 9, 12)}
+        names = {e: f and f[0] for e, f in found.items()}
+        assert names == {
+            None: None,
+            2: None,
+            3: "best.test",
+            4: "best.test",
+            5: "best.val",
+            8: "best.val",
+            9: "last_good",
+            12: "last_good",
+        }
+
+    def test_a_note_ends_nothing(self, tmp_path, monkeypatch):
+        self.good(monkeypatch, 2, level="note")
+        run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
+        assert len(trained(run, tmp_path, "t", CPU).rows()) == 4
+
     def test_killed_after_the_end_it_stays_ended(self, tmp_path):
         run = TINY.but(stop_on=("catastrophic-overfitting",), roll_back=True)
         killed_after(3, tmp_path, run=run)

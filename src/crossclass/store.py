@@ -32,6 +32,7 @@ COLUMNS = (
     *("test_clean", "test_robust", "cas", "cas_normalised", "negative_mass", "val_cas"),
     *("predicted_classes", "train_loss", "check_seconds"),
     *("robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted"),
+    *("val_share", "watched", "watched_n", "fgsm_n"),
 )
 """Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
 

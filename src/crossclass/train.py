@@ -95,6 +95,8 @@ def train(
         row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
         rows.append(row)
         row |= _observed(run, rows, len(splits.class_names))
+        if run.roll_back and row["ended_by"]:
+            row |= _rolled_back(folder, row)
         folder.log(row, rows)
         _keep(run, folder, model, splits, rows)
         folder.save_state(epoch, learner.tensors(), {"digest": run.digest()})
@@ -178,13 +180,25 @@ def _clean(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Ten
 def _observed(run: Run, rows: list[Row], classes: int) -> Row:
     """What the row just added says beside the others, and the alarms that it raises."""
     found = alarms.raised(rows, classes) if rows[-1].get("watched") else []
-    ending = [a for a in found if a.name in run.stop_on]
+    ending = [a for a in found if a.name in run.stop_on and a.level == "alarm"]  # a note ends nothing
     return {
         **alarms.trends(rows),
         "alarms": [asdict(a) for a in found],
         "warnings": [*rows[-1]["warnings"], *(str(a) for a in found if a.level == "alarm")],
         "ended_by": asdict(ending[0]) if ending else None,
     }
+
+
+def _rolled_back(folder: RunFolder, row: Row) -> Row:
+    """To which epoch `last` goes back, and why, in words."""
+    good, found = row["ended_by"]["good"], _good(folder, row["ended_by"]["good"])
+    if found is None:
+        said = "nothing to roll back to: no checkpoint was kept before the trouble; `last` is this epoch's"
+        return {"rolled_back_to": None, "warnings": [*row["warnings"], said]}
+    name, epoch = found[0], found[1]["epoch"]
+    why = "the last check" if epoch == good else f"the newest checkpoint kept ({name})"
+    said = f"rolled back to epoch {epoch}, {why} before the trouble"
+    return {"rolled_back_to": epoch, "warnings": [*row["warnings"], said]}
 
 
 def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
@@ -197,8 +211,10 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
         names.append("last")
     if run.roll_back and row.get("watched"):
         names.append("last_good")
-    if run.roll_back and row["ended_by"] and (good := _good(folder, row["ended_by"]["good"])):
-        tensors, card = checkpoint.load(good)
+    if row.get("rolled_back_to"):
+        found = _good(folder, row["rolled_back_to"])
+        assert found is not None
+        tensors, card = checkpoint.load(folder.checkpoint(found[0]))
         checkpoint.save(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
         names = [n for n in names if not n.startswith("last")]
     for name in names:
@@ -223,13 +239,13 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
         checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
 
 
-def _good(folder: RunFolder, epoch: int | None) -> Path | None:
-    """The checkpoint of an epoch among those kept for rolling back."""
-    for name in ("last_good", "best.val", "best.test"):
-        path = folder.checkpoint(name)
-        if path.exists() and checkpoint.load(path)[1]["epoch"] == epoch:
-            return path
-    return None
+def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | None:
+    """Name and card of the newest checkpoint that was kept up to an epoch, if any."""
+    if epoch is None:
+        return None
+    kept = [(name, folder.checkpoint(name)) for name in ("last_good", "best.val", "best.test")]
+    cards = [(name, checkpoint.load(path)[1]) for name, path in kept if path.exists()]
+    return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
 
 
 def _resume(folder: RunFolder, learner: Learner, say: Callable[[str], None]) -> list[Row]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from crossclass import plot
+from crossclass import alarms, plot
+from crossclass.errors import UserError
 from crossclass.report.reading import Plain, Run
 from crossclass.report.results import comparison
 from crossclass.report.words import number, pct, split
@@ -75,7 +76,8 @@ def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
         "label": label,
         "names": names,
         "pair": pair,
-        "alarms": _alarms(run),
+        "history": (told := _history(run, K)),
+        "alarms": _warnings(run, bool(told)),
     }
     shown |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
     shown["train"] = [train.get(side.get("epoch", 0)) for side in (best, last)]
@@ -115,13 +117,28 @@ def _pair(run: Run) -> Plain | None:
     return {**ends, **said, "source": "events.jsonl"}
 
 
-def _alarms(run: Run) -> list[Plain]:
-    """Warnings with where they stand; the same words with other numbers are one alarm."""
+def _history(run: Run, classes: int) -> list[Plain]:
+    """Every alarm and note of the observatory with the epochs between which it stood."""
+    try:
+        found = alarms.history(run.rows, classes, (run.config.get("check") or {}).get("n"))
+    except UserError:  # rows of a stranger's loop that do not say how many images were checked
+        return []
+    return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
+
+
+def _warnings(run: Run, told: bool) -> list[Plain]:
+    """What else was warned of, and where; the same words with other numbers are one warning.
+
+    Alarms of the observatory are left to `history` where it can tell them.
+    """
     found: dict[str, Plain] = {}
+    names = {name.replace("-", " ") for name in alarms.RULES} if told else set()
     said = [(f"epoch {r['epoch']}", r.get("warnings")) for r in run.rows]
     said += [(str(m.get("checkpoint")), m.get("warnings")) for m in run.measures]
     for where, texts in said:
         for text in map(str, texts or ()):
+            if re.split(r" (?:since|in) epoch", text)[0] in names:
+                continue
             alarm = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
             alarm |= {"text": text, "last": where, "times": alarm["times"] + 1}
     return list(found.values())
