@@ -196,3 +196,27 @@ def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
     code, _, err = call("train", "tiny.yaml")
     assert code == 130
     assert "the same command goes on" in err
+
+
+def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, here):
+    from crossclass.anchors import anchor
+
+    def folder(name, rows):
+        Path(name).mkdir()
+        Path(name, "config.yaml").write_text(NAMED["rice2020"].yaml())
+        Path(name, "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        Path(name, "env.json").write_text("{}")
+        return name
+
+    rows = [dict(r) for r in anchor("rice2020")]
+    code, out, _ = call("verify", folder("same", rows), "against=rice2020", "out=both.svg")
+    assert code == 0
+    assert "holds" in out
+    assert Path("both.svg").exists()
+    never = [{**r, "test_robust": min(r["test_robust"], 0.2)} for r in rows]
+    code, out, _ = call("verify", folder("other", never), "against=rice2020")
+    assert code == 1
+    assert "does not hold" in out
+    code, _, err = call("verify", "same", "against=rise2020")
+    assert code == 2
+    assert "rice2020" in err

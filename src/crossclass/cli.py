@@ -196,7 +196,7 @@ def verify(
     """Compare a run with a published training curve: which part of it agrees, and which does not.
 
     against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
-    out=PICTURE.svg draws both.
+    out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
     """
     from crossclass import anchors, plot
     from crossclass.recipes import Run
@@ -219,6 +219,8 @@ def verify(
         curves = anchors.overlay(rows, name, folder.path.name, conditions)
         plot.save(plot.curves(curves), Path(str(own["out"])))
         print(own["out"])
+    if verdict.verdict == "does not hold":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,16 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from crossclass.anchors.conditions import Conditions, differing
 from crossclass.anchors.published import anchor as curve_of
 from crossclass.anchors.published import known
 from crossclass.errors import UserError
+from crossclass.verdict import Word
 
 Row = Mapping[str, Any]
-
-Word = Literal["holds", "does not hold", "undecided"]
 
 WINDOW = 0.05  # of a schedule: how long the peak after a drop and the end are
 ACCURACIES = {"test_robust": "robust accuracy", "test_clean": "clean accuracy"}
