@@ -52,9 +52,9 @@ DOORS = {
     "pooch": {"readers"},
     "sklearn": {"readers"},
     "PIL": {"readers"},
-    "scipy": {"theory"},
+    "scipy": {"theory", "experiments"},
     "safetensors": {"checkpoint", "weights", "models"},
-    "yaml": {"settings", "report"},
+    "yaml": {"settings", "report", "experiments"},
 }
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

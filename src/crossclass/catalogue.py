@@ -10,7 +10,11 @@ from crossclass.settings import Settings, kind_of, members
 
 def lines() -> Iterator[str]:
     """One line each: the full name first, what it is, what it does."""
+    from crossclass.experiments.registry import EXPERIMENTS  # drawing and evaluation come with it
+
     width = max(map(len, NAMED))
+    for id_, entry in EXPERIMENTS.items():
+        yield f"{id_:{width}} paper    {entry.title}"
     for name, run in NAMED.items():
         yield f"{name:{width}} run      {_first(run)}"
     for kind, (family, plugin) in plugins().items():

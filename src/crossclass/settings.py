@@ -118,14 +118,20 @@ def contradictions(text: str, settings: Settings, where: str) -> list[str]:
 
     A setting that was added since, and so is not in the text, does not count.
     """
+    stored = read_flat(text, where)
+    now = flat(settings.plain())
+    return [path for path, value in stored.items() if path not in now or now[path] != value]
+
+
+def read_flat(text: str, where: str) -> dict[str, Any]:
+    """Stored settings as `path: value`. Raises UserError if they are damaged."""
     try:
         stored = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise UserError(f"{where} is damaged: not valid YAML; restore it, or choose another out=DIR") from e
     if not isinstance(stored, dict):
         raise UserError(f"{where} is damaged: no settings in it; restore it, or choose another out=DIR")
-    now = flat(settings.plain())
-    return [path for path, value in flat(stored).items() if path not in now or now[path] != value]
+    return flat(stored)
 
 
 def override(settings: T, assignments: Iterable[str]) -> T:

@@ -14,7 +14,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Edges = tuple[tuple[int, int], ...]
@@ -97,6 +97,36 @@ def draw(
     `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
     Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
     """
+    return _drawn(n, classes, edges, size, mu, sigma, noise, generator)[:2]
+
+
+def planted(
+    n: int,
+    classes: int,
+    edges: Edges,
+    size: int,
+    mu: float,
+    sigma: float,
+    noise: float,
+    generator: torch.Generator,
+) -> tuple[Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
+    """Where the exclusive part and the cross-class parts of the images lie that `draw` makes alike.
+
+    Masks [n, size, size] of the windows; a class without a shared part has none.
+    """
+    return _drawn(n, classes, edges, size, mu, sigma, noise, generator)[2:]
+
+
+def _drawn(
+    n: int,
+    classes: int,
+    edges: Edges,
+    size: int,
+    mu: float,
+    sigma: float,
+    noise: float,
+    generator: torch.Generator,
+) -> tuple[UInt8[Tensor, "n 3 s s"], Int[Tensor, " n"], Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
     shown = [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
     cells = math.ceil(math.sqrt(max(len(s) for s in shown)))
     cell, stamp_size = size // cells, int(size // cells * 0.75)
@@ -114,10 +144,13 @@ def draw(
     tint = 1 + 0.15 * torch.randn(n, most, 3, generator=generator)
     where = torch.rand(n, cells * cells, generator=generator).argsort(dim=1)
     offset = (torch.rand(n, most, 2, generator=generator) * (cell - stamp_size + 1)).long()
+    exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
     for m in range(n):
         for q, p in enumerate(shown[int(labels[m])]):
             top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
             left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
             window = images[m, :, top : top + stamp_size, left : left + stamp_size]
             window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8), labels
+            mask = exclusive if p < classes else shared
+            mask[m, top : top + stamp_size, left : left + stamp_size] = True
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8), labels, exclusive, shared

@@ -11,7 +11,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.augment import Augment
 from crossclass.data import CIFAR10, CIFAR100, TinyImageNet
 from crossclass.models import PreActResNet, ResNet, ViT
-from crossclass.recipes import AT, Distilled, Run, Standard
+from crossclass.recipes import AT, Distilled, Run, Standard, TemporalEnsembling
 from crossclass.threat import L2, Linf
 
 _DATA = CIFAR10(n_val=1000)
@@ -34,6 +34,10 @@ PAPER: dict[str, Run] = {
     ),
     # Eq. 3. The paper leaves lambda, T and the teacher open: one teacher, the same-seed AT run's best.
     "wei2025-kd-linf-8": _RUN.but(recipe=Distilled(inner=_AT, lam=0.5, T=2.0)),
+    # Section 3.2 names them among the soft labels and prints no setting: Pang et al. 2021's largest useful
+    # smoothing, and Dong et al. 2022's temporal ensembling, which begins before the first drop.
+    "wei2025-ls-linf-8": _RUN.but(smoothing=0.2),
+    "wei2025-te-linf-8": _RUN.but(ensembling=TemporalEnsembling(start=90, ramp=10)),
     # Section 5.2, FGSM-RS: uniform start and 1.25 eps, which collapses somewhere in 200 epochs.
     "wei2025-fat-linf-8": _RUN.but(
         recipe=AT(attack=FGSM(start="uniform", step=1.25, bn="train")),

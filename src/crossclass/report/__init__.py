@@ -12,8 +12,9 @@ from crossclass.files import write_atomic
 from crossclass.report.page import page
 from crossclass.report.reading import read_results, read_run
 from crossclass.report.runs import finding
+from crossclass.report.study import write_study
 
-__all__ = ["finding", "write_report"]
+__all__ = ["finding", "write_report", "write_study"]
 
 
 def write_report(targets: Sequence[Path], out: Path) -> Path:

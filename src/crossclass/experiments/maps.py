@@ -1,0 +1,106 @@
+"""Where the best and the last checkpoint look (Fig. 3c, 11), counted over all samples instead of chosen ones.
+
+The paper shows samples that are right at best and wrong at last. Choosing images on which best does better
+favours best, so the same is said of all images too.
+"""
+
+from crossclass.experiments import drawing
+from crossclass.experiments.claims import Claim, Gain, Numbers
+from crossclass.experiments.entry import Experiment, Found, Size
+from crossclass.experiments.stages import collect
+
+RUNS = {"AT": "wei2025-at-linf-8"}
+
+
+def _spread(m: Numbers, key: str, among_all: bool) -> list[Gain]:
+    each = [one["all_images"] if among_all else one for one in m["maps"]]
+    found = [one[key] for one in each]
+    ends = tuple(found[0]["interval"])
+    which = "all test images" if among_all else "images right at best and wrong at last"
+    what = "entropy of the maps" if key == "entropy" else "share of the image with half of the map's mass"
+    return [
+        Gain(
+            f"{what}, best minus last, {which}",
+            tuple(f["difference"] for f in found),
+            (ends[0], ends[1]),
+        )
+    ]
+
+
+def _on_shared(m: Numbers, group: str) -> list[Gain]:
+    found = [one[group]["shared"] for one in m["parts"]]
+    ends = tuple(found[0]["interval"])
+    which = "all test images" if group == "all" else "images right at best and wrong at last"
+    each = tuple(f["difference"] for f in found)
+    return [
+        Gain(
+            f"share of the map's mass on cross-class parts, best minus last, {which}",
+            each,
+            (ends[0], ends[1]),
+        )
+    ]
+
+
+def _collect(found: Found, size: Size) -> Numbers:
+    out = collect(found)
+    out["maps"] = [e.extras["saliency"] for e in found["AT"] if e.extras["saliency"]["n"]]
+    out["grids"] = [f"runs/{e.place.name}/saliency.png" for e in found["AT"] if e.extras["saliency"]["n"]]
+    out["parts"] = [e.extras["parts"] for e in found.get("Shapes", ())]
+    return out
+
+
+MAPS: tuple[Experiment, ...] = (
+    Experiment(
+        "fig3c",
+        "Where best and last look",
+        "The best checkpoint looks at more of the object, the last at parts that only one class has.",
+        runs={**RUNS, "Shapes": "shapes-demo"},
+        extras={"AT": ("saliency",), "Shapes": ("parts",)},
+        measure=_collect,
+        draw=drawing.maps,
+        claims=(
+            Claim(
+                "wider-chosen",
+                "the best checkpoint's maps are spread wider than the last one's",
+                lambda m: _spread(m, "half_mass_area", False),
+                where="images right at best and wrong at last, which favours best",
+            ),
+            Claim(
+                "wider-all",
+                "the best checkpoint's maps are spread wider than the last one's",
+                lambda m: _spread(m, "half_mass_area", True),
+                where="all test images",
+            ),
+            Claim(
+                "shared-chosen",
+                "the best checkpoint looks more at planted cross-class parts than the last",
+                lambda m: _on_shared(m, "chosen"),
+                where="Shapes, images right at best and wrong at last",
+            ),
+            Claim(
+                "shared-all",
+                "the best checkpoint looks more at planted cross-class parts than the last",
+                lambda m: _on_shared(m, "all"),
+                where="Shapes, all test images",
+            ),
+        ),
+        printed="fig3",
+    ),
+    Experiment(
+        "fig11",
+        "Maps of the first 24 such samples",
+        "More samples that are right at best and wrong at last, by sample id, six to a line.",
+        runs=RUNS,
+        extras={"AT": ("saliency",)},
+        measure=_collect,
+        draw=drawing.maps,
+        claims=(
+            Claim(
+                "entropy",
+                "the entropy of the best checkpoint's maps is higher than that of the last one's",
+                lambda m: _spread(m, "entropy", True),
+                where="all test images",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,216 @@
+"""What a study needs trained, what of it is there already, and what the rest will cost.
+
+measured   its numbers are kept; no weights are needed
+trained    the run folder is finished, and only has to be measured
+begun      so many epochs of it are done
+missing    it has yet to begin
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from crossclass import models
+from crossclass.data import Npz, Split, Splits, as_float
+from crossclass.data.subset import Stored, Subset
+from crossclass.errors import UserError
+from crossclass.experiments import evidence
+from crossclass.experiments.entry import Experiment, Size
+from crossclass.experiments.runs import named
+from crossclass.experiments.sizes import shrink
+from crossclass.recipes import Distilled, Run
+from crossclass.runtime import Runtime
+from crossclass.settings import flat, read_flat
+from crossclass.store import RunFolder
+from crossclass.streams import generator
+
+State = Literal["measured", "trained", "begun", "missing"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run and seed that experiments need."""
+
+    name: str
+    """The named run."""
+    label: str
+    run: Run
+    """In its size and with its seed."""
+    extras: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job with where it stands."""
+
+    job: Job
+    state: State
+    place: Path | None
+    """Of its evidence, if there is any."""
+    done: int = 0
+    """Epochs."""
+    note: str = ""
+
+
+def jobs(entries: Sequence[Experiment], size: Size, seeds: int) -> list[Job]:
+    """Every run that the entries need, each once per seed, teachers before their pupils."""
+    wanted: dict[str, set[str]] = {}
+    for entry in entries:
+        for name, of in entry.runs.items():
+            wanted.setdefault(of, set()).update(entry.extras.get(name, ()))
+    order = sorted(wanted, key=lambda name: isinstance(named(name).recipe, Distilled))
+    return [
+        Job(
+            name,
+            f"{name}-{size}-seed{seed}",
+            _seeded(shrink(named(name), size), seed),
+            tuple(sorted(wanted[name])),
+        )
+        for seed in range(seeds)
+        for name in order
+    ]
+
+
+def _seeded(run: Run, seed: int) -> Run:
+    data = run.data.but(seed=seed) if run.data.kind == "shapes" else run.data
+    return run.but(seed=seed, data=data)
+
+
+def located(run: Run, root: Path | None) -> Run:
+    """The run with the place of its images: `root` holds cifar10/, cifar100/, tiny_imagenet/.
+
+    A folder with train.npz and test.npz does as well as the original archive. Raises UserError if there
+    is nothing.
+    """
+    data = run.data
+    if not isinstance(data, Stored) or data.path is not None:
+        return run
+    if root is None:
+        raise UserError(
+            f"{data.kind} is needed; say where it lies with data_root=DIR, which holds {data.kind}/ with the "
+            "original archive or with train.npz and test.npz, or try size=smoke, which needs no data"
+        )
+    place = root.expanduser() / data.kind
+    if (place / "test.npz").is_file():
+        same = {k: getattr(data, k) for k in Subset.model_fields}
+        return run.but(data=Npz(path=place, **same))
+    if not place.is_dir():
+        raise UserError(f"there is no {place}; put {data.kind} there (the original archive, or npz files)")
+    return run.but(data=data.but(path=place))
+
+
+def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
+    """Where every job stands; `kept` holds evidence, `runs` the folders of training."""
+    proofs, folders = _stored(kept), _stored(runs)
+    return [_planned(job, proofs, folders) for job in wanted]
+
+
+def _planned(job: Job, proofs: "_Stored", folders: "_Stored") -> Planned:
+    for place in _alike(proofs, job.run):
+        if evidence.complete(place, job.extras):
+            return Planned(job, "measured", place)
+    note = _other(job, proofs) or _other(job, folders)
+    for path in _alike(folders, job.run):
+        found = RunFolder(path)
+        if found.done:
+            return Planned(job, "trained", None, job.run.epochs, note)
+        if done := len(found.rows()):
+            return Planned(job, "begun", None, done, note)
+    return Planned(job, "missing", None, note=note)
+
+
+_Stored = dict[Path, dict[str, Any]]
+"""The settings of every run in a folder of runs."""
+
+
+def _stored(parent: Path) -> _Stored:
+    out: _Stored = {}
+    for config in sorted(parent.glob("*/config.yaml")):
+        with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged one is no run that is there
+            out[config.parent] = read_flat(config.read_text(), str(config))
+    return out
+
+
+def _alike(stored: _Stored, run: Run) -> list[Path]:
+    """The folders of this run, however its images are stored."""
+    return [place for place, says in stored.items() if not _differing(says, run)]
+
+
+def _differing(says: dict[str, Any], run: Run) -> list[str]:
+    """Settings in which a stored run is another, other than how its images are stored."""
+    now = flat(run.plain())
+    aside = {"data.kind", "data.checksum", "data.class_order"} if isinstance(run.data, Stored) else set()
+    return [k for k, v in says.items() if k not in aside and (k not in now or now[k] != v)]
+
+
+def _other(job: Job, stored: _Stored) -> str:
+    """A note on a folder of that name whose run is another, as after a new version."""
+    for place, says in stored.items():
+        if place.name.rpartition("-")[0] == job.label and (others := _differing(says, job.run)):
+            return f"{place.name} is of other settings ({others[0]} differs) and is left alone"
+    return ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of training one run to its end and measuring it, on this machine."""
+
+    seconds: float
+    bytes: int
+
+
+def cost(run: Run, splits: Splits, runtime: Runtime, epochs: int) -> Cost:
+    """Estimated for `epochs` more epochs from one step of training; checks and the evaluation count in."""
+    model = runtime.placed(models.build(run.model, splits.train.images, len(splits.class_names), 0))
+    part = splits.train.first(run.batch).to(runtime.place)
+    seconds = _step(run, model, part) / len(part)
+    steps = (
+        getattr(getattr(run.recipe, "attack", None) or getattr(run.recipe, "inner", None), "steps", 0) or 0
+    )
+    gradient = seconds / (steps + 1)
+    n = run.check.n or len(splits.test)
+    checked = min(n, len(splits.test)) + min(n, len(splits.val))
+    checks = epochs / run.check.every * checked * (getattr(run.check_attack(), "steps", 10) + 3)
+    final = 2 * len(splits.test) * (getattr(run.final_attack(), "steps", 20) + 1)
+    total = epochs * len(splits.train) * seconds + gradient * (checks + final)
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    kept = 3 + (run.epochs // run.keep_every if run.keep_every else 0) + 2 * 3
+    return Cost(total, size * kept)
+
+
+def _step(run: Run, model: torch.nn.Module, part: Split) -> float:
+    """Seconds of one training step; a teacher is left out of it."""
+    recipe = run.recipe.inner if isinstance(run.recipe, Distilled) else run.recipe
+    x, y = as_float(part.images), part.labels
+    taken = []
+    for i in range(2):  # the first one warms up
+        started = time.perf_counter()
+        x_adv = recipe.craft(model, x, y, generator(0, 0, i, "attack"))
+        loss, _ = recipe.loss(model, x, x_adv, y, generator(0, 0, i, "loss"))
+        torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+        taken.append(time.perf_counter() - started)
+    return taken[-1]
+
+
+def room(out: Path, needed: int) -> None:
+    """Raise UserError before training if the disk is too small for the checkpoints."""
+    there = out
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > 0.95 * free:
+        raise UserError(
+            f"the checkpoints need about {_mib(needed)} MiB and {there} has {_mib(free)} free; choose "
+            "another disk with runs=DIR, fewer seeds=, or fewer experiments"
+        )
+
+
+def _mib(count: int) -> str:
+    return f"{math.ceil(count / 2**20):,}"

@@ -1,0 +1,20 @@
+"""Every figure, table and theorem of the paper by its id."""
+
+from collections.abc import Sequence
+
+from crossclass.errors import UserError, did_you_mean
+from crossclass.experiments.entry import Experiment
+from crossclass.experiments.figures import FIGURES
+from crossclass.experiments.maps import MAPS
+from crossclass.experiments.tables import TABLES
+from crossclass.experiments.theorems import THEOREMS
+
+EXPERIMENTS: dict[str, Experiment] = {e.id: e for e in (*FIGURES, *MAPS, *TABLES, *THEOREMS)}
+
+
+def chosen(ids: Sequence[str]) -> list[Experiment]:
+    """Entries by id, each once, in the order of the paper; `all` is all. Raises UserError."""
+    for name in ids:
+        if name not in EXPERIMENTS and name != "all":
+            raise UserError(f"unknown experiment '{name}'{did_you_mean(name, [*EXPERIMENTS, 'all'])}")
+    return [e for e in EXPERIMENTS.values() if "all" in ids or e.id in ids]

@@ -1,0 +1,221 @@
+"""Reproduce entries of the paper: plan, train what is missing, measure, draw, judge; at any time again.
+
+    <out>/<size>/<id>.json   the claim, the verdicts, the numbers, what the paper prints
+    <out>/<size>/<id>.csv    every number of it, one a line; <id>.svg the figure
+    <out>/<size>/runs/       the evidence of every run (`experiments.evidence`)
+    <runs>/                  the run folders with their weights
+
+What is finished is never done twice: a second call only draws again.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from crossclass import plot, train
+from crossclass.data import Splits
+from crossclass.errors import UserError
+from crossclass.experiments import evidence
+from crossclass.experiments.entry import Experiment, Size
+from crossclass.experiments.evidence import Evidence
+from crossclass.experiments.extras import EXTRAS
+from crossclass.experiments.paper_numbers import printed
+from crossclass.experiments.plan import Cost, Job, Planned, cost, jobs, located, plan, room
+from crossclass.experiments.registry import chosen
+from crossclass.files import write_atomic
+from crossclass.measure import Progress, silent
+from crossclass.runtime import Runtime
+from crossclass.settings import Settings
+from crossclass.verdict import Verdict, everywhere
+
+Say = Callable[[str], None]
+
+
+class Study(Settings):
+    """What to reproduce, how large, and where it lies."""
+
+    size: Size = "mini"
+    """`smoke` runs in seconds on generated pictures, `mini` in hours on two cores, `paper` on a GPU."""
+    seeds: int = Field(3, ge=1, le=20)
+    """Seeds 0, 1, ... of every run."""
+    data_root: Path | None = None
+    """Holds cifar10/, cifar100/, tiny_imagenet/."""
+    out: Path = Path("results")
+    runs: Path = Path("runs")
+    """Where run folders with their weights lie."""
+    plan: bool = False
+    """Only say what would be done."""
+
+    @property
+    def place(self) -> Path:
+        """Where the results of this size lie."""
+        return self.out / self.size
+
+
+def reproduce(
+    ids: Sequence[str],
+    study: Study,
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+    say: Say = lambda text: None,
+    row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> list[Path]:
+    """Bring entries to their end; the JSON file of each. Raises UserError.
+
+    Interrupt it when you like: the same call goes on after the last finished epoch.
+    """
+    runtime = runtime or Runtime()
+    entries = chosen(ids)
+    wanted = jobs(entries, study.size, study.seeds)
+    planned = plan(wanted, study.place / "runs", study.runs)
+    left = [p for p in planned if p.state != "measured"]
+    for line in _lines(planned, left, study, runtime):
+        say(line)
+    if study.plan:
+        return []
+    found: dict[str, list[Evidence]] = {}
+    for at in planned:
+        if at.place is not None and at.state == "measured":
+            proof = evidence.read(at.place)
+        else:
+            proof = _finished(at.job, study, runtime, progress, say, row)
+        found.setdefault(at.job.name, []).append(proof)
+    return [_write(entry, found, study, say) for entry in entries]
+
+
+def _finished(
+    job: Job,
+    study: Study,
+    runtime: Runtime,
+    progress: Progress,
+    say: Say,
+    row: Callable[[dict[str, Any]], None],
+) -> Evidence:
+    """Train a run to its end, or read that it is there; measure what its figures need; keep the numbers."""
+    run = located(job.run, study.data_root)
+    epochs = []
+    for epoch in train.train(run, study.runs, job.label, runtime, progress, say):
+        epochs.append(epoch)
+        row(epoch[1])
+    folder = epochs[-1][0]
+    splits = run.data().to(runtime.place)
+    into = study.place / "runs" / folder.path.name
+    extras = {}
+    for name in job.extras:
+        say(f"{job.label}: measuring {name}")
+        extras[name] = EXTRAS[name](run, folder, splits, runtime, into)
+    return evidence.keep(folder, study.place / "runs", extras)
+
+
+def _lines(
+    planned: Sequence[Planned], left: Sequence[Planned], study: Study, runtime: Runtime
+) -> Iterator[str]:
+    """The plan in words; raises UserError if images or room for what is missing are not there."""
+    counts = {
+        state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
+    }
+    yield f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    costs = _costs(left, study, runtime)
+    for at in planned:
+        price = costs.get(at.job.label)
+        tail = f" ({at.done} of {at.job.run.epochs} epochs)" if at.state == "begun" else ""
+        tail += f", about {_duration(price.seconds)}" if price else ""
+        yield f"  {at.state:8} {at.job.label}{tail}" + (f"; {at.note}" if at.note else "")
+    if costs:
+        seconds, size = sum(c.seconds for c in costs.values()), sum(c.bytes for c in costs.values())
+        yield (
+            f"about {_duration(seconds)} of this machine, {size / 2**20:,.0f} MiB of checkpoints under "
+            f"{study.runs}"
+        )
+        room(study.runs, size)
+
+
+def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str, Cost]:
+    """Of every run that is to be trained; runs that differ in their seed alone cost the same."""
+    known: dict[str, Cost] = {}
+    opened: dict[str, Splits] = {}
+    out = {}
+    for at in left:
+        if at.state == "trained":
+            continue
+        run = located(at.job.run, study.data_root)
+        key, where = run.but(seed=0).digest(), repr(run.data)
+        if key not in known:
+            if where not in opened:
+                opened = {where: run.data()}  # one at a time: large data sets fill the memory
+            known[key] = cost(run, opened[where], runtime, run.epochs)
+        share = 1 - at.done / run.epochs
+        out[at.job.label] = Cost(known[key].seconds * share, known[key].bytes)
+    return out
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, say: Say) -> Path:
+    """Measure, judge and draw one entry from the evidence, and write its three files."""
+    own = {name: found[of] for name, of in entry.runs.items()}
+    numbers = entry.measure(own, study.size)
+    verdicts = entry.verdicts(numbers)
+    place = study.place / f"{entry.id}.json"
+    content = {
+        "id": entry.id,
+        "title": entry.title,
+        "claim": entry.claim,
+        "size": study.size,
+        "seeds": study.seeds if entry.runs else None,
+        "verdict": everywhere([v.word for v in verdicts]) if verdicts else "undecided",
+        "verdicts": [asdict(v) for v in verdicts],
+        "printed": printed(entry.printed),
+        "runs": {name: [e.place.name for e in each] for name, each in own.items()},
+        "numbers": numbers,
+        "crossclass": version("crossclass"),
+    }
+    plot.save(entry.draw(numbers), place.with_suffix(".svg"))
+    write_atomic(place.with_suffix(".csv"), table(numbers))
+    write_atomic(place, json.dumps(content, indent=1) + "\n")
+    say(f"{entry.id}: {content['verdict']}")
+    for v in verdicts:
+        say(f"  {v.word:13} {v.claim}" + (f" [{v.where}]" if v.where else ""))
+    return place
+
+
+def table(numbers: Any) -> str:
+    """Every number as `path,value`, a line each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "value"))
+    writer.writerows(_leaves(numbers, ""))
+    return text.getvalue()
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}/{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}/{i}")
+    elif value is not None:
+        yield path, value
+
+
+def stored(place: Path) -> dict[str, Any]:
+    """One entry's JSON file. Raises UserError if it is none."""
+    try:
+        content: dict[str, Any] = json.loads(place.read_text())
+        [Verdict(**v) for v in content["verdicts"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{place} is not a result of reproduce; run it again") from e
+    return content
