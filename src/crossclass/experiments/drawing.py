@@ -95,7 +95,7 @@ def maps(numbers: Numbers) -> plot.Figure:
     return plot.dots(panels)
 
 
-def _ends(found: Sequence[Any], scale: float) -> dict[str, list[float]]:
+def _ends(found: Sequence[Any], scale: float | int) -> dict[str, list[float]]:
     return {"best": [scale * f["a"] for f in found], "last": [scale * f["b"] for f in found]}
 
 

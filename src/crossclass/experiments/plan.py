@@ -154,7 +154,7 @@ def _other(job: Job, stored: _Stored) -> str:
     """A note on a folder of that name whose run is another, as after a new version."""
     for place, says in stored.items():
         if place.name.rpartition("-")[0] == job.label and (others := _differing(says, job.run)):
-            return f"{place.name} is of other settings ({others[0]} differs) and is left alone"
+            return f"{place.name} is of other settings ({others[0]} differs) and is not used"
     return ""
 
 

@@ -4,26 +4,38 @@ Every function is pure: numbers in, a `Figure` out, without pyplot and its globa
 numbers give the same SVG, byte for byte, so that a committed figure changes only when they do.
 """
 
+from matplotlib.figure import Figure
+
 from crossclass.plot.epochs import chosen, curves, family, points
 from crossclass.plot.maps import saliency_grid
 from crossclass.plot.matrices import difference, matrix
 from crossclass.plot.output import save, svg
+from crossclass.plot.panels import dots, sheet, words
 from crossclass.plot.style import Best, Drops, Matrix, Row, Runs, Style
+from crossclass.plot.theory import Success, feature_weights, phase_diagram, success_curves
 
 __all__ = [
     "Best",
     "Drops",
+    "Figure",
     "Matrix",
     "Row",
     "Runs",
     "Style",
+    "Success",
     "chosen",
     "curves",
     "difference",
+    "dots",
     "family",
+    "feature_weights",
     "matrix",
+    "phase_diagram",
     "points",
     "saliency_grid",
     "save",
+    "sheet",
+    "success_curves",
     "svg",
+    "words",
 ]

@@ -1,0 +1,326 @@
+"""From runs to verdicts: what is there is never done twice, and what is not is said beforehand."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossclass import train
+from crossclass.cli import main
+from crossclass.errors import UserError
+from crossclass.experiments import evidence, plan
+from crossclass.experiments.paper import PAPER
+from crossclass.experiments.plan import jobs, located
+from crossclass.experiments.registry import EXPERIMENTS, chosen
+from crossclass.experiments.reproduce import Study, reproduce
+from crossclass.experiments.sizes import shrink
+from crossclass.recipes import Distilled
+from crossclass.report import write_study
+from crossclass.runtime import Runtime
+from crossclass.store import RunFolder
+
+CPU = Runtime(device="cpu", threads=1)
+TRAINED = [e.id for e in EXPERIMENTS.values() if e.runs]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Every entry at size smoke, one seed of each run."""
+    here = tmp_path_factory.mktemp("study")
+    study = Study(size="smoke", seeds=1, out=here / "results", runs=here / "runs")
+    heard = []
+    files = reproduce(["all"], study, CPU, say=heard.append)
+    return study, files, heard
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    """A copy that a test may harm."""
+    study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
+    shutil.copytree(done[0].out, study.out)
+    shutil.copytree(done[0].runs, study.runs)
+    return study
+
+
+def untrained(monkeypatch):
+    def never(*arguments, **more):
+        raise AssertionError("something was trained again")
+
+    monkeypatch.setattr(train, "train", never)
+
+
+def test_every_entry_is_written_with_a_verdict_for_every_claim(done):
+    _, files, heard = done
+    assert [f.stem for f in files] == list(EXPERIMENTS)
+    for file in files:
+        result = json.loads(file.read_text())
+        assert result["size"] == "smoke"
+        assert result["verdicts"], file
+        assert {v["word"] for v in result["verdicts"]} <= {"holds", "does not hold", "undecided"}
+        assert all(v["why"] or v["word"] == "holds" for v in result["verdicts"])
+        assert "NaN" not in file.read_text()
+        assert file.with_suffix(".svg").read_text().count("<svg") == 1
+        with file.with_suffix(".csv").open() as f:
+            rows = list(csv.reader(f))
+        assert rows[0] == ["path", "value"]
+        assert len(rows) > 10
+        assert f"{file.stem}: {result['verdict']}" in heard
+
+
+def test_runs_are_shared_and_trained_once(done):
+    study = done[0]
+    folders = [p.name for p in study.runs.iterdir()]
+    configs = [(p / "config.yaml").read_text() for p in study.runs.iterdir()]
+    assert len(configs) == len(set(configs)) == len(folders)
+    kd = next(p for p in study.runs.iterdir() if "-kd-" in p.name)
+    assert "teacher" not in " ".join(folders)  # it is the AT run of the same seed
+    assert RunFolder(kd).done
+
+
+def test_a_second_call_only_draws_again(done, monkeypatch):
+    study = done[0]
+    before = {f: f.read_bytes() for f in study.place.iterdir() if f.is_file()}
+    untrained(monkeypatch)
+    heard = []
+    reproduce(["all"], study, CPU, say=heard.append)
+    assert heard[0].endswith("measured")
+    for file, content in before.items():
+        assert file.read_bytes() == content, file
+
+
+def test_numbers_alone_are_enough_without_weights(copy, monkeypatch):
+    shutil.rmtree(copy.runs)
+    untrained(monkeypatch)
+    assert len(reproduce(["fig2", "fig9", "fig3c"], copy, CPU)) == 3
+
+
+def test_lost_numbers_are_made_again_from_the_run(copy, monkeypatch):
+    before = json.loads((copy.place / "fig9.json").read_text())
+    shutil.rmtree(copy.place / "runs")
+    reproduce(["fig9"], copy, CPU)
+    assert json.loads((copy.place / "fig9.json").read_text()) == before
+
+
+def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
+    study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
+    reproduce(["fig2"], study, CPU)
+    (place,) = (study.place / "runs").iterdir()
+    assert not (place / "clean.json").exists()
+    heard = []
+    reproduce(["fig9"], study, CPU, say=heard.append)
+    assert (place / "clean.json").exists()
+    assert any("trained" in h and "at-linf-8" in h for h in heard)
+
+
+def test_a_deleted_run_folder_says_what_to_do_when_a_figure_needs_it(copy, monkeypatch):
+    at = next(p for p in copy.runs.iterdir() if "at-linf-8-smoke" in p.name)
+    for weights in at.glob("epoch_*.safetensors"):
+        weights.unlink()
+    shutil.rmtree(copy.place / "runs")
+    with pytest.raises(UserError, match="is gone, and a figure needs it"):
+        reproduce(["fig9"], copy, CPU)
+
+
+def test_numbers_of_other_settings_are_named_and_not_used(copy):
+    place = next(p for p in (copy.place / "runs").iterdir() if "at-linf-8-smoke" in p.name)
+    shutil.rmtree(copy.runs / place.name)
+    text = (place / "config.yaml").read_text()
+    (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
+    heard = []
+    reproduce(["fig2"], copy, CPU, say=heard.append)
+    assert any("missing" in h and "(epochs differs) and is not used" in h for h in heard)
+
+
+def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
+    study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
+    seen = []
+
+    def stop(row):
+        seen.append(row)
+        if len(seen) == 6:  # in the middle of the second run
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["fig6"], study, CPU, row=stop)
+    heard = []
+    reproduce(["fig6"], study, CPU, say=heard.append)
+    assert any("begun" in h and "of 4 epochs" in h for h in heard)
+    mine, whole = (json.loads((s.place / "fig6.json").read_text()) for s in (study, done[0]))
+    assert mine["numbers"] == whole["numbers"]
+
+
+class TestEvidence:
+    def test_it_holds_the_run_s_numbers(self, done):
+        study = done[0]
+        folder = next(p for p in study.runs.iterdir() if "at-linf-8-smoke" in p.name)
+        proof = evidence.read(study.place / "runs" / folder.name)
+        rows = RunFolder(folder).rows()
+        assert [r["epoch"] for r in proof.rows] == [r["epoch"] for r in rows]
+        for mine, logged in zip(proof.rows, rows, strict=True):
+            assert mine["test_robust"] == pytest.approx(logged["test_robust"], rel=1e-5)
+            assert mine["cas"] == pytest.approx(logged["cas"], rel=1e-5)
+            C, D = (np.array(r["C"], dtype=float) for r in (mine, logged))
+            assert np.allclose(C, D, atol=1e-4, equal_nan=True)
+        measures = json.loads((folder / "measure.json").read_text())
+        assert proof.last["cas"] == next(m["cas"] for m in measures if m.get("checkpoint") == "last")
+        assert proof.best["checkpoint"] == "best.val"
+
+    def test_it_says_no_path_of_this_machine(self, done):
+        study = done[0]
+        for file in (study.place / "runs").rglob("*"):
+            if file.suffix in (".json", ".yaml", ".csv"):
+                assert str(study.runs.parent) not in file.read_text()
+                assert "data_path" not in file.read_text()
+
+    def test_no_weights_are_kept(self, done):
+        kinds = {f.suffix for f in (done[0].place / "runs").rglob("*") if f.is_file()}
+        assert kinds <= {".json", ".yaml", ".csv", ".png"}
+
+    def test_the_nearest_check_stands_for_a_share_of_the_schedule(self):
+        rows = [{"epoch": e, "test_robust": 0.1 if e % 3 == 0 else None} for e in range(1, 31)]
+        proof = evidence.Evidence(Path(), {"seed": 0}, rows, [])
+        assert [proof.at(s)["epoch"] for s in (0.05, 0.35, 0.95, 1.0)] == [3, 9, 27, 30]
+
+    def test_an_unfinished_run_is_no_evidence(self, copy, tmp_path):
+        folder = RunFolder(next(copy.runs.iterdir()))
+        (folder.path / "DONE").unlink()
+        with pytest.raises(UserError, match="is not finished"):
+            evidence.keep(folder, tmp_path / "kept", {})
+
+    @pytest.mark.parametrize("name", ["measure.json", "env.json", "matrices.json"])
+    def test_damage_is_one_sentence(self, copy, name):
+        place = next((copy.place / "runs").iterdir())
+        (place / name).write_text("{")
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            evidence.read(place)
+        (place / name).unlink()
+        with pytest.raises(UserError, match=f"{name} is missing"):
+            evidence.read(place)
+
+
+class TestPlan:
+    def test_every_run_once_per_seed_and_teachers_first(self):
+        wanted = jobs(chosen(["all"]), "mini", 2)
+        digests = [j.run.digest() for j in wanted]
+        assert len(digests) == len(set(digests))
+        names = [j.name for j in wanted]
+        assert names.index("wei2025-at-linf-8") < names.index("wei2025-kd-linf-8")
+        (at,) = (j for j in wanted if j.name == "wei2025-at-linf-8" and j.run.seed == 0)
+        assert at.extras == ("clean", "saliency")
+
+    @pytest.mark.parametrize("name", PAPER)
+    def test_paper_size_is_the_run_as_it_is(self, name):
+        assert shrink(PAPER[name], "paper") == PAPER[name]
+
+    @pytest.mark.parametrize("name", PAPER)
+    def test_mini_keeps_what_a_run_is_about(self, name):
+        run = PAPER[name]
+        mini = shrink(run, "mini")
+        assert (mini.recipe.kind, mini.threat, mini.smoothing) == (run.recipe.kind, run.threat, run.smoothing)
+        assert (mini.data.kind, mini.model.normalise) == (run.data.kind, run.model.normalise)
+        assert [d / mini.epochs for d in mini.drops] == [d / run.epochs for d in run.drops]
+        assert (mini.ensembling is None) == (run.ensembling is None)
+        assert mini.check_attack().threat == mini.final_attack().threat == run.threat
+
+    def test_a_pupil_s_teacher_is_the_at_run_of_the_study(self):
+        kd = shrink(PAPER["wei2025-kd-linf-8"], "mini")
+        assert isinstance(kd.recipe, Distilled)
+        assert kd.but(recipe=kd.recipe.inner) == shrink(PAPER["wei2025-at-linf-8"], "mini")
+
+    def test_images_are_looked_for_by_their_name(self, tmp_path):
+        run = PAPER["wei2025-at-linf-8"]
+        with pytest.raises(UserError, match="data_root=DIR"):
+            located(run, None)
+        with pytest.raises(UserError, match=r"there is no .*cifar10"):
+            located(run, tmp_path)
+        (tmp_path / "cifar10").mkdir()
+        assert located(run, tmp_path).digest() == run.digest()
+        assert located(run, tmp_path).data.path == tmp_path / "cifar10"
+        np.savez(tmp_path / "cifar10" / "test.npz", images=np.zeros((1, 4, 4, 3), np.uint8), labels=[0])
+        found = located(run, tmp_path).data
+        assert (found.kind, found.n_val, found.path) == ("npz", run.data.n_val, tmp_path / "cifar10")
+        assert located(shrink(run, "smoke"), None) == shrink(run, "smoke")
+
+    def test_a_full_disk_is_said_before_training(self, tmp_path, monkeypatch):
+        usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr(plan.shutil, "disk_usage", lambda place: usage)
+        study = Study(size="smoke", seeds=3, out=tmp_path / "results", runs=tmp_path / "runs")
+        plan.room(tmp_path / "not" / "there", 2**19)
+        with pytest.raises(UserError, match=r"need about 2 MiB .* has 1 free"):
+            plan.room(tmp_path, 2**21)
+        monkeypatch.setattr(plan.shutil, "disk_usage", lambda place: usage._replace(free=2**10))
+        untrained(monkeypatch)
+        with pytest.raises(UserError, match="choose another disk"):
+            reproduce(["fig2"], study, CPU)
+        assert not study.runs.exists()
+
+    def test_plan_true_does_nothing(self, tmp_path, monkeypatch):
+        untrained(monkeypatch)
+        heard = []
+        study = Study(size="smoke", seeds=2, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
+        assert reproduce(["fig2", "fig10", "fig9"], study, CPU, say=heard.append) == []
+        assert heard[0] == "4 runs: 4 missing"
+        assert not list(tmp_path.iterdir())
+
+
+class TestPage:
+    def test_it_shows_every_claim_and_carries_everything(self, done):
+        study = done[0]
+        text = write_study(study.place).read_text()
+        for entry in EXPERIMENTS.values():
+            assert f'id="{entry.id}"' in text
+            for claim in entry.claims:
+                assert claim.text.replace("'", "&#39;") in text
+        assert "://" not in text.replace("http://www.w3.org", "")
+        assert "Smoke runs are a few dozen generated pictures" in text
+        assert "a classifier that always says the same class" in text
+        ids = [part.split('"')[0] for part in text.split(' id="')[1:]]
+        ids = [i for i in ids if "-image" not in i]  # equal pictures of one drawing share theirs
+        assert len(ids) == len(set(ids))
+
+    def test_names_are_escaped(self, copy):
+        file = copy.place / "fig2.json"
+        result = json.loads(file.read_text())
+        result["title"] = result["verdicts"][0]["claim"] = "<script>alert(1)</script>"
+        file.write_text(json.dumps(result))
+        (copy.place / "fig2.svg").write_text("<svg onload='alert(1)'></svg>")
+        text = write_study(copy.place).read_text()
+        assert "<script>alert" not in text
+        assert "onload" not in text
+
+    def test_what_is_no_result_is_one_sentence(self, tmp_path):
+        with pytest.raises(UserError, match="holds no results"):
+            write_study(tmp_path)
+        (tmp_path / "fig2.json").write_text("[]")
+        with pytest.raises(UserError, match="is not a result of reproduce"):
+            write_study(tmp_path)
+
+
+def test_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as e:
+            main(["reproduce", *arguments])
+        out, err = capsys.readouterr()
+        return int(e.value.code or 0), out, err
+
+    code, out, err = call("fig2", "size=smoke", "seeds=1", "runtime.threads=1")
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "results" / "smoke" / "index.html")
+    for arguments, words in (
+        (["fig22"], "did you mean 'fig2'"),
+        ([], "Missing argument"),
+        (["size=smoke"], "needs an id"),
+        (["fig2", "size=large"], "size"),
+        (["fig2", "seeds=0"], "seeds"),
+        (["fig2", "size=mini"], "data_root=DIR"),
+        (["fig2", "sizes=smoke"], "did you mean 'size'"),
+    ):
+        code, out, err = call(*arguments)
+        assert code == 2, (arguments, out, err)
+        assert words in err
+        assert "Traceback" not in err
