@@ -67,7 +67,7 @@ def test_list_prints_one_full_name_first_on_each_line(call):
     assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= set(
         names
     )
-    assert all(len(line.split()) > 3 for line in out.splitlines())
+    assert all(len(line.split()) >= 3 for line in out.splitlines())
 
 
 def test_show_prints_yaml_that_is_the_run(call, here):
@@ -220,3 +220,10 @@ def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, he
     code, _, err = call("verify", "same", "against=rise2020")
     assert code == 2
     assert "rice2020" in err
+
+
+def test_list_names_the_paper_s_figures(call):
+    from crossclass.experiments.registry import EXPERIMENTS
+
+    lines = call("list")[1].splitlines()
+    assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(EXPERIMENTS)

@@ -1,0 +1,99 @@
+"""Commands that examine checkpoints, ours or anyone's."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from crossclass.cli.app import Partial, Targets, Trust, app, own_settings
+from crossclass.errors import UserError
+from crossclass.progress import watching
+from crossclass.table import table
+
+
+@app.command()
+def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Measure checkpoints, ours or anyone's: accuracy, C, CAS, I-CAS with intervals; compare two.
+
+    RUN is best.val and last; RUN@best.test selects. A stranger's file needs data.path=DIR, and
+    model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
+    attack.kind=autoattack, attack=none, examples=correct, n=500, split=val, seed=1, saliency=6,
+    out=measure.json (the grid of maps lies beside it).
+    """
+    from crossclass.files import write_atomic
+    from crossclass.measure import measured
+
+    names = [t for t in targets if "=" not in t]
+    if not names:
+        raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
+    (out, runtime), rest = own_settings([t for t in targets if "=" in t], "measure.json")
+    place = Path(out)
+    with watching("measure") as progress:
+        results = measured(
+            names,
+            rest,
+            runtime,
+            progress.step,
+            trust=trust,
+            allow_partial=allow_partial,
+            grid=place.with_name(f"{place.stem}-saliency.png"),
+        )
+    for line in table(results):
+        print(line)
+    write_atomic(place, json.dumps(results, indent=1) + "\n")
+    print(out)
+
+
+@app.command()
+def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
+
+    Takes what `measure` takes; transfer=FILE is a second network whose adversarial images are tried,
+    everything=true prints the evidence of sound findings too (out=FILE.json always holds it). Exit code 1
+    if there is a fault.
+    """
+    from crossclass.doctor import Doctor, examine
+    from crossclass.files import write_atomic
+    from crossclass.settings import override
+    from crossclass.subjects import subjects
+
+    names = [t for t in targets if "=" not in t]
+    if len(names) != 1:
+        raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
+    (out, runtime), rest = own_settings([t for t in targets if "=" in t], "")
+    transfer = [c.partition("=")[2] for c in rest if c.startswith("transfer=")]
+    source = [c for c in rest if c.split("=")[0].split(".")[0] in ("data", "model")]
+    everything = "everything=true" in rest
+    apart = [*source, "everything=true", *(c for c in rest if c.startswith("transfer="))]
+    own = [c for c in rest if c not in apart]
+    settings = override(Doctor(), own)
+    who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}
+    patients = list(subjects(names, source, **who))  # type: ignore[arg-type]
+    other = next(subjects(transfer, [c for c in source if c.startswith("data")], **who), None)  # type: ignore[arg-type]
+    report: list[dict[str, Any]] = []
+    for patient in patients:
+        print(f"{patient.name}: {patient.about['model']}; {patient.about['data']}")
+        for line in patient.about["loaded"]:
+            print(f"  {line}")
+        with watching("doctor") as progress:
+            findings = examine(
+                patient.model,
+                patient.splits,
+                settings,
+                surrogate=None if other is None else other.model,
+                file_normalisation=patient.file_normalisation,
+                progress=progress.step,
+            )
+        for f in findings:
+            if f.level != "fine" or everything:
+                print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
+        fine = [f.name for f in findings if f.level == "fine"]
+        print(f"fine ({len(fine)}): {', '.join(fine)}")
+        report.append({**patient.about, "findings": [asdict(f) for f in findings]})
+    if out:
+        write_atomic(Path(out), json.dumps(report, indent=1) + "\n")
+        print(out)
+    if any(f["level"] == "fault" for r in report for f in r["findings"]):
+        raise typer.Exit(1)

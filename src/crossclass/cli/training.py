@@ -1,0 +1,89 @@
+"""Commands that train: the demo, one run, the paper."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossclass.cli.app import Changes, Trust, app, own_settings
+from crossclass.errors import UserError
+from crossclass.progress import watching
+
+if TYPE_CHECKING:
+    from crossclass.runtime import Runtime
+
+
+@app.command()
+def demo(changes: Changes = None) -> None:
+    """Train on the built-in Shapes for about three minutes and write a page about it.
+
+    The last line printed is the path of the page. out=demo is the folder; other settings are the run's.
+    """
+    own, rest = own_settings(changes or [], "demo")
+    folder = _train("shapes-demo", rest, own)
+    from crossclass.report import write_report
+
+    print(write_report([folder], folder / "report.html").absolute())
+
+
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
+    changes: Changes = None,
+    trust: Trust = False,
+) -> None:
+    """Train a run, or go on with it: the same command resumes what was interrupted.
+
+    out=runs is the folder that holds the runs; runtime.device, runtime.threads say where it runs.
+    """
+    own, rest = own_settings(changes or [], "runs")
+    print(_train(target, rest, own, trust))
+
+
+@app.command(name="reproduce")
+def reproduce_(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="fig1 ... table1 ... thm1, or all; path=value")
+    ],
+) -> None:
+    """Reproduce figures, tables and theorems of the paper; each claim is judged on the numbers.
+
+    size=smoke (seconds, no data), mini (hours on two cores) or paper (a GPU); seeds=3; data_root=DIR holds
+    cifar10/, cifar100/, tiny_imagenet/; out=results, runs=runs; plan=true only says what would be done.
+    Interrupt it at will: the same command goes on. The page's path is the last line.
+    """
+    from crossclass.experiments.reproduce import Study, reproduce
+    from crossclass.report import write_study
+    from crossclass.settings import override
+
+    ids = [t for t in targets if "=" not in t]
+    if not ids:
+        raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
+    (out, runtime), rest = own_settings([t for t in targets if "=" in t], "results")
+    study = override(Study(), [*rest, f"out={out}"])
+    with watching("reproduce") as progress:
+        try:
+            done = reproduce(ids, study, runtime, progress.step, progress.say, progress.row)
+        except KeyboardInterrupt:
+            progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
+            raise typer.Exit(130) from None
+    if done:
+        print(write_study(study.place).absolute())
+
+
+def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: bool = False) -> Path:
+    from crossclass import train as training
+    from crossclass.experiments.runs import resolve
+
+    label, run = resolve(target, changes, trust=trust)
+    out, runtime = own
+    with watching(label, run.epochs) as progress:
+        epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)
+        try:
+            for trained, row in epochs:
+                folder = trained.path
+                progress.row(row)
+        except KeyboardInterrupt:
+            progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
+            raise typer.Exit(130) from None
+    return folder
