@@ -493,3 +493,14 @@ def test_quantiles_are_students(freedom: float, error: float) -> None:
     for level in (0.8, 0.95):
         truth = float(scipy.stats.t.ppf(0.5 + level / 2, min(freedom, 1e12)))
         assert intervals._quantile(level, freedom) == pytest.approx(truth, rel=error)
+
+
+def test_variances_too_small_to_be_squared_have_an_interval():
+    # negative C_ij count as 0 by a smooth step, whose derivative may be 1e-200
+    from crossclass.intervals import _interval, _Score
+
+    y = torch.arange(12) % 3
+    v = torch.linspace(-1, 1, 12, dtype=torch.float64)
+    small, large = (_interval(_Score(0.5, 0.5, s * v), y, 0.95, -9.0, 9.0) for s in (1e-120, 1.0))
+    assert small.low <= small.estimate <= small.high
+    assert small.high - small.low == pytest.approx((large.high - large.low) * 1e-120, abs=1e-15)

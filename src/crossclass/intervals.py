@@ -170,7 +170,8 @@ def _interval(score: _Score, y: Tensor, level: float, least: float, most: float)
     mean = torch.zeros_like(n).index_add_(0, y, score.v) / n
     part = torch.zeros_like(n).index_add_(0, y, (score.v - mean[y]) ** 2) / (n * (n - 1))
     variance = float(part.sum())
-    freedom = variance**2 / max(float((part**2 / (n - 1)).sum()), 1e-300) if variance else 1.0  # Welch
+    share = part / variance if variance else torch.zeros_like(part)  # of squares only: they may underflow
+    freedom = 1 / float((share**2 / (n - 1)).sum()) if variance else 1.0  # Welch
     half = _quantile(level, freedom) * sqrt(variance)
     low, high = (min(max(score.corrected + side, least), most) for side in (-half, half))
     return Interval(score.plain, low, high, level, score.plain - score.corrected)

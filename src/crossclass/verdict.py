@@ -25,6 +25,8 @@ class Verdict:
     """The numbers that decide it, in words; a counter-example's if there is one."""
     numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
     """The same numbers for machines."""
+    beyond: bool = False
+    """Not a statement of the paper: a check, another reading, an extension."""
 
     def __str__(self) -> str:
         return f"{self.word}: {self.claim}" + (f" ({self.why})" if self.why else "")

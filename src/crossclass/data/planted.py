@@ -2,7 +2,10 @@
 
 from typing import ClassVar, Literal
 
+import torch
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from crossclass import readers, shapes
 from crossclass.data.splits import Split, Splits
@@ -57,10 +60,38 @@ class Shapes(Settings):
         sharing = shapes.sharing_matrix(self.classes, self.graph)
         return Splits(parts[0], parts[1], parts[2], self._names(), checksum, sharing)
 
-    def _draw(self, n: int, stream: int) -> Split:
+    def planted(self) -> tuple[Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
+        """Where the exclusive and the cross-class parts of the test images lie."""
+        return shapes.planted(*self._appearance(self.n_test, 2))
+
+    def strengths(self, split: Literal["train", "val", "test"]) -> Float[Tensor, "n p"]:
+        """How strongly each image shows each part: eq. (8) itself, [n, classes + edges], 0 if not shown.
+
+        Parts are the classes' own, then those of the edges. They are drawn again as `shapes.draw` draws them,
+        behind the texture's normals.
+        """
+        stream = ("train", "val", "test").index(split)
+        n, coarse = (self.n_train, self.n_val, self.n_test)[stream], max(1, self.size // 4)
         g = generator(self.seed, stream, 0, "shapes")
+        for side in (coarse, self.size):
+            torch.randn(n, 3, side, side, generator=g)
+        edges = list(enumerate(self.graph, self.classes))
+        shown = [[i] + [p for p, pair in edges if i in pair] for i in range(self.classes)]
+        drawn = self.mu + self.sigma * torch.randn(n, max(map(len, shown)), generator=g)
+        out = torch.zeros(n, self.classes + len(edges))
+        for i, parts in enumerate(shown):
+            rows = torch.arange(i, n, self.classes)
+            out[rows[:, None], torch.tensor(parts)] = drawn[rows, : len(parts)]
+        return out
+
+    def _draw(self, n: int, stream: int) -> Split:
+        return Split(*shapes.draw(*self._appearance(n, stream)))
+
+    def _appearance(
+        self, n: int, stream: int
+    ) -> tuple[int, int, shapes.Edges, int, float, float, float, torch.Generator]:
         appearance = (self.size, self.mu, self.sigma, self.noise)
-        return Split(*shapes.draw(n, self.classes, self.graph, *appearance, g))
+        return n, self.classes, self.graph, *appearance, generator(self.seed, stream, 0, "shapes")
 
     def _names(self) -> tuple[str, ...]:
         known = shapes.SILHOUETTES

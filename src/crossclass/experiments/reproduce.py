@@ -121,6 +121,8 @@ def _lines(
     counts = {
         state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
     }
+    if not planned:
+        return
     yield f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     costs = _costs(left, study, runtime)
     for at in planned:
@@ -175,7 +177,7 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
         "claim": entry.claim,
         "size": study.size,
         "seeds": study.seeds if entry.runs else None,
-        "verdict": everywhere([v.word for v in verdicts]) if verdicts else "undecided",
+        "verdict": everywhere([v.word for v in verdicts if not v.beyond] or ["undecided"]),
         "verdicts": [asdict(v) for v in verdicts],
         "printed": printed(entry.printed),
         "runs": {name: [e.place.name for e in each] for name, each in own.items()},
@@ -187,7 +189,8 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
     write_atomic(place, json.dumps(content, indent=1) + "\n")
     say(f"{entry.id}: {content['verdict']}")
     for v in verdicts:
-        say(f"  {v.word:13} {v.claim}" + (f" [{v.where}]" if v.where else ""))
+        beside = "beyond the paper: " if v.beyond else ""
+        say(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
     return place
 
 

@@ -10,7 +10,7 @@ from crossclass.plot.epochs import chosen, curves, family, points
 from crossclass.plot.maps import saliency_grid
 from crossclass.plot.matrices import difference, matrix
 from crossclass.plot.output import save, svg
-from crossclass.plot.panels import dots, sheet, words
+from crossclass.plot.panels import dots, lines, sheet, words
 from crossclass.plot.style import Best, Drops, Matrix, Row, Runs, Style
 from crossclass.plot.theory import Success, feature_weights, phase_diagram, success_curves
 
@@ -29,6 +29,7 @@ __all__ = [
     "dots",
     "family",
     "feature_weights",
+    "lines",
     "matrix",
     "phase_diagram",
     "points",

@@ -89,6 +89,40 @@ def dots(
     return figure
 
 
+def lines(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float | int, Sequence[float | int | None]]]]],
+    xlabel: str = "",
+    width: float | int = 9,
+) -> Figure:
+    """One panel per quantity; in it a line through the means of each series, and a dot for every seed.
+
+    A series is a sequence of (x, values of the seeds).
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, 2.9), layout="constrained")
+        axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+        for ax, (title, panel) in zip(axes, panels.items(), strict=False):
+            for name, series in panel.items():
+                color = RUNS[names.index(name) % len(RUNS)]
+                known = [(x, [float(v) for v in ys if v is not None]) for x, ys in series]
+                known = [(x, ys) for x, ys in known if ys]
+                ax.plot(
+                    [x for x, _ in known], [sum(ys) / len(ys) for _, ys in known], color=color, label=name
+                )
+                for x, ys in known:
+                    ax.plot([x] * len(ys), ys, ".", ms=4, color=color)
+            ax.set_title(title, fontsize=9.5)
+            ax.set_xlabel(xlabel)
+            ax.set_ylim(min(0, ax.get_ylim()[0]))
+            ax.locator_params(axis="x", nbins=5)
+        if len(names) > 1:
+            axes[0].legend(fontsize=8)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
 def words(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:
     """A table of words."""
     cells = [[str(c) for c in row] for row in rows]

@@ -23,8 +23,8 @@ from crossclass.report.panel import panel
 Plain = dict[str, Any]
 
 ORDER = (
-    *("fig1", "fig2", "fig3ab", "soft", "fig3c", "fig4", "fig5", "fig6", "lemma1", "thm1", "thm2", "thm3"),
-    *("cor1", "table1", "fig7", "fig8", "fig9", "table2", "fig10", "fig11"),
+    *("fig1", "fig2", "fig3ab", "soft", "fig3c", "fig4", "fig5", "fig6", "thm1", "thm2", "thm3"),
+    *("cor1", "bridge", "table1", "fig7", "fig8", "fig9", "table2", "fig10", "fig11"),
 )
 WORDS = ("holds", "does not hold", "undecided")
 LIMIT = 2_000_000  # bytes of a file that the page carries for download
@@ -49,7 +49,7 @@ def study(entries: list[Plain], place: Path) -> str:
     env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
     env.filters["text"] = str
     views = [_view(e, place) for e in entries]
-    counts = Counter(v["word"] for e in entries for v in e["verdicts"])
+    counts = Counter(v["word"] for e in entries for v in e["verdicts"] if not v.get("beyond"))
     theory = any(e["id"] in ("thm1", "thm3") for e in entries)
     return env.get_template("study.html.j2").render(
         entries=views,

@@ -1,0 +1,362 @@
+"""The tied linear model trained by the project's PGD-AT against the theory; CAS of it against loops."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import seeded
+from crossclass import attribution
+from crossclass.attacks import PGD
+from crossclass.errors import UserError
+from crossclass.experiments import linear
+from crossclass.experiments.linear import Others, Tied, fit, judge_training, measure_training, robust_loss
+from crossclass.theory import closed, samples, sharing
+from crossclass.theory.setting import PAPER, Layout
+from crossclass.threat import Linf
+
+LAYOUTS = [
+    PAPER,
+    Layout(kind="pairwise"),
+    Layout(exclusive=2, shared=3),
+    Layout(classes=5),
+    Layout(classes=4, kind="pairwise"),
+]
+
+
+def drawn(n: int, layout: Layout = PAPER, seed: int = 0, sigma: float = 0.9) -> tuple[Tensor, Tensor]:
+    x, y = samples.draw(n, 1.0, sigma, layout, np.random.default_rng(seed))
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+
+
+# --- the model and its loss, literally
+
+
+def test_logits_are_equation_16() -> None:
+    model = Tied()
+    with torch.no_grad():
+        model.w.copy_(torch.tensor([[0.7, 0.3]]))
+    x, _ = drawn(12)
+    f = model(x).detach()
+    for m, row in enumerate(x.tolist()):
+        e, c = row[:3], row[3:]
+        for i in range(3):
+            expected = 0.7 * e[i] + 0.3 * sum(c[k] for k in range(3) if k != i)
+            assert float(f[m, i]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_models_side_by_side_are_models_alone() -> None:
+    both = Tied(2)
+    with torch.no_grad():
+        both.w.copy_(torch.tensor([[0.7, 0.3], [0.2, 0.5]]))
+    x, _ = drawn(10)
+    for block in range(2):
+        alone = Tied()
+        with torch.no_grad():
+            alone.w.copy_(both.w[block : block + 1])
+        rows = slice(5 * block, 5 * block + 5)
+        torch.testing.assert_close(both(x)[rows], alone(x[rows]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("beta", [0.0, 0.25])
+def test_the_crafted_loss_is_the_exact_worst_case(layout: Layout, beta: float) -> None:
+    x, y = drawn(40, layout)
+    model = Tied(1, layout)
+    with torch.no_grad():
+        model.w.copy_(torch.tensor([[0.8, 0.35]]))
+    found = robust_loss(model, x, y, linear.at(0.2), beta)
+    expected = samples.worst_case(x.numpy().astype(float), y.numpy(), 0.8, 0.35, 0.2, beta, "A", layout)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-5)
+    assert model.w.grad is None
+
+
+def test_the_crafted_loss_is_the_worst_of_all_corners() -> None:
+    x, y = drawn(30)
+    model = Tied()
+    with torch.no_grad():
+        model.w.copy_(torch.tensor([[0.5, 0.45]]))
+    found = robust_loss(model, x, y, linear.at(0.3), 0.2).detach().numpy()
+    expected = samples.worst_of_corners(x.numpy().astype(float), y.numpy(), 0.5, 0.45, 0.3, 0.2)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_others_is_the_sum_of_the_other_logits() -> None:
+    x, y = drawn(9)
+    model = Tied()
+    f = model(x).detach()
+    pair = Others(model, y)(x).detach()
+    for m in range(9):
+        rest = sum(float(f[m, j]) for j in range(3) if j != int(y[m]))
+        assert pair[m].tolist() == pytest.approx([0.0, rest], abs=1e-5)
+
+
+# --- training
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25])
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_training_ends_in_the_samples_own_minimiser(eps: float, beta: float) -> None:
+    # lambda w = -(mean slope of the worst case), which is constant in w > 0
+    x, y = drawn(300, seed=3)
+    w, reached = fit(x, y, eps, lam=2.0, beta=beta, steps=20)
+    worst = [
+        samples.worst_case(x.numpy().astype(float), y.numpy(), *v, eps, beta).mean()
+        for v in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0))
+    ]
+    expected = [-(worst[1] - worst[0]) / 2, -(worst[2] - worst[0]) / 2]
+    assert w[0].tolist() == pytest.approx(expected, abs=1e-4)
+    assert reached == [False]
+
+
+def test_w2_comes_to_0_and_w1_does_not() -> None:
+    x, y = drawn(600, seed=1)
+    w, reached = fit(x, y, 0.35)
+    assert reached == [True]
+    assert float(w[0, 1]) < 0.02
+    assert float(w[0, 0]) == pytest.approx(float(x[torch.arange(600), y].mean()) - 0.7, abs=1e-4)
+
+
+def test_the_two_models_of_a_fit_have_their_own_samples() -> None:
+    x0, y0 = drawn(150, seed=5)
+    x1, y1 = drawn(150, seed=6)
+    both, _ = fit(torch.cat([x0, x1]), torch.cat([y0, y1]), 0.1, models=2, steps=20)
+    for i, (x, y) in enumerate(((x0, y0), (x1, y1))):
+        torch.testing.assert_close(both[i : i + 1], fit(x, y, 0.1, steps=20)[0])
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    found = measure_training(n=400, seeds=3, steps=40)
+    return json.loads(json.dumps(found))  # stored numbers can be judged
+
+
+def test_the_verdicts_on_what_was_trained(measured: dict[str, Any]) -> None:
+    verdicts = judge_training(measured)
+    assert [v.word for v in verdicts] == ["holds"] * 7, [str(v) for v in verdicts]
+    assert "eps0 = 0.2461" in verdicts[0].why
+    assert "eps1 = 0.3096" in verdicts[3].why
+    assert verdicts[0].numbers["points"] in (2, 3)
+    first = measured["runs"][0]
+    spread = math.sqrt(1 - 1 / math.pi) * 0.9  # of the smaller of two normals
+    assert first["error"] == pytest.approx(spread / (2 * 20), rel=0.02)
+    assert first["error_w"] == pytest.approx([0.9 / 20, spread / 20], rel=0.02)
+    assert first["points"][0]["error"][0] == pytest.approx(0.9 / math.sqrt(1200), rel=1e-6)
+
+
+def changed(measured: dict[str, Any], run: int, key: str, shift: float) -> dict[str, Any]:
+    copy = json.loads(json.dumps(measured))
+    copy["runs"][run][key] += shift
+    return copy
+
+
+def test_a_threshold_elsewhere_does_not_hold(measured: dict[str, Any]) -> None:
+    lower = judge_training(changed(measured, 0, "threshold", -0.15))
+    assert [v.word for v in lower[:2]] == ["does not hold", "holds"]
+    higher = judge_training(changed(measured, 0, "threshold", 0.15))
+    assert [v.word for v in higher[:2]] == ["undecided", "does not hold"]
+    assert "closed form" in higher[1].why
+
+
+def test_other_weights_are_not_the_closed_form(measured: dict[str, Any]) -> None:
+    copy = json.loads(json.dumps(measured))
+    copy["runs"][0]["points"][1]["w1"] = [w + 0.2 for w in copy["runs"][0]["points"][1]["w1"]]
+    assert judge_training(copy)[2].word == "does not hold"
+    copy = json.loads(json.dumps(measured))
+    copy["runs"][1]["points"][1]["w2"] = [w - 0.2 for w in copy["runs"][1]["points"][1]["w2"]]
+    assert judge_training(copy)[5].word == "does not hold"
+    assert judge_training(copy)[6].word == "does not hold"
+
+
+def test_too_little_decides_nothing(measured: dict[str, Any]) -> None:
+    copy = json.loads(json.dumps(measured))
+    for run in copy["runs"]:
+        run["points"] = [p for p in run["points"] if p["eps"] > run["threshold"]]
+    words = [v.word for v in judge_training(copy)]
+    assert words[1] == words[4] == words[6] == "undecided"
+    copy = json.loads(json.dumps(measured))
+    near = [p for p in copy["runs"][0]["points"] if p["eps"] < 0.2]
+    near[-1]["w2"] = [0.03, 0.0, 0.0]
+    assert judge_training(copy)[1].word == "undecided"
+    beyond = copy["runs"][0]["points"][-1]
+    beyond["reached"][0] = False
+    assert judge_training(copy)[0].word == "undecided"
+
+
+def test_corollary_1_fails_where_theory_says_so() -> None:
+    # theory: four classes in pairs, sigma 0.6, smoothing 0.2 has eps1 = 0.3668 below eps0 = 0.3731
+    layout = Layout(classes=4, kind="pairwise")
+    found = measure_training(1.0, 0.6, 1.0, 0.2, layout, eps=[0.0, 0.3], n=800, seeds=3, steps=20)
+    verdicts = judge_training(found)
+    assert [v.word for v in verdicts[1:7:3]] == ["holds", "holds"]
+    assert verdicts[6].word == "does not hold"
+
+
+def test_without_smoothing_there_is_one_run() -> None:
+    found = measure_training(beta=0.0, eps=[0.1], n=60, seeds=2, steps=20)
+    assert len(found["runs"]) == 1
+    assert len(judge_training(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"eps": [0.5]}, "eps < mu/2"),
+        ({"sigma": 2.0}, "sigma < sqrt"),
+        ({"n": 5}, "n >= 30"),
+        ({"seeds": 1}, "seeds >= 2"),
+        ({"steps": 3}, "steps >= 20"),
+        ({"mu": 4.0, "eps": [1.5]}, "divide mu, sigma and eps"),
+        ({"lam": 0.0}, "lambda > 0"),
+    ],
+)
+def test_mistakes_are_said_in_a_sentence(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        measure_training(**{"n": 60, "seeds": 2, "steps": 20, **wrong})
+
+
+# --- CAS of the linear model
+
+
+def literal_cas(x: np.ndarray, y: np.ndarray, W: np.ndarray) -> float:
+    """Eqs. 5 to 7 in loops."""
+    k = len(W)
+    A = [[0.0] * x.shape[1] for _ in range(k)]
+    for i in range(k):
+        rows = [m for m in range(len(y)) if y[m] == i]
+        for d in range(x.shape[1]):
+            A[i][d] = sum(x[m][d] * W[i][d] for m in rows) / len(rows)
+    total = 0.0
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                dot = sum(a * b for a, b in zip(A[i], A[j], strict=True))
+                norm = math.sqrt(sum(a * a for a in A[i]) * sum(b * b for b in A[j]))
+                total += max(dot / norm, 0.0)
+    return total
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_clean_cas_is_exact_on_features_that_are_their_mean(layout: Layout) -> None:
+    active = samples.design(layout).sum(axis=1) * 1.3
+    y = np.arange(layout.classes)
+    W = samples.weights(0.7, 0.4, layout)
+    assert float(sharing.cas(0.7, 0.4, 1.3, layout=layout)) == pytest.approx(literal_cas(active, y, W))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("craft", sharing.CRAFTS)
+def test_cas_is_what_the_project_measures(layout: Layout, craft: str) -> None:
+    w1, w2, eps = 0.7, 0.6, 0.3
+    n = 20_000
+    x, y = drawn(n, layout, seed=2, sigma=0.5)
+    W = torch.tensor(samples.weights(w1, w2, layout), dtype=torch.float32)
+    if craft != "none":
+        attack = PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", loss=craft, box=None)
+        x = attack(lambda s: s @ W.T, x, y, seeded(0))
+    C = attribution.correlation(attribution.class_means(x, W, y))
+    expected = float(sharing.correlation(w1, w2, 1.0, eps, craft, layout))
+    off = attribution.off_diagonal(C)
+    assert float((off - expected).abs().max()) < 0.02
+    assert attribution.cas(C) == pytest.approx(float(sharing.cas(w1, w2, 1.0, eps, craft, layout)), rel=0.01)
+
+
+def test_which_features_the_attacks_move() -> None:
+    # the worst rival's feature falls for the margin, every feature for cross-entropy
+    for layout in LAYOUTS[:1] + LAYOUTS[3:]:
+        x, y = drawn(6_000, layout, seed=4, sigma=0.4)
+        W = torch.tensor(samples.weights(0.7, 0.6, layout), dtype=torch.float32)
+        crosses = torch.tensor(samples.design(layout)[:, 1] > 0)[y]
+        owns = torch.tensor(samples.design(layout)[:, 0] > 0)[y]
+        for loss in ("margin", "ce"):
+            attack = PGD(threat=Linf(eps=0.2), steps=1, step=1.0, start="none", loss=loss, box=None)
+            delta = attack(lambda s, W=W: s @ W.T, x, y) - x
+            e, c = sharing.active_means(1.0, 0.2, loss, layout)
+            assert 1 + float(delta[owns].mean()) == pytest.approx(float(e), abs=1e-4)
+            assert 1 + float(delta[crosses].mean()) == pytest.approx(float(c), abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("craft", sharing.CRAFTS)
+def test_ratio_is_the_inverse_of_cas(layout: Layout, craft: str) -> None:
+    r = np.array([0.0, 0.2, 1.0, 3.0])
+    back = sharing.ratio(sharing.cas(1.0, r, 1.0, 0.2, craft, layout), 1.0, 0.2, craft, layout)
+    np.testing.assert_allclose(back, r, rtol=1e-9, atol=1e-12)
+    largest = sharing.cas(0.0, 1.0, layout=layout)
+    assert math.isinf(float(sharing.ratio(largest, layout=layout)))
+    with pytest.raises(UserError, match="lies between 0 and"):
+        sharing.ratio(float(largest) + 0.1, layout=layout)
+    with pytest.raises(UserError, match="lies between 0 and"):
+        sharing.ratio(-0.1, layout=layout)
+
+
+def test_cas_of_the_paper_in_numbers() -> None:
+    assert float(sharing.cas(1.0, 1.0)) == pytest.approx(2.0)
+    assert float(sharing.cas(0.0, 1.0)) == pytest.approx(3.0)
+    assert float(sharing.cas(0.0, 0.0)) == float(sharing.cas(1.0, 0.0)) == 0.0
+    assert float(sharing.cas(1.0, 0.5, 2.0, 0.3, "ce")) == float(sharing.cas(1.0, 0.5))
+    with pytest.raises(UserError, match="no closed form of CAS"):
+        sharing.cas(1.0, 1.0, craft="kl")
+
+
+def test_cas_after_training_is_0_exactly_from_the_threshold_on() -> None:
+    eps0, eps1 = closed.eps0(1.0, 0.9), closed.eps1(1.0, 0.9, 0.25)
+    eps = np.linspace(0, 0.49, 50)
+    for craft in sharing.CRAFTS:
+        plain = sharing.cas_trained(1.0, 0.9, eps, 0.0, craft)
+        np.testing.assert_array_equal(plain > 0, eps < eps0)
+        assert (np.diff(plain[eps < eps0]) < 0).all()
+    smoothed = sharing.cas_trained(1.0, 0.9, eps, 0.25)
+    inside = eps < eps1
+    np.testing.assert_array_equal(smoothed > 0, inside)
+    assert (smoothed[inside] > sharing.cas_trained(1.0, 0.9, eps)[inside]).all()
+
+
+@pytest.mark.parametrize("layout", [PAPER, LAYOUTS[3], LAYOUTS[4]], ids=str)
+def test_the_same_classifier_has_another_cas(layout: Layout) -> None:
+    W = samples.weights(0.7, 0.6, layout)
+    rows = W - W.mean(axis=0)
+    active = samples.design(layout).sum(axis=1)
+    y = np.arange(layout.classes)
+    f = active @ W.T
+    np.testing.assert_allclose((active @ rows.T) - f, ((active @ rows.T) - f)[:, :1].repeat(len(W), axis=1))
+    own, shared = sharing.centred(0.7, 0.6, layout)
+    expected = float(sharing.cas(own, shared, layout=layout))
+    assert expected == pytest.approx(literal_cas(active, y, rows))
+    assert expected < float(sharing.cas(0.7, 0.6, layout=layout))
+
+
+@pytest.mark.parametrize("layout", [PAPER, LAYOUTS[3], LAYOUTS[4]], ids=str)
+@pytest.mark.parametrize("eps", [0.0, 0.05])
+def test_cas_of_centred_rows_is_what_the_project_measures(layout: Layout, eps: float) -> None:
+    x, y = drawn(20_000, layout, seed=2, sigma=0.3)
+    W = torch.tensor(samples.weights(0.7, 0.6, layout), dtype=torch.float32)
+    W = W - W.mean(dim=0)
+    attack = PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", box=None)
+    x_adv = attack(lambda s: s @ W.T, x, y)
+    found = attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y)))
+    assert found == pytest.approx(sharing.cas_centred(0.7, 0.6, 1.0, eps, layout), abs=0.02)
+    assert found > 0.2
+    assert eps > 0 or found == pytest.approx(
+        float(sharing.cas(*sharing.centred(0.7, 0.6, layout), layout=layout)), abs=0.02
+    )
+
+
+def test_an_attack_hides_the_sharing_of_centred_rows() -> None:
+    assert sharing.cas_centred(1.0, 1.0, 1.0, 0.1) > 0 == sharing.cas_centred(1.0, 1.0, 1.0, 0.12)
+    assert sharing.cas_centred(1.0, 1.0, 2.0, 0.2) == pytest.approx(sharing.cas_centred(1.0, 1.0, 1.0, 0.1))
+    assert sharing.cas_centred(0.0, 0.0) == 0.0
+
+
+def test_attack_is_a_full_step_without_a_box() -> None:
+    attack = linear.at(0.3).attack
+    assert isinstance(attack, PGD)
+    assert attack.box is None
+    assert attack.loss == "margin"
+    assert attack.gradients == 1
+    with pytest.raises(UserError, match="too large"):
+        linear.at(1.01)
