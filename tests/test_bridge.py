@@ -30,7 +30,7 @@ EDGES = ((1, 2), (0, 2), (0, 1))
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_strengths_are_those_of_the_pictures(split: Any) -> None:
     data = Shapes(n_train=90, n_val=0, n_test=120, classes=3, edges=EDGES, mu=0.2, sigma=0.1, noise=0.0)
-    part, s = data().part(split), data.strengths(split)
+    part, s = data().part(split), data.drawn(split).strengths
     assert s.shape == (len(part), 6)
     x = as_float(part.images) - 0.5
     stamps = torch.stack([shapes.part(p, 12) for p in range(6)])
@@ -47,7 +47,7 @@ def test_strengths_are_those_of_the_pictures(split: Any) -> None:
 
 
 def test_strengths_are_equation_8() -> None:
-    s = PICTURES.but(n_train=20_000, sigma=0.1).strengths("train")
+    s = PICTURES.but(n_train=20_000, sigma=0.1).drawn("train").strengths
     y = torch.arange(20_000) % 3
     active = torch.tensor(samples.design(PAPER).sum(axis=1))[y] > 0
     assert torch.equal(s != 0, active)

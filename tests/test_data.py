@@ -406,7 +406,7 @@ class TestShapes:
         # without noise: correlate every image with every part; the two shown parts stand out
         n, k, edges = 12, 4, ((0, 1), (2, 3))
         g = generator(0, 0, 0, "shapes")
-        images, labels = shapes.draw(n, k, edges, 32, mu=0.4, sigma=0.0, noise=0.0, generator=g)
+        images, labels, *_ = shapes.draw(n, k, edges, 32, mu=0.4, sigma=0.0, noise=0.0, generator=g)
         x = images.float() / 255 - 0.5
         stamps = torch.stack([shapes.part(p, 12) for p in range(k + len(edges))])
         response = torch.nn.functional.conv2d(x, stamps).amax(dim=(2, 3))
@@ -417,7 +417,7 @@ class TestShapes:
 
     def test_strengths_have_the_planted_mean_and_spread(self):
         g = generator(1, 0, 0, "shapes")
-        images, labels = shapes.draw(800, 2, (), 16, mu=0.2, sigma=0.05, noise=0.0, generator=g)
+        images, labels, *_ = shapes.draw(800, 2, (), 16, mu=0.2, sigma=0.05, noise=0.0, generator=g)
         x = images.double() / 255 - 0.5
         energy = x[labels == 0].flatten(1).norm(dim=1)
         full = shapes.part(0, 12).double().norm()

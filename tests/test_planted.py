@@ -9,7 +9,8 @@ def test_planted_masks_lie_where_the_parts_are():
     # without texture and spread, a picture differs from grey exactly inside its parts
     data = Shapes(n_train=1, n_val=0, n_test=24, sigma=0.0, noise=0.0, mu=0.4)
     images = data().test.images
-    exclusive, shared = data.planted()
+    drawn_test = data.drawn("test")
+    exclusive, shared = drawn_test.exclusive, drawn_test.shared
     assert not (exclusive & shared).any()
     drawn = (images != images[0, 0, 0, 0]).any(dim=1)
     assert not (drawn & ~(exclusive | shared)).any()

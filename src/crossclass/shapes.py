@@ -11,6 +11,7 @@ blue-yellow) are exactly orthogonal. `part_similarity` measures it.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,20 @@ def part_similarity(parts: int, size: int) -> Float[Tensor, "p p"]:
     return F.conv2d(stamps, stamps, padding=size - 1).abs().amax(dim=(2, 3))
 
 
+class Drawn(NamedTuple):
+    """Pictures with all that is known of them."""
+
+    images: UInt8[Tensor, "n 3 s s"]
+    labels: Int[Tensor, " n"]
+    """0, 1, ..., k-1, 0, 1, ..."""
+    strengths: Float[Tensor, "n p"]
+    """How strongly each image shows each part: eq. (8) itself; 0 if it does not. First the classes' own."""
+    exclusive: Bool[Tensor, "n s s"]
+    """Where the class's own part lies: its whole window."""
+    shared: Bool[Tensor, "n s s"]
+    """Where cross-class parts lie; nowhere for a class that shares none."""
+
+
 def draw(
     n: int,
     classes: int,
@@ -91,42 +106,12 @@ def draw(
     sigma: float,
     noise: float,
     generator: torch.Generator,
-) -> tuple[UInt8[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
-    """n images [n, 3, size, size] and their labels 0, 1, ..., k-1, 0, 1, ...
+) -> Drawn:
+    """n pictures of size x size pixels, with their labels, strengths and places of parts.
 
     `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
     Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
     """
-    return _drawn(n, classes, edges, size, mu, sigma, noise, generator)[:2]
-
-
-def planted(
-    n: int,
-    classes: int,
-    edges: Edges,
-    size: int,
-    mu: float,
-    sigma: float,
-    noise: float,
-    generator: torch.Generator,
-) -> tuple[Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
-    """Where the exclusive part and the cross-class parts of the images lie that `draw` makes alike.
-
-    Masks [n, size, size] of the windows; a class without a shared part has none.
-    """
-    return _drawn(n, classes, edges, size, mu, sigma, noise, generator)[2:]
-
-
-def _drawn(
-    n: int,
-    classes: int,
-    edges: Edges,
-    size: int,
-    mu: float,
-    sigma: float,
-    noise: float,
-    generator: torch.Generator,
-) -> tuple[UInt8[Tensor, "n 3 s s"], Int[Tensor, " n"], Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
     shown = [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
     cells = math.ceil(math.sqrt(max(len(s) for s in shown)))
     cell, stamp_size = size // cells, int(size // cells * 0.75)
@@ -145,12 +130,15 @@ def _drawn(
     where = torch.rand(n, cells * cells, generator=generator).argsort(dim=1)
     offset = (torch.rand(n, most, 2, generator=generator) * (cell - stamp_size + 1)).long()
     exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
+    strengths = torch.zeros(n, classes + len(edges))
     for m in range(n):
         for q, p in enumerate(shown[int(labels[m])]):
             top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
             left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
             window = images[m, :, top : top + stamp_size, left : left + stamp_size]
             window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
+            strengths[m, p] = strength[m, q]
             mask = exclusive if p < classes else shared
             mask[m, top : top + stamp_size, left : left + stamp_size] = True
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8), labels, exclusive, shared
+    pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return Drawn(pictures, labels, strengths, exclusive, shared)

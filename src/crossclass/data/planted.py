@@ -2,10 +2,7 @@
 
 from typing import ClassVar, Literal
 
-import torch
-from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from crossclass import readers, shapes
 from crossclass.data.splits import Split, Splits
@@ -55,43 +52,19 @@ class Shapes(Settings):
 
     def __call__(self) -> Splits:
         """Draw the three parts; each has a stream of its own."""
-        parts = [self._draw(n, i) for i, n in enumerate((self.n_train, self.n_val, self.n_test))]
+        drawn = [self.drawn(split) for split in ("train", "val", "test")]
+        parts = [Split(d.images, d.labels) for d in drawn]
         checksum = readers.checksum(*(a.numpy() for s in parts for a in (s.images, s.labels)))
         sharing = shapes.sharing_matrix(self.classes, self.graph)
         return Splits(parts[0], parts[1], parts[2], self._names(), checksum, sharing)
 
-    def planted(self) -> tuple[Bool[Tensor, "n s s"], Bool[Tensor, "n s s"]]:
-        """Where the exclusive and the cross-class parts of the test images lie."""
-        return shapes.planted(*self._appearance(self.n_test, 2))
-
-    def strengths(self, split: Literal["train", "val", "test"]) -> Float[Tensor, "n p"]:
-        """How strongly each image shows each part: eq. (8) itself, [n, classes + edges], 0 if not shown.
-
-        Parts are the classes' own, then those of the edges. They are drawn again as `shapes.draw` draws them,
-        behind the texture's normals.
-        """
+    def drawn(self, split: Literal["train", "val", "test"]) -> shapes.Drawn:
+        """One part with all that is known of it: strengths and places of the parts besides the images."""
         stream = ("train", "val", "test").index(split)
-        n, coarse = (self.n_train, self.n_val, self.n_test)[stream], max(1, self.size // 4)
-        g = generator(self.seed, stream, 0, "shapes")
-        for side in (coarse, self.size):
-            torch.randn(n, 3, side, side, generator=g)
-        edges = list(enumerate(self.graph, self.classes))
-        shown = [[i] + [p for p, pair in edges if i in pair] for i in range(self.classes)]
-        drawn = self.mu + self.sigma * torch.randn(n, max(map(len, shown)), generator=g)
-        out = torch.zeros(n, self.classes + len(edges))
-        for i, parts in enumerate(shown):
-            rows = torch.arange(i, n, self.classes)
-            out[rows[:, None], torch.tensor(parts)] = drawn[rows, : len(parts)]
-        return out
-
-    def _draw(self, n: int, stream: int) -> Split:
-        return Split(*shapes.draw(*self._appearance(n, stream)))
-
-    def _appearance(
-        self, n: int, stream: int
-    ) -> tuple[int, int, shapes.Edges, int, float, float, float, torch.Generator]:
+        n = (self.n_train, self.n_val, self.n_test)[stream]
         appearance = (self.size, self.mu, self.sigma, self.noise)
-        return n, self.classes, self.graph, *appearance, generator(self.seed, stream, 0, "shapes")
+        g = generator(self.seed, stream, 0, "shapes")
+        return shapes.draw(n, self.classes, self.graph, *appearance, g)
 
     def _names(self) -> tuple[str, ...]:
         known = shapes.SILHOUETTES

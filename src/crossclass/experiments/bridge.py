@@ -134,7 +134,7 @@ def _corner(eps: float, loss: Loss) -> PGD:
 
 def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str, float]:
     data = effort.data.but(n_train=effort.n, n_test=max(effort.n, 300), seed=effort.data.seed + seed)
-    x, x_test = (data.strengths(part) / data.mu for part in ("train", "test"))
+    x, x_test = (data.drawn(part).strengths / data.mu for part in ("train", "test"))
     y, y_test = (torch.arange(len(s)) % data.classes for s in (x, x_test))  # as the pictures come
     W = fit_strengths(x, y, eps, loss, effort.steps)
     x_adv = _corner(eps, "ce")(lambda s: s @ W.T, x_test, y_test)
@@ -175,7 +175,7 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
             if row["epoch"] == run.epochs:  # `last` is written; the full evaluation is not needed
                 model, _ = load_model(folder.checkpoint("last"), trust=True)  # code of ours
                 break
-    test, s = data().test, data.strengths("test") / data.mu
+    test, s = data().test, data.drawn("test").strengths / data.mu
     clean = evaluate.under(model, test, None)
     seen = evaluate.under(model, test, attack.but(steps=10, step=0.25)) if eps else clean
     with torch.no_grad():

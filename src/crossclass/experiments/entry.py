@@ -39,6 +39,9 @@ class Experiment:
     """The key of the paper's printed numbers."""
     judge: Callable[[Numbers], Sequence[Verdict]] | None = None
     """Instead of `claims`, where verdicts come with the numbers."""
+    code: Callable[[], str] | None = None
+    """The fingerprint of what computes the numbers, for experiments that take long without any run: stored
+    numbers of the same code are not computed again."""
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
         """Every sentence of this experiment, judged on its numbers."""

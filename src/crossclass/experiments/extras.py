@@ -75,7 +75,8 @@ def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
         raise UserError(f"planted parts are known on shapes alone, and {folder.path} has {run.data.kind}")
     pair, seen = _pair(run, folder, splits, runtime)
     labels = splits.test.labels.cpu()
-    masks = dict(zip(("exclusive", "shared"), run.data.planted(), strict=True))
+    drawn = run.data.drawn("test")
+    masks = {"exclusive": drawn.exclusive, "shared": drawn.shared}
     both = [_mass(model, one, labels, masks) for (_, model), one in zip(pair, seen, strict=True)]
     best, last = (one.evaluation.robust for one in seen)
     chosen = {"chosen": saliency.compared(labels, best, last), "all": torch.arange(len(labels))}

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -168,9 +169,12 @@ def _duration(seconds: float) -> str:
 def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, say: Say) -> Path:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
     own = {name: found[of] for name, of in entry.runs.items()}
-    numbers = entry.measure(own, study.size)
-    verdicts = entry.verdicts(numbers)
     place = study.place / f"{entry.id}.json"
+    code = entry.code() if entry.code is not None else None
+    numbers = _before(place, code)
+    if numbers is None:
+        numbers = entry.measure(own, study.size)
+    verdicts = entry.verdicts(numbers)
     content = {
         "id": entry.id,
         "title": entry.title,
@@ -183,6 +187,7 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
         "runs": {name: [e.place.name for e in each] for name, each in own.items()},
         "numbers": numbers,
         "crossclass": version("crossclass"),
+        "code": code,
     }
     plot.save(entry.draw(numbers), place.with_suffix(".svg"))
     write_atomic(place.with_suffix(".csv"), table(numbers))
@@ -192,6 +197,16 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
         beside = "beyond the paper: " if v.beyond else ""
         say(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
     return place
+
+
+def _before(place: Path, code: str | None) -> Any:
+    """Stored numbers that this very code has computed, if any."""
+    if code is None or not place.is_file():
+        return None
+    with suppress(UserError):
+        found = stored(place)
+        return found["numbers"] if found.get("code") == code else None
+    return None
 
 
 def table(numbers: Any) -> str:

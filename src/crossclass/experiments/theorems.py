@@ -3,9 +3,11 @@
 Words come with the numbers here (`theory.claims`, `linear`, `bridge_claims`); each entry stores both.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,15 @@ MU, SIGMA, BETA = 1.0, 0.9, 0.25
 """Of the pictures, as of the panel."""
 RADII = (0.0, 0.1, 0.15, 0.2, 0.3)
 """eps of the curves of theorem 2."""
+
+
+@cache
+def code() -> str:
+    """A checksum of the source that the numbers come from."""
+    here = Path(__file__).parent
+    names = ("theorems", "linear", "bridge", "bridge_claims", "effective")
+    files = [*(here / f"{name}.py" for name in names), *sorted((here.parent / "theory").glob("*.py"))]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 @cache
@@ -57,8 +68,8 @@ def _weights(found: Found, size: Size, rows: Sequence[str], smoothed: bool) -> N
 
 def _draw_weights(m: Numbers) -> plot.Figure:
     title = "mu = {mu:g}, sigma = {sigma:g}, beta = {beta:g}".format(**m["setting"])
-    pairs = [(np.array(a), np.array(b)) for a, b in (m["at"], m["smoothed"])]
-    return plot.feature_weights(np.array(m["eps"]), *pairs, m["eps0"], m["eps1"], title=title)
+    at, smoothed = ((np.array(a), np.array(b)) for a, b in (m["at"], m["smoothed"]))
+    return plot.feature_weights(np.array(m["eps"]), at, smoothed, m["eps0"], m["eps1"], title=title)
 
 
 def _success(found: Found, size: Size) -> Numbers:
@@ -128,6 +139,7 @@ THEOREMS: tuple[Experiment, ...] = (
         measure=lambda found, size: _weights(found, size, ("lemma1", "thm1"), False),
         draw=_draw_weights,
         judge=_stored,
+        code=code,
     ),
     Experiment(
         "thm2",
@@ -136,6 +148,7 @@ THEOREMS: tuple[Experiment, ...] = (
         measure=_success,
         draw=_draw_success,
         judge=_stored,
+        code=code,
     ),
     Experiment(
         "thm3",
@@ -144,6 +157,7 @@ THEOREMS: tuple[Experiment, ...] = (
         measure=_phases,
         draw=_draw_phases,
         judge=_stored,
+        code=code,
     ),
     Experiment(
         "cor1",
@@ -152,6 +166,7 @@ THEOREMS: tuple[Experiment, ...] = (
         measure=lambda found, size: _weights(found, size, ("cor1",), True),
         draw=_draw_weights,
         judge=_stored,
+        code=code,
     ),
     Experiment(
         "bridge",
@@ -160,5 +175,6 @@ THEOREMS: tuple[Experiment, ...] = (
         measure=_bridge,
         draw=_draw_bridge,
         judge=_stored,
+        code=code,
     ),
 )

@@ -87,6 +87,10 @@ def _figure(path: Path, id_: str) -> Markup | None:
     if re.search(r"<script|\son\w+=|<foreignObject|javascript:", text, re.IGNORECASE):
         return None  # a stranger's file; ours hold none of it
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    used = set(
+        re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    )  # other ids say what a group is, to nobody here
+    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{id_}-", text))
 
 
