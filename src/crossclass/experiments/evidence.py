@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossclass.errors import UserError
 from crossclass.files import write_atomic
+from crossclass.settings import read_flat
 from crossclass.store import RunFolder
 
 Plain = dict[str, Any]
@@ -39,6 +42,8 @@ class Evidence:
     measures: list[Plain]
     """The full evaluation: best.val, best.test, last, and their comparison."""
     extras: dict[str, Any] = field(default_factory=dict)
+    drops: Sequence[int] = ()
+    """Epochs after which the learning rate fell."""
 
     @property
     def seed(self) -> int:
@@ -73,8 +78,14 @@ class Evidence:
         return [r for r in self.rows if r.get("test_robust") is not None]
 
     def at(self, share: float) -> Plain:
-        """The checked epoch nearest to a share of the schedule (the earlier of two equally near)."""
-        wanted = share * max(r["epoch"] for r in self.rows)
+        """The checked epoch nearest to a share of the paper's schedule (the earlier of two equally near).
+
+        The paper drops the learning rate at 50 and 75 %. In a schedule with two drops elsewhere a share is
+        counted within its phase: 35 % is at 70 % of what comes before the first drop.
+        """
+        last, drops = max(r["epoch"] for r in self.rows), list(self.drops)
+        here = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
+        wanted = float(np.interp(share, (0, 0.5, 0.75, 1), here))
         return min(self.checked(), key=lambda r: (abs(r["epoch"] - wanted), r["epoch"]))
 
 
@@ -106,9 +117,10 @@ def read(place: Path) -> Evidence:
     rows = _rows(place / "metrics.csv")
     for row in rows:
         row["C"] = matrices.get(str(row["epoch"]))
+    drops = read_flat(_text(place / "config.yaml"), str(place / "config.yaml")).get("drops") or ()
     known = {"env", "measure", "matrices"}
     extras = {p.stem: _json(p) for p in sorted(place.glob("*.json")) if p.stem not in known}
-    return Evidence(place, env, rows, measures, extras)
+    return Evidence(place, env, rows, measures, extras, tuple(drops))
 
 
 def complete(place: Path, extras: Sequence[str] = ()) -> bool:
@@ -135,10 +147,17 @@ def _write(path: Path, content: Any, indent: int | None = 1) -> None:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(_text(path))
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
     except FileNotFoundError as e:
         raise UserError(f"{path} is missing; delete its folder to have it made again from the run") from e
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
 
 

@@ -175,13 +175,14 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
     if numbers is None:
         numbers = entry.measure(own, study.size)
     verdicts = entry.verdicts(numbers)
+    own_words = [v.word for v in verdicts if not v.beyond]
     content = {
         "id": entry.id,
         "title": entry.title,
         "claim": entry.claim,
         "size": study.size,
         "seeds": study.seeds if entry.runs else None,
-        "verdict": everywhere([v.word for v in verdicts if not v.beyond] or ["undecided"]),
+        "verdict": everywhere(own_words) if own_words else None,
         "verdicts": [asdict(v) for v in verdicts],
         "printed": printed(entry.printed),
         "runs": {name: [e.place.name for e in each] for name, each in own.items()},
@@ -192,7 +193,7 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
     plot.save(entry.draw(numbers), place.with_suffix(".svg"))
     write_atomic(place.with_suffix(".csv"), table(numbers))
     write_atomic(place, json.dumps(content, indent=1) + "\n")
-    say(f"{entry.id}: {content['verdict']}")
+    say(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.beyond else ""
         say(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
