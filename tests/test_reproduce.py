@@ -226,7 +226,7 @@ class TestPlan:
         mini = shrink(run, "mini")
         assert (mini.recipe.kind, mini.threat, mini.smoothing) == (run.recipe.kind, run.threat, run.smoothing)
         assert (mini.data.kind, mini.model.normalise) == (run.data.kind, run.model.normalise)
-        assert [d / mini.epochs for d in mini.drops] == [d / run.epochs for d in run.drops]
+        assert len(mini.drops) == len(run.drops)
         assert (mini.ensembling is None) == (run.ensembling is None)
         assert mini.check_attack().threat == mini.final_attack().threat == run.threat
 
