@@ -116,7 +116,7 @@ PRINTED = {  # epoch: (RA in percent, CAS) as printed, or what Fig. 1 and 4 show
     "fat-linf-8": {10: (40.0, 13.8), 108: (41.8, 14.1), 200: (0.1, 2.1)},
     "standard": {50: (0.0, 7.3), 100: (0.0, 8.4), 108: (0.0, 8.6), 150: (0.0, 9.8), 200: (0.0, 10.2)},
 }
-PRINTED["shapes-demo"] = PRINTED["at-linf-6"]
+PRINTED["shapes-demo"], PRINTED["digits-fat"] = PRINTED["at-linf-6"], PRINTED["fat-linf-8"]
 ICAS = {"at-linf-8": (34.9, 25.6), "at-l2-128": (27.0, 14.9)}
 CLEAN = {"at-linf-8": {"best": 26.0, "last": 20.5}}
 CLEAN["standard"] = {"25 %": 7.3, "50 %": 8.4, "75 %": 9.8, "100 %": 10.2, "best": 8.5, "last": 10.2}

@@ -10,7 +10,7 @@ from typing import Any
 
 from crossclass.attacks import FGSM, PGD
 from crossclass.augment import Augment
-from crossclass.data import AnyData, Shapes
+from crossclass.data import AnyData, Digits, Shapes
 from crossclass.experiments.entry import Size
 from crossclass.experiments.mini import THIN
 from crossclass.models import AnyModel, PreActResNet, ViT
@@ -31,7 +31,7 @@ EPOCHS, DROPS = 60, (15, 45)
 
 
 def _mini(run: Run) -> Run:
-    if isinstance(run.data, Shapes):
+    if isinstance(run.data, Shapes | Digits):  # small as they are
         return run.but(keep_every=run.epochs // 4)
     token = isinstance(run.model, ViT)
     precision = "fp32" if token else "bf16"  # a transformer's products are too small for bf16 to pay
