@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +153,28 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
     assert any("begun" in h and "of 4 epochs" in h for h in heard)
     mine, whole = (json.loads((s.place / "fig6.json").read_text()) for s in (study, done[0]))
     assert mine["numbers"] == whole["numbers"]
+
+
+def test_two_processes_share_the_runs_out(done, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from crossclass.runtime import Runtime\n"
+        "from crossclass.experiments import reproduce as r; r.WAIT = 0.2\n"
+        "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
+        "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), say=print)\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    heard = [p.communicate()[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0], heard
+    for run in (tmp_path / "runs").iterdir():
+        assert [r["epoch"] for r in RunFolder(run).rows()] == [1, 2, 3, 4]
+    for id_ in ("fig1", "fig6"):
+        mine, whole = (
+            json.loads((p / f"{id_}.json").read_text()) for p in (tmp_path / "results/smoke", done[0].place)
+        )
+        assert mine["numbers"] == whole["numbers"]
 
 
 class TestEvidence:

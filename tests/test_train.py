@@ -16,7 +16,7 @@ from crossclass import checkpoint, models
 from crossclass.attacks import FGSM, PGD
 from crossclass.augment import Augment
 from crossclass.data import Npz, Shapes
-from crossclass.errors import UserError
+from crossclass.errors import BusyError, UserError
 from crossclass.learner import optimizer as _optimizer
 from crossclass.measure import measured
 from crossclass.models import PreActResNet
@@ -607,3 +607,45 @@ class TestAlarms:
     def test_unknown_alarms_are_refused(self):
         with pytest.raises(UserError, match="did you mean 'robust-overfitting'"):
             TINY.but(stop_on=("robust-overfiting",))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from crossclass.files import held
+with held(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_folder_is_trained_by_one_process_at_a_time(tmp_path):
+    killed_after(1, tmp_path)
+    folder = RunFolder(next(tmp_path.glob("tiny-*")))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.path / ".lock")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=rf"is being trained by process {holder.pid} on .*; wait for it"):
+            trained(TINY, tmp_path, "tiny", CPU)
+        assert len(folder.rows()) == 1
+    finally:
+        holder.kill()  # as hard as it gets: the lock goes with the process
+        holder.wait()
+    assert len(trained(TINY, tmp_path, "tiny", CPU).rows()) == 4
+
+
+def test_a_finished_run_can_be_read_while_it_is_held(whole):
+    from crossclass.files import held
+
+    with held(whole.path / ".lock", "it"):
+        assert trained(TINY, whole.path.parent, "tiny", CPU).path == whole.path
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
+    from crossclass.files import held
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"), held(tmp_path / "file" / ".lock", "it"):
+        pass

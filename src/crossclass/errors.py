@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake of the user's; the command line prints its one sentence and exits with code 2."""
 
 
+class BusyError(UserError):
+    """Another process is at it; wait for it, or do something else meanwhile."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the known names, to be put behind a sentence."""
     known = sorted(set(known))

@@ -6,10 +6,12 @@ renamed over the target. A full or read-only disk becomes one sentence, and the 
 
 import errno
 import os
-from contextlib import suppress
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from crossclass.errors import UserError
+from crossclass.errors import BusyError, UserError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -62,3 +64,36 @@ def refusal(path: Path, e: OSError) -> UserError:
     if isinstance(e, FileExistsError | NotADirectoryError):
         return UserError(f"{path.parent} is a file, not a folder; choose another folder with out=DIR")
     return UserError(f"{path} cannot be written ({e.strerror or e}); choose another place with out=...")
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while inside; raises BusyError if another process holds it, and says which.
+
+    The system lets go of it when the process ends, however it ends, so no lock is ever stale. `what` is
+    what the holder does to the thing, such as "runs/x is being trained".
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: one has to look out for oneself
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "a+"))
+        except OSError as e:
+            raise refusal(path, e) from e
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            file.seek(0)
+            who = file.read().strip() or "another process"
+            raise BusyError(f"{what} by {who}; wait for it, or choose another folder with out=DIR") from e
+        except OSError:  # a file system without locks: one has to look out for oneself
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield

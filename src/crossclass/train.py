@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from crossclass import alarms, checkpoint, models, teachers, watch
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
+from crossclass.files import held
 from crossclass.learner import Learner
 from crossclass.losses import hard
 from crossclass.measure import Progress, silent
@@ -60,7 +61,7 @@ def train(
     """Train or resume, yielding the folder and each epoch's row (also those that were there already).
 
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
-    before stays, and the same call goes on from there.
+    before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
     """
     runtime = runtime or Runtime()
     splits = run.data()
@@ -70,16 +71,31 @@ def train(
     if folder.done:
         yield from ((folder, row) for row in folder.rows())
         return
-    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
-        say("this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster")
-    folder.write("env.json", _about(run, splits, runtime, label, folder))
-
-    splits = splits.to(runtime.place)
 
     def find(teacher: Run) -> RunFolder:
         *_, (found, _) = train(teacher, out, f"{label}-teacher", runtime, progress, say)
         return found
 
+    with held(folder.path / ".lock", f"{folder.path} is being trained"):
+        if not folder.done:  # another process may have finished it since
+            folder.write("env.json", _about(run, splits, runtime, label, folder))
+            yield from _train(run, folder, splits.to(runtime.place), runtime, find, progress, say)
+            return
+    yield from ((folder, row) for row in folder.rows())
+
+
+def _train(
+    run: Run,
+    folder: RunFolder,
+    splits: Splits,
+    runtime: Runtime,
+    find: Callable[[Run], RunFolder],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Iterator[tuple[RunFolder, Row]]:
+    """Train what `train` has prepared, to the end; `find` trains a teacher."""
+    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
+        say("this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster")
     recipe = teachers.present(run.recipe, run, splits, runtime, find, say)
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
     learner = Learner(run, runtime, built, len(splits.train), len(splits.class_names))

@@ -11,6 +11,8 @@ What is finished is never done twice: a second call only draws again.
 import csv
 import io
 import json
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,7 +24,7 @@ from pydantic import Field
 
 from crossclass import plot, train
 from crossclass.data import Splits
-from crossclass.errors import UserError
+from crossclass.errors import BusyError, UserError
 from crossclass.experiments import evidence
 from crossclass.experiments.entry import Experiment, Size
 from crossclass.experiments.evidence import Evidence
@@ -37,6 +39,9 @@ from crossclass.settings import Settings
 from crossclass.verdict import Verdict, everywhere
 
 Say = Callable[[str], None]
+
+WAIT = 10.0
+"""Seconds between looks at runs that other processes train."""
 
 
 class Study(Settings):
@@ -70,7 +75,8 @@ def reproduce(
 ) -> list[Path]:
     """Bring entries to their end; the JSON file of each. Raises UserError.
 
-    Interrupt it when you like: the same call goes on after the last finished epoch.
+    Interrupt it when you like: the same call goes on after the last finished epoch. Several calls at once
+    share the runs out among them.
     """
     runtime = runtime or Runtime()
     entries = chosen(ids)
@@ -81,13 +87,24 @@ def reproduce(
         say(line)
     if study.plan:
         return []
+    done: dict[str, Evidence] = {at.job.label: evidence.read(at.place) for at in planned if at.place}
+    waiting = deque(at.job for at in left)
+    busy = 0
+    while waiting:
+        job = waiting.popleft()
+        try:
+            done[job.label] = _finished(job, study, runtime, progress, say, row)
+            busy = 0
+        except BusyError as e:  # another `reproduce` is at it: take the next one, and see later
+            waiting.append(job)
+            busy += 1
+            if busy >= len(waiting):
+                say(f"waiting: {e}")
+                time.sleep(WAIT)
+                busy = 0
     found: dict[str, list[Evidence]] = {}
-    for at in planned:
-        if at.place is not None and at.state == "measured":
-            proof = evidence.read(at.place)
-        else:
-            proof = _finished(at.job, study, runtime, progress, say, row)
-        found.setdefault(at.job.name, []).append(proof)
+    for job in wanted:
+        found.setdefault(job.name, []).append(done[job.label])
     return [_write(entry, found, study, say) for entry in entries]
 
 
