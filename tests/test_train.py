@@ -622,17 +622,17 @@ with held(Path(sys.argv[1]), "it"):
 def test_one_folder_is_trained_by_one_process_at_a_time(tmp_path):
     killed_after(1, tmp_path)
     folder = RunFolder(next(tmp_path.glob("tiny-*")))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder.path / ".lock")], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(BusyError, match=rf"is being trained by process {holder.pid} on .*; wait for it"):
-            trained(TINY, tmp_path, "tiny", CPU)
-        assert len(folder.rows()) == 1
-    finally:
-        holder.kill()  # as hard as it gets: the lock goes with the process
-        holder.wait()
+    command = [sys.executable, "-c", HOLDER, str(folder.path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(
+                BusyError, match=rf"is being trained by process {holder.pid} on .*; wait for it"
+            ):
+                trained(TINY, tmp_path, "tiny", CPU)
+            assert len(folder.rows()) == 1
+        finally:
+            holder.kill()  # as hard as it gets: the lock goes with the process
     assert len(trained(TINY, tmp_path, "tiny", CPU).rows()) == 4
 
 
