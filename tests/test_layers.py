@@ -32,7 +32,7 @@ LAYERS = [
     {"watch", "learner", "teachers", "anchors"},
     {"train"},
     {"experiments"},
-    {"report", "catalogue"},
+    {"report", "catalogue", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -43,6 +43,7 @@ DOORS = {
     "matplotlib": {"plot"},
     "pyautoattack": {"attacks"},
     "autoattack": {"attacks"},
+    "submitit": {"sweep"},
     "timm": {"models"},
     "torchmetrics": {"metrics"},
     "torchvision": {"models"},
@@ -54,7 +55,7 @@ DOORS = {
     "PIL": {"readers"},
     "scipy": {"theory", "experiments"},
     "safetensors": {"checkpoint", "weights", "models"},
-    "yaml": {"settings", "report", "experiments"},
+    "yaml": {"settings", "report", "experiments", "sweep", "cli"},
 }
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

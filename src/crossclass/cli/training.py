@@ -1,7 +1,7 @@
 """Commands that train: the demo, one run, the paper."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,51 @@ def train(
     """
     own, rest = own_settings(changes or [], "runs")
     print(_train(target, rest, own, trust))
+
+
+@app.command()
+def sweep(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run, a run or sweep file")],
+    changes: Changes = None,
+    trust: Trust = False,
+) -> None:
+    """Train many runs: path=a,b,c makes a grid, each point a run folder that is found again.
+
+    jobs=2 trains so many at a time; plan=true prints one command per run for any scheduler;
+    slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
+    runtime.* are every run's. Exit code 1 if a run failed.
+    """
+    import yaml
+
+    from crossclass.sweep import expand, lines, run_all, submit
+
+    own: dict[str, Any] = {"jobs": 1, "plan": False, "slurm": None}
+    mine = [c for c in changes or [] if c.partition("=")[0] in own]
+    own |= {c.partition("=")[0]: yaml.safe_load(c.partition("=")[2]) for c in mine}
+    every = [c for c in changes or [] if c.startswith(("out=", "runtime."))]
+    own_settings(every, "runs")  # a mistake in them is said before anything starts
+    points = expand(target, [c for c in changes or [] if c not in (*mine, *every)], trust=trust)
+    more = [*every, *(["--trust"] if trust else [])]
+    if own["plan"]:
+        for line in lines(points, more):
+            print(line)
+        return
+    if own["slurm"]:
+        settings = own["slurm"] if isinstance(own["slurm"], dict) else {}
+        out = next((c.partition("=")[2] for c in every if c.startswith("out=")), "runs")
+        for job in submit(points, more, Path(out) / "slurm-logs", settings):
+            print(job)
+        return
+    if not isinstance(own["jobs"], int):
+        raise UserError(f"jobs={own['jobs']} is not a number of processes")
+    with watching("sweep") as progress:
+        try:
+            failed = run_all(points, more, own["jobs"], progress.say)
+        except KeyboardInterrupt:
+            progress.say("crossclass: stopped; the same command goes on where each run was")
+            raise typer.Exit(130) from None
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command(name="reproduce")
