@@ -286,6 +286,11 @@ class TestPlan:
             reproduce(["fig2"], study, CPU)
         assert not study.runs.exists()
 
+    def test_gradients_of_a_step_are_counted_where_the_attack_is(self):
+        found = {name: plan._gradients(PAPER[name].recipe) for name in PAPER}
+        assert found["wei2025-at-linf-8"] == found["wei2025-kd-linf-8"] == 10
+        assert (found["wei2025-fat-linf-8"], found["wei2025-standard"]) == (1, 0)
+
     def test_plan_true_does_nothing(self, tmp_path, monkeypatch):
         untrained(monkeypatch)
         heard = []

@@ -25,7 +25,7 @@ from crossclass.experiments import evidence
 from crossclass.experiments.entry import Experiment, Size
 from crossclass.experiments.runs import named
 from crossclass.experiments.sizes import shrink
-from crossclass.recipes import Distilled, Run
+from crossclass.recipes import AnyRecipe, Distilled, Run
 from crossclass.runtime import Runtime
 from crossclass.settings import flat, read_flat
 from crossclass.store import RunFolder
@@ -171,10 +171,7 @@ def cost(run: Run, splits: Splits, runtime: Runtime, epochs: int) -> Cost:
     model = runtime.placed(models.build(run.model, splits.train.images, len(splits.class_names), 0))
     part = splits.train.first(run.batch).to(runtime.place)
     seconds = _step(run, model, part) / len(part)
-    steps = (
-        getattr(getattr(run.recipe, "attack", None) or getattr(run.recipe, "inner", None), "steps", 0) or 0
-    )
-    gradient = seconds / (steps + 1)
+    gradient = seconds / (1 + _gradients(run.recipe))
     n = run.check.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
     checks = epochs / run.check.every * checked * (getattr(run.check_attack(), "steps", 10) + 3)
@@ -183,6 +180,15 @@ def cost(run: Run, splits: Splits, runtime: Runtime, epochs: int) -> Cost:
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     kept = 3 + (run.epochs // run.keep_every if run.keep_every else 0) + 2 * 3
     return Cost(total, size * kept)
+
+
+def _gradients(recipe: AnyRecipe) -> int:
+    """Of one image while it is crafted."""
+    attack = getattr(recipe, "attack", None)
+    if attack is None:
+        inner = getattr(recipe, "inner", None)
+        return 0 if inner is None else _gradients(inner)
+    return getattr(attack, "steps", 1)
 
 
 def _step(run: Run, model: torch.nn.Module, part: Split) -> float:

@@ -47,6 +47,7 @@ def _run(each: list[Evidence], shares: Sequence[float], matrices: Sequence[str])
         "check": first.env.get("check"),
         "n": first.best["n"],
         "data": first.env.get("data"),
+        "data_checksums": sorted({str(e.env.get("data_checksum")) for e in each}),
         "chosen_by": first.best.get("chosen_by"),
         "class_names": list(first.env.get("class_names") or ()),
         "best": {k: [e.best.get(k) for e in each] for k in MEASURED},
