@@ -106,7 +106,16 @@ def killed_after(epoch: int, out, run=TINY, inside: bool = False) -> None:
 
 
 def test_a_finished_run_is_complete(whole):
-    names = {"config.yaml", "env.json", "events.jsonl", "metrics.csv", "measure.json", "DONE", "resume"}
+    names = {
+        "config.yaml",
+        "env.json",
+        "events.jsonl",
+        "metrics.csv",
+        "measure.json",
+        "DONE",
+        "resume",
+        ".lock",
+    }
     names |= {f"{n}.safetensors" for n in ("best.val", "best.test", "last", "epoch_002", "epoch_004")}
     assert set(os.listdir(whole.path)) == names
     assert os.listdir(whole.path / "resume") == []

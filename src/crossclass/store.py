@@ -6,6 +6,7 @@
                              best.val, best.test, last, epoch_NNN (.safetensors, each with its card)
                              measure.json  the full evaluation of the checkpoints that matter
                              resume/       the last two states of training;  DONE  when finished
+                             .lock         held by the process that trains it
 
 The folder is found by the digest; the label is for people.
 """
