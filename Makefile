@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow lint venv clean
+.PHONY: demo test test-slow survive lint venv clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/crossclass demo
@@ -15,6 +15,9 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
+
+survive: $(VENV)/.ready
+	$(BIN)/python benchmarks/survive.py 60
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
