@@ -204,6 +204,22 @@ class TestEvidence:
         kinds = {f.suffix for f in (done[0].place / "runs").rglob("*") if f.is_file()}
         assert kinds <= {".json", ".yaml", ".csv", ".png"}
 
+    def test_matrices_of_many_classes_are_kept_for_best_and_last_alone(self):
+        C = [[0.12345] * 30] * 30
+        one = {
+            "checkpoint": "last",
+            "C": C,
+            "icas_matrix": C,
+            "all_pairs_matrix": C,
+            "confusion": C,
+            "cas": 1.0,
+        }
+        assert evidence._slim(one) == {"checkpoint": "last", "C": [[0.12] * 30] * 30, "cas": 1.0}
+        pair = {"comparison": {"d_cas": 1.0, "C_difference": C}}
+        assert evidence._slim(pair) == {"comparison": {"d_cas": 1.0, "C_difference": None}}
+        few = {"checkpoint": "last", "C": [[0.12345]], "confusion": [[1]]}
+        assert evidence._slim(few) == few
+
     def test_the_nearest_check_stands_for_a_share_of_the_schedule(self):
         rows = [{"epoch": e, "test_robust": 0.1 if e % 3 == 0 else None} for e in range(1, 31)]
         proof = evidence.Evidence(Path(), {"seed": 0}, rows, [])

@@ -130,6 +130,8 @@ def complete(place: Path, extras: Sequence[str] = ()) -> bool:
 
 def _slim(measure: Plain) -> Plain:
     """Without what is large and drawn nowhere."""
+    if len((measure.get("comparison") or {}).get("C_difference") or ()) > LARGE:
+        return {"comparison": measure["comparison"] | {"C_difference": None}}  # best minus last, both kept
     C = measure.get("C")
     if not C or len(C) <= LARGE:
         return measure
