@@ -209,6 +209,19 @@ def test_stages_on_the_way_are_compared_under_the_checks_attack_alone():
     assert rises[0].values[0] > 0
 
 
+def test_the_phases_of_a_run_are_judged_apart():
+    # together on the way up, against each other on the way down
+    (fig10,) = (e for e in FIGURES if e.id == "fig10")
+    ones = [told("wei2025-at-linf-8", s) for s in range(3)]
+    for one in ones:
+        for row in one.rows:
+            if row["epoch"] > 108:
+                row["cas"] = 60.0 - row["cas"]
+    numbers = fig10.measure({"AT": ones}, "paper")
+    words = {c.id: c.judge(numbers).word for c in fig10.claims}
+    assert words == {"rising": "holds", "falling": "does not hold"}
+
+
 def test_ids_of_the_paper_are_all_there():
     wanted = {
         *(f"fig{i}" for i in (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)),

@@ -14,17 +14,8 @@ from crossclass.errors import UserError
 from crossclass.files import held
 from crossclass.store import RunFolder
 from crossclass.sweep import expand, lines, run_all, split
+from tiny import TINY
 
-TINY = """\
-data: {kind: shapes, n_train: 16, n_val: 8, n_test: 9, classes: 3, size: 16}
-model: {kind: preactresnet, width: 4, stem_stride: 2, blocks: [1], normalise: data}
-recipe: {kind: at, attack: {kind: pgd, steps: 1}}
-augment: null
-epochs: 2
-drops: [1]
-batch: 8
-check: {attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 1}}
-"""
 MORE = ("out=runs", "runtime.threads=1", "runtime.device=cpu")
 
 

@@ -1,5 +1,6 @@
 """The loop: an interrupted run equals an uninterrupted one, checking changes nothing, every recipe trains."""
 
+import errno
 import json
 import os
 import shutil
@@ -658,3 +659,19 @@ def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"), held(tmp_path / "file" / ".lock", "it"):
         pass
+
+
+def test_where_nothing_can_be_locked_one_goes_on_without(tmp_path, monkeypatch):
+    import fcntl
+
+    from crossclass.files import held
+
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / ".lock", "it"):
+        (tmp_path / "done").touch()
+    assert (tmp_path / "done").exists()
+    with pytest.raises(KeyError), held(tmp_path / ".lock", "it"):
+        raise KeyError

@@ -7,7 +7,7 @@
 Everything is judged in float32, on the test part, with the run's own attack.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,6 @@ GRID = 24
 """Samples in the grid, as in Fig. 11."""
 
 Extra = Callable[[Run, RunFolder, Splits, Runtime, Path], Any]
-
-
-def checkpoints(extras: Sequence[str], run: Run) -> int:
-    """Every how many epochs a run must keep a checkpoint for these extras; 0 for none."""
-    return max(1, run.epochs // 4) if "clean" in extras else 0
 
 
 def clean(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Path) -> Any:

@@ -28,6 +28,15 @@ def _loses(run: str, key: str, text: str, margin: float = 0.0, where: str = "") 
     return Claim(f"{key}-{run}", text, lambda m: [fall(m, run, key)], margin, where)
 
 
+def _both_fall(*runs: str) -> tuple[Claim, ...]:
+    """CAS and robust accuracy are lower at last than at best, in each of the runs."""
+    return tuple(
+        _loses(run, key, f"{what} is lower at the last checkpoint than at the best", where=run)
+        for run in runs
+        for key, what in (("cas", "CAS"), ("robust", "robust accuracy"))
+    )
+
+
 def _over(text: str, id_: str, runs: Mapping[str, str], key: str) -> Claim:
     """What is lost from best to last grows with eps."""
     eps = [float(name.split()[1].split("/")[0]) for name in runs]
@@ -164,7 +173,7 @@ def _collapse(run: str) -> tuple[Claim, ...]:
         each = tuple(b / 4 - z for b, z in zip(best, last, strict=True))
         return [Gain("a quarter of the best robust accuracy, minus the last", each)]
 
-    where = {"FAT": "", "provoked": "digits, one step of 0.32: a collapse provoked where it is cheap"}[run]
+    where = {"FAT": "", "provoked": "digits, one step of 0.32: where a collapse is cheap to try"}[run]
     gone = "fast AT overfits catastrophically: almost nothing of its robustness is left"
     early = _more_at_best_than(0.05, run)
     return (
@@ -244,11 +253,7 @@ FIGURES: tuple[Experiment, ...] = (
         runs={"CIFAR-100": "wei2025-at-linf-8-cifar100", "Tiny-ImageNet": "wei2025-at-linf-8-tinyimagenet"},
         measure=_collect(),
         draw=partial(drawing.matrices, stages=("best", "last"), scale=(-0.75, 0.75)),
-        claims=tuple(
-            _loses(name, key, f"{what} is lower at the last checkpoint than at the best", where=name)
-            for name in ("CIFAR-100", "Tiny-ImageNet")
-            for key, what in (("cas", "CAS"), ("robust", "robust accuracy"))
-        ),
+        claims=_both_fall("CIFAR-100", "Tiny-ImageNet"),
         printed="fig5",
     ),
     Experiment(
@@ -258,11 +263,7 @@ FIGURES: tuple[Experiment, ...] = (
         runs={"l_2": "wei2025-at-l2-128", "DeiT": "wei2025-at-linf-8-deit"},
         measure=_collect(),
         draw=partial(drawing.matrices, stages=("best", "last")),
-        claims=tuple(
-            _loses(name, key, f"{what} is lower at the last checkpoint than at the best", where=name)
-            for name in ("l_2", "DeiT")
-            for key, what in (("cas", "CAS"), ("robust", "robust accuracy"))
-        ),
+        claims=_both_fall("l_2", "DeiT"),
         printed="fig6",
     ),
     Experiment(

@@ -96,9 +96,9 @@ MINI: dict[str, Run] = {
         check=Check(every=3, attack=PGD(threat=Linf(eps=0.2), steps=10)),
     ),
     # Fast AT made to fail: one step of 0.32 from x itself, its gradient rounded to bf16. PGD-10 accuracy
-    # rises to some 30 %; with seed 0 it is lost in epochs 13 to 20 while FGSM's goes on to 97 %, catastrophic
-    # overfitting; with seed 1 it is gone for epoch 19 alone; with seed 2 it stays. In fp32 it was not seen
-    # within 40 epochs. A minute and a half.
+    # rises to some 30 %; with seed 0 it falls in epoch 13, is lost in epoch 19 and ends at 0 while FGSM's
+    # goes on to 97 %, catastrophic overfitting; with seeds 1 and 2 it stays. In fp32 it was not seen within
+    # 40 epochs. A minute and a half.
     "digits-fat": Run(
         data=Digits(),
         model=THIN.but(stem=3, stem_stride=1, blocks=(1, 1), normalise="data"),

@@ -22,10 +22,6 @@ class Estimate(NamedTuple):
     high: float
     n: int
 
-    def __str__(self) -> str:
-        ends = "one seed" if self.n == 1 else f"{self.low:.4g} to {self.high:.4g}, {self.n} seeds"
-        return f"{self.mean:.4g} ({ends})"
-
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
     """The mean of one value per seed. Raises ValueError for none, or for a value that is no number."""

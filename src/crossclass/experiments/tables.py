@@ -23,7 +23,7 @@ def _large(id_: str, text: str, what: str) -> Claim:
     def of(m: Numbers, run: str) -> tuple[float, ...]:
         if what.startswith("loss"):
             return fall(m, run, what.split()[1]).values
-        return values(m, run, what, "cas", checks=what != "best")
+        return values(m, run, what, "cas")
 
     def gains(m: Numbers) -> list[Gain]:
         base, *larger = LARGE
