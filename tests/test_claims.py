@@ -209,6 +209,26 @@ def test_stages_on_the_way_are_compared_under_the_checks_attack_alone():
     assert rises[0].values[0] > 0
 
 
+def test_chosen_samples_and_all_of_them_are_judged_apart():
+    (fig3c,) = (e for e in MAPS if e.id == "fig3c")
+    found = {name: [told(of, s) for s in range(3)] for name, of in fig3c.runs.items()}
+    for seed, one in enumerate(found["AT"]):
+        spread = one.extras["saliency"]["half_mass_area"]
+        narrower = {**spread, "difference": -0.02 - 0.001 * seed}
+        one.extras["saliency"]["all_images"] = {"n": 100, "half_mass_area": narrower, "entropy": narrower}
+    for seed, one in enumerate(found["Shapes"]):
+        parts = one.extras["parts"]["all"]["shared"]
+        one.extras["parts"]["all"] = {"n": 100, "shared": {**parts, "difference": -0.02 - 0.001 * seed}}
+    numbers = fig3c.measure(found, "paper")
+    words = {c.id: c.judge(numbers).word for c in fig3c.claims}
+    assert words == {
+        "wider-chosen": "holds",
+        "wider-all": "does not hold",
+        "shared-chosen": "holds",
+        "shared-all": "does not hold",
+    }
+
+
 def test_the_phases_of_a_run_are_judged_apart():
     # together on the way up, against each other on the way down
     (fig10,) = (e for e in FIGURES if e.id == "fig10")
