@@ -7,6 +7,9 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """A mistake of the user's; the command line prints its one sentence and exits with code 2."""
 
+    told = False
+    """Whether another of the processes that run together raises the very same."""
+
 
 class BusyError(UserError):
     """Another process is at it; wait for it, or do something else meanwhile."""

@@ -6,7 +6,7 @@ evaluating never moves a training stream.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,14 @@ from crossclass.models import Classifier
 from crossclass.runtime import full_precision
 from crossclass.streams import Purpose, generator
 from crossclass.view import evaluating
+
+Shared = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
+"""`shared(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
+
+
+def alone(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> list[Any]:
+    """`Shared` among nobody."""
+    return [work(i, item) for i, item in enumerate(items)]
 
 
 @dataclass(frozen=True)
@@ -77,42 +85,49 @@ def under(
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
     keep_images: bool = False,
+    shared: Shared = alone,
 ) -> Evaluation:
-    """Evaluate a model on a split under an attack (none: clean only, features of clean images)."""
-    clean, robust, features, dead, images = [], [], [], 0, []
+    """Evaluate a model on a split under an attack (none: clean only, features of clean images).
+
+    `shared` may let several processes take batches each (`Runtime.shared`); the result is the same, in all.
+    """
     attack = attack and attack.unmoving()
+
+    def look(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
+        index = index.to(split.labels.device)
+        x = as_float(split.images[index]).contiguous(memory_format=memory_format)
+        y = split.labels[index]
+        x_adv, dead = x, 0
+        if attack is not None:
+            found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
+            x_adv = found.x_adv
+            dead = int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
+        g, logits = model.outputs(x_adv)
+        robust = logits.argmax(dim=1).cpu()
+        clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
+        advance(len(index))
+        return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
+
     with full_precision(), evaluating(model):
-        for step, index in enumerate(batches(len(split), batch, None)):
-            index = index.to(split.labels.device)
-            x = as_float(split.images[index]).contiguous(memory_format=memory_format)
-            y = split.labels[index]
-            x_adv = x
-            if attack is not None:
-                found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
-                x_adv = found.x_adv
-                dead += int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
-            g, logits = model.outputs(x_adv)
-            features.append(g.float().cpu())
-            images += [x_adv.cpu()] if keep_images else []
-            robust.append(logits.argmax(dim=1).cpu())
-            clean.append(model(x).argmax(dim=1).cpu() if attack is not None else robust[-1])
-            advance(len(index))
+        seen = shared(batches(len(split), batch, None), look)
+    clean, robust, features, dead, images = zip(*seen, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
-    kept = torch.cat(images) if images else None
-    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, dead, kept)
+    kept = torch.cat(images) if keep_images else None
+    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, sum(dead), kept)
 
 
 @torch.no_grad()
-def clean_accuracy(model: Classifier, split: Split, batch: int = 250) -> float:
+def clean_accuracy(model: Classifier, split: Split, batch: int = 250, shared: Shared = alone) -> float:
     """Fraction of images classified rightly, in eval mode and float32."""
-    right = 0
+
+    def right(_: int, index: Tensor) -> int:
+        index = index.to(split.labels.device)
+        logits = model(as_float(split.images[index]))
+        return int((logits.argmax(dim=1) == split.labels[index]).sum())
+
     with full_precision(), evaluating(model):
-        for index in batches(len(split), batch, None):
-            index = index.to(split.labels.device)
-            logits = model(as_float(split.images[index]))
-            right += int((logits.argmax(dim=1) == split.labels[index]).sum())
-    return right / max(1, len(split))
+        return sum(shared(batches(len(split), batch, None), right)) / max(1, len(split))
 
 
 def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:

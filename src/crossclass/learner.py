@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.models import Classifier
 from crossclass.recipes import Run, refresh
@@ -19,31 +20,50 @@ class Learner:
     """The moving parts of one run on its device."""
 
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
-        model = runtime.placed(built)
         self.run, self.runtime = run, runtime
-        self.average = copy.deepcopy(model).eval() if run.average is not None else None
-        self.model, self.optimizer = runtime.prepared(model, optimizer(run, model))
+        self.model = runtime.prepared(runtime.placed(built))
+        # frozen, so that its batch norm is refreshed without a word between processes
+        averaged = run.average is not None
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
+        self.optimizer = optimizer(run, self.model)
+        self.micro = runtime.micro_batch
+        """At most so many images at once; falls when the memory is too small."""
         memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
         self.memory = {name: tensor.to(runtime.place) for name, tensor in memory.items()}
-
-    @property
-    def bare(self) -> nn.Module:
-        """The network that is trained, without any wrapper of the engine's."""
-        return self.runtime.bare(self.model)
+        self._visits = self.memory["visits"].clone() if self.memory else torch.zeros(0)
 
     def product(self, images: Iterable[Tensor]) -> nn.Module:
         """The network that is checked and kept: the average if there is one, its batch norm refreshed."""
         if self.average is None:
-            return self.bare
+            return self.model
         assert self.run.average is not None
         if self.run.average.refreshes:
             refresh(self.average, images)
         return self.average
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def sees_batches(self) -> bool:
+        """Whether a training step depends on which images go through the network together."""
+        return any(isinstance(m, _BatchNorm) for m in self.model.modules())
+
+    def agree(self) -> None:
+        """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
+        for network in (self.model, self.average):
+            if network is not None:
+                self.runtime.average(network)
+        if self.run.ensembling is not None and self.runtime.processes > 1:
+            self.run.ensembling.join(self.memory, self._visits, self.runtime.sum)
+            self._visits = self.memory["visits"].clone()
+
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, names like `model/conv1.weight`, `momentum/...`, `average/...`, `memory/...`."""
-        out = {f"model/{k}": v for k, v in self.bare.state_dict().items()}
-        names = {id(p): n for n, p in self.bare.named_parameters()}
+        out = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        names = {id(p): n for n, p in self.model.named_parameters()}
         for parameter, state in self.optimizer.state.items():
             if state.get("momentum_buffer") is not None:
                 out[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
@@ -57,8 +77,8 @@ class Learner:
         for name, tensor in tensors.items():
             head, _, tail = name.partition("/")
             parts[head][tail] = tensor
-        self.bare.load_state_dict(parts["model"])
-        by_name = dict(self.bare.named_parameters())
+        self.model.load_state_dict(parts["model"])
+        by_name = dict(self.model.named_parameters())
         for name, buffer in parts["momentum"].items():
             like = by_name[name]
             self.optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
@@ -66,6 +86,8 @@ class Learner:
             self.average.load_state_dict(parts["average"])
         for name, tensor in parts["memory"].items():
             self.memory[name].copy_(tensor)
+        if self.memory:
+            self._visits = self.memory["visits"].clone()
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:

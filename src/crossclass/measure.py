@@ -58,8 +58,8 @@ def look(
 
     def advance(count: int) -> None:
         nonlocal done
-        done += count
-        progress("measure", done, len(part))
+        done += count * runtime.processes  # the others do as much
+        progress("measure", min(done, len(part)), len(part))
 
     seen = evaluate.under(
         model,
@@ -70,6 +70,7 @@ def look(
         memory_format=runtime.memory_format,
         advance=advance,
         keep_images=settings.saliency > 0,
+        shared=runtime.shared,
     )
     if settings.examples == "correct":
         seen = seen.among_correct()
@@ -177,8 +178,9 @@ def measured(
             found = plain(seen, subject.splits, attack, settings)
             ones.append(_One(subject, attack, seen, {**subject.about, **found}))
     results = [one.result for one in ones]
-    for a, b in _comparable(ones):
-        results.append({"comparison": _compared(a, b, settings, grid)})
+    for a, b in _comparable(ones):  # the grid is a file, and the first process writes it
+        compared = runtime.first(lambda: _compared(a, b, settings, grid))  # noqa: B023
+        results.append({"comparison": compared})
     return results
 
 

@@ -1,5 +1,6 @@
 """What a person sees while something takes long; everything goes to stderr, so stdout is for results."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from typing import Any
 
 
 class Watch:
-    """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr."""
+    """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr.
+
+    Of several processes that run together only the first says anything.
+    """
 
     def __init__(self, label: str, epochs: int | None, bars: Any) -> None:
         self.label, self.epochs, self.bars = label, epochs, bars
@@ -40,20 +44,24 @@ class Watch:
         left = (self.epochs or epoch) - epoch
         eta = (time.monotonic() - self.started) / done * left
         parts = [
-            f"epoch {epoch:3}/{self.epochs}",
+            f"epoch {epoch:3}/{self.epochs}" if self.epochs else f"epoch {epoch:3}",
             f"lr {row['lr']:<7.4g}",
             f"train {percent(train)}",
             f"test clean {percent(row.get('test_clean'))}",
             f"robust {percent(row.get('test_robust'))}",
             f"CAS {'  - ' if row.get('cas') is None else format(row['cas'], '5.2f')}",
-            f"{duration(eta)} left",
         ]
-        self.latest = f"epoch {epoch}/{self.epochs}, {duration(eta)} left"
+        parts += [f"{duration(eta)} left"] if self.epochs else []
+        self.latest = (
+            f"epoch {epoch}/{self.epochs}, {duration(eta)} left" if self.epochs else f"epoch {epoch}"
+        )
         self._print("  ".join(parts))
         for warning in row.get("warnings") or []:
             self._print(f"  warning: {warning}")
 
     def _print(self, text: str) -> None:
+        if is_helper():
+            return
         if self.bars:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -63,7 +71,7 @@ class Watch:
 @contextmanager
 def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
     """Watch a job of that many epochs."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or is_helper():
         yield Watch(label, epochs, None)
         return
     from rich.console import Console
@@ -76,6 +84,11 @@ def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield Watch(label, epochs, bars)
+
+
+def is_helper() -> bool:
+    """Whether this is one of several processes (`torchrun`, `accelerate launch`), and not the first."""
+    return int(os.environ.get("RANK", "0")) > 0
 
 
 def duration(seconds: float) -> str:

@@ -2,23 +2,38 @@
 
 Nothing here may change what a run is; that is `Run`'s business. Attacks get the `bare` module: no
 traffic between processes, and no wrapper that a frozen view would miss.
+
+Several processes (`torchrun`, `accelerate launch`) hold the same weights. Each takes its rows of the global
+batch, and their gradients are summed once a step, before the optimizer: adversarial training takes eleven
+gradients for every such message, so there is nothing to hide behind it. The first process writes the
+files; what it does alone (`first`) ends in all of them alike, also when it fails.
 """
 
+import atexit
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import extract_model_from_parallel
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, gather_object, reduce
 from pydantic import Field
 from torch import Tensor, nn
 
 from crossclass.errors import UserError
 from crossclass.settings import Settings
+from crossclass.synced import synced
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Tracker = Literal[
+    "tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"
+]
 
 
 class Runtime(Settings):
@@ -30,6 +45,12 @@ class Runtime(Settings):
     """CPU threads; unset leaves torch's choice."""
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Memory layout of convolutions; `auto` is channels-last, which pays wherever we measured."""
+    micro_batch: int | None = Field(None, ge=1)
+    """At most so many images at once in a process; gradients add up to those of the whole batch."""
+    sync_batch_norm: bool = False
+    """Batch norm sees the images of all processes; unset, each process normalises its own."""
+    track: Tracker | None = None
+    """Where else to send every epoch's numbers, by Accelerate's own integration."""
 
     @cached_property
     def engine(self) -> Accelerator:
@@ -38,9 +59,19 @@ class Runtime(Settings):
             raise UserError("runtime.device=cuda, but torch sees no GPU; use runtime.device=auto")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise UserError("runtime.device=mps, but torch sees none; use runtime.device=auto")
-        if self.threads is not None:
+        none = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        cpu = self.device == "cpu" or (self.device == "auto" and none)
+        engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
+        if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
+            atexit.register(PartialState().destroy_process_group)
+        if self.threads is not None:  # after the engine, which sets them itself for several processes
             torch.set_num_threads(self.threads)
-        return Accelerator(cpu=self.device == "cpu", mixed_precision="no")
+        if self.track is not None and not engine.log_with:  # Accelerate leaves out what is not installed
+            raise UserError(
+                f"runtime.track={self.track} needs its package: pip install {self.track}; metrics.csv and "
+                "events.jsonl are written without it"
+            )
+        return engine
 
     @property
     def place(self) -> torch.device:
@@ -58,21 +89,105 @@ class Runtime(Settings):
         model = model.to(self.place)
         return model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
-    def prepared(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Model and optimizer as the engine wants them for training."""
-        both: tuple[nn.Module, torch.optim.Optimizer] = self.engine.prepare(model, optimizer)
-        return both
+    def prepared(self, model: nn.Module) -> nn.Module:
+        """The model as it is trained: the same module, its batch norm joined with the others' if so set."""
+        if self.sync_batch_norm and self.processes > 1:
+            synced(model)
+        return model
 
-    def bare(self, model: nn.Module) -> nn.Module:
-        """The module without any wrapper of the engine's."""
-        module: nn.Module = extract_model_from_parallel(model)
-        return module
+    @property
+    def processes(self) -> int:
+        """How many train or measure together."""
+        return int(self.engine.num_processes)
 
-    def backward(self, loss: Tensor) -> None:
-        """Back-propagate, summed over processes by the engine."""
-        self.engine.backward(loss)
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self.engine.is_main_process)
+
+    def rows(self, n: int) -> slice:
+        """This process's rows of a global batch of n; all rows where there are fewer than processes."""
+        if n < self.processes:
+            return slice(0, n)
+        at, of = self.engine.process_index, self.processes
+        return slice(at * n // of, (at + 1) * n // of)
+
+    def weight(self, n: int) -> float:
+        """How much each of this process's rows counts in sums over processes (`rows` may repeat them)."""
+        return 1.0 if n >= self.processes else 1 / self.processes
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over processes in place of every tensor, in one message."""
+        if self.processes == 1 or not tensors:
+            return
+        flat = reduce(torch.cat([t.reshape(-1) for t in tensors]), "sum")
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def average(self, model: nn.Module) -> None:
+        """Buffers such as batch-norm statistics become the mean over processes; counts stay."""
+        buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self.sum(buffers)
+        for buffer in buffers if self.processes > 1 else ():
+            buffer.div_(self.processes)
+
+    def shared(self, items: Sequence[T], work: Callable[[int, T], R]) -> list[R]:
+        """`work(i, item)` of every item, each done by one process; every process gets all, in order."""
+        at, of = self.engine.process_index, self.processes
+        mine = [(i, work(i, item)) for i, item in enumerate(items) if i % of == at]
+        found = gather_object(mine) if of > 1 else mine
+        return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+
+    def first(self, work: Callable[[], R]) -> R:
+        """Do something in the first process; all get its result, or its UserError."""
+        if self.processes == 1:
+            return work()
+        outcome: list[Any] = [None]
+        if self.is_first:
+            try:
+                outcome = [(True, work())]
+            except UserError as e:
+                outcome = [(False, e)]
+        fine, result = broadcast_object_list(outcome)[0]
+        if not fine:
+            result.told = True
+            raise result
+        value: R = result
+        return value
+
+    @contextmanager
+    def entered(self, context: AbstractContextManager[Any]) -> Iterator[None]:
+        """Inside, the first process is in a context, such as one that holds a lock."""
+        with ExitStack() as stack:
+
+            def enter() -> None:
+                stack.enter_context(context)
+
+            self.first(enter)
+            yield
+
+    @contextmanager
+    def tracked(
+        self, name: str, folder: Path, settings: Mapping[str, Any]
+    ) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
+        """Where to send numbers of an epoch: `send(row, epoch)`; to nobody unless `track` is set."""
+        if self.track is None:
+            yield lambda row, epoch: None
+            return
+        plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
+        self.engine.project_configuration.set_directories(str(folder))
+        self.engine.init_trackers(name, config=plain)
+
+        def send(row: Mapping[str, Any], epoch: int) -> None:
+            numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "epoch"}
+            self.engine.log(numbers, step=epoch)
+
+        try:
+            yield send
+        finally:
+            for tracker in self.engine.trackers if self.is_first else ():
+                tracker.finish()
+            self.engine.trackers.clear()
 
     def about(self) -> dict[str, Any]:
         """What a number was made with, for env.json."""
@@ -85,7 +200,9 @@ class Runtime(Settings):
             "processor": gpu or platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "layout": str(self.memory_format).removeprefix("torch."),
-            "processes": int(self.engine.num_processes),
+            "processes": self.processes,
+            "micro_batch": self.micro_batch,
+            "sync_batch_norm": self.sync_batch_norm,
         }
 
 

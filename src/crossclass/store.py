@@ -6,6 +6,7 @@
                              best.val, best.test, last, epoch_NNN (.safetensors, each with its card)
                              measure.json  the full evaluation of the checkpoints that matter
                              resume/       the last two states of training;  DONE  when finished
+                             failure.json  why it stopped, if a loss was no number; the batch in failure/
                              .lock         held by the process that trains it
 
 The folder is found by the digest; the label is for people.
@@ -36,6 +37,19 @@ COLUMNS = (
     *("val_share", "watched", "watched_n", "fgsm_n"),
 )
 """Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
+
+
+_EXECUTION = (
+    "torch",
+    "device",
+    "processor",
+    "threads",
+    "layout",
+    "processes",
+    "micro_batch",
+    "sync_batch_norm",
+)
+"""What of env.json may change the last bits of a run that goes on elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +93,27 @@ class RunFolder:
         """Whether training and the full evaluation are finished."""
         return (self.path / "DONE").exists()
 
-    def finish(self) -> None:
-        """Mark the run as finished."""
+    def begin(self, env: Mapping[str, Any]) -> list[str]:
+        """Write env.json for a sitting of this run; notes on what differs from the sitting before.
+
+        What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
+        """
+        before, notes = self.read("env.json") or {}, []
+        earlier = before.get("earlier") or []
+        changed = {k: before[k] for k in _EXECUTION if k in before and before[k] != env.get(k)}
+        if changed:
+            earlier = [*earlier, {**changed, "epochs": len(self.rows())}]
+            said = ", ".join(f"{k} {v} before, {env.get(k)} now" for k, v in changed.items())
+            notes = [f"this run was begun otherwise, and its last bits may depend on it: {said}"]
+        self.write("env.json", {**env, "earlier": earlier})
+        return notes
+
+    def end(self, measures: Any) -> None:
+        """Write the full evaluation, mark the run as finished, and delete what it would resume from."""
+        self.write("measure.json", measures)
         write_atomic(self.path / "DONE", "")
+        for path in [*self._states(), self.path / "failure.json"]:
+            _delete(path)
 
     def config(self) -> str:
         """The text of config.yaml."""
@@ -159,11 +191,6 @@ class RunFolder:
                 f"no state in {self.path / 'resume'} can be read; delete that folder to train from the start"
             )
         return None
-
-    def drop_states(self) -> None:
-        """Delete the resume states of a finished run."""
-        for path in self._states():
-            _delete(path)
 
     def _states(self) -> list[Path]:
         return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)

@@ -4,9 +4,11 @@ So nothing has to be saved to resume a run bit for bit, evaluating never moves a
 a run does not depend on Python's hash, on other libraries' draws, or on what ran before it.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Purpose = Literal[
     "init",
@@ -60,3 +62,43 @@ def stream_seed(seed: int, epoch: int, step: int, purpose: Purpose) -> int:
 def generator(seed: int, epoch: int = 0, step: int = 0, purpose: Purpose = "init") -> torch.Generator:
     """A fresh CPU generator for one purpose at one place of a run."""
     return torch.Generator().manual_seed(stream_seed(seed, epoch, step, purpose))
+
+
+class Share(torch.Generator):
+    """A generator of noise for a whole batch, of which only some rows are wanted: `rows` of `total`.
+
+    Several processes, or one after the other in small pieces, then see the noise that one process would see.
+    """
+
+    total: int
+    rows: slice
+
+
+def share(whole: torch.Generator, rows: slice, total: int) -> torch.Generator:
+    """The generator, drawing for `total` samples and giving `rows` of them; itself if these are all."""
+    if rows == slice(0, total):
+        return whole
+    part = Share(whole.device)
+    part.set_state(whole.get_state())
+    part.total, part.rows = total, rows
+    return part
+
+
+def uniform(like: Tensor, g: torch.Generator | None) -> Tensor:
+    """Float32 noise in [0, 1) of the shape [n, ...], device and layout of a tensor, a row per sample."""
+    return _drawn(torch.rand, like, g)
+
+
+def normal(like: Tensor, g: torch.Generator | None) -> Tensor:
+    """Standard normal float32 noise of the shape [n, ...], device and layout of a tensor."""
+    return _drawn(torch.randn, like, g)
+
+
+def _drawn(draw: Callable[..., Tensor], like: Tensor, g: torch.Generator | None) -> Tensor:
+    # On the generator's device: a CPU generator gives the same noise on every machine.
+    device = g.device if g is not None else like.device
+    n = g.total if isinstance(g, Share) else len(like)
+    noise = draw((n, *like.shape[1:]), generator=g, device=device, dtype=torch.float32)
+    if isinstance(g, Share):
+        noise = noise[g.rows]
+    return torch.empty_like(like, dtype=torch.float32).copy_(noise)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from crossclass.settings import Eps, Settings
+from crossclass.streams import normal, uniform
 
 Start = Literal["uniform", "uniform_radius", "ball", "sphere", "gauss", "none"]
 Delta = Float[Tensor, "n ..."]
@@ -62,8 +63,8 @@ class Linf(Settings):
         if start == "none":
             return torch.zeros_like(x)
         if start == "gauss":
-            return self.project(GAUSS * _normal(x, generator))
-        return (2 * _uniform(x, generator) - 1) * self.eps
+            return self.project(GAUSS * normal(x, generator))
+        return (2 * uniform(x, generator) - 1) * self.eps
 
     def steepest(self, gradient: Delta, step: float) -> Delta:
         """step * sign(gradient) (eq. 2); a zero or NaN gradient does not move."""
@@ -107,12 +108,12 @@ class L2(Settings):
         """
         if start == "none":
             return torch.zeros_like(x)
-        noise = _normal(x, generator)
+        noise = normal(x, generator)
         if start == "gauss":
             return self.project(GAUSS * noise)
         radius = torch.ones(len(x), dtype=torch.float32, device=x.device)
         if start != "sphere":
-            radius = _uniform(radius, generator)
+            radius = uniform(radius, generator)
         if start == "ball":
             radius = radius ** (1.0 / math.prod(x.shape[1:]))
         return self.project(self.steepest(noise, 1.0) * _per_sample(radius * self.eps, x))
@@ -136,19 +137,6 @@ class L2(Settings):
 def _radius(eps: float) -> str:
     n = eps * 255
     return f"{n:.4g}/255" if abs(n - round(n, 2)) < 1e-9 else f"{eps:.4g}"
-
-
-# Noise is drawn on the generator's device: a CPU generator gives the same images on every machine.
-def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else x.device
-    noise = torch.rand(x.shape, generator=generator, device=device, dtype=torch.float32)
-    return torch.empty_like(x, dtype=torch.float32).copy_(noise)  # keeps x's memory layout
-
-
-def _normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else x.device
-    noise = torch.randn(x.shape, generator=generator, device=device, dtype=torch.float32)
-    return torch.empty_like(x, dtype=torch.float32).copy_(noise)
 
 
 AnyThreat = Annotated[Linf | L2, Field(discriminator="kind")]

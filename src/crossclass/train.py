@@ -5,28 +5,25 @@ draw starts from (seed, epoch, step, purpose), so a run that was killed and resu
 uninterrupted one bit for bit on a CPU, and checking never changes what is trained.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from crossclass import alarms, checkpoint, models, teachers, watch
-from crossclass.data import Split, Splits, as_float, batches
+from crossclass import alarms, checkpoint, failure, models, teachers, watch
+from crossclass.data import Splits
+from crossclass.epoch import clean_images, train_epoch
 from crossclass.errors import UserError
+from crossclass.failure import NotFiniteError
 from crossclass.files import held
 from crossclass.learner import Learner
-from crossclass.losses import hard
 from crossclass.measure import Progress, silent
-from crossclass.recipes import AnyRecipe, Run, smoothed
+from crossclass.recipes import Run
 from crossclass.runtime import Runtime, native_bf16
-from crossclass.settings import differences
+from crossclass.settings import differences, flat
 from crossclass.store import Row, RunFolder
-from crossclass.streams import generator
 from crossclass.subjects import describe
 
 
@@ -67,8 +64,8 @@ def train(
     splits = run.data()
     splits.part("train")  # there may be none: a folder of test images is enough to measure
     run = sealed(run, splits)
-    folder = RunFolder.of(Path(out), label, run)
-    if folder.done:
+    folder = runtime.first(lambda: RunFolder.of(Path(out), label, run))
+    if runtime.first(lambda: folder.done):
         yield from ((folder, row) for row in folder.rows())
         return
 
@@ -76,9 +73,11 @@ def train(
         *_, (found, _) = train(teacher, out, f"{label}-teacher", runtime, progress, say)
         return found
 
-    with held(folder.path / ".lock", f"{folder.path} is being trained"):
-        if not folder.done:  # another process may have finished it since
-            folder.write("env.json", _about(run, splits, runtime, label, folder))
+    with runtime.entered(held(folder.path / ".lock", f"{folder.path} is being trained")):
+        if not runtime.first(lambda: folder.done):  # another process may have finished it since
+            about = _about(run, splits, runtime, label)
+            for note in runtime.first(lambda: folder.begin(about)):
+                say(note)
             yield from _train(run, folder, splits.to(runtime.place), runtime, find, progress, say)
             return
     yield from ((folder, row) for row in folder.rows())
@@ -94,103 +93,72 @@ def _train(
     say: Callable[[str], None],
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train what `train` has prepared, to the end; `find` trains a teacher."""
-    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
-        say("this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster")
     recipe = teachers.present(run.recipe, run, splits, runtime, find, say)
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
     learner = Learner(run, runtime, built, len(splits.train), len(splits.class_names))
-    rows = _resume(folder, learner, say)
+    for note in _cautions(run, learner, runtime):
+        say(note)
+    rows = _resume(folder, learner, runtime, say)
     yield from ((folder, row) for row in rows)
 
     ended = bool(rows and rows[-1].get("ended_by"))
-    for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
-        row = _epoch(run.but(recipe=recipe).recipe_at(epoch), learner, splits, epoch, progress)
-        checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
-        keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
-        model = learner.product(_clean(run, runtime, splits.train, epoch)) if keeping else learner.bare
-        row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
-        rows.append(row)
-        row |= _observed(run, rows, len(splits.class_names))
-        if run.roll_back and row["ended_by"]:
-            row |= _rolled_back(folder, row)
-        folder.log(row, rows)
-        _keep(run, folder, model, splits, rows)
-        folder.save_state(epoch, learner.tensors(), {"digest": run.digest()})
-        yield folder, row
-        if row["ended_by"]:
-            break
+    with runtime.tracked("crossclass", folder.path, flat(run.plain())) as send:
+        for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
+            current = run.but(recipe=recipe).recipe_at(epoch)
+            try:
+                row = train_epoch(current, learner, splits, epoch, progress, say)
+            except NotFiniteError as e:
+                alarm = failure.written(folder, e, runtime, splits.train.labels)
+                raise UserError(
+                    f"{alarm}; lower lr or set clip=1.0, and train again: the epochs before are kept"
+                ) from e
+            checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
+            keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
+            images = clean_images(run, runtime, splits.train, epoch)
+            model = learner.product(images) if keeping else learner.model
+            row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
+            rows.append(row)
+            row |= _observed(run, rows, len(splits.class_names))
+            row |= runtime.first(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
+            send(row, epoch)
+            yield folder, row
+            if row["ended_by"]:
+                break
 
-    folder.write("measure.json", watch.final(run, folder, runtime, splits, progress))
-    folder.finish()
-    folder.drop_states()
+    found = watch.final(run, folder, runtime, splits, progress)
+    runtime.first(lambda: folder.end(found))
 
 
-def _epoch(recipe: AnyRecipe, learner: Learner, splits: Splits, epoch: int, progress: Progress) -> Row:
-    run, runtime, model, optimizer = learner.run, learner.runtime, learner.model, learner.optimizer
-    split, classes, started = splits.train, len(splits.class_names), time.perf_counter()
-    model.train()
-    right, total = torch.zeros((), device=runtime.place), torch.zeros((), device=runtime.place)
-    indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
-    for step, index in enumerate(indices):
-        for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
-            group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
-        index = index.to(runtime.place)
-        x, y = _batch(run, runtime, split, index, epoch, step)
-        if run.mix is not None:
-            x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
-        soft = smoothed(y, run.smoothing, classes) if run.smoothing else y
-        noise = generator(run.seed, epoch, step, "attack")
-        x_adv = recipe.craft(learner.bare, x, soft if run.attack_labels == "soft" else y, noise)
-        with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            loss, logits = recipe.loss(model, x, x_adv, soft, generator(run.seed, epoch, step, "loss"))
-        if run.ensembling is not None:
-            loss = loss + run.ensembling.penalty(logits, learner.memory, index, epoch)
-            run.ensembling.remember(logits, learner.memory, index, epoch)
-        optimizer.zero_grad(set_to_none=True)
-        runtime.backward(loss)
-        if run.clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), run.clip)
-        optimizer.step()
-        if run.average is not None and learner.average is not None:
-            run.average.after_step(learner.average, learner.bare, epoch)
-        with torch.no_grad():
-            right += (logits.argmax(dim=1) == hard(y)).sum()
-            total += loss.detach() * len(y)
-        progress("train", step + 1, len(indices))
-    if run.average is not None and learner.average is not None:
-        run.average.after_epoch(learner.average, learner.bare, epoch)
-    lr = optimizer.param_groups[0]["lr"]
-    if not math.isfinite(float(total)):
-        raise UserError(
-            f"the training loss is not a number in epoch {epoch}; lower lr (now {lr:g}) or set clip=1.0, "
-            "and train again: the epochs before are kept"
+def _recorded(
+    run: Run, folder: RunFolder, learner: Learner, model: nn.Module, splits: Splits, rows: list[Row]
+) -> Row:
+    """Write down the epoch just trained; its row as the log has it."""
+    row = rows[-1]
+    if run.roll_back and row["ended_by"]:
+        row |= _rolled_back(folder, row)
+    folder.log(row, rows)
+    _keep(run, folder, model, splits, rows)
+    folder.save_state(row["epoch"], learner.tensors(), {"digest": run.digest()})
+    return row
+
+
+def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
+    """What a person should know about how this run is executed."""
+    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
+        yield "this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster"
+    if not learner.sees_batches:
+        return
+    alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
+    if runtime.processes > 1 and not runtime.sync_batch_norm:
+        yield (
+            f"{runtime.processes} processes: batch norm sees {min(alone, most)} of {run.batch} images, so "
+            "the result is not that of one process; runtime.sync_batch_norm=true joins them"
         )
-    seen = float(right) / len(split)
-    adversarial = run.recipe.threat is not None
-    return {
-        "epoch": epoch,
-        "lr": lr,
-        "seconds": round(time.perf_counter() - started, 3),
-        "train_loss": float(total) / len(split),
-        "train_clean": None if adversarial else seen,
-        "train_robust": seen if adversarial else None,
-    }
-
-
-def _batch(
-    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Augmented images in [0, 1] and their classes; the one place that draws training batches."""
-    images = split.images[index]
-    if run.augment is not None:
-        images = run.augment(images, generator(run.seed, epoch, step, "augment"))
-    return as_float(images).contiguous(memory_format=runtime.memory_format), split.labels[index]
-
-
-def _clean(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:
-    """Augmented training images once through, for the batch norm of an average."""
-    for step, index in enumerate(batches(len(split), run.batch, generator(run.seed, epoch, 0, "refresh"))):
-        yield _batch(run, runtime, split, index.to(runtime.place), epoch, step)[0]
+    elif most < alone:
+        yield (
+            f"runtime.micro_batch={most}: batch norm sees {most} of {run.batch} images at a time, so the "
+            "result is not that of whole batches"
+        )
 
 
 def _observed(run: Run, rows: list[Row], classes: int) -> Row:
@@ -264,27 +232,28 @@ def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | 
     return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
 
 
-def _resume(folder: RunFolder, learner: Learner, say: Callable[[str], None]) -> list[Row]:
+def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Callable[[str], None]) -> list[Row]:
     """Put the newest state back; the rows up to it."""
-    state = folder.load_state()
+    state = runtime.first(folder.load_state)
     if state is None:
-        return folder.rewind(0)
+        return runtime.first(lambda: folder.rewind(0))
     tensors, card, notes = state
     for note in notes:
         say(note)
     learner.restore(tensors)
-    rows = folder.rewind(card["epoch"])
+    rows = runtime.first(lambda: folder.rewind(card["epoch"]))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
     say(f"resuming after epoch {card['epoch']}")
     return rows
 
 
-def _about(run: Run, splits: Splits, runtime: Runtime, label: str, folder: RunFolder) -> dict[str, Any]:
+def _about(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
     path = getattr(run.data, "path", None)
     images = len(splits.test.first(run.check.n))
     return {
         **runtime.about(),
+        "global_batch": run.batch,
         "label": label,
         "seed": run.seed,
         "digest": run.digest(),

@@ -50,8 +50,8 @@ def check(
 
     def advance(n: int) -> None:
         nonlocal done
-        done += n
-        progress("check", done, total)
+        done += n * runtime.processes  # the others do as much
+        progress("check", min(done, total), total)
 
     for name, part in parts.items():
         seen = evaluate.under(
@@ -64,6 +64,7 @@ def check(
             purpose="check",
             memory_format=runtime.memory_format,
             advance=advance,
+            shared=runtime.shared,
         )
         found = evaluate.summary(seen, splits.class_names)
         row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
@@ -77,14 +78,18 @@ def check(
         for key in (*_FROM_TEST, "warnings"):
             row[key] = found[key]
     threat = getattr(attack, "threat", run.threat)
-    probe = probed(bare, few, threat, run.seed, epoch, run.check.batch, runtime.memory_format, advance)
+    probe = probed(
+        bare, few, threat, run.seed, epoch, run.check.batch, runtime.memory_format, advance, runtime.shared
+    )
     row |= {"watched": watched, "watched_n": len(parts[watched]), "watched_attack": str(attack)}
     row |= {"fgsm_n": len(few), "test_n": len(parts["test"])}
     row["val_fgsm"] = float(probe.right.double().mean())
     row["fgsm_gap"] = row["val_fgsm"] - float(pgd.double().mean())  # on the same images
     row["gradient_cosine"] = mean_cosine(probe.cosine)
     if run.recipe.threat is not None:
-        row["train_clean"] = evaluate.clean_accuracy(bare, splits.train.first(run.check.n))
+        row["train_clean"] = evaluate.clean_accuracy(
+            bare, splits.train.first(run.check.n), run.check.batch, runtime.shared
+        )
     row["check_seconds"] = round(time.perf_counter() - started, 3)
     return row
 
@@ -118,12 +123,13 @@ def probed(
     batch: int = 250,
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
+    shared: evaluate.Shared = evaluate.alone,
 ) -> Probe:
     """FGSM and GradAlign's cosine in one go, since both want the gradient at x; float32, eval mode."""
     start: Start = "uniform" if "uniform" in threat.starts else "ball"  # both uniform in the ball
-    right, cosine = [], []
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(model) as f:
-        for step, index in enumerate(batches(len(split), batch, None)):
+
+        def look(step: int, index: Tensor) -> tuple[Tensor, Tensor]:
             index = index.to(split.labels.device)
             x = as_float(split.images[index]).contiguous(memory_format=memory_format)
             y = split.labels[index]
@@ -131,9 +137,12 @@ def probed(
             at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
             with torch.no_grad():
                 x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
-                right.append((f(x_adv).argmax(dim=1) == y).cpu())
-            cosine.append(_cosine(at_x, beside).cpu())
+                right = (f(x_adv).argmax(dim=1) == y).cpu()
             advance(len(index))
+            return right, _cosine(at_x, beside).cpu()
+
+        seen = shared(batches(len(split), batch, None), look)
+    right, cosine = zip(*seen, strict=True)
     return Probe(torch.cat(right), torch.cat(cosine))
 
 

@@ -2,14 +2,18 @@
 
 Torch is imported only by the command that needs it, so `--help` answers at once. A user's mistake is
 one sentence and exit code 2; 75 says that another process is at it.
+
+Under `torchrun` or `accelerate launch` every process runs the same command; the first one speaks.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 from crossclass.cli import examining, looking, training
 from crossclass.cli.app import app
 from crossclass.errors import BusyError, UserError, did_you_mean
+from crossclass.progress import is_helper
 
 _ORDER = ("demo", "list", "show", "train", "sweep", "measure", "doctor", "reproduce", "report", "verify")
 app.registered_commands.sort(key=lambda c: _ORDER.index(c.name or getattr(c.callback, "__name__", "")))
@@ -20,14 +24,34 @@ __all__ = ["app", "examining", "looking", "main", "training"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a UserError is one sentence on stderr and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    among_others(arguments)
     known = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
             raise UserError(f"unknown command '{arguments[0]}'{did_you_mean(arguments[0], known)}")
         app(args=arguments)
-    except BusyError as e:
-        print(f"crossclass: {e}", file=sys.stderr)
-        sys.exit(75)
     except UserError as e:
-        print(f"crossclass: {e}", file=sys.stderr)
+        if not (e.told and is_helper()):
+            who = f"crossclass, process {os.environ['RANK']}" if is_helper() else "crossclass"
+            print(f"{who}: {e}", file=sys.stderr)
+        sys.exit(75 if isinstance(e, BusyError) else 2)
+
+
+_TOGETHER = ("train", "measure")
+"""Commands that several processes can run as one."""
+
+
+def among_others(arguments: Sequence[str]) -> None:
+    """Of several processes only the first speaks; raises SystemExit for a command that is not for several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if is_helper():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    if arguments and arguments[0] not in _TOGETHER and not arguments[0].startswith("-"):
+        if not is_helper():
+            print(
+                f"crossclass: {arguments[0]} is a command for one process; start it without torchrun "
+                "(several calls of sweep or reproduce share the runs out among them)",
+                file=sys.stderr,
+            )
         sys.exit(2)

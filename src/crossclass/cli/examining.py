@@ -42,7 +42,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         )
     for line in table(results):
         print(line)
-    write_atomic(place, json.dumps(results, indent=1) + "\n")
+    runtime.first(lambda: write_atomic(place, json.dumps(results, indent=1) + "\n"))
     print(out)
 
 

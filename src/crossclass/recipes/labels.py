@@ -4,6 +4,7 @@ None of it is a recipe's business: recipes take classes or probabilities.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -117,3 +118,20 @@ class TemporalEnsembling(Settings):
             p = logits.detach().float().softmax(dim=1)
             memory["z"][index] = self.momentum * memory["z"][index] + (1 - self.momentum) * p
             memory["visits"][index] += 1
+
+    def join(
+        self,
+        memory: dict[str, Tensor],
+        before: Int[Tensor, " n"],
+        add: Callable[[Sequence[Tensor]], None],
+    ) -> None:
+        """Put together, in place, what several processes remember of an epoch in which each saw its images.
+
+        `before` are the visits when the epoch began; `add` sums tensors over the processes.
+        """
+        seen = (memory["visits"] != before).float()
+        z = memory["z"] * seen[:, None]
+        add([z, seen])
+        there = seen > 0
+        memory["z"] = torch.where(there[:, None], z / seen.clamp(min=1)[:, None], memory["z"])
+        memory["visits"] = before + there

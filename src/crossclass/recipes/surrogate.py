@@ -3,12 +3,14 @@
 All return the logits of the adversarial images, so that training robust accuracy costs no forward.
 """
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossclass.attacks import FGSM, PGD, AnyAttack, Images, Network
 from crossclass.losses import Labels, Logits, cross_entropy, hard, kl
@@ -111,6 +113,8 @@ class GradAlign(Settings):
 
 def _input_gradient(model: Network, x: Images, y: Labels, *, create_graph: bool) -> Tensor:
     x = x.detach().requires_grad_(True)
-    loss = cross_entropy(model(x), y).sum()
+    # the fused attentions of transformers have no second derivative
+    with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
+        loss = cross_entropy(model(x), y).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
     return gradient

@@ -26,6 +26,8 @@ class Run(NamedTuple):
     measures: list[Plain]
     comparisons: list[Plain]
     done: bool
+    failure: Plain = {}  # noqa: RUF012 - read only
+    """Why the run stopped, if its loss was no number."""
 
 
 class Results(NamedTuple):
@@ -47,16 +49,17 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
     done = (folder / "DONE").exists()
     rows = _rows(events, done) if events.exists() else []
+    failure = _json(folder / "failure.json", {})
     if not rows:
-        raise UserError(f"{folder}: the run has no epochs yet; train it with 'crossclass train'")
+        why = f" ({failure['evidence']})" if failure.get("evidence") else ""
+        raise UserError(f"{folder}: the run has no epochs yet{why}; train it with 'crossclass train'")
     try:
         settings = yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{config}: not valid YAML; restore the file") from e
     settings = settings if isinstance(settings, dict) else {}
-    return Run(
-        folder, settings, _json(folder / "env.json", {}), rows, *_measured(folder / "measure.json"), done
-    )
+    measured = _measured(folder / "measure.json")
+    return Run(folder, settings, _json(folder / "env.json", {}), rows, *measured, done, failure)
 
 
 def read_results(path: Path) -> Results:

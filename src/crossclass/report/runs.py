@@ -76,7 +76,7 @@ def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
         "label": label,
         "names": names,
         "pair": pair,
-        "history": (told := _history(run, K)),
+        "history": (told := _history(run, K)) + _failure(run),
         "alarms": _warnings(run, bool(told)),
     }
     shown |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
@@ -124,6 +124,15 @@ def _history(run: Run, classes: int) -> list[Plain]:
     except UserError:  # rows of a stranger's loop that do not say how many images were checked
         return []
     return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
+
+
+def _failure(run: Run) -> list[Plain]:
+    """Why the run stopped in the epoch after its last, if it stopped by itself."""
+    if not {"name", "epoch", "evidence"} <= set(run.failure):
+        return []
+    name, epoch = str(run.failure["name"]).replace("-", " "), run.failure["epoch"]
+    text = f"{name} in epoch {epoch}, where training stopped: {run.failure['evidence']}"
+    return [{"text": text, "level": "alarm", "ended": None}]
 
 
 def _warnings(run: Run, told: bool) -> list[Plain]:

@@ -1,0 +1,122 @@
+"""A loss or gradient that is no number stops the run, names itself, and leaves the batch to look at."""
+
+import json
+
+import pytest
+import torch
+
+from crossclass import checkpoint
+from crossclass.attacks import PGD
+from crossclass.data import Shapes
+from crossclass.errors import UserError
+from crossclass.failure import FirstBad
+from crossclass.models import PreActResNet
+from crossclass.recipes import AT, Check, Run
+from crossclass.report import write_report
+from crossclass.runtime import Runtime
+from crossclass.store import RunFolder
+from crossclass.train import trained
+
+CPU = Runtime(device="cpu")
+RUN = Run(
+    data=Shapes(n_train=26, n_val=8, n_test=9, classes=3, size=16),
+    model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"),
+    recipe=AT(attack=PGD(steps=1)),
+    augment=None,
+    epochs=3,
+    drops=(2,),
+    batch=8,
+    check=Check(attack=PGD(steps=1), final=PGD(steps=1)),
+)
+
+
+def spoiled(monkeypatch, call: int, how: str) -> None:
+    """From one call of the recipe's loss on, it or only its gradient is no number."""
+    loss, calls = AT.loss, [0]
+
+    def spoil(self, model, x, x_adv, y, generator=None):
+        value, logits = loss(self, model, x, x_adv, y, generator)
+        calls[0] += 1
+        if calls[0] < call:
+            return value, logits
+        bad = value * torch.nan if how == "loss" else value + (value * 0).sqrt()  # 0, with a slope of NaN
+        return bad, logits
+
+    monkeypatch.setattr(AT, "loss", spoil)
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_it_stops_and_keeps_the_batch(tmp_path, monkeypatch, how, clip):
+    spoiled(monkeypatch, 7, how)  # four steps an epoch
+    run = RUN.but(clip=clip)
+    with pytest.raises(UserError, match=r"not finite in epoch 2: .* in step 3 at lr 0.1; its batch is kept"):
+        trained(run, tmp_path, "t", CPU)
+    folder = RunFolder.of(tmp_path, "t", run)
+    assert [r["epoch"] for r in folder.rows()] == [1], "the epoch before is kept"
+    batch, card = checkpoint.load(folder.path / "failure" / "batch.safetensors")
+    assert (card["epoch"], card["step"], len(batch["x"])) == (2, 3, 8)
+    train = run.data().train
+    assert torch.equal(batch["x"], train.images[batch["index"]].float() / 255)
+    assert torch.equal(batch["y"], train.labels[batch["index"]])
+    assert 0 < (batch["x_adv"] - batch["x"]).abs().max() <= 8 / 255 + 1e-7
+    assert (folder.path / "resume" / "epoch_00001.safetensors").exists()
+
+
+def test_the_report_says_it_and_a_run_that_goes_on_forgets_it(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        spoiled(patched, 7, "loss")
+        with pytest.raises(UserError, match="lower lr or set clip"):
+            trained(RUN, tmp_path, "t", CPU)
+    folder = RunFolder.of(tmp_path, "t", RUN)
+    alarm = json.loads((folder.path / "failure.json").read_text())
+    assert (alarm["name"], alarm["epoch"], alarm["level"]) == ("not-finite", 2, "alarm")
+    page = write_report([folder.path], tmp_path / "page.html").read_text()
+    assert "not finite in epoch 2, where training stopped" in page
+    trained(RUN, tmp_path, "t", CPU)
+    assert not (folder.path / "failure.json").exists()
+    straight = trained(RUN, tmp_path / "other", "t", CPU)
+    assert checkpoint.load(straight.checkpoint("last"))[1] == checkpoint.load(folder.checkpoint("last"))[1]
+
+
+def test_a_run_without_an_epoch_says_why(tmp_path, monkeypatch):
+    spoiled(monkeypatch, 1, "loss")
+    with pytest.raises(UserError, match="in epoch 1"):
+        trained(RUN, tmp_path, "t", CPU)
+    with pytest.raises(UserError, match=r"no epochs yet \(the training loss or its gradient is not a number"):
+        write_report([RunFolder.of(tmp_path, "t", RUN).path], tmp_path / "page.html")
+
+
+class TestFirstBad:
+    def look(self, *fine: bool, sizes: tuple[int, ...]) -> FirstBad:
+        watched = FirstBad(torch.device("cpu"))
+        for step, (good, size) in enumerate(zip(fine, sizes, strict=True)):
+            batch = {"x": torch.full((size, 2), float(step)), "index": torch.full((size,), step)}
+            watched.look(step, torch.tensor(good), batch)
+        return watched
+
+    def test_nothing_bad(self):
+        assert not self.look(True, True, sizes=(3, 3)).found
+
+    def test_the_first_of_several_is_kept(self):
+        watched = self.look(True, False, True, False, sizes=(3, 3, 3, 3))
+        assert (watched.found, watched.step) == (True, 1)
+        assert torch.equal(watched.batch["index"], torch.full((3,), 1))
+
+    def test_a_smaller_last_batch(self):
+        watched = self.look(True, False, sizes=(3, 2))
+        assert torch.equal(watched.batch["x"], torch.full((2, 2), 1.0))
+
+    def test_it_keeps_a_copy(self):
+        watched, x = FirstBad(torch.device("cpu")), torch.zeros(2)
+        watched.look(0, torch.tensor(False), {"x": x})
+        x.fill_(1)
+        assert torch.equal(watched.batch["x"], torch.zeros(2))
+
+
+def test_watching_moves_nothing(tmp_path, monkeypatch):
+    straight = trained(RUN, tmp_path / "one", "t", CPU)
+    monkeypatch.setattr(FirstBad, "look", lambda *a: None)
+    blind = trained(RUN, tmp_path / "two", "t", CPU)
+    a, b = (checkpoint.load(f.checkpoint("last"))[0] for f in (straight, blind))
+    assert all(torch.equal(a[k], b[k]) for k in a)
