@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake of the user's; the command line prints its one sentence and exits with code 2."""
+    """A mistake of the user's; the command line prints its one sentence and exits with code 2.
+
+    Names in files and settings may hold line breaks, or what a terminal would obey: they become blanks.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in sentence))
 
     told = False
     """Whether another of the processes that run together raises the very same."""

@@ -11,6 +11,7 @@ files; what it does alone (`first`) ends in all of them alike, also when it fail
 
 import atexit
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
@@ -61,7 +62,9 @@ class Runtime(Settings):
             raise UserError("runtime.device=mps, but torch sees none; use runtime.device=auto")
         none = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         cpu = self.device == "cpu" or (self.device == "auto" and none)
-        engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no supported trackers")  # said below, in our words
+            engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
         if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
             atexit.register(PartialState().destroy_process_group)
         if self.threads is not None:  # after the engine, which sets them itself for several processes
@@ -175,7 +178,7 @@ class Runtime(Settings):
             yield lambda row, epoch: None
             return
         plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
-        self.engine.project_configuration.set_directories(str(folder))
+        self.engine.project_configuration.logging_dir = str(folder)
         self.engine.init_trackers(name, config=plain)
 
         def send(row: Mapping[str, Any], epoch: int) -> None:

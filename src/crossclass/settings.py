@@ -195,9 +195,9 @@ def _valid(cls: type[T], new: dict[str, Any], typed: dict[str, str]) -> T:
 
 def _member(annotation: Any, kind: object, path: str) -> Settings:
     options = _models(annotation)
-    if kind not in options:
+    if not isinstance(kind, str) or kind not in options:
         raise UserError(f"unknown kind '{kind}' for '{path}'{did_you_mean(str(kind), options)}")
-    member = options[str(kind)]()
+    member = options[kind]()
     assert isinstance(member, Settings)
     return member
 

@@ -36,9 +36,9 @@ def checksum(*arrays: np.ndarray) -> str:
 
 
 def demand(ok: bool, where: Path, what: str, todo: str) -> None:
-    """Unless ok, raise the UserError `where: what; todo`, in one printable line."""
-    if not ok:  # names of arrays and files may hold line breaks, or what a terminal would obey
-        raise UserError("".join(c if c.isprintable() else " " for c in f"{where}: {what}; {todo}"))
+    """Unless ok, raise the UserError `where: what; todo`."""
+    if not ok:
+        raise UserError(f"{where}: {what}; {todo}")
 
 
 @contextmanager

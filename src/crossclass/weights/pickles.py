@@ -26,9 +26,8 @@ DAMAGED = "is damaged or was cut off; download or copy it again"
 
 
 def error(path: Path, what: str) -> UserError:
-    """`path what` as one printable line."""
-    # names in a file may hold line breaks, or what a terminal would obey
-    return UserError("".join(c if c.isprintable() else " " for c in f"{path} {what}"))
+    """`path what` as one line."""
+    return UserError(f"{path} {what}")
 
 
 def read_torch(path: Path, trust: bool) -> Any:
@@ -68,7 +67,9 @@ def _explained(path: Path, e: Exception) -> UserError:
         return refusal(path, "it is a TorchScript program, not a state_dict")
     if "legacy .tar" in str(e):
         return error(path, "is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
-    raw, zipped = path.read_bytes(), zipfile.is_zipfile(path)
+    raw, zipped = path.read_bytes(), False
+    with suppress(zipfile.BadZipFile):  # the look for an archive's end can itself trip over damage
+        zipped = zipfile.is_zipfile(path)
     if zipped:
         with suppress(Exception), zipfile.ZipFile(path) as archive:
             raw = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))

@@ -1,0 +1,179 @@
+"""Bad input, by the tens of thousands: python benchmarks/fuzz.py [COUNT] [SEED].
+
+Writes benchmarks/results/fuzz.json.
+
+Good files and good settings are damaged at random (bits, cuts, splices, numbers that overflow, tokens of
+YAML) and handed to every door through which a stranger's bytes come in. Each input must be read, or refused
+by one sentence; never another exception, never more than ten seconds, never a file, a process or a
+connection that nobody asked for. The memory is limited, so that a header that promises a terabyte has to be
+refused.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from doors import DOORS
+
+from crossclass.errors import UserError
+from crossclass.readers import archive, cifar, tiny_imagenet
+
+SECONDS, MEMORY = 10, 6 * 2**30
+WORDS = r"""
+    kind: {} [ ] { } , : - ? | > & * ! # % @ ` ' " &a *a <<: !!python/object:os.system !!binary !!set ~ null
+    true 1e999 .nan -.inf 0x7fffffffffffffff 99999999999999999999 8/255 1/0 eps attack recipe pgd
+    data.path ../../x /etc/passwd $(id) --- ... == =1 .a a. a..b ={} =[ =&a [*a,*a]
+"""
+TOKENS = [*WORDS.split(), "\x00", "\x1b[31m", "\u202e", "\ud7ff", "\t", "\n  "]
+NUMBERS = [v.to_bytes(n, "little") for v in (0, 1, 127, 128, 255) for n in (1, 2, 4)]
+NUMBERS += [b"\xff" * n for n in (2, 4, 8)]
+NUMBERS += [b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f", b"\xff" * 7 + b"\x7f"]
+
+
+def damaged(data: bytes, others: list[bytes], luck: random.Random, text: bool) -> bytes:
+    """A good input after one to eight accidents."""
+    out = bytearray(data)
+    for _ in range(luck.choice((1, 1, 1, 2, 3, 8))):
+        at = luck.randrange(len(out) + 1)
+        end = min(len(out), at + luck.choice((1, 2, 4, 16, 200)))
+        how = luck.randrange(8)
+        if how == 0 and out:
+            out[min(at, len(out) - 1)] ^= 1 << luck.randrange(8)
+        elif how == 1:
+            del out[at:end]
+        elif how == 2:
+            out[at:at] = out[at:end] * luck.choice((1, 1, 50))
+        elif how == 3:
+            out = out[:at]
+        elif how == 4:
+            other = luck.choice(others)
+            cut = luck.randrange(len(other) + 1)
+            out[at:] = other[cut:]
+        elif how == 5:
+            out[at:end] = luck.randbytes(end - at)
+        elif text:
+            out[at : at if how == 6 else end] = luck.choice(TOKENS).encode("utf-8", "surrogatepass")
+        else:
+            number = luck.choice(NUMBERS)
+            out[at : at + len(number)] = number
+    return bytes(out[: 2**20])
+
+
+class HangError(BaseException):
+    """It took too long; no `except Exception` may swallow it."""
+
+
+@contextmanager
+def guarded(outside: Path) -> Iterator[list[str]]:
+    """Nobody may start a process, open a connection, or leave something in a folder beside."""
+    asked: list[str] = []
+
+    def refused(what: str) -> Callable[..., NoReturn]:
+        def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+            asked.append(f"{what} {args[:2]}")
+            raise PermissionError(what)
+
+        return refuse
+
+    def late(*_: Any) -> NoReturn:
+        raise HangError
+
+    places = [(os, "system"), (subprocess, "Popen"), (socket.socket, "connect")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in places]
+    before, handler = set(outside.iterdir()), signal.signal(signal.SIGALRM, late)
+    believed = archive.verified, cifar.verified, tiny_imagenet.verified
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        for owner, name, _ in kept:
+            setattr(owner, name, refused(name))
+        for module in (archive, cifar, tiny_imagenet):
+            module.verified = lambda path, md5, copy: path.read_bytes()  # type: ignore[attr-defined]
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, limits[1]))
+        yield asked
+        asked += [f"left {path}" for path in set(outside.iterdir()) - before]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        for owner, name, value in kept:
+            setattr(owner, name, value)
+        archive.verified, cifar.verified, tiny_imagenet.verified = believed  # type: ignore[attr-defined]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def fuzz(name: str, count: int, seed: int, home: Path) -> dict[str, Any]:
+    """So many bad inputs through one door; how many were read and refused, and what went wrong."""
+    samples, read, text = DOORS[name]
+    good, luck = samples(), random.Random(f"{name} {seed}")
+    counts, faults, slowest = {"read": 0, "refused": 0}, list[str](), 0.0
+    outside, inside = home / "outside", home / "outside" / "inside"
+    inside.mkdir(parents=True)
+    here = Path.cwd()
+    os.chdir(inside)
+    try:
+        with guarded(outside) as asked, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, about the damage
+            for i in range(count):
+                data = damaged(luck.choice(good), good, luck, text) if i >= len(good) else good[i]
+                place = inside / "in"
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                started = time.monotonic()
+                signal.setitimer(signal.ITIMER_REAL, SECONDS)
+                try:
+                    read(place, data)
+                    counts["read"] += 1
+                except UserError as e:
+                    counts["refused"] += 1
+                    if not str(e).isprintable() or len(str(e)) > 3000:
+                        faults.append(f"input {i}: a sentence of {len(str(e))} characters: {str(e)[:200]!r}")
+                except HangError:
+                    faults.append(f"input {i}: more than {SECONDS} s")
+                except BaseException:
+                    faults.append(f"input {i}: {traceback.format_exc(limit=-3)}")
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                slowest = max(slowest, time.monotonic() - started)
+                left = [p.name for p in inside.iterdir() if p.name != "in"]
+                if left:
+                    faults.append(f"input {i} left {left}")
+                    shutil.rmtree(inside, ignore_errors=True)
+                    inside.mkdir()
+        faults += asked
+    finally:
+        os.chdir(here)
+    return {"inputs": count, **counts, "slowest seconds": round(slowest, 2), "faults": faults}
+
+
+def main() -> None:
+    """Every door in turn."""
+    count, seed = (int(a) for a in (sys.argv[1:] + ["24000", "0"][len(sys.argv) - 1 :]))
+    found = {}
+    for name in DOORS:
+        with tempfile.TemporaryDirectory() as home:
+            found[name] = fuzz(name, -(-count // len(DOORS)), seed, Path(home))
+        said = {k: v for k, v in found[name].items() if k != "faults"}
+        print(f"{name:12} {said}, faults {len(found[name]['faults'])}", flush=True)
+        for fault in found[name]["faults"][:3]:
+            print(f"    {fault}", flush=True)
+    result = {"seed": seed, "inputs": sum(f["inputs"] for f in found.values()), "doors": found}
+    (Path(__file__).parent / "results" / "fuzz.json").write_text(json.dumps(result, indent=1) + "\n")
+    if any(f["faults"] for f in found.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
