@@ -112,12 +112,13 @@ def test_no_network_unless_asked(tmp_path, monkeypatch, capsys):
     assert "data.download=true" in capsys.readouterr().err
 
 
-def test_names_of_folders_are_escaped_on_the_page(tmp_path, monkeypatch, capsys):
+def test_names_of_runs_are_escaped_on_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("run.yaml").write_text(TINY)
-    assert command("train", "run.yaml", "out=<script>alert(1)<b>") == 0
+    name = "<script>alert(1)<b>"
+    Path(f"{name}.yaml").write_text(TINY)
+    assert command("train", f"{name}.yaml") == 0
     folder = capsys.readouterr().out.strip().splitlines()[-1]
     assert command("report", folder) == 0
     page = Path(capsys.readouterr().out.strip().splitlines()[-1]).read_text()
-    assert "<script>alert(1)" not in page
+    assert name not in page
     assert "&lt;script&gt;alert(1)" in page
