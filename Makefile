@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow survive lint venv clean
+.PHONY: demo test test-slow survive survive-long lint venv clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/crossclass demo
@@ -16,8 +16,14 @@ test: $(VENV)/.ready
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
 
+# kills and bad input: about twelve minutes on two cores, and as long as you like
 survive: $(VENV)/.ready
+	$(BIN)/python benchmarks/fuzz.py 24000
 	$(BIN)/python benchmarks/survive.py 60
+
+survive-long: $(VENV)/.ready
+	$(BIN)/python benchmarks/fuzz.py 240000 1
+	$(BIN)/python benchmarks/survive.py 300 1
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

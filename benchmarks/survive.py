@@ -6,6 +6,9 @@ Each campaign starts a command, kills its whole process group with SIGKILL at a 
 file that is left, and starts it again, until so many kills have been made and the command has finished.
 
     train      a run with a teacher, an average and remembered predictions
+    writing    the same, killed just when a file is half written
+    together   the same by two processes
+    measure    a finished run
     sweep      four small runs, two at a time
     reproduce  a figure with two runs at size smoke
     report     the page of a finished run
@@ -42,8 +45,22 @@ batch: 8
 keep_every: 3
 check: {every: 2, attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 2}}
 """
+TRAIN = ["train", "run.yaml", "out=runs"]
+TWO = """
+import os, socket, subprocess, sys
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = str(free.getsockname()[1])
+world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+ranks = [os.environ | world | {"RANK": r, "LOCAL_RANK": r} for r in "01"]
+sys.exit(max(p.wait() for p in [subprocess.Popen(sys.argv[1:], env=e) for e in ranks]))
+"""
+"""Two processes of one command, in one process group (torchrun gives each its own)."""
 CAMPAIGNS: dict[str, list[str]] = {
-    "train": ["train", "run.yaml", "out=runs"],
+    "train": TRAIN,
+    "writing": TRAIN,
+    "together": TRAIN,
+    "measure": ["measure", "runs", "attack.steps=30", "batch=6", "out=measure.json"],  # `runs`: see report
     "sweep": ["sweep", "run.yaml", "recipe.kind=at", "seed=0,1", "smoothing=0,0.1", "jobs=2", "out=sweep"],
     "reproduce": ["reproduce", "fig6", "size=smoke", "seeds=1", "out=results", "runs=study"],
     "report": ["report", "runs", "out=page.html"],  # `runs` becomes the finished run's folder
@@ -52,15 +69,14 @@ CAMPAIGNS: dict[str, list[str]] = {
 
 def campaign(name: str, arguments: list[str], kills: int, here: Path, luck: random.Random) -> dict[str, Any]:
     """Kill the command so often, then let it finish; what was seen."""
-    usual, made, faults = whole_time(arguments, here.parent / f"{name}-whole"), 0, []
+    usual, made, faults = whole_time(name, arguments, here.parent / f"{name}-whole"), 0, []
     started = time.monotonic()
     while made < kills:
         # most moments are in the work, not in the imports before it
         moment = luck.uniform(0.2, 1.05) * usual
-        process = start(arguments, here)
-        try:
-            code = process.wait(moment)
-        except subprocess.TimeoutExpired:
+        process = start(name, arguments, here)
+        code = waited(process, moment, here if name == "writing" else None, luck)
+        if code is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             made += 1
@@ -70,24 +86,45 @@ def campaign(name: str, arguments: list[str], kills: int, here: Path, luck: rand
                 break
             forget(name, here)  # it finished before it could be killed: once more from the start
         faults += [f"after kill {made}: {text}" for text in broken(here)]
-    code = start(arguments, here).wait()
+    code = start(name, arguments, here).wait()
     faults += [f"exit code {code} at the end"] if code else []
     same = contents(here) == contents(here.parent / f"{name}-whole")
     seconds = round(time.monotonic() - started)
     return {"kills": made, "seconds": seconds, "faults": faults, "as if never killed": same}
 
 
-def whole_time(arguments: list[str], there: Path) -> float:
+def waited(
+    process: subprocess.Popen[bytes], moment: float, writes: Path | None, luck: random.Random
+) -> int | None:
+    """The exit code, or None when it is time to kill: after a moment, or (`writes`) within a file."""
+    end = time.monotonic() + (60 if writes else moment)
+    skip = luck.randrange(12)  # so many half-written files are let pass
+    old = set(writes.rglob("*.tmp")) if writes else set()
+    seen: set[Path] = set()
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return process.returncode
+        if writes:
+            seen |= set(writes.rglob("*.tmp"))
+            if len(seen - old) > skip:
+                return None
+        time.sleep(0.0005 if writes else 0.01)
+    return None
+
+
+def whole_time(name: str, arguments: list[str], there: Path) -> float:
     """Seconds of the command when it is left alone."""
     begun = time.monotonic()
-    if start(arguments, there).wait():
+    if start(name, arguments, there).wait():
         raise SystemExit(f"crossclass {' '.join(arguments)} fails by itself")
     return time.monotonic() - begun
 
 
-def start(arguments: list[str], here: Path) -> subprocess.Popen[bytes]:
+def start(name: str, arguments: list[str], here: Path) -> subprocess.Popen[bytes]:
     """The command in a process group of its own."""
     command = [sys.executable, "-m", "crossclass", *arguments]
+    if name == "together":
+        command = [sys.executable, "-c", TWO, *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
@@ -97,7 +134,8 @@ def start(arguments: list[str], here: Path) -> subprocess.Popen[bytes]:
 
 def forget(name: str, here: Path) -> None:
     """Take the results away, so that there is something to kill again."""
-    for part in {"train": ["runs"], "sweep": ["sweep"], "reproduce": ["results", "study"]}.get(name, []):
+    made = {"sweep": ["sweep"], "reproduce": ["results", "study"]}
+    for part in made.get(name, ["runs"] if CAMPAIGNS[name] is TRAIN else []):
         shutil.rmtree(here / part, ignore_errors=True)
 
 
@@ -105,7 +143,7 @@ def broken(here: Path) -> list[str]:
     """Files that have their final name and cannot be read."""
     out = []
     for path in here.rglob("*"):
-        if path.name.endswith(".tmp") or not path.is_file():
+        if path.name.endswith(".tmp") or not path.is_file():  # a kill may leave those behind
             continue
         try:
             if path.suffix == ".safetensors":
@@ -137,17 +175,25 @@ def main() -> None:
     """All campaigns, each in folders of its own."""
     kills, seed = (int(a) for a in (sys.argv[1:] + ["60", "0"][len(sys.argv) - 1 :]))
     luck, found = random.Random(seed), {}
-    shares = {"train": 0.4, "sweep": 0.25, "reproduce": 0.25, "report": 0.1}
+    shares = {
+        "train": 0.25,
+        "writing": 0.2,
+        "together": 0.1,
+        "measure": 0.1,
+        "sweep": 0.15,
+        "reproduce": 0.15,
+    }
+    shares["report"] = 1 - sum(shares.values())
     with tempfile.TemporaryDirectory() as parent:
         for name, arguments in CAMPAIGNS.items():
             places = [Path(parent) / name, Path(parent) / f"{name}-whole"]
             for place in places:
                 place.mkdir()
                 (place / "run.yaml").write_text(RUN)
-            if name == "report":
+            if name in ("report", "measure"):
                 runs = (Path(parent) / "train-whole" / "runs").iterdir()
                 (run,) = (r for r in runs if "teacher" not in r.name)
-                arguments = ["report", str(run), "out=page.html"]
+                arguments = [str(run) if a == "runs" else a for a in arguments]
             found[name] = campaign(name, arguments, max(1, round(shares[name] * kills)), places[0], luck)
             print(f"{name:10} {found[name]}", flush=True)
     result = {"seed": seed, "kills": sum(f["kills"] for f in found.values()), "campaigns": found}

@@ -668,3 +668,26 @@ def test_where_nothing_can_be_locked_one_goes_on_without(tmp_path, monkeypatch):
     assert (tmp_path / "done").exists()
     with pytest.raises(KeyError), held(tmp_path / ".lock", "it"):
         raise KeyError
+
+
+def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
+    folder = RunFolder.of(tmp_path, "tiny", TINY)
+    left = [
+        folder.path / ".last.safetensors.1.tmp",
+        folder.path / "resume" / ".epoch_00001.safetensors.1.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    killed_after(1, tmp_path)
+    assert not [p for p in left if p.exists()]
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_is_different(tmp_path):
+    killed_after(2, tmp_path)
+    said: list[str] = []
+    other = Runtime(device="cpu", layout="contiguous")
+    *_, (folder, _) = train(TINY, tmp_path, "tiny", other, say=said.append)
+    assert said[0].endswith("may depend on it: layout channels_last before, contiguous_format now")
+    assert folder.read("env.json")["earlier"] == [{"layout": "channels_last", "epochs": 2}]
+    assert RunFolder.at(folder.path).begin(folder.read("env.json")) == []

@@ -96,8 +96,10 @@ class RunFolder:
     def begin(self, env: Mapping[str, Any]) -> list[str]:
         """Write env.json for a sitting of this run; notes on what differs from the sitting before.
 
-        What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
+        Temporary files that a killed process left are deleted (the lock is held). What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
         """
+        for path in self.path.rglob(".*.tmp"):
+            _delete(path)
         before, notes = self.read("env.json") or {}, []
         earlier = before.get("earlier") or []
         changed = {k: before[k] for k in _EXECUTION if k in before and before[k] != env.get(k)}
