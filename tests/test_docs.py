@@ -64,3 +64,21 @@ def test_contributing_says_how_to_add_each_thing():
     text = (ROOT / "CONTRIBUTING.md").read_text().lower()
     for thing in ("attack", "recipe", "data set", "model", "figure"):
         assert f"to add a {thing}" in text or f"to add an {thing}" in text
+
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+def test_documents_name_what_exists(path):
+    text = path.read_text()
+    for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
+        tests = (ROOT / "tests" / file).read_text()
+        assert not name or re.search(rf"(def|class) {name}\b", tests), f"{file}::{name}"
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
+    names = {c.name or c.callback.__name__ for c in app.registered_commands}
+    for line in re.findall(r"^    (.*)$", text, flags=re.M):
+        words = line.split("#")[0].split()
+        if "crossclass" in words:
+            assert words[words.index("crossclass") + 1] in names, line

@@ -96,7 +96,8 @@ class RunFolder:
     def begin(self, env: Mapping[str, Any]) -> list[str]:
         """Write env.json for a sitting of this run; notes on what differs from the sitting before.
 
-        Temporary files that a killed process left are deleted (the lock is held). What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
+        What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
+        Half-written files that a killed process left are deleted; whoever calls this holds the lock.
         """
         for path in self.path.rglob(".*.tmp"):
             _delete(path)
