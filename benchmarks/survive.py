@@ -9,7 +9,7 @@ file that is left, and starts it again, until so many kills have been made and t
     writing    the same, killed just when a file is half written
     together   the same by two processes
     measure    a finished run
-    sweep      four small runs, two at a time
+    sweep      eight small runs, two at a time
     reproduce  a figure with two runs at size smoke
     report     the page of a finished run
 
@@ -61,7 +61,17 @@ CAMPAIGNS: dict[str, list[str]] = {
     "writing": TRAIN,
     "together": TRAIN,
     "measure": ["measure", "runs", "attack.steps=30", "batch=6", "out=measure.json"],  # `runs`: see report
-    "sweep": ["sweep", "run.yaml", "recipe.kind=at", "seed=0,1", "smoothing=0,0.1", "jobs=2", "out=sweep"],
+    "sweep": [
+        "sweep",
+        "run.yaml",
+        "recipe.kind=at",
+        "epochs=4",
+        "drops=[2]",
+        "seed=0,1,2,3",
+        "smoothing=0,0.1",
+        "jobs=2",
+        "out=sweep",
+    ],
     "reproduce": ["reproduce", "fig6", "size=smoke", "seeds=1", "out=results", "runs=study"],
     "report": ["report", "runs", "out=page.html"],  # `runs` becomes the finished run's folder
 }
