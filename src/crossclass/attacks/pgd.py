@@ -133,8 +133,8 @@ class PGD(Settings):
                 score = torch.where(better, gain.detach(), score)
             if not last:
                 (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
-                flat = gradient.flatten(1)
-                dead += (~flat.isfinite()).any(dim=1) | (flat == 0).all(dim=1)
+                top = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)))  # NaN if one of them is
+                dead += ~(top.isfinite() & (top > 0))
                 delta = x_adv.detach() - x + self.threat.steepest(gradient, alpha)
                 x_adv = self._inside(x, delta)
         return Found(kept if scored else x_adv.detach(), wrong, dead), score
