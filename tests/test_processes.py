@@ -20,6 +20,7 @@ from crossclass.augment import Augment
 from crossclass.data import Shapes
 from crossclass.errors import UserError
 from crossclass.files import held
+from crossclass.measure import measured
 from crossclass.models import PreActResNet, ViT
 from crossclass.recipes import (
     AT,
@@ -147,6 +148,17 @@ def test_two_processes_train_what_one_does(two, tmp_path, label):
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
         assert a["train_robust"] == b["train_robust"]
         assert a["train_clean"] == b["train_clean"]
+
+
+@pytest.mark.parametrize("label", ["at", "synced", "alone"])
+def test_numbers_measured_by_two_are_those_of_one(two, label):
+    # 11 test images in batches of 3, shared out as 3 + 3 and 3 + 2
+    (folder,) = two.glob(f"{label}-????????????")
+    stored = [m for m in json.loads((folder / "measure.json").read_text()) if m.get("checkpoint") == "last"]
+    runtime = Runtime(device="cpu")
+    again = measured([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
+    for key in ("clean", "robust", "C", "cas", "icas", "confusion", "intervals", "classwise_robust"):
+        assert stored[0][key] == again[0][key], key
 
 
 def test_batch_norm_of_ones_own_images_is_another_run(two, tmp_path):
