@@ -1,11 +1,12 @@
 # make demo and make test need only Python 3.11+ and make; both create .venv, a second call reuses it.
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow survive survive-long lint venv clean
+.PHONY: demo test test-slow survive survive-long bench bench-quick bench-full lint venv clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/crossclass demo
@@ -15,6 +16,24 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
+
+# speed beside other libraries, which get an environment of their own (their pins contradict each other)
+bench-quick: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/speed.py quick
+
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/speed.py bench
+	$(BENCH)/bin/python benchmarks/measurement.py out=benchmarks/results/measurement.json
+
+bench-full: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/speed.py full
+	$(BENCH)/bin/python benchmarks/measurement.py out=benchmarks/results/measurement.json
+
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[aa]'
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	@touch $@
 
 # kills and bad input: about twelve minutes on two cores, and as long as you like
 survive: $(VENV)/.ready
@@ -39,4 +58,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis

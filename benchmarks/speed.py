@@ -1,0 +1,294 @@
+"""How fast, beside every peer: python benchmarks/speed.py [quick|bench|full] [THREADS].
+
+Writes benchmarks/results/speed-<size>.json and .svg, and prints the table.
+
+One process measures all. The jobs of a block run in turns (a busy machine slows all alike) and the median of
+the rounds is shown, with the ratio to ours, round by round. `share of bf16` is the job's ideal work
+(operations of torch's own counter: a forward and an input gradient for each step) over its time, as a share
+of what a bf16 matrix product reaches in the same block. Nets and images are random: times do not depend on
+their values.
+
+    attack     PGD on a batch: ours (bf16 and fp32, channels-last), the standard loop, every installed peer,
+               and the fastest peer handed the same network in the same mode (bf16 autocast, channels-last)
+    training   an epoch: AT, KD, TRADES, FGSM-RS, by our loop and by the standard loop written literally
+    start      `crossclass --help`, and `import crossclass` beside `import torch`
+    memory     the largest resident size of a process that attacks one batch
+
+What C, CAS and I-CAS cost is measured by measurement.py.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from epochs import epochs
+from peers import SHARE, Attack, peers
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from crossclass import models
+from crossclass.attacks import PGD
+from crossclass.experiments.mini import THIN
+from crossclass.models import PreActResNet, ViT, WideResNet
+from crossclass.threat import L2, Linf
+
+Job = Callable[[], object]
+Numbers = dict[str, Any]
+EPS = {"linf": 8 / 255, "l2": 128 / 255}
+NETS = {
+    "thin net": (THIN, 64),
+    "PreActResNet-18": (PreActResNet(), 32),
+    "WideResNet-28-10": (WideResNet(depth=28, widen=10), 4),
+    "DeiT-Ti": (ViT(), 16),
+}
+"""Each with the size of a batch."""
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"nets": ("thin net",), "norms": ("linf",), "steps": (10,), "rounds": 5, "training": ("AT",)},
+    "bench": {
+        "nets": ("thin net", "PreActResNet-18"),
+        "norms": ("linf",),
+        "steps": (10,),
+        "rounds": 5,
+        "training": ("AT", "KD", "TRADES", "FGSM-RS"),
+    },
+    "full": {
+        "nets": tuple(NETS),
+        "norms": ("linf", "l2"),
+        "steps": (10, 20),
+        "rounds": 5,
+        "training": ("AT", "KD", "TRADES", "FGSM-RS"),
+    },
+}
+
+
+def in_turns(jobs: dict[str, Job], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every job, round by round; one round before them warms up."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for i in range(rounds + 1):
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            if i:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def network(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A random network in eval mode, and a batch that it classifies rightly; contiguous, float32."""
+    settings, n = NETS[name]
+    g = torch.Generator().manual_seed(0)
+    model = models.build(settings, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 10, 0).eval()
+    x = torch.rand(n, 3, 32, 32, generator=g)
+    with torch.no_grad():
+        return model, x, model(x).argmax(dim=1)  # APGD leaves alone what is wrong already
+
+
+def operations(model: nn.Module, x: Tensor) -> float:
+    """Of one forward pass of the batch, in GFLOP."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops() / 1e9
+
+
+def product(dtype: torch.dtype, side: int = 2048) -> Job:
+    """A matrix product of 17 GFLOP."""
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    return lambda: a @ b
+
+
+def same_mode(attack: Attack) -> Attack:
+    """A peer's attack on the same network in our mode: bf16 autocast, channels-last."""
+
+    class Fast(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.inner(x.contiguous(memory_format=torch.channels_last)).float()
+
+    return lambda model, x, y: attack(Fast(model).eval(), x, y)
+
+
+def attacks(net: str, norm: str, steps: int, rounds: int) -> Numbers:
+    """One block: PGD on one batch."""
+    model, x, y = network(net)
+    fast = network(net)[0].to(memory_format=torch.channels_last)
+    x_fast = x.contiguous(memory_format=torch.channels_last)
+    threat = {"linf": Linf, "l2": L2}[norm](eps=EPS[norm])
+    pgd = PGD(threat=threat, steps=steps, step=SHARE[norm])
+    jobs: dict[str, Job] = {
+        "matrix product, bf16": product(torch.bfloat16),
+        "matrix product, fp32": product(torch.float32),
+    }
+    jobs["ours, bf16"] = lambda: pgd.but(precision="bf16")(fast, x_fast, y)
+    jobs["ours, fp32"] = lambda: pgd(fast, x_fast, y)
+    others = peers(norm, EPS[norm], steps)
+    for name, attack in others.items():
+        jobs[name] = lambda attack=attack: attack(model, x, y)
+    if "torchattacks" in others:
+        jobs["torchattacks, our mode"] = lambda: same_mode(others["torchattacks"])(fast, x_fast, y)
+    found = in_turns(jobs, rounds)
+    ideal = 2 * steps * operations(model, x)
+    return {
+        "net": net,
+        "norm": norm,
+        "steps": steps,
+        "batch": len(x),
+        "GFLOP": ideal,
+        "jobs": rated(found, "ours, bf16", dict.fromkeys(found, ideal), len(x)),
+    }
+
+
+def rated(found: dict[str, list[float]], ours: str, ideal: dict[str, float], images: int) -> list[Numbers]:
+    """Median, images a second, rate, share of the matrix rate, and the ratio to ours."""
+    top = 2 * 2048**3 / 1e9 / median(found["matrix product, bf16"])
+    rows = []
+    for name, times in found.items():
+        matrix = name.startswith("matrix")
+        work = 2 * 2048**3 / 1e9 if matrix else ideal[name]
+        ratio = median(t / o for t, o in zip(times, found[ours], strict=True))
+        rows.append(
+            {
+                "job": name,
+                "seconds": median(times),
+                "rounds": times,
+                "images a second": None if matrix else images / median(times),
+                "GFLOP/s": work / median(times),
+                "share of bf16": work / median(times) / top,
+                "times ours": None if matrix else ratio,
+            }
+        )
+    return rows
+
+
+def training(net: str, kinds: Sequence[str], rounds: int) -> Numbers:
+    """One block: an epoch of every kind, by us and literally."""
+    images = {"thin net": 512, "PreActResNet-18": 64}[net]
+    model, x, _ = network(net)
+    forward = operations(model, x) / len(x) * images
+    jobs, work = epochs(NETS[net][0], NETS[net][1], images, kinds)
+    found = in_turns({"matrix product, bf16": product(torch.bfloat16), **jobs}, rounds)
+    ideal = {name: work[name] * forward for name in jobs} | {"matrix product, bf16": 0.0}
+    rows = rated(found, f"{kinds[0]}, ours", ideal, images)
+    for row in rows:
+        kind = row["job"].partition(",")[0]
+        if f"{kind}, ours" in found:
+            pairs = zip(found[row["job"]], found[f"{kind}, ours"], strict=True)
+            row["times ours"] = median(t / o for t, o in pairs)
+    return {"net": net, "images": images, "jobs": rows}
+
+
+def start(rounds: int) -> Numbers:
+    """Seconds of whole processes."""
+    commands = {
+        "python -c pass": ["-c", "pass"],
+        "crossclass --help": ["-m", "crossclass", "--help"],
+        "import torch": ["-c", "import torch"],
+        "import crossclass": ["-c", "import crossclass; crossclass.PGD, crossclass.trained"],
+    }
+
+    def job(arguments: list[str]) -> Job:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    found = in_turns({name: job(a) for name, a in commands.items()}, rounds)
+    return {name: median(times) for name, times in found.items()}
+
+
+def memory(net: str = "PreActResNet-18") -> Numbers:
+    """MiB of processes that attack one batch by PGD-3, by ours in fp32 and bf16 and by the standard loop."""
+    out = {}
+    for job in ("nothing", "ours, bf16", "ours, fp32", "standard loop"):
+        command = [sys.executable, __file__, "--one", net, job]
+        out[job] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return out
+
+
+def one(net: str, job: str) -> None:
+    """Attack a batch, and print the largest resident size of this process in MiB."""
+    import resource
+
+    model, x, y = network(net)
+    model, x = (t.to(memory_format=torch.channels_last) for t in (model, x)) if "ours" in job else (model, x)
+    if "ours" in job:
+        PGD(steps=3, precision=job[-4:])(model, x, y)
+    elif job != "nothing":
+        peers("linf", EPS["linf"], 3)[job](model, x, y)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def line(row: Numbers) -> str:
+    """One row of the printed table."""
+    speed = "" if row["images a second"] is None else f"{row['images a second']:9.1f}"
+    ratio = "" if row["times ours"] is None else f"{row['times ours']:6.2f}"
+    return (
+        f"  {row['job']:26} {row['seconds']:9.3f} s {speed:>9} img/s {row['GFLOP/s']:8.1f} GFLOP/s "
+        f"{row['share of bf16']:6.0%} {ratio:>6}"
+    )
+
+
+def main() -> None:
+    """All blocks of a size."""
+    if sys.argv[1:2] == ["--one"]:
+        return one(*sys.argv[2:4])
+    size = sys.argv[1] if len(sys.argv) > 1 else "bench"
+    if len(sys.argv) > 2:
+        torch.set_num_threads(int(sys.argv[2]))
+    asked, found = SIZES[size], Numbers(attack=[], training=[])
+    for net in asked["nets"]:
+        for norm in asked["norms"]:
+            for steps in asked["steps"]:
+                block = attacks(net, norm, steps, asked["rounds"])
+                found["attack"].append(block)
+                said = f"{net}, {norm}, PGD-{steps}, batch {block['batch']}"
+                print(said, *map(line, block["jobs"]), sep="\n", flush=True)
+    for net in asked["nets"][:2]:
+        block = training(net, asked["training"], 3)
+        found["training"].append(block)
+        print(f"{net}, an epoch of {block['images']} images", *map(line, block["jobs"]), sep="\n", flush=True)
+    found |= {"start": start(7), "memory": memory()}
+    print(json.dumps({k: found[k] for k in ("start", "memory")}, indent=1))
+    found["machine"] = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    out = Path(__file__).parent / "results" / f"speed-{size}.json"
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    draw(found, out.with_suffix(".svg"))
+
+
+def draw(found: Numbers, path: Path) -> None:
+    """Bars of images a second, one panel a block."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    blocks = [*found["attack"], *found["training"]]
+    figure, axes = plt.subplots(len(blocks), 1, figsize=(7, 2.6 * len(blocks)), squeeze=False)
+    for ax, block in zip(axes[:, 0], blocks, strict=True):
+        rows = [r for r in block["jobs"] if r["images a second"]]
+        speeds = [r["images a second"] for r in rows]
+        colours = ["#0072b2" if "ours" in r["job"] else "#999999" for r in rows]
+        bars = ax.barh([r["job"] for r in rows], speeds, color=colours)
+        ax.bar_label(bars, [f"{s:.3g}" for s in speeds], padding=3, fontsize=8)
+        ax.invert_yaxis()
+        what = f"{block['norm']}, PGD-{block['steps']}" if "norm" in block else "training epochs"
+        ax.set_title(f"{block['net']}: {what}, images a second", fontsize=9, loc="left")
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
