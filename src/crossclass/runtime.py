@@ -78,9 +78,15 @@ class Runtime(Settings):
 
     @property
     def place(self) -> torch.device:
-        """The device of tensors and models."""
-        device: torch.device = self.engine.device
-        return device
+        """The device of tensors and models.
+
+        The engine is one per Python process and keeps the device it was first asked for; this does not.
+        """
+        engine, kind = self.engine, self.device
+        if kind == "auto":
+            cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+            kind = "cuda" if cuda else "mps" if mps else "cpu"
+        return torch.device(kind, engine.local_process_index) if kind == "cuda" else torch.device(kind)
 
     @property
     def memory_format(self) -> torch.memory_format:
