@@ -161,7 +161,7 @@ def _piece(
     run, runtime, n = learner.run, learner.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
     noise = share(generator(run.seed, epoch, step, "attack"), part, n)
-    x_adv = recipe.craft(learner.model, x, soft if run.attack_labels == "soft" else y, noise)
+    x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = share(generator(run.seed, epoch, step, "loss"), part, n)
         loss, logits = recipe.loss(learner.model, x, x_adv, soft, more)

@@ -22,6 +22,8 @@ class Learner:
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
         self.run, self.runtime = run, runtime
         self.model = runtime.prepared(runtime.placed(built))
+        self.crafting = runtime.crafting(self.model)
+        """The network as attacks call it: the same weights, maybe compiled."""
         # frozen, so that its batch norm is refreshed without a word between processes
         averaged = run.average is not None
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None

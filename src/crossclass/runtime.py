@@ -10,7 +10,9 @@ files; what it does alone (`first`) ends in all of them alike, also when it fail
 """
 
 import atexit
+import os
 import platform
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -50,6 +52,8 @@ class Runtime(Settings):
     """At most so many images at once in a process; gradients add up to those of the whole batch."""
     sync_batch_norm: bool = False
     """Batch norm sees the images of all processes; unset, each process normalises its own."""
+    compile: bool = False
+    """Compile the network for crafting: half a minute first, a fifth less time for every step after."""
     track: Tracker | None = None
     """Where else to send every epoch's numbers, by Accelerate's own integration."""
 
@@ -103,6 +107,20 @@ class Runtime(Settings):
         if self.sync_batch_norm and self.processes > 1:
             synced(model)
         return model
+
+    def crafting(self, model: nn.Module) -> nn.Module:
+        """The same network as attacks call it in training: compiled, if so set.
+
+        Never the loss: GradAlign differentiates twice and AWP exchanges weights, and neither can be compiled.
+        Raises UserError if there is nothing to compile with.
+        """
+        if not self.compile:
+            return model
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+        if self.place.type == "cpu" and not compiler:
+            raise UserError("runtime.compile=true needs a C++ compiler (g++); install one, or leave it out")
+        compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+        return compiled
 
     @property
     def processes(self) -> int:
@@ -212,6 +230,7 @@ class Runtime(Settings):
             "processes": self.processes,
             "micro_batch": self.micro_batch,
             "sync_batch_norm": self.sync_batch_norm,
+            "compile": self.compile,
         }
 
 

@@ -48,6 +48,7 @@ _EXECUTION = (
     "processes",
     "micro_batch",
     "sync_batch_norm",
+    "compile",
 )
 """What of env.json may change the last bits of a run that goes on elsewhere."""
 

@@ -1,0 +1,89 @@
+"""Execution settings change how a run is computed and never what it is."""
+
+import pytest
+import torch
+from torch import nn
+
+from crossclass import checkpoint
+from crossclass.attacks import FGSM, PGD
+from crossclass.data import Shapes
+from crossclass.errors import UserError
+from crossclass.models import PreActResNet
+from crossclass.recipes import AT, AWP, Check, GradAlign, Run
+from crossclass.runtime import Runtime
+from crossclass.train import trained
+
+RUN = Run(
+    data=Shapes(n_train=20, n_val=8, n_test=9, classes=3, size=16),
+    model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"),
+    recipe=AT(attack=PGD(steps=2)),
+    augment=None,
+    epochs=1,
+    drops=(),
+    batch=8,
+    check=Check(attack=PGD(steps=1), final=PGD(steps=1)),
+)
+
+
+class Counted(nn.Module):
+    """Stands for a compiled network: the same weights, and a count of its calls."""
+
+    made = None
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod, self.calls = inner, 0
+        Counted.made = self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self._orig_mod(x)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "calls"),
+    [(AT(attack=PGD(steps=2)), 6), (GradAlign(attack=FGSM()), 3), (AWP(inner=AT(attack=PGD(steps=1))), 3)],
+)
+def test_only_crafting_is_compiled(tmp_path, monkeypatch, recipe, calls):
+    # three batches; what is trained and kept is the network itself
+    run = RUN.but(recipe=recipe)
+    plain = trained(run, tmp_path / "plain", "t", Runtime(device="cpu"))
+    monkeypatch.setattr(torch, "compile", Counted)
+    monkeypatch.setenv("CXX", "g++")
+    compiled = trained(run, tmp_path / "compiled", "t", Runtime(device="cpu", compile=True))
+    assert Counted.made.calls == calls
+    a, b = (checkpoint.load(f.checkpoint("last"))[0] for f in (plain, compiled))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert compiled.read("env.json")["compile"] is True
+
+
+def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        trained(RUN, tmp_path, "t", Runtime(device="cpu", compile=True))
+
+
+def test_the_device_is_that_of_the_settings_not_of_the_first_engine(monkeypatch):
+    assert Runtime(device="cpu").place == torch.device("cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Runtime(device="auto").place == torch.device("cuda", 0)
+    assert Runtime(device="cpu").place == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("n", "rows"), [(10, [slice(0, 3), slice(3, 6), slice(6, 10)]), (2, [slice(0, 2)] * 3)]
+)
+def test_rows_are_shared_out_without_gap(monkeypatch, n, rows):
+    class Engine:
+        num_processes, process_index = 3, 0
+
+    found = []
+    for rank in range(3):
+        runtime, engine = Runtime(device="cpu"), Engine()
+        engine.process_index = rank
+        runtime.__dict__["engine"] = engine
+        found.append(runtime.rows(n))
+        assert runtime.weight(n) == (1 if n >= 3 else 1 / 3)
+    assert found == rows
