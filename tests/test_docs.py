@@ -66,6 +66,12 @@ def test_contributing_says_how_to_add_each_thing():
         assert f"to add a {thing}" in text or f"to add an {thing}" in text
 
 
+def test_the_verdicts_are_those_of_the_results():
+    command = [sys.executable, str(ROOT / "results" / "verdicts.py"), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 

@@ -1,0 +1,103 @@
+"""The verdicts of a study as tables: python results/verdicts.py [check]
+
+Writes results/mini/README.md, every claim with the numbers that decide it, and the table in the project's
+README between its two markers; both come from results/mini/*.json and results/reasons.yaml alone. With
+`check` nothing is written, and the exit code is 1 if one of them is not what it would be.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossclass.experiments.registry import EXPERIMENTS
+
+HERE = Path(__file__).parent
+FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
+BEGIN, END = "<!-- verdicts: written by results/verdicts.py -->\n", "<!-- end of verdicts -->"
+WORDS = ("holds", "does not hold", "undecided")
+
+
+PREFACE = """\
+# Verdicts at size mini
+
+Written by `python results/verdicts.py`. A claim *holds* if the 95 % interval over the seeds of what it says is
+positive lies above its margin (Student's t; with three seeds 2.5 standard deviations), *does not hold* if it
+lies below, and is *undecided* else. Accuracies are fractions. Read CAS together with accuracy: a classifier
+that always says the same class would maximise it. Nothing here compares levels with the paper's, which were
+measured on networks and training sets of another size.
+"""
+
+
+def entries() -> list[dict[str, Any]]:
+    """What there is of every entry, in the paper's order."""
+    paths = [HERE / "mini" / f"{id_}.json" for id_ in EXPERIMENTS]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def cell(text: str) -> str:
+    """Text in a table of Markdown."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("*", "\\*")
+
+
+def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
+    """Every claim."""
+    lines = [PREFACE]
+    for entry in found:
+        lines += [f"## {entry['id']}: {entry['title']}", "", f"The paper: {entry['claim']}", ""]
+        for beyond in (False, True):
+            own = [v for v in entry["verdicts"] if v["beyond"] == beyond]
+            if own:
+                head = "beyond the paper" if beyond else "claim"
+                lines += [f"| {head} | verdict | numbers |", "|---|---|---|"]
+                for v in own:
+                    where = f" ({v['where']})" if v["where"] else ""
+                    lines.append(f"| {cell(v['claim'] + where)} | {v['word']} | {cell(v['why'])} |")
+                lines.append("")
+        for reason in reasons.get(entry["id"], ()):
+            lines += [reason, ""]
+        lines += [f"![{entry['title']}]({entry['id']}.svg)", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def front(found: list[dict[str, Any]]) -> str:
+    """The paper's own claims, a line for each entry."""
+    lines = ["| | the paper's claims | hold | do not | undecided |", "|---|---|---|---|---|"]
+    for entry in found:
+        words = Counter(v["word"] for v in entry["verdicts"] if not v["beyond"])
+        if words:
+            counts = " | ".join(str(words[w]) if words[w] else "" for w in WORDS)
+            lines.append(
+                f"| [{entry['id']}](results/mini/{entry['id']}.svg) | {cell(entry['title'])} | {counts} |"
+            )
+    total = Counter(v["word"] for entry in found for v in entry["verdicts"] if not v["beyond"])
+    lines.append("| | **together** | " + " | ".join(f"**{total[w]}**" for w in WORDS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write, or check."""
+    found = entries()
+    reasons = yaml.safe_load((HERE / "reasons.yaml").read_text()) or {}
+    readme = FRONT.read_text()
+    head, _, rest = readme.partition(BEGIN)
+    _, marker, tail = rest.partition(END)
+    if not marker:
+        raise SystemExit(f"{FRONT} lacks the markers of the table")
+    wanted = {FULL: full(found, reasons), FRONT: head + BEGIN + front(found) + END + tail}
+    if sys.argv[1:] == ["check"]:
+        wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+        if wrong:
+            raise SystemExit(
+                f"run python results/verdicts.py: {', '.join(map(str, wrong))} are not up to date"
+            )
+        return
+    for path, text in wanted.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
