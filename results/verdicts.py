@@ -24,11 +24,11 @@ WORDS = ("holds", "does not hold", "undecided")
 PREFACE = """\
 # Verdicts at size mini
 
-Written by `python results/verdicts.py`. A claim *holds* if the 95 % interval over the seeds of what it says is
-positive lies above its margin (Student's t; with three seeds 2.5 standard deviations), *does not hold* if it
-lies below, and is *undecided* else. Accuracies are fractions. Read CAS together with accuracy: a classifier
-that always says the same class would maximise it. Nothing here compares levels with the paper's, which were
-measured on networks and training sets of another size.
+Written by `python results/verdicts.py`. A claim *holds* if the 95 % interval over the seeds of what it says
+is positive lies above its margin (Student's t; with three seeds 2.5 standard deviations), *does not hold* if
+it lies below, and is *undecided* else. Accuracies are fractions. Read CAS together with accuracy: a
+classifier that always says the same class would maximise it. Nothing here compares levels with the paper's,
+which were measured on networks and training sets of another size.
 """
 
 

@@ -94,13 +94,16 @@ def _negatives_small(m: Numbers) -> list[Gain]:
 
 def _kd(id_: str, text: str, key: str, what: str) -> Claim:
     """A comparison of distillation with AT of the same seed: what is lost, or a level."""
+    said = {"cas": "CAS", "robust": "robust accuracy"}[key]
 
     def gains(m: Numbers) -> list[Gain]:
         if what == "loss":
             return [
-                difference(f"{key} lost, AT minus KD", fall(m, "AT", key).values, fall(m, "KD", key).values)
+                difference(f"{said} lost, AT minus KD", fall(m, "AT", key).values, fall(m, "KD", key).values)
             ]
-        return [difference(f"{key} at {what}, KD minus AT", *(values(m, r, what, key) for r in ("KD", "AT")))]
+        return [
+            difference(f"{said} at {what}, KD minus AT", *(values(m, r, what, key) for r in ("KD", "AT")))
+        ]
 
     return Claim(id_, text, gains)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crossclass.plot.style import RUNS, STYLE, Matrix, Style
@@ -80,13 +81,20 @@ def dots(
             ax.set_xticks(range(len(names)), names, fontsize=8.5)
             ax.set_title(title, fontsize=9.5)
             ax.margins(x=0.1)
-            ax.set_ylim(min(0, ax.get_ylim()[0]))
+            _from_zero(ax)
         for stage in stages:
             axes[0].plot([], [], "o", color=colors[stage], label=stage)
         axes[0].legend(fontsize=8)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once: saving twice gives the same picture
     return figure
+
+
+def _from_zero(ax: Axes) -> None:
+    """An axis that holds 0 and leaves room above the highest point."""
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    if low <= high:  # else nothing was drawn
+        ax.set_ylim(min(0.0, 1.08 * low), max(0.0, 1.08 * high) or 1.0)
 
 
 def lines(
@@ -114,7 +122,7 @@ def lines(
                     ax.plot([x] * len(ys), ys, ".", ms=4, color=color)
             ax.set_title(title, fontsize=9.5)
             ax.set_xlabel(xlabel)
-            ax.set_ylim(min(0, ax.get_ylim()[0]))
+            _from_zero(ax)
             ax.locator_params(axis="x", nbins=5)
         if len(names) > 1:
             axes[0].legend(fontsize=8)
