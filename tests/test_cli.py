@@ -183,7 +183,7 @@ def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_epoch", stop)
+    monkeypatch.setattr(train, "train_epoch", stop)
     code, _, err = call("train", "tiny.yaml")
     assert code == 130
     assert "the same command goes on" in err
@@ -218,3 +218,25 @@ def test_list_names_the_paper_s_figures(call):
 
     lines = call("list")[1].splitlines()
     assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(EXPERIMENTS)
+
+
+def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
+    from crossclass.progress import Watch, is_helper
+
+    monkeypatch.setenv("RANK", "1")
+    assert not is_helper(), "a rank without a world is somebody else's variable"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stdout = sys.stdout
+    try:
+        for rank, said in (("0", "list is a command for one process; start it without torchrun"), ("1", "")):
+            monkeypatch.setenv("RANK", rank)
+            with pytest.raises(SystemExit) as e:
+                main(["list"])
+            assert e.value.code == 2
+            Watch("x", None, None).say("hello")
+            err = capsys.readouterr().err
+            assert said in err
+            assert ("hello" in err) == (rank == "0")
+    finally:
+        sys.stdout.close()
+        sys.stdout = stdout

@@ -88,7 +88,8 @@ def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
 
 def is_helper() -> bool:
     """Whether this is one of several processes (`torchrun`, `accelerate launch`), and not the first."""
-    return int(os.environ.get("RANK", "0")) > 0
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and int(os.environ.get("RANK", "0")) > 0
 
 
 def duration(seconds: float) -> str:
