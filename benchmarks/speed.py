@@ -283,7 +283,7 @@ def draw(found: Numbers, path: Path) -> None:
         speeds = [r["images a second"] for r in rows]
         colours = ["#0072b2" if "ours" in r["job"] else "#999999" for r in rows]
         bars = ax.barh([r["job"] for r in rows], speeds, color=colours)
-        ax.bar_label(bars, [f"{s:.3g}" for s in speeds], padding=3, fontsize=8)
+        ax.bar_label(bars, [f"{s:,.0f}" if s >= 100 else f"{s:.3g}" for s in speeds], padding=3, fontsize=8)
         ax.invert_yaxis()
         what = f"{block['norm']}, PGD-{block['steps']}" if "norm" in block else "training epochs"
         ax.set_title(f"{block['net']}: {what}, images a second", fontsize=9, loc="left")

@@ -70,9 +70,11 @@ def curves(
         bottom.set(ylabel="CAS (test, adversarial)", xlabel="epoch")
         bottom.locator_params(axis="x", integer=True)
         for ax, columns in ((top, 5 if width > 6 else 3 - min(len(runs), 2)), (bottom, width // 3)):
-            if (n := len(ax.get_legend_handles_labels()[0])) > (ax is bottom):
+            names = ax.get_legend_handles_labels()[1]
+            if len(names) > (ax is bottom):
+                fitting = (width - 0.8) / (0.065 * max(map(len, names)) + 0.55)  # inches: letters, handle
                 above: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.05 * (ax is top))}
-                ax.legend(ncols=min(n, int(columns)), fontsize=8.5, **above)
+                ax.legend(ncols=max(1, min(len(names), columns, int(fitting))), fontsize=8.5, **above)
         with warnings.catch_warnings(action="ignore"):  # a glyph that is missing here
             figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once: saving twice gives the same picture
