@@ -35,7 +35,7 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
 	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r benchmarks/peers.txt
 	@touch $@
 
-# kills and bad input: about twelve minutes on two cores, and as long as you like
+# kills and bad input: about six minutes on two cores, and longer
 survive: $(VENV)/.ready
 	$(BIN)/python benchmarks/fuzz.py 24000
 	$(BIN)/python benchmarks/survive.py 60
