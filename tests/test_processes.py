@@ -24,6 +24,7 @@ from crossclass.measure import measured
 from crossclass.models import PreActResNet, ViT
 from crossclass.recipes import (
     AT,
+    AWP,
     EMA,
     MART,
     SWA,
@@ -41,7 +42,7 @@ from crossclass.store import RunFolder
 from crossclass.streams import generator, normal, share, uniform
 from crossclass.synced import SyncedBatchNorm2d, synced
 from crossclass.threat import L2
-from crossclass.train import trained
+from crossclass.train import train, trained
 
 CPU = Runtime(device="cpu")
 # 25 images in batches of 8: the last one has a single image for two processes
@@ -191,7 +192,8 @@ def test_the_world_is_recorded(two):
 
 
 def test_killed_together_and_resumed_it_is_the_same(two, tmp_path):
-    run = PLAIN.but(epochs=12, drops=(6,), batch=2)
+    # each with its own batch norm: it resumes alike only because they agree on it after every epoch
+    run = NORMED.but(epochs=12, drops=(6,), batch=4)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(together(whole, {"long": plain(run)}))
     started = together(killed, {"long": plain(run)})
@@ -225,8 +227,6 @@ class TestPieces:
 
     def test_with_batch_norm_it_is_said(self, tmp_path):
         said: list[str] = []
-        from crossclass.train import train
-
         next(train(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
         assert said == [
             "runtime.micro_batch=3: batch norm sees 3 of 8 images at a time, so the result is not that of "
@@ -268,8 +268,6 @@ class TestMemory:
         trained(run, tmp_path / "whole", "w", CPU)
         self.short(monkeypatch, 3, error)
         said: list[str] = []
-        from crossclass.train import train
-
         list(train(run, tmp_path / "short", "w", CPU, say=said.append))
         assert said == [
             "out of memory with 8 images at once; going on with 4, which changes nothing",
@@ -281,6 +279,15 @@ class TestMemory:
         self.short(monkeypatch, 3, MemoryError())
         with pytest.raises(UserError, match=r"with 8 images .* runtime.micro_batch=4 to accept"):
             trained(NORMED, tmp_path, "n", CPU)
+
+    def test_awp_depends_on_the_pieces_too(self, tmp_path, monkeypatch):
+        said: list[str] = []
+        run = PLAIN.but(recipe=AWP(inner=PLAIN.recipe))
+        next(train(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        assert said[0].startswith("runtime.micro_batch=3: AWP sees 3 of 8 images at a time")
+        self.short(monkeypatch, 3, MemoryError())
+        with pytest.raises(UserError, match=r"8 images at once; AWP sees them together"):
+            trained(run.but(seed=5), tmp_path, "n", CPU)
 
     def test_a_single_image_that_does_not_fit(self, tmp_path, monkeypatch):
         self.short(monkeypatch, 0, MemoryError())

@@ -139,9 +139,10 @@ def _gradients(
                 raise
         most = min(learner.micro or len(index), rows.stop - rows.start)
         if learner.sees_batches or most == 1:
-            why = "batch norm sees them together, so smaller pieces would change the result: "
+            who = learner.sees_batches
+            why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
             raise UserError(
-                f"out of memory with {most} images at once; {why if learner.sees_batches else ''}set "
+                f"out of memory with {most} images at once; {why}set "
                 f"runtime.micro_batch={max(1, most // 2)} to accept that, or a smaller batch= or model"
             )
         learner.micro = -(-most // 2)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.models import Classifier
-from crossclass.recipes import Run, refresh
+from crossclass.recipes import AWP, Run, refresh
 from crossclass.runtime import Runtime
 
 
@@ -49,9 +49,11 @@ class Learner:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
-    def sees_batches(self) -> bool:
-        """Whether a training step depends on which images go through the network together."""
-        return any(isinstance(m, _BatchNorm) for m in self.model.modules())
+    def sees_batches(self) -> str | None:
+        """What makes a training step depend on which images go through the network together, if anything."""
+        if any(isinstance(m, _BatchNorm) for m in self.model.modules()):
+            return "batch norm"
+        return "AWP" if isinstance(self.run.recipe, AWP) else None
 
     def agree(self) -> None:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""

@@ -149,14 +149,16 @@ def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
     if not learner.sees_batches:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
-    if runtime.processes > 1 and not runtime.sync_batch_norm:
+    who = learner.sees_batches
+    if runtime.processes > 1 and (who == "AWP" or not runtime.sync_batch_norm):
+        remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
         yield (
-            f"{runtime.processes} processes: batch norm sees {min(alone, most)} of {run.batch} images, so "
-            "the result is not that of one process; runtime.sync_batch_norm=true joins them"
+            f"{runtime.processes} processes: {who} sees {min(alone, most)} of {run.batch} images, so "
+            f"the result is not that of one process{remedy}"
         )
     elif most < alone:
         yield (
-            f"runtime.micro_batch={most}: batch norm sees {most} of {run.batch} images at a time, so the "
+            f"runtime.micro_batch={most}: {who} sees {most} of {run.batch} images at a time, so the "
             "result is not that of whole batches"
         )
 
