@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass import checkpoint
+from crossclass import checkpoint, runtime
 from crossclass.attacks import FGSM, PGD
 from crossclass.data import Shapes
 from crossclass.errors import UserError
 from crossclass.models import PreActResNet
 from crossclass.recipes import AT, AWP, Check, GradAlign, Run
 from crossclass.runtime import Runtime
-from crossclass.train import trained
+from crossclass.train import train, trained
 
 RUN = Run(
     data=Shapes(n_train=20, n_val=8, n_test=9, classes=3, size=16),
@@ -87,3 +87,39 @@ def test_rows_are_shared_out_without_gap(monkeypatch, n, rows):
         found.append(runtime.rows(n))
         assert runtime.weight(n) == (1 if n >= 3 else 1 / 3)
     assert found == rows
+
+
+def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatch):
+    bf16 = RUN.but(recipe=AWP(inner=AT(attack=PGD(steps=2, precision="bf16"))), precision="bf16")
+    fp32 = RUN.but(recipe=AWP(inner=AT(attack=PGD(steps=2))))
+    said: dict[str, list[str]] = {"slow": [], "obeyed": []}
+
+    def weights(run, name, **settings):
+        stream = train(
+            run, tmp_path / name, "t", Runtime(device="cpu", **settings), say=said.get(name, []).append
+        )
+        *_, (folder, _) = stream
+        return checkpoint.load(folder.checkpoint("last"))[0], folder
+
+    def equal(a, b):
+        return all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+
+    monkeypatch.setattr(runtime, "bf16_pays", lambda: True)
+    computed, exact = weights(bf16, "computed"), weights(fp32, "exact")
+    monkeypatch.setattr(runtime, "bf16_pays", lambda: False)
+    slow, obeyed = weights(bf16, "slow"), weights(bf16, "obeyed", emulate_bf16=True)
+    assert equal(slow, exact)
+    assert equal(obeyed, computed)
+    assert not equal(computed, exact)
+    assert slow[1].path.name == computed[1].path.name  # what the run is has not changed
+    assert slow[1].read("env.json")["bf16"] == "float32 in its place"
+    assert any("slow at bf16" in text for text in said["slow"])
+    assert not any("slow at bf16" in text for text in said["obeyed"])
+
+
+def test_whether_bf16_pays_is_tried_without_a_trace():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert runtime.bf16_pays.__wrapped__() in (True, False)
+    assert torch.equal(torch.rand(2), expected)

@@ -113,6 +113,13 @@ def load_yaml(cls: type[T], text: str, where: str) -> T:
     return validated(cls, data, where)
 
 
+def throughout(settings: T, **values: Any) -> T:
+    """A copy in which every field of these names has these values, also in settings inside settings."""
+    own = {name: getattr(settings, name) for name in type(settings).model_fields}
+    inner = {name: throughout(v, **values) for name, v in own.items() if isinstance(v, Settings)}
+    return settings.but(**inner, **{name: v for name, v in values.items() if name in own})
+
+
 def contradictions(text: str, settings: Settings, where: str) -> list[str]:
     """Paths at which stored YAML says something else than `settings` do.
 

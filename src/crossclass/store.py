@@ -49,6 +49,7 @@ _EXECUTION = (
     "micro_batch",
     "sync_batch_norm",
     "compile",
+    "bf16",
 )
 """What of env.json may change the last bits of a run that goes on elsewhere."""
 

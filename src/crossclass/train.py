@@ -21,8 +21,8 @@ from crossclass.files import held
 from crossclass.learner import Learner
 from crossclass.measure import Progress, silent
 from crossclass.recipes import Run
-from crossclass.runtime import Runtime, native_bf16
-from crossclass.settings import differences, flat
+from crossclass.runtime import Runtime
+from crossclass.settings import differences, flat, throughout
 from crossclass.store import Row, RunFolder
 from crossclass.subjects import describe
 
@@ -92,10 +92,15 @@ def _train(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Iterator[tuple[RunFolder, Row]]:
-    """Train what `train` has prepared, to the end; `find` trains a teacher."""
-    recipe = teachers.present(run.recipe, run, splits, runtime, find, say)
+    """Train what `train` has prepared, to the end; `find` trains a teacher.
+
+    `done` is what is executed, `run` what is written down: `done` has its teachers, and no bf16 where it is slow.
+    """
+    done = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
+    if not runtime.lowers:
+        done = throughout(done, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    learner = Learner(run, runtime, built, len(splits.train), len(splits.class_names))
+    learner = Learner(done, runtime, built, len(splits.train), len(splits.class_names))
     for note in _cautions(run, learner, runtime):
         say(note)
     rows = _resume(folder, learner, runtime, say)
@@ -104,7 +109,7 @@ def _train(
     ended = bool(rows and rows[-1].get("ended_by"))
     with runtime.tracked("crossclass", folder.path, flat(run.plain())) as send:
         for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
-            current = run.but(recipe=recipe).recipe_at(epoch)
+            current = done.recipe_at(epoch)
             try:
                 row = train_epoch(current, learner, splits, epoch, progress, say)
             except NotFiniteError as e:
@@ -114,9 +119,11 @@ def _train(
                 ) from e
             checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
             keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
-            images = clean_images(run, runtime, splits.train, epoch)
+            images = clean_images(done, runtime, splits.train, epoch)
             model = learner.product(images) if keeping else learner.model
-            row |= watch.check(run, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
+            row |= (
+                watch.check(done, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
+            )
             rows.append(row)
             row |= _observed(run, rows, len(splits.class_names))
             row |= runtime.first(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
@@ -125,7 +132,7 @@ def _train(
             if row["ended_by"]:
                 break
 
-    found = watch.final(run, folder, runtime, splits, progress)
+    found = watch.final(done, folder, runtime, splits, progress)
     runtime.first(lambda: folder.end(found))
 
 
@@ -144,8 +151,8 @@ def _recorded(
 
 def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
-    if _uses_bf16(run) and runtime.place.type == "cpu" and not native_bf16():
-        yield "this CPU emulates bf16, slowly; precision=fp32 and recipe.attack.precision=fp32 are faster"
+    if not runtime.lowers and throughout(run, precision="fp32") != run:
+        yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true obeys the run)"
     if not learner.sees_batches:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
@@ -269,7 +276,3 @@ def _about(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, 
         "sharing": None if splits.sharing is None else splits.sharing.tolist(),
         "settings_changed": differences(run, Run()),
     }
-
-
-def _uses_bf16(run: Run) -> bool:
-    return run.precision == "bf16" or "bf16" in str(run.recipe.plain())
