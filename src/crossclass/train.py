@@ -94,13 +94,13 @@ def _train(
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train what `train` has prepared, to the end; `find` trains a teacher.
 
-    `done` is what is executed, `run` what is written down: `done` has its teachers, and no bf16 where it is slow.
+    `run` is what is written down, `played` what is executed: its teachers at hand, no bf16 where that is slow.
     """
-    done = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
+    played = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
     if not runtime.lowers:
-        done = throughout(done, precision="fp32")
+        played = throughout(played, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    learner = Learner(done, runtime, built, len(splits.train), len(splits.class_names))
+    learner = Learner(played, runtime, built, len(splits.train), len(splits.class_names))
     for note in _cautions(run, learner, runtime):
         say(note)
     rows = _resume(folder, learner, runtime, say)
@@ -109,7 +109,7 @@ def _train(
     ended = bool(rows and rows[-1].get("ended_by"))
     with runtime.tracked("crossclass", folder.path, flat(run.plain())) as send:
         for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
-            current = done.recipe_at(epoch)
+            current = played.recipe_at(epoch)
             try:
                 row = train_epoch(current, learner, splits, epoch, progress, say)
             except NotFiniteError as e:
@@ -119,11 +119,11 @@ def _train(
                 ) from e
             checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
             keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
-            images = clean_images(done, runtime, splits.train, epoch)
+            images = clean_images(played, runtime, splits.train, epoch)
             model = learner.product(images) if keeping else learner.model
-            row |= (
-                watch.check(done, runtime, model, splits, epoch, progress) if checked else watch.unchecked()
-            )
+            row |= watch.unchecked()
+            if checked:
+                row |= watch.check(played, runtime, model, splits, epoch, progress)
             rows.append(row)
             row |= _observed(run, rows, len(splits.class_names))
             row |= runtime.first(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
@@ -132,7 +132,7 @@ def _train(
             if row["ended_by"]:
                 break
 
-    found = watch.final(done, folder, runtime, splits, progress)
+    found = watch.final(played, folder, runtime, splits, progress)
     runtime.first(lambda: folder.end(found))
 
 
@@ -152,7 +152,7 @@ def _recorded(
 def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
     if not runtime.lowers and throughout(run, precision="fp32") != run:
-        yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true obeys the run)"
+        yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
     if not learner.sees_batches:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
