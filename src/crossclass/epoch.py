@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from crossclass.attacks import trusted
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
 from crossclass.failure import FirstBad, NotFiniteError
@@ -162,7 +163,8 @@ def _piece(
     run, runtime, n = learner.run, learner.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
     noise = share(generator(run.seed, epoch, step, "attack"), part, n)
-    x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
+    with trusted():  # bytes over 255, or mixtures of such
+        x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = share(generator(run.seed, epoch, step, "loss"), part, n)
         loss, logits = recipe.loss(learner.model, x, x_adv, soft, more)

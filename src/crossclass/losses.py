@@ -18,6 +18,16 @@ def hard(y: Labels) -> Int[Tensor, " n"]:
     return y.long() if y.ndim == 1 else y.argmax(dim=1)
 
 
+def soft(y: Labels, classes: int) -> Float[Tensor, "n k"]:
+    """The probabilities that every label gives: all on its class, or itself where it is soft.
+
+    Unlike torch's `one_hot` this does not look at the labels first, which would wait for the device.
+    """
+    if y.ndim == 2:
+        return y.float()
+    return torch.zeros(len(y), classes, device=y.device).scatter_(1, y.long()[:, None], 1.0)
+
+
 def cross_entropy(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
     """-sum_k y_k log p_k per sample."""
     return F.cross_entropy(logits, hard(y) if y.ndim == 1 else y, reduction="none")
@@ -25,7 +35,7 @@ def cross_entropy(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
 
 def margin(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
     """max_{j != y} f_j - f_y per sample (eq. 10 without its inner maximum); positive means wrong."""
-    true = F.one_hot(hard(y), logits.shape[1]).bool()
+    true = soft(hard(y), logits.shape[1]).bool()
     other = logits.masked_fill(true, -torch.inf).amax(dim=1)
     return other - logits.masked_fill(~true, -torch.inf).amax(dim=1)
 

@@ -99,13 +99,19 @@ def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings
     icas_matrix = instances.instance_correlation(seen.nearest, y)
     all_pairs = instances.all_pairs(g, e.W, y)
     icas = attribution.cas(icas_matrix)
+    found = evaluate.summary(e, splits.class_names, splits.sharing)
+    if said.get("keep", "last") != "last":
+        found["warnings"].append(
+            f"C and CAS are of the {said['keep']} iterates, not of the last as in the paper; compare them "
+            "with their like only"
+        )
     return {
         "split": settings.split,
         "n": len(e.labels),
         "attack": str(attack) if attack is not None else "none (clean images)",
         "conditions": conditions,
         "class_names": list(splits.class_names),
-        **evaluate.summary(e, splits.class_names, splits.sharing),
+        **found,
         "icas": icas,
         "icas_normalised": icas / (k * (k - 1)),
         "icas_matrix": evaluate.rounded(icas_matrix),

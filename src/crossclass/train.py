@@ -94,7 +94,7 @@ def _train(
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train what `train` has prepared, to the end; `find` trains a teacher.
 
-    `run` is what is written down, `played` what is executed: its teachers at hand, no bf16 where that is slow.
+    `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
     """
     played = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
     if not runtime.lowers:

@@ -12,8 +12,19 @@ from pydantic import Field
 from crossclass.attacks.auto import AutoAttack
 from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD
-from crossclass.attacks.search import Found, Images, Network, within
+from crossclass.attacks.search import Found, Images, Network, trusted, within
 
 AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Field(discriminator="kind")]
 
-__all__ = ["FGSM", "PGD", "AnyAttack", "AutoAttack", "External", "Found", "Images", "Network", "within"]
+__all__ = [
+    "FGSM",
+    "PGD",
+    "AnyAttack",
+    "AutoAttack",
+    "External",
+    "Found",
+    "Images",
+    "Network",
+    "trusted",
+    "within",
+]

@@ -36,8 +36,11 @@ class PGD(Settings):
     """`kl` ascends KL to the clean prediction and ignores the labels (TRADES' inner problem)."""
     targeted: bool = False
     """If true, `y` are targets, and the loss to them is descended."""
-    keep: Literal["last", "best"] = "last"
-    """`best` keeps the worst iterate (misclassified first, then by loss); CAS needs `last`."""
+    keep: Literal["last", "best", "first"] = "last"
+    """`best` keeps the worst iterate (misclassified first, then by loss); CAS needs `last`.
+
+    `first` stops a sample at its first misclassified iterate: the robust accuracy of `best`, for less work.
+    """
     bn: BatchNorm = "eval"
     precision: Precision = "fp32"
     """Of the forward pass only; input, perturbation and projection are always float32."""
@@ -48,6 +51,10 @@ class PGD(Settings):
     def _fits(self) -> "PGD":
         if self.targeted and self.loss == "kl":
             raise ValueError("loss=kl ignores the labels, so there is no target; use loss=ce or margin")
+        if self.keep == "first" and self.bn != "eval":
+            raise ValueError(
+                "keep=first leaves samples out, which batch statistics would notice; use bn=eval"
+            )
         if self.start is not None and self.start not in self.threat.starts:
             known = ", ".join(self.threat.starts)
             raise ValueError(f"start '{self.start}' is not for {self.threat.kind}; known: {known}")
@@ -60,7 +67,7 @@ class PGD(Settings):
 
     @property
     def gradients(self) -> int:
-        """Input gradients taken per sample."""
+        """Input gradients taken per sample (with `keep=first`, at most)."""
         return self.steps * self.restarts
 
     def unmoving(self) -> "PGD":
@@ -87,6 +94,8 @@ class PGD(Settings):
             x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
             x = within(x, self.box)
             reference = f(x).detach() if self.loss == "kl" else None
+            if self.keep == "first":
+                return self._until_wrong(f, x, y, reference, generator)
             for _ in range(self.restarts):
                 found, score = self._ascend(f, x, y, reference, generator, scored)
                 if best is None:
@@ -133,11 +142,47 @@ class PGD(Settings):
                 score = torch.where(better, gain.detach(), score)
             if not last:
                 (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
-                top = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)))  # NaN if one of them is
-                dead += ~(top.isfinite() & (top > 0))
+                dead += self._dead(gradient)
                 delta = x_adv.detach() - x + self.threat.steepest(gradient, alpha)
                 x_adv = self._inside(x, delta)
         return Found(kept if scored else x_adv.detach(), wrong, dead), score
+
+    def _until_wrong(
+        self,
+        f: Network,
+        x: Images,
+        y: Labels,
+        reference: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Found:
+        """Every start in turn, on samples that still stand (Rice 2020); the iterates are those of `best`."""
+        start: Start = self.start or self.threat.starts[0]
+        kept, wrong = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for _ in range(self.restarts):
+            starts = self._inside(x, self.threat.sample(x, start, generator))  # drawn for all, as `best` does
+            (left,) = torch.where(~wrong)
+            x_adv = starts[left]
+            for t in range(self.steps + 1):
+                x_adv = x_adv.detach().requires_grad_(t < self.steps)
+                logits = f(x_adv)
+                kept[left], wrong[left] = x_adv.detach(), self._succeeds(logits, y[left])
+                stands = ~wrong[left]
+                if t == self.steps or not stands.any():
+                    break
+                told = reference[left] if reference is not None else None
+                (gradient,) = torch.autograd.grad(self._gain(logits, y[left], told).sum(), x_adv)
+                gradient, x_adv, left = gradient[stands], x_adv.detach()[stands], left[stands]
+                dead[left] += self._dead(gradient)
+                delta = x_adv - x[left] + self.threat.steepest(gradient, self.step * self.threat.eps)
+                x_adv = self._inside(x[left], delta)
+        return Found(kept, wrong, dead)
+
+    @staticmethod
+    def _dead(gradient: Tensor) -> Tensor:
+        """Per sample, whether nothing can be ascended: a gradient that is zero or not finite."""
+        top = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)))  # NaN if one of them is
+        return ~(top.isfinite() & (top > 0))
 
     def _gain(self, logits: Tensor, y: Labels, reference: Tensor | None) -> Tensor:
         if reference is not None:
@@ -219,6 +264,8 @@ def _extras(attack: "PGD | FGSM") -> list[str]:
             out.append(f"{attack.restarts} restarts")
         if attack.keep == "best":
             out.append("best iterate")
+        if attack.keep == "first":
+            out.append("stopped at the first success")
     if attack.loss != "ce":
         out.append(f"{attack.loss} loss")
     if attack.targeted:

@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
 
 from crossclass.attacks import Images, Network
-from crossclass.losses import Labels, Logits, cross_entropy, kl
+from crossclass.losses import Labels, Logits, cross_entropy, kl, soft
 from crossclass.recipes.basic import AT, Loss, Noise
 from crossclass.settings import Settings
 from crossclass.threat import AnyThreat
@@ -77,7 +77,7 @@ class Distilled(Settings):
         if self.attacked == "total":
             told = [share * t.tell(x).softmax(dim=1) for t, share in self._shares()]
             taught = torch.stack(told).sum(dim=0)
-            hot = nn.functional.one_hot(y.long(), taught.shape[1]).to(taught) if y.ndim == 1 else y
+            hot = soft(y, taught.shape[1])
             y = (1 - self.lam) * hot + self.lam * taught
         return self.inner.craft(model, x, y, generator)
 

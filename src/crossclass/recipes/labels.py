@@ -8,18 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from crossclass.losses import Labels, Logits
+from crossclass.losses import Labels, Logits, soft
 from crossclass.settings import Settings
 
 
 def smoothed(y: Labels, smoothing: float, classes: int) -> Float[Tensor, "n k"]:
     """1 - s on the true class and s/(K - 1) on each other (Pang et al. 2021, and the paper's beta)."""
-    p = F.one_hot(y.long(), classes).float() if y.ndim == 1 else y
+    p = soft(y, classes)
     return (1 - smoothing) * p + smoothing * (1 - p) / (classes - 1)
 
 
@@ -49,7 +48,7 @@ class Mix(Settings):
             mixed[:, :, rows, columns] = x.flip(0)[:, :, rows, columns]
         else:
             mixed = share * x + (1 - share) * x.flip(0)
-        p = F.one_hot(y.long(), classes).float() if y.ndim == 1 else y
+        p = soft(y, classes)
         return mixed, share * p + (1 - share) * p.flip(0)
 
 

@@ -71,10 +71,10 @@ class MART(Settings):
         BCE adds -log(1 - max_{k != y} p_k); the 1e-4 inside its logarithm is YisenWang/MART's.
         """
         clean, logits = model(x), model(x_adv)
-        true = F.one_hot(hard(y), logits.shape[1]).bool()
-        rival = logits.softmax(dim=1).masked_fill(true, 0).amax(dim=1)
+        true = hard(y)[:, None]
+        rival = logits.softmax(dim=1).scatter(1, true, 0).amax(dim=1)
         boosted = cross_entropy(logits, y) - torch.log(1.0001 - rival)
-        doubt = 1 - clean.softmax(dim=1)[true]
+        doubt = 1 - clean.softmax(dim=1).gather(1, true).squeeze(1)
         return (boosted + self.beta * kl(logits, clean) * doubt).mean(), logits
 
 

@@ -1,0 +1,94 @@
+"""An epoch never waits for its device between batches: nothing is read from a tensor until it is over."""
+
+from collections import Counter
+
+import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from crossclass import models
+from crossclass.attacks import FGSM, PGD
+from crossclass.data import Shapes
+from crossclass.epoch import train_epoch
+from crossclass.learner import Learner
+from crossclass.measure import silent
+from crossclass.models import PreActResNet
+from crossclass.recipes import (
+    AT,
+    AWP,
+    MART,
+    Distilled,
+    GradAlign,
+    Run,
+    Standard,
+    Teacher,
+    TemporalEnsembling,
+    Trades,
+)  # fmt: skip
+from crossclass.runtime import Runtime
+from crossclass.threat import L2
+
+READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "unique", "masked_select")
+NET = PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data")
+CPU = Runtime(device="cpu")
+
+
+class Reading(TorchDispatchMode):
+    """Counts what would make a GPU's host wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in READS):
+            self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def reads(recipe, batches: int, **settings) -> Counter[str]:
+    data = Shapes(n_train=8 * batches, n_val=6, n_test=6, classes=3, size=16)
+    splits = data()
+    run = Run(data=data, model=NET, recipe=recipe, epochs=1, drops=(), batch=8, **settings)
+
+    def net():
+        return models.build(NET, splits.train.images, 3, 0)
+
+    if isinstance(recipe, Distilled):
+        recipe = recipe.but(teachers=(Teacher(module=net().requires_grad_(False)),))
+    learner = Learner(run, CPU, net(), len(splits.train), 3)
+    with Reading() as mode:
+        train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
+    return mode.seen
+
+
+AT2 = AT(attack=PGD(steps=2))
+RECIPES = [
+    Standard(),
+    AT2,
+    AT(attack=PGD(threat=L2(), steps=2, restarts=2, loss="margin", bn="train")),
+    AT(attack=FGSM(start="uniform", step=1.25)),
+    Distilled(inner=AT2),
+    Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
+    MART(attack=PGD(steps=2)),
+    GradAlign(attack=FGSM()),
+    AWP(inner=AT2),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.kind}-{getattr(r, 'attack', '')}"[:24])
+def test_what_is_read_does_not_grow_with_the_number_of_batches(recipe):
+    extras = {"smoothing": 0.1, "clip": 1.0, "ensembling": TemporalEnsembling(), "average": {"kind": "ema"}}
+    for settings in ({}, extras):
+        few, many = (reads(recipe, n, **settings) for n in (2, 5))
+        assert few == many
+        assert few  # the sums of the epoch are read at its end, and seen here
+
+
+def test_an_attack_by_itself_looks_at_its_images_once():
+    data = Shapes(n_train=4, n_val=2, n_test=2, classes=3, size=16)()
+    net = models.build(NET, data.train.images, 3, 0).eval()
+    x, y = data.train.images / 255, data.train.labels
+    for steps in (1, 6):
+        with Reading() as mode:
+            PGD(steps=steps)(net, x, y)
+        assert sum(mode.seen.values()) == 1
