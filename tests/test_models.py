@@ -25,6 +25,7 @@ from crossclass.models import (
     WideResNet,
     adapted,
     recognise,
+    vit,
 )
 from crossclass.recipes import Run
 from crossclass.settings import adapter, kind_of, load_yaml, members, override
@@ -650,3 +651,12 @@ def test_a_published_resnet20_is_called_by_its_name():
         found = recognise({name: torch.tensor(file[name]) for name in file.files})
     assert found.share < 1
     assert models.describe(found.settings, found.classes) == "ResNet 3-3-3, width 16, 10 classes"
+
+
+def test_attention_in_bf16_on_a_cpu_is_attention() -> None:
+    q, k, v = (torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    expected = (q.double() @ k.double().mT / 8**0.5).softmax(dim=-1) @ v.double()
+    torch.testing.assert_close(vit._attend(q, k, v).double(), expected, rtol=0, atol=1e-6)
+    low = vit._attend(*(t.bfloat16() for t in (q, k, v)))
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.double(), expected, rtol=0, atol=0.03)  # 8 bits of numbers up to 2
