@@ -29,6 +29,7 @@ from accelerate.utils import broadcast_object_list, gather_object, reduce
 from pydantic import Field
 from torch import Tensor, nn
 
+from crossclass import memory
 from crossclass.errors import UserError
 from crossclass.settings import Settings
 from crossclass.synced import synced
@@ -73,6 +74,8 @@ class Runtime(Settings):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no supported trackers")  # said below, in our words
             engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
+        if cpu:
+            memory.kept()
         if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
             atexit.register(PartialState().destroy_process_group)
         if self.threads is not None:  # after the engine, which sets them itself for several processes

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.models.classifier import Classifier, Normalise, last_block
+from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
 from crossclass.settings import Settings
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -129,8 +129,7 @@ class PreActResNetModule(Classifier):
         out = self.conv1(self.normalise(x))
         for stage in range(self._stages):
             out = getattr(self, f"layer{stage + 1}")(out)
-        pooled: Tensor = self.relu(self.bn(out)).mean(dim=(2, 3))
-        return pooled
+        return space_mean(self.relu(self.bn(out)))
 
     def saliency_layer(self) -> nn.Module:
         """The last block: the residual stream before the last batch norm and ReLU."""

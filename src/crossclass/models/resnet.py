@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from crossclass.errors import UserError
-from crossclass.models.classifier import Classifier, Normalise, last_block
+from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
 from crossclass.models.preactresnet import BLOCKS
 from crossclass.settings import Settings
 
@@ -141,8 +141,7 @@ class ResNetModule(Classifier):
         for stage in range(self._stages):
             out = getattr(self, f"layer{stage + 1}")(out)
         if self._pool == "mean":
-            pooled: Tensor = out.mean(dim=(2, 3))
-            return pooled
+            return space_mean(out)
         return F.avg_pool2d(out, self._pool).flatten(1)
 
     def saliency_layer(self) -> nn.Module:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from crossclass.models.classifier import Classifier, Normalise, last_block
+from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
 from crossclass.settings import Settings
 
 
@@ -103,8 +103,7 @@ class WideResNetModule(Classifier):
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Mean over space after the last batch norm and ReLU: non-negative, [n, d]."""
         out = self.block3(self.block2(self.block1(self.conv1(self.normalise(x)))))
-        pooled: Tensor = self.relu(self.bn1(out)).mean(dim=(2, 3))
-        return pooled
+        return space_mean(self.relu(self.bn1(out)))
 
     def saliency_layer(self) -> nn.Module:
         """The last block of the last group."""
