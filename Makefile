@@ -24,10 +24,12 @@ bench-quick: $(BENCH)/.ready
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/speed.py bench
 	$(BENCH)/bin/python benchmarks/measurement.py out=benchmarks/results/measurement.json
+	$(BENCH)/bin/python benchmarks/overhead.py out=benchmarks/results/overhead.json
 
-bench-full: $(BENCH)/.ready
+bench-full: bench
 	$(BENCH)/bin/python benchmarks/speed.py full
-	$(BENCH)/bin/python benchmarks/measurement.py out=benchmarks/results/measurement.json
+	$(BENCH)/bin/python benchmarks/growth.py out=benchmarks/results/growth.json
+	$(BENCH)/bin/python benchmarks/profile_step.py out=benchmarks/results/profile.json
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PYTHON) -m venv $(BENCH)

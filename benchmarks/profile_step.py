@@ -17,8 +17,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from speed import network, operations, product
+from speed import operations, product
 from torch.utils._python_dispatch import TorchDispatchMode
+from whole import network
 
 from crossclass import memory
 from crossclass.attacks import PGD

@@ -13,13 +13,14 @@ their values.
     training   an epoch: AT, KD, TRADES, FGSM-RS, by our loop and by the standard loop written literally
     start      `crossclass --help`, and `import crossclass` beside `import torch`
     memory     the largest resident size of a process that attacks one batch
+    allocator  our attack with freed memory kept by the process (memory.py), as all of the above has it, the
+               peers too, and given back to the system, as any process does that asks for nothing else
 
 What C, CAS and I-CAS cost is measured by measurement.py.
 """
 
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,23 +33,15 @@ from epochs import epochs
 from peers import SHARE, Attack, peers
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from whole import NETS, allocator, network, sizes, start
 
-from crossclass import models
+from crossclass import memory
 from crossclass.attacks import PGD
-from crossclass.experiments.mini import THIN
-from crossclass.models import PreActResNet, ViT, WideResNet
 from crossclass.threat import L2, Linf
 
 Job = Callable[[], object]
 Numbers = dict[str, Any]
 EPS = {"linf": 8 / 255, "l2": 128 / 255}
-NETS = {
-    "thin net": (THIN, 64),
-    "PreActResNet-18": (PreActResNet(), 32),
-    "WideResNet-28-10": (WideResNet(depth=28, widen=10), 4),
-    "DeiT-Ti": (ViT(), 16),
-}
-"""Each with the size of a batch."""
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"nets": ("thin net",), "norms": ("linf",), "steps": (10,), "rounds": 5, "training": ("AT",)},
     "bench": {
@@ -78,16 +71,6 @@ def in_turns(jobs: dict[str, Job], rounds: int) -> dict[str, list[float]]:
             if i:
                 times[name].append(time.perf_counter() - started)
     return times
-
-
-def network(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A random network in eval mode, and a batch that it classifies rightly; contiguous, float32."""
-    settings, n = NETS[name]
-    g = torch.Generator().manual_seed(0)
-    model = models.build(settings, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 10, 0).eval()
-    x = torch.rand(n, 3, 32, 32, generator=g)
-    with torch.no_grad():
-        return model, x, model(x).argmax(dim=1)  # APGD leaves alone what is wrong already
 
 
 def operations(model: nn.Module, x: Tensor) -> float:
@@ -187,47 +170,6 @@ def training(net: str, kinds: Sequence[str], rounds: int) -> Numbers:
     return {"net": net, "images": images, "jobs": rows}
 
 
-def start(rounds: int) -> Numbers:
-    """Seconds of whole processes."""
-    commands = {
-        "python -c pass": ["-c", "pass"],
-        "crossclass --help": ["-m", "crossclass", "--help"],
-        "import torch": ["-c", "import torch"],
-        "import crossclass": ["-c", "import crossclass"],
-        "import crossclass, and use all of it": [
-            "-c",
-            "import crossclass; crossclass.PGD, crossclass.trained",
-        ],
-    }
-
-    def job(arguments: list[str]) -> Job:
-        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-
-    found = in_turns({name: job(a) for name, a in commands.items()}, rounds)
-    return {name: median(times) for name, times in found.items()}
-
-
-def memory(net: str = "PreActResNet-18") -> Numbers:
-    """MiB of processes that attack one batch by PGD-3, by ours in fp32 and bf16 and by the standard loop."""
-    out = {}
-    for job in ("nothing", "ours, bf16", "ours, fp32", "standard loop"):
-        command = [sys.executable, __file__, "--one", net, job]
-        out[job] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return out
-
-
-def one(net: str, job: str) -> None:
-    """Attack a batch, and print the largest resident size of this process in MiB."""
-    model, x, y = network(net)
-    model, x = (t.to(memory_format=torch.channels_last) for t in (model, x)) if "ours" in job else (model, x)
-    if "ours" in job:
-        PGD(steps=3, precision=job[-4:])(model, x, y)
-    elif job != "nothing":
-        peers("linf", EPS["linf"], 3)[job](model, x, y)
-    peak = next(w for w in Path("/proc/self/status").read_text().splitlines() if w.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 1024)  # getrusage would count the parent's memory before the exec
-
-
 def line(row: Numbers) -> str:
     """One row of the printed table."""
     speed = "" if row["images a second"] is None else f"{row['images a second']:9.1f}"
@@ -240,11 +182,10 @@ def line(row: Numbers) -> str:
 
 def main() -> None:
     """All blocks of a size."""
-    if sys.argv[1:2] == ["--one"]:
-        return one(*sys.argv[2:4])
     size = sys.argv[1] if len(sys.argv) > 1 else "bench"
     if len(sys.argv) > 2:
         torch.set_num_threads(int(sys.argv[2]))
+    memory.kept()  # as our processes do; so the peers gain by it too
     asked, found = SIZES[size], Numbers(attack=[], training=[])
     for net in asked["nets"]:
         for norm in asked["norms"]:
@@ -257,8 +198,9 @@ def main() -> None:
         block = training(net, asked["training"], 3)
         found["training"].append(block)
         print(f"{net}, an epoch of {block['images']} images", *map(line, block["jobs"]), sep="\n", flush=True)
-    found |= {"start": start(7), "memory": memory()}
-    print(json.dumps({k: found[k] for k in ("start", "memory")}, indent=1))
+    whole = {"start": start(7), "memory": sizes(), "allocator": allocator(asked["rounds"])}
+    print(json.dumps(whole, indent=1))
+    found |= whole
     found["machine"] = {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),

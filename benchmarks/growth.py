@@ -1,0 +1,188 @@
+"""How costs grow: python benchmarks/growth.py [out=FILE.json]; draws beside it, as .svg.
+
+    C and CAS, I-CAS, interval of CAS    against images n, features d, classes K; I-CAS also its memory
+    PGD on the thin net, bf16            against steps, side of the image, width, images in a batch
+
+One quantity moves, the others stay at their standard (n 5,000, d 512, K 10; 10 steps, side 32, width 32,
+batch 64). Medians of three rounds, all points of a curve in turns; the exponent is the slope of log seconds
+over log quantity by least squares, over the larger half of the points. Memory is by how much the size of a
+process exceeds, during the call, what it was before.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import linear_regression, median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from crossclass import attribution, instances, intervals, memory, models
+from crossclass.attacks import PGD
+from crossclass.models import PreActResNet
+
+N, D, K, STEPS, SIDE, WIDTH, BATCH = 5000, 512, 10, 10, 32, 32, 64
+OF_MEASURES: dict[str, tuple[int, ...]] = {
+    "n": (1000, 2500, 5000, 10000, 20000),
+    "d": (128, 256, 512, 1024, 2048),
+    "K": (5, 10, 50, 200, 1000),
+}
+OF_ATTACKS: dict[str, tuple[int, ...]] = {
+    "steps": (1, 2, 5, 10, 20, 50),
+    "side": (16, 32, 64, 128),
+    "width": (16, 32, 64, 128),
+    "batch": (8, 16, 32, 64, 128, 256),
+}
+ROUNDS = 3
+Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def sample(n: int, d: int, k: int) -> Sample:
+    """Features, weights and labels."""
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, d, generator=g).clamp(min=0), torch.randn(k, d, generator=g), torch.arange(n) % k
+
+
+def icas(g: torch.Tensor, W: torch.Tensor, y: torch.Tensor) -> float:
+    """The instance-wise score."""
+    return attribution.cas(instances.instance_correlation(instances.nearest(g, W, y), y))
+
+
+def cas(g: torch.Tensor, W: torch.Tensor, y: torch.Tensor) -> float:
+    """The class-wise score."""
+    return attribution.cas(attribution.correlation(attribution.class_means(g, W, y)))
+
+
+MEASURES: dict[str, Callable[..., object]] = {
+    "C and CAS": cas,
+    "I-CAS": icas,
+    "interval of CAS": intervals.cas,
+}
+
+
+def measures() -> dict[str, dict[str, dict[int, float]]]:
+    """Seconds of every measure along every quantity."""
+    found: dict[str, dict[str, dict[int, float]]] = {name: {} for name in MEASURES}
+    for quantity, values in OF_MEASURES.items():
+        standard = {"n": N, "d": D, "K": K}
+        inputs = {v: sample(*(standard | {quantity: v}).values()) for v in values}
+        for name, measure in MEASURES.items():
+            jobs = {v: (lambda given=given, measure=measure: measure(*given)) for v, given in inputs.items()}
+            found[name][quantity] = in_turns(jobs)
+    return found
+
+
+def attack() -> dict[str, dict[int, float]]:
+    """Seconds of PGD along every quantity."""
+    found = {}
+    for quantity, values in OF_ATTACKS.items():
+        jobs = {}
+        for v in values:
+            steps, side, width, batch = (
+                {"steps": STEPS, "side": SIDE, "width": WIDTH, "batch": BATCH} | {quantity: v}
+            ).values()
+            settings = PreActResNet(width=width, stem=4, stem_stride=2, blocks=(1, 1, 1))
+            like = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+            net = models.build(settings, like, 10, 0).eval().to(memory_format=torch.channels_last)
+            x = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+            pgd, y = PGD(steps=steps, precision="bf16"), torch.arange(batch) % 10
+            jobs[v] = lambda pgd=pgd, net=net, x=x, y=y: pgd(net, x, y)
+        found[quantity] = in_turns(jobs)
+    return found
+
+
+def in_turns(jobs: dict[int, Callable[[], object]]) -> dict[int, float]:
+    """Median seconds; a first round warms up."""
+    times: dict[int, list[float]] = {v: [] for v in jobs}
+    for i in range(ROUNDS + 1):
+        for v, job in jobs.items():
+            started = perf_counter()
+            job()
+            if i:
+                times[v].append(perf_counter() - started)
+    return {v: median(t) for v, t in times.items()}
+
+
+def exponent(curve: dict[int, float]) -> float:
+    """Slope over the larger half of the points."""
+    points = sorted(curve.items())[len(curve) // 2 :]
+    return linear_regression(*zip(*((math.log(v), math.log(s)) for v, s in points), strict=True)).slope
+
+
+def grown(n: int, d: int, k: int) -> float:
+    """MiB by which I-CAS raises the largest size of this process."""
+    given = sample(n, d, k)
+    icas(*sample(4 * k, d, k))  # what is loaded once
+    Path("/proc/self/clear_refs").write_text("5")  # the largest size starts anew (proc(5))
+    before = resident("VmRSS")
+    icas(*given)
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> float:
+    """MiB of this process, from /proc."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(which))
+
+
+def memories() -> dict[int, dict[str, float]]:
+    """`grown` at several n, in processes of their own, and without the two copies of the features."""
+    found = {}
+    for n in (5000, 10000, 20000, 40000):
+        command = [sys.executable, __file__, "--memory", str(n), str(D), str(K)]
+        whole = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found[n] = {"all": whole, "beyond two copies of the features": whole - 2 * n * D * 4 / 2**20}
+    return found
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """A panel per quantity, log-log."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = [*OF_MEASURES, *OF_ATTACKS]
+    figure, axes = plt.subplots(2, 4, figsize=(12, 5.4))
+    for ax, quantity in zip(axes.flat, panels, strict=False):
+        curves = {name: c[quantity] for name, c in found["seconds"].items() if quantity in c}
+        for (name, curve), mark in zip(curves.items(), "os^", strict=False):
+            ax.loglog(
+                list(curve), list(curve.values()), marker=mark, ms=4, label=f"{name}, ^{exponent(curve):.2f}"
+            )
+        ax.set_xlabel(quantity)
+        ax.set_ylabel("seconds")
+        ax.legend(fontsize=7, frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """All curves."""
+    if sys.argv[1:2] == ["--memory"]:
+        return print(grown(*map(int, sys.argv[2:5])))
+    memory.kept()
+    seconds: dict[str, Any] = {**measures(), "PGD": attack()}
+    slopes = {f"{name} in {q}": exponent(c) for name, curves in seconds.items() for q, c in curves.items()}
+    found = {"seconds": seconds, "exponents": slopes, "I-CAS memory, MiB": memories()}
+    found["threads"] = torch.get_num_threads()
+    for name, curves in seconds.items():
+        for quantity, curve in curves.items():
+            told = "  ".join(f"{v}: {s:.4g}" for v, s in curve.items())
+            print(f"{name} in {quantity}, exponent {exponent(curve):.2f}: {told}")
+    print("I-CAS memory, MiB:", json.dumps(found["I-CAS memory, MiB"]))
+    out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
+    if out:
+        Path(out).write_text(json.dumps(found, indent=1) + "\n")
+        draw(found, Path(out).with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What is measured on whole processes (for speed.py): start-up, memory, and what keeping freed memory gains."""
+
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from crossclass import memory, models
+from crossclass.attacks import PGD
+from crossclass.experiments.mini import THIN
+from crossclass.models import PreActResNet, ViT, WideResNet
+
+NETS = {
+    "thin net": (THIN, 64),
+    "PreActResNet-18": (PreActResNet(), 32),
+    "WideResNet-28-10": (WideResNet(depth=28, widen=10), 4),
+    "DeiT-Ti": (ViT(), 16),
+}
+"""Each with the size of a batch."""
+STARTS = {
+    "python -c pass": ["-c", "pass"],
+    "crossclass --help": ["-m", "crossclass", "--help"],
+    "import torch": ["-c", "import torch"],
+    "import crossclass": ["-c", "import crossclass"],
+    "import crossclass, and use all of it": ["-c", "import crossclass; crossclass.PGD, crossclass.trained"],
+}
+
+
+def network(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A random network in eval mode, and a batch that it classifies rightly; contiguous, float32."""
+    settings, n = NETS[name]
+    g = torch.Generator().manual_seed(0)
+    model = models.build(settings, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 10, 0).eval()
+    x = torch.rand(n, 3, 32, 32, generator=g)
+    with torch.no_grad():
+        return model, x, model(x).argmax(dim=1)  # APGD leaves alone what is wrong already
+
+
+def start(rounds: int) -> dict[str, float]:
+    """Median seconds of whole processes, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in STARTS}
+    for _ in range(rounds):
+        for name, arguments in STARTS.items():
+            started = perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+            times[name].append(perf_counter() - started)
+    return {name: median(t) for name, t in times.items()}
+
+
+def sizes(net: str = "PreActResNet-18") -> dict[str, float]:
+    """MiB of processes that attack one batch by PGD-3, by ours in fp32 and bf16 and by the standard loop."""
+    return {
+        job: _alone("--size", net, job) for job in ("nothing", "ours, bf16", "ours, fp32", "standard loop")
+    }
+
+
+def allocator(rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of PGD-10 with freed memory kept, and given back as glibc does, in turns."""
+    out: dict[str, dict[str, float]] = {}
+    for net in ("thin net", "PreActResNet-18"):
+        times: dict[str, list[float]] = {"kept": [], "given back": []}
+        for _ in range(rounds):
+            for how, found in times.items():
+                found.append(_alone("--time", net, how))
+        out[net] = {how: median(t) for how, t in times.items()}
+    return out
+
+
+def _alone(*arguments: str) -> float:
+    command = [sys.executable, __file__, *arguments, str(torch.get_num_threads())]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _size(net: str, job: str) -> float:
+    """Attack a batch; the largest resident size of this process in MiB."""
+    from peers import literal
+
+    model, x, y = network(net)
+    if "ours" in job:
+        fast, images = (t.to(memory_format=torch.channels_last) for t in (model, x))
+        PGD(steps=3, precision=job[-4:])(fast, images, y)
+    elif job != "nothing":
+        literal("linf", 8 / 255, 3)(model, x, y)
+    peak = next(w for w in Path("/proc/self/status").read_text().splitlines() if w.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024  # getrusage would count the parent's memory before the exec
+
+
+def _time(net: str, how: str) -> float:
+    """Seconds of PGD-10 on a batch, the median of five calls after two."""
+    if how == "kept":
+        memory.kept()
+    model, x, y = network(net)
+    fast, images = (t.to(memory_format=torch.channels_last) for t in (model, x))
+    times = []
+    for _ in range(7):
+        started = perf_counter()
+        PGD(precision="bf16")(fast, images, y)
+        times.append(perf_counter() - started)
+    return median(times[2:])
+
+
+if __name__ == "__main__":
+    what, *given, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    print({"--size": _size, "--time": _time}[what](*given))
