@@ -43,7 +43,7 @@ Job = Callable[[], object]
 Numbers = dict[str, Any]
 EPS = {"linf": 8 / 255, "l2": 128 / 255}
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"nets": ("thin net",), "norms": ("linf",), "steps": (10,), "rounds": 5, "training": ("AT",)},
+    "quick": {"nets": ("thin net",), "norms": ("linf",), "steps": (10,), "rounds": 3, "training": ("AT",)},
     "bench": {
         "nets": ("thin net", "PreActResNet-18"),
         "norms": ("linf",),
@@ -55,7 +55,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "nets": tuple(NETS),
         "norms": ("linf", "l2"),
         "steps": (10, 20),
-        "rounds": 5,
+        "rounds": 3,
         "training": ("AT", "KD", "TRADES", "FGSM-RS"),
     },
 }
@@ -198,7 +198,7 @@ def main() -> None:
         block = training(net, asked["training"], 3)
         found["training"].append(block)
         print(f"{net}, an epoch of {block['images']} images", *map(line, block["jobs"]), sep="\n", flush=True)
-    whole = {"start": start(7), "memory": sizes(), "allocator": allocator(asked["rounds"])}
+    whole = {"start": start(asked["rounds"]), "memory": sizes(), "allocator": allocator(asked["rounds"] - 2)}
     print(json.dumps(whole, indent=1))
     found |= whole
     found["machine"] = {

@@ -1,4 +1,4 @@
-"""What is measured on whole processes (for speed.py): start-up, memory, and what keeping freed memory gains."""
+"""Measured on whole processes (for speed.py): start-up, memory, and what keeping freed memory gains."""
 
 import subprocess
 import sys
