@@ -22,6 +22,7 @@ LAYERS = [
         "streams",
         "shapes",
         "importing",
+        "memory",
         "alarms",
         "theory",
     },

@@ -1,0 +1,77 @@
+"""What is made from the program itself: the commands, the public names, the verdicts, the panel.
+
+`write(folder)` is called by conf.py before every build; pages include what it writes, and tests call the rest.
+"""
+
+import inspect
+import re
+from pathlib import Path
+
+import typer
+from typer.testing import CliRunner
+
+import crossclass
+from crossclass.catalogue import lines
+from crossclass.cli import app
+
+ROOT = Path(__file__).parent.parent
+
+
+def commands() -> dict[str, str]:
+    """`--help` of every command as a person sees it on a terminal of 100 columns, by name."""
+    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
+    return {name: runner.invoke(app, [name, "--help"]).output for name in names}
+
+
+def cli() -> str:
+    """Every command with its help, and what has a name."""
+    parts = [f"## crossclass {name}\n\n{_text(said)}" for name, said in commands().items()]
+    return "\n\n".join([*parts, f"## What has a name\n\n{_text(chr(10).join(lines()))}"]) + "\n"
+
+
+def api() -> str:
+    """Every public name, from its docstring, under the module it lives in."""
+    parts = []
+    for module, names in crossclass._HOME.items():
+        parts.append(f"## crossclass.{module}")
+        parts.append(_directive("module", f"crossclass.{module}", ["no-members:", "no-index:"]))
+        for name in names:
+            thing = getattr(crossclass, name)
+            error = inspect.isclass(thing) and issubclass(thing, Exception)
+            kind = "exception" if error else "class" if inspect.isclass(thing) else "function"
+            options = ["members:", "special-members: __call__"] if kind == "class" else []
+            parts.append(_directive(kind, f"crossclass.{module}.{name}", options))
+    return "\n\n".join(parts) + "\n"
+
+
+def paper() -> str:
+    """Every claim and its verdict, as results/verdicts.py wrote it, with its pictures found from docs/."""
+    text = (ROOT / "results" / "mini" / "README.md").read_text()
+    text = re.sub(r"\]\((?!http)([\w./-]+)\)", r"](../results/mini/\1)", text)
+    return text.replace("# Verdicts at size mini\n", "", 1)
+
+
+def panel() -> str:
+    """The interactive panel of the theory, one fragment of HTML."""
+    from crossclass.report.panel import panel as made
+
+    return str(made())
+
+
+def _directive(kind: str, target: str, options: list[str]) -> str:
+    given = "".join(f"   :{option}\n" for option in options)
+    return f"```{{eval-rst}}\n.. auto{kind}:: {target}\n{given}```"
+
+
+def _text(said: str) -> str:
+    return "```text\n" + "\n".join(line.rstrip() for line in said.strip().splitlines()) + "\n```"
+
+
+def write(folder: Path) -> None:
+    """All of them, rewritten only where they changed."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (("cli.md", cli()), ("api.md", api()), ("paper.md", paper()), ("panel.html", panel())):
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)

@@ -1,0 +1,141 @@
+"""The documentation is true: every command and every block of Python in docs/ runs, on made images.
+
+A page is run from its top to its end in a folder of its own. `crossclass train` and `demo` get the run that
+the command names, made small; `sweep` is planned; what wants another machine, a cluster or minutes is only
+checked for its names.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossclass import cli
+from crossclass.data import Digits, Shapes
+from crossclass.experiments import runs
+from crossclass.models import PreActResNet
+from crossclass.recipes import Check, Run
+from crossclass.settings import throughout
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.S | re.M)
+ELSEWHERE = ("pip", "torchrun", "make", "python")
+ATTACK = "def noise(model, x, y, size):\n    return (x + size * (2 * (x > 0.5) - 1)).clamp(0, 1)\n"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """What the pages take for granted: images, checkpoints, a file of networks, a sweep file."""
+    place = tmp_path_factory.mktemp("shelf")
+    rng = np.random.default_rng(0)
+    (place / "DIR").mkdir()
+    for split, n in (("train", 120), ("test", 60)):
+        images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        np.savez(place / "DIR" / f"{split}.npz", images=images, labels=np.arange(n) % 10)
+    shutil.copy(ROOT / "examples" / "my_nets.py", place)
+    (place / "my_attack.py").write_text(ATTACK)
+    (place / "grid.yaml").write_text("run: {seed: 0}\ngrid: {lr: [0.1, 0.01]}\n")
+    net = PreActResNet(width=4, normalise="cifar10")(10, 3, (0.5,) * 3, (0.25,) * 3)
+    for i, name in enumerate(("best.pth", "last.pth", "official.pth")):
+        torch.manual_seed(i)
+        state = {k: v + 0.01 * torch.randn(v.shape) if v.ndim > 1 else v for k, v in net.state_dict().items()}
+        state = {k: v for k, v in state.items() if k not in ("mean", "std")}
+        if name == "official.pth":
+            state = {k.replace("head.", "linear."): v for k, v in state.items()}
+        torch.save(state, place / name)
+    sys.path.insert(0, str(place))
+    try:
+        import my_nets
+
+        state = my_nets.resnet4b().state_dict()
+        np.savez(place / "resnet4b.npz", **{k: v.numpy() for k, v in state.items()})
+    finally:
+        sys.path.remove(str(place))
+        sys.modules.pop("my_nets", None)
+    return place
+
+
+@pytest.fixture
+def place(shelf, tmp_path, monkeypatch):
+    """A copy of the shelf to work in, where runs that commands name are small."""
+    shutil.copytree(shelf, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "resolve", lambda *a, **k: small(*real(*a, **k)))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("my_nets", "my_attack"):
+        sys.modules.pop(name, None)
+
+
+real = runs.resolve
+
+
+def small(label: str, run: Run) -> tuple[str, Run]:
+    """The same run, done in a second or two."""
+    run = throughout(run, steps=1)
+    if isinstance(run.model, PreActResNet):
+        run = run.but(model=run.model.but(width=4, stem_stride=2, blocks=(1, 1)))
+    data = run.data
+    if isinstance(data, Shapes):
+        data = data.but(n_train=60, n_val=20, n_test=20)
+    elif not isinstance(data, Digits):
+        data = data.but(n_val=20)
+    check = Check(n=20, attack=run.check_attack(), final=run.final_attack())
+    return label, run.but(data=data, epochs=2, drops=(), batch=32, check=check, keep_every=0)
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(path.read_text())
+
+
+def lines(code: str) -> list[list[str]]:
+    """The words of every command of a block."""
+    return [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def run_command(words: list[str]) -> None:
+    arguments = [a for w in words for a in (sorted(map(str, Path().glob(w))) if "*" in w else [w])]
+    assert len(arguments) >= len(words), f"nothing is called {words}"
+    if arguments[0] == "sweep":
+        arguments = [a for a in arguments if not a.startswith(("jobs=", "slurm=", "plan="))] + ["plan=true"]
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main(arguments)
+        except SystemExit as e:
+            code = e.code or 0
+    allowed = (0, 1) if arguments[0] in ("verify", "doctor") else (0,)
+    assert code in allowed, f"crossclass {' '.join(arguments)}: {err.getvalue()}{out.getvalue()}"
+    assert out.getvalue(), f"crossclass {' '.join(arguments)} printed nothing"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_what_a_page_shows_runs(page, place):
+    for kind, code in blocks(page):
+        if kind == "python":
+            told = io.StringIO()
+            with contextlib.redirect_stdout(told):
+                exec(compile(code, str(page), "exec"), {"__name__": "page"})
+            assert told.getvalue(), f"this prints nothing:\n{code}"
+        elif kind == "bash":
+            for words in lines(code):
+                if words[0] == "crossclass":
+                    run_command(words[1:])
+                else:
+                    assert words[0] in ELSEWHERE, words
+
+
+def test_pages_show_only_what_a_test_can_read():
+    for page in PAGES:
+        fences = re.findall(r"^```(\S*)", page.read_text(), flags=re.M)[::2]
+        known = {"python", "bash", "text", "{toctree}", "{include}", "{raw}", "{code-block}"}
+        assert set(fences) <= known, f"{page.name}: {set(fences) - known}"
