@@ -1,7 +1,7 @@
 """What a GPU makes of an epoch, variant by variant: python benchmarks/gpu.py [auto|cuda|cpu] [out=FILE.json].
 
-PreActResNet-18, PGD-10 AT, batch 128, CIFAR-10's shapes. Crafting alone, then whole steps by our own epoch, each
-over some batches (fewer on a CPU, where this only proves that it runs), scaled to the 391 of an epoch:
+PreActResNet-18, PGD-10 AT, batch 128, CIFAR-10's shapes. Crafting alone, then whole steps by our own epoch,
+each over some batches (fewer on a CPU, where this only proves that it runs), scaled to the 391 of an epoch:
 
     eager, compiled      our PGD in fp32 and bf16, channels-last; `torch.compile` in its default mode and in
                          "reduce-overhead", which replays CUDA graphs
@@ -9,8 +9,8 @@ over some batches (fewer on a CPU, where this only proves that it runs), scaled 
     our epoch            `train_epoch` as a run has it: eager, and with runtime.compile=true
     optimizer            SGD as it is, and fused
 
-Beside them: what a bf16 matrix product reaches here, the epoch's ideal time at that rate, and how many reads of
-the device an epoch makes (a host that waits). The order in which to go on is written in docs/speed.md.
+Beside them: what a bf16 matrix product reaches here, and the ideal time of an epoch at that rate. The order in
+which to go on is written in docs/speed.md.
 """
 
 import json
@@ -42,7 +42,7 @@ GFLOP = 25.55 * 50000
 
 
 def ascend(net: nn.Module, x: Tensor, delta: Tensor, y: Tensor) -> Tensor:
-    """PGD as in attacks/pgd.py (l_inf, CE, no start drawn), written without a branch, so that it can be captured."""
+    """PGD as in attacks/pgd.py (l_inf, CE, the start given), without a branch, so that it can be captured."""
     for _ in range(STEPS):
         x_adv = (x + delta).clamp(0, 1).detach().requires_grad_()
         with torch.autocast(x.device.type, torch.bfloat16):

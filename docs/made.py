@@ -1,6 +1,6 @@
 """What is made from the program itself: the commands, the public names, the verdicts, the panel.
 
-`write(folder)` is called by conf.py before every build; pages include what it writes, and tests call the rest.
+`write(folder)` is called by conf.py before every build; pages include what it writes; tests call the rest.
 """
 
 import inspect
