@@ -9,8 +9,8 @@ each over some batches (fewer on a CPU, where this only proves that it runs), sc
     our epoch            `train_epoch` as a run has it: eager, and with runtime.compile=true
     optimizer            SGD as it is, and fused
 
-Beside them: what a bf16 matrix product reaches here, and the ideal time of an epoch at that rate. The order in
-which to go on is written in docs/speed.md.
+Beside them: what a bf16 matrix product reaches here, and the ideal time of an epoch at that rate. The order
+in which to go on is written in docs/speed.md.
 """
 
 import json

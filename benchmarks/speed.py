@@ -95,6 +95,7 @@ def same_mode(attack: Attack) -> Attack:
             self.inner = inner
 
         def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1).view(x.shape)  # its gradient is contiguous: some peers take .view() of it
             with torch.autocast("cpu", torch.bfloat16):
                 return self.inner(x.contiguous(memory_format=torch.channels_last)).float()
 
@@ -118,7 +119,7 @@ def attacks(net: str, norm: str, steps: int, rounds: int) -> Numbers:
     for name, attack in others.items():
         jobs[name] = lambda attack=attack: attack(model, x, y)
     if "torchattacks" in others:
-        jobs["torchattacks, our mode"] = lambda: same_mode(others["torchattacks"])(fast, x_fast, y)
+        jobs["torchattacks, our mode"] = lambda: same_mode(others["torchattacks"])(fast, x, y)
     found = in_turns(jobs, rounds)
     ideal = 2 * steps * operations(model, x)
     return {

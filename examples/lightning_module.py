@@ -1,4 +1,4 @@
-"""crossclass inside Lightning: python examples/lightning_module.py DIR [EPOCHS]; needs `pip install lightning`.
+"""crossclass inside Lightning: python examples/lightning_module.py DIR [EPOCHS]; `pip install lightning`.
 
 The attack and the metrics are ordinary objects; Lightning sums the metrics over processes and logs them.
 """

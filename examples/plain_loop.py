@@ -1,7 +1,7 @@
 """crossclass inside a plain PyTorch loop: python examples/plain_loop.py DIR [EPOCHS].
 
-DIR holds train.npz and test.npz. Your network, your optimizer, your loop; from crossclass come the attack, the
-metrics, and at the end a file that
+DIR holds train.npz and test.npz. Your network, your optimizer, your loop; from crossclass come the attack,
+the metrics, and at the end a file that
 `crossclass measure net.safetensors model=python:plain_loop:network model.normalise=none data.path=DIR` reads.
 """
 
