@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow survive survive-long bench bench-quick bench-full lint venv clean
+.PHONY: demo test test-slow docs mutants survive survive-long bench bench-quick bench-full lint venv clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/crossclass demo
@@ -16,6 +16,15 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
+
+# docs/_site/index.html; warnings are errors
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_site
+	@echo $(CURDIR)/docs/_site/index.html
+
+# does the suite notice a wrong line of the mathematics? minutes
+mutants: $(VENV)/.ready
+	$(BIN)/python benchmarks/mutants.py $(JOBS)
 
 # speed beside other libraries, which get an environment of their own (their pins contradict each other)
 bench-quick: $(BENCH)/.ready
@@ -60,4 +69,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) docs/_site docs/_made .pytest_cache .mypy_cache .ruff_cache .hypothesis

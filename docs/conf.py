@@ -1,8 +1,11 @@
 """The documentation site: `make docs` writes it to docs/_site."""
 
+import re
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -12,6 +15,7 @@ made.write(HERE / "_made")
 
 project = "crossclass"
 author = "The crossclass authors"
+copyright = f"2026, {author}"
 version = release = installed("crossclass")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_site", "_made"]
@@ -26,3 +30,33 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 autodoc_default_options = {"exclude-members": "model_config, model_post_init"}
+
+
+def as_rst(lines: list[str]) -> list[str]:
+    """Our docstrings are plain text with `code` and indented equations; reStructuredText wants it said."""
+    out: list[str] = []
+    inside = False
+    for line in lines:
+        indented = line.startswith("    ") and (inside or not out or not out[-1].strip())
+        if indented and not inside:
+            out += ["::", ""]
+        if line.strip():
+            inside = indented
+        if inside or indented:
+            out.append(line)
+            continue
+        parts = line.split("`")
+        escaped = [
+            re.sub(r"([*|_\\])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)
+        ]
+        out.append("``".join(escaped))
+    return out
+
+
+def setup(app: Sphinx) -> None:
+    """Docstrings go through `as_rst`."""
+
+    def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+        lines[:] = as_rst(lines)
+
+    app.connect("autodoc-process-docstring", process)

@@ -4,6 +4,7 @@
 """
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -52,6 +53,32 @@ def paper() -> str:
     return text.replace("# Verdicts at size mini\n", "", 1)
 
 
+def speed() -> str:
+    """Tables of benchmarks/speed.py, from its largest run that is there."""
+    results = ROOT / "benchmarks" / "results"
+    path = next(p for size in ("full", "bench") if (p := results / f"speed-{size}.json").exists())
+    found, parts = json.loads(path.read_text()), []
+    for block in found["attack"] + found["training"]:
+        what = f"{block['norm']}, PGD-{block['steps']}" if "norm" in block else "training epochs"
+        rows = ["| | images a second | share | times ours |", "|---|---|---|---|"]
+        for r in block["jobs"]:
+            if speed := r["images a second"]:
+                rows.append(
+                    f"| {r['job']} | {speed:,.3g} | {r['share of bf16']:.0%} | {r['times ours']:.2f} |"
+                )
+        parts.append("\n".join([f"**{block['net']}**, {what}", "", *rows]))
+    start = "".join(f"\n| `{name}` | {s:.2f} s |" for name, s in found["start"].items())
+    parts.append(f"| start | |\n|---|---|{start}")
+    sizes = "".join(f"\n| {name} | {mib:,.0f} MiB |" for name, mib in found["memory"].items())
+    parts.append(
+        f"| largest size of a process that attacks one batch of PreActResNet-18 | |\n|---|---|{sizes}"
+    )
+    for net, ways in found["allocator"].items():
+        kept = "".join(f"\n| {way} | {value:.3g} |" for way, value in ways.items())
+        parts.append(f"| seconds of PGD-10 on {net}, each in a process of its own | |\n|---|---|{kept}")
+    return "\n\n".join(parts) + "\n"
+
+
 def panel() -> str:
     """The interactive panel of the theory, one fragment of HTML."""
     from crossclass.report.panel import panel as made
@@ -68,10 +95,14 @@ def _text(said: str) -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in said.strip().splitlines()) + "\n```"
 
 
+MADE = {"cli.md": cli, "api.md": api, "paper.md": paper, "speed.md": speed, "panel.html": panel}
+
+
 def write(folder: Path) -> None:
     """All of them, rewritten only where they changed."""
     folder.mkdir(exist_ok=True)
-    for name, text in (("cli.md", cli()), ("api.md", api()), ("paper.md", paper()), ("panel.html", panel())):
+    for name, make in MADE.items():
+        text = make()
         path = folder / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

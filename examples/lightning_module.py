@@ -34,7 +34,7 @@ class Robust(lightning.LightningModule):
         features = self.net[:-1](self.attack.but(steps=20)(self.net, x, y))
         head = self.net[-1]
         self.cas.update(features, y, head.weight.detach())
-        self.classwise.update(head(features), y)
+        self.classwise.update(head(features).argmax(dim=1), y)
         self.log("cas", self.cas, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

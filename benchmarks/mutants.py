@@ -1,0 +1,208 @@
+"""Does the suite notice a wrong line? python benchmarks/mutants.py [JOBS] [out=FILE.json]
+
+Each mutant is one line of the mathematical core, changed; it is put into a copy of the sources, and the tests
+that should notice are run. A mutant that lives is a hole in the tests. `make mutants`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CORE = {
+    "attribution.py": (
+        "test_attribution test_instances test_metrics",
+        [
+            ("return g * W[y.long()]", "return g * W[y.long()].abs()"),
+            (".clamp(min=1).to(torch.float64)", ".clamp(min=2).to(torch.float64)"),
+            ("sums / n[:, None] * W.to", "sums * n[:, None] * W.to"),
+            ("usable = (scale > 0) & scale.isfinite()", "usable = scale > 0"),
+            ("unit / norm.clamp(min=1e-300)", "unit / norm.square().clamp(min=1e-300)"),
+            ("(unit @ unit.T).clamp(-1.0, 1.0)", "(unit @ unit.T).clamp(0.0, 1.0)"),
+            ("return float(off_diagonal(C).clamp(min=0).sum())", "return float(C.clamp(min=0).sum())"),
+            ("(-off_diagonal(C)).clamp(min=0)", "(-off_diagonal(C)).clamp(max=0)"),
+            ("+ 0.5 * (difference == 0)", "+ 1.0 * (difference == 0)"),
+        ],
+    ),
+    "instances.py": (
+        "test_instances test_metrics",
+        [
+            ("cosines.fill_diagonal_(-torch.inf)", "pass"),
+            ("if left > top:", "if left >= top + 2 * block:"),
+            ("torch.where(best.isinf(), 0.0, best", "torch.where(best.isinf(), 1.0, best"),
+            ("I.fill_diagonal_(0.0) + torch.diag(present)", "I"),
+            ("return means @ means.T", "return means.abs() @ means.abs().T"),
+            ("sums / n.clamp(min=1)[:, None], n", "sums / n.clamp(min=2)[:, None], n"),
+        ],
+    ),
+    "losses.py": (
+        "test_losses test_attacks test_recipes",
+        [
+            ("return other - logits.masked_fill(~true", "return logits.masked_fill(~true"),
+            ("F.kl_div(q, p, reduction", "F.kl_div(p, q, reduction"),
+            (".scatter_(1, y.long()[:, None], 1.0)", ".scatter_(1, y.long()[:, None], 0.5)"),
+        ],
+    ),
+    "threat.py": (
+        "test_threat test_attacks",
+        [
+            ("return (2 * uniform(x, generator) - 1) * self.eps", "return uniform(x, generator) * self.eps"),
+            ("return step * gradient.sign().nan_to_num(nan=0.0)", "return step * gradient.sign()"),
+            ("return delta.clamp(-self.eps, self.eps)", "return delta.clamp(-self.eps, 2 * self.eps)"),
+            ("radius = radius ** (1.0 / math.prod", "radius = radius ** (0.5 / math.prod"),
+            ("outside = norm > self.eps", "outside = norm > 2 * self.eps"),
+            ('if start != "sphere":', 'if start == "sphere":'),
+        ],
+    ),
+    "attacks/pgd.py": (
+        "test_attacks test_first",
+        [
+            ("alpha = self.step * self.threat.eps", "alpha = self.step"),
+            ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
+            ("return -loss if self.targeted else loss", "return loss"),
+            ("return hit if self.targeted else ~hit", "return ~hit"),
+            ("(wrong & ~than_wrong) | ((wrong == than_wrong) & (score > than_score))", "score > than_score"),
+            ("best.dead + found.dead", "best.dead"),
+            ("stands = ~wrong[left]", "stands = torch.ones_like(wrong[left])"),
+            ("(left,) = torch.where(~wrong)", "left = torch.arange(len(x))"),
+        ],
+    ),
+    "intervals.py": (
+        "test_intervals",
+        [
+            ("share * rate * (1 - rate)", "share * rate"),
+            ("(estimate + w / 2) / (1 + w)", "(estimate + w) / (1 + w)"),
+            ("(only_a + 1) / (n + 2), (only_b + 1)", "(only_a + 1) / (n + 2), (only_b + 2)"),
+            ("/ sqrt(n)\n", "/ n\n"),
+        ],
+    ),
+    "recipes/schedule.py": (
+        "test_train test_recipes",
+        [
+            ("return 1 - abs(2 * t / epochs - 1)", "return 1 - abs(2 * t / epochs - 1) / 2"),
+            ("return t / warmup", "return t / (warmup + 1)"),
+            ("(t - warmup) / max(1, epochs - warmup)", "t / max(1, epochs - warmup)"),
+            ("math.ceil(t) > d", "math.ceil(t) >= d"),
+        ],
+    ),
+    "recipes/surrogate.py": (
+        "test_recipes",
+        [
+            ("self.beta * kl(logits, clean).mean(), logits", "self.beta * kl(clean, logits).mean(), logits"),
+            ("torch.log(1.0001 - rival)", "torch.log(1.01 - rival)"),
+            ("doubt = 1 - clean.softmax", "doubt = clean.softmax"),
+        ],
+    ),
+    "recipes/distilled.py": (
+        "test_recipes test_teachers",
+        [
+            ("return term * self.T**2 if", "return term * self.T if"),
+            ("(1 - self.lam) * cross_entropy", "cross_entropy"),
+            ("(t, t.weight / total)", "(t, t.weight)"),
+        ],
+    ),
+    "recipes/awp.py": (
+        "test_recipes",
+        [
+            ("gamma * weight.norm() * gradient", "gamma * gradient"),
+            ("if p.ndim > 1 and", "if p.ndim > 0 and"),
+            ("moving=False)", "moving=True)"),
+        ],
+    ),
+    "recipes/averaging.py": (
+        "test_recipes test_train",
+        [
+            ("1 / max(1, epoch - self.start + 1)", "1 / max(1, epoch - self.start + 2)"),
+            ("1 - self.decay if epoch", "self.decay if epoch"),
+            ("norm.momentum = None", "pass"),
+        ],
+    ),
+    "recipes/labels.py": (
+        "test_recipes test_train",
+        [
+            ("smoothing * (1 - p) / (classes - 1)", "smoothing * (1 - p) / classes"),
+            ("(1 - self.momentum ** visits.clamp(min=1))", "(1 - self.momentum)"),
+            ("math.exp(-5 * (1 - t) ** 2)", "math.exp(-5 * (1 - t))"),
+            ("share * p + (1 - share) * p.flip(0)", "share * p.flip(0) + (1 - share) * p"),
+        ],
+    ),
+    "theory/closed.py": (
+        "test_theory test_theory_claims",
+        [
+            ("return -d_e / (k - 1), -layout.terms / (k - 1)", "return -d_e / k, -layout.terms / k"),
+            ("room = mu - 2 * eps\n    g1", "room = mu - eps\n    g1"),
+            (
+                "return mu / 2 - layout.spread * sigma / (2 * layout.terms)",
+                "return mu / 2 - layout.spread * sigma",
+            ),
+            ("ndtr(-t) + 2 * owens_t", "ndtr(-t) + owens_t"),
+            ("rise = 2 * a * (1 - r)", "rise = a * (1 - r)"),
+        ],
+    ),
+    "saliency.py": (
+        "test_saliency",
+        [
+            ("half = reached[:, -1:] / 2", "half = reached[:, -1:] / 3"),
+            ("return ((best == labels) & (last != labels))", "return ((best == labels) & (last == labels))"),
+        ],
+    ),
+    "evaluate.py": (
+        "test_measure test_train",
+        [
+            ("torch.bincount(labels * k + predicted", "torch.bincount(predicted * k + labels"),
+            ("share >= 0.8 or used", "share >= 1.1 or used"),
+        ],
+    ),
+    "streams.py": (
+        "test_data test_train test_processes",
+        [
+            ("noise = noise[g.rows]", "noise = noise[: g.rows.stop - g.rows.start]"),
+            (
+                "for part in (seed, epoch, step, _PURPOSES[purpose])",
+                "for part in (seed, epoch, _PURPOSES[purpose])",
+            ),
+        ],
+    ),
+}
+"""File: the test files that should notice, and (line, changed line)."""
+
+
+def lives(place: Path, file: str, before: str, after: str, tests: list[str]) -> bool:
+    """Whether all tests pass with the change."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        copy = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        path = copy / "crossclass" / file
+        text = path.read_text()
+        if text.count(before) < 1:
+            raise SystemExit(f"{file} has no line {before!r}: write this mutant anew")
+        path.write_text(text.replace(before, after, 1))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+        env = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        names = [f"tests/{t}.py" for t in tests]
+        done = subprocess.run([*command, *names], cwd=ROOT, env=env, capture_output=True, check=False)
+        return done.returncode == 0
+
+
+def main() -> None:
+    """Try all, print, write; exit code 1 if one lives."""
+    jobs = next((int(a) for a in sys.argv[1:] if a.isdigit()), 2)
+    cases = [(f, b, a, t.split()) for f, (t, pairs) in CORE.items() for b, a in pairs]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        alive = list(pool.map(lambda case: lives(Path(folder), *case), cases))
+    left = [f"{f}: {b!r} -> {a!r}" for (f, b, a, _), living in zip(cases, alive, strict=True) if living]
+    print(f"{len(cases)} mutants, {len(left)} live", *left, sep="\n")
+    out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
+    if out:
+        Path(out).write_text(json.dumps({"mutants": len(cases), "live": left}, indent=1) + "\n")
+    if left:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
