@@ -12,8 +12,8 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.data import Npz, Split, Splits
 from crossclass.epoch import train_epoch
 from crossclass.learner import Learner
-from crossclass.measure import silent
 from crossclass.models import AnyModel
+from crossclass.progress import silent
 from crossclass.recipes import AT, Distilled, Run, Teacher, Trades
 from crossclass.runtime import Runtime
 

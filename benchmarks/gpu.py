@@ -30,8 +30,8 @@ from crossclass.attacks import PGD
 from crossclass.data import Npz, Split, Splits
 from crossclass.epoch import train_epoch
 from crossclass.learner import Learner
-from crossclass.measure import silent
 from crossclass.models import PreActResNet
+from crossclass.progress import silent
 from crossclass.recipes import AT, Run
 from crossclass.runtime import Runtime
 from crossclass.view import frozen

@@ -41,7 +41,7 @@ CORE = {
         ],
     ),
     "losses.py": (
-        "test_losses test_attacks test_recipes",
+        "test_losses test_attacks test_attacks_model test_attacks_optimum test_recipes",
         [
             ("return other - logits.masked_fill(~true", "return logits.masked_fill(~true"),
             ("F.kl_div(q, p, reduction", "F.kl_div(p, q, reduction"),
@@ -49,7 +49,7 @@ CORE = {
         ],
     ),
     "threat.py": (
-        "test_threat test_attacks",
+        "test_threat test_attacks test_attacks_model test_attacks_optimum",
         [
             ("return (2 * uniform(x, generator) - 1) * self.eps", "return uniform(x, generator) * self.eps"),
             ("return step * gradient.sign().nan_to_num(nan=0.0)", "return step * gradient.sign()"),
@@ -60,7 +60,7 @@ CORE = {
         ],
     ),
     "attacks/pgd.py": (
-        "test_attacks test_first",
+        "test_attacks test_attacks_model test_attacks_optimum test_first",
         [
             ("alpha = self.step * self.threat.eps", "alpha = self.step"),
             ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
@@ -82,7 +82,7 @@ CORE = {
         ],
     ),
     "recipes/schedule.py": (
-        "test_train test_recipes",
+        "test_train test_train_recipes test_recipes",
         [
             ("return 1 - abs(2 * t / epochs - 1)", "return 1 - abs(2 * t / epochs - 1) / 2"),
             ("return t / warmup", "return t / (warmup + 1)"),
@@ -115,7 +115,7 @@ CORE = {
         ],
     ),
     "recipes/averaging.py": (
-        "test_recipes test_train",
+        "test_recipes test_train test_train_recipes",
         [
             ("1 / max(1, epoch - self.start + 1)", "1 / max(1, epoch - self.start + 2)"),
             ("1 - self.decay if epoch", "self.decay if epoch"),
@@ -123,7 +123,7 @@ CORE = {
         ],
     ),
     "recipes/labels.py": (
-        "test_recipes test_train",
+        "test_recipes test_train test_train_recipes",
         [
             ("smoothing * (1 - p) / (classes - 1)", "smoothing * (1 - p) / classes"),
             ("(1 - self.momentum ** visits.clamp(min=1))", "(1 - self.momentum)"),
@@ -159,7 +159,7 @@ CORE = {
         ],
     ),
     "streams.py": (
-        "test_data test_train test_processes",
+        "test_data test_train test_train_recipes test_train_resume test_processes",
         [
             ("noise = noise[g.rows]", "noise = noise[: g.rows.stop - g.rows.start]"),
             (

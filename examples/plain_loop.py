@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import crossclass as cc
+from crossclass.data import Split
 
 WIDTH, CLASSES, BATCH = 32, 10, 64
 
@@ -45,7 +46,7 @@ def main(folder: str, epochs: int = 3) -> None:
     save_file(net.state_dict(), "net.safetensors")
 
 
-def tested(net: nn.Sequential, split: cc.data.Split) -> str:
+def tested(net: nn.Sequential, split: Split) -> str:
     """Robust accuracy and CAS under PGD-20, in float32."""
     net.eval()
     cas, right = cc.CAS(num_classes=CLASSES, num_features=WIDTH), 0

@@ -10,8 +10,8 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.data import Shapes
 from crossclass.epoch import train_epoch
 from crossclass.learner import Learner
-from crossclass.measure import silent
 from crossclass.models import PreActResNet
+from crossclass.progress import silent
 from crossclass.recipes import (
     AT,
     AWP,

@@ -6,7 +6,7 @@ pieces take their rows of it. Nothing waits for the device until the epoch is ov
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,12 @@ from crossclass.errors import UserError
 from crossclass.failure import FirstBad, NotFiniteError
 from crossclass.learner import Learner
 from crossclass.losses import hard
-from crossclass.measure import Progress
+from crossclass.progress import Progress, Say
 from crossclass.recipes import AnyRecipe, Run, smoothed
 from crossclass.runtime import Runtime
 from crossclass.store import Row
 from crossclass.streams import generator, share
 from crossclass.synced import apart
-
-Say = Callable[[str], None]
 
 
 def train_epoch(

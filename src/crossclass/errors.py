@@ -21,6 +21,11 @@ class BusyError(UserError):
     """Another process is at it; wait for it, or do something else meanwhile."""
 
 
+def reason(e: BaseException) -> str:
+    """The first line of what an exception says, without its full stop."""
+    return (str(e).strip().splitlines() or [""])[0].rstrip(".")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the known names, to be put behind a sentence."""
     known = sorted(set(known))

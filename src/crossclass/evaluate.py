@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossclass import attribution
+from crossclass import alarms, attribution
 from crossclass.attacks import AnyAttack
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
@@ -150,7 +150,7 @@ def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
     """A warning if the predictor is near-constant: it then maximises CAS, and CAS means nothing."""
     counts = torch.bincount(predicted, minlength=k)
     share, used = float(counts.max() / counts.sum()), int((counts > 0).sum())
-    if share >= 0.8 or used <= max(1, k // 4):
+    if alarms.collapsed(share, used, k):
         return (
             f"predictor collapsed: {share:.0%} of the images go to one class, {used} of {k} classes are "
             "predicted at all; CAS is meaningless here"

@@ -31,7 +31,7 @@ class FirstBad:
 
     @torch.no_grad()
     def look(self, step: int, fine: Bool[Tensor, ""], batch: Mapping[str, Tensor]) -> None:
-        """Keep the batch if it is the first that is not fine; none may be larger than the first one seen."""
+        """Keep the batch if it is the first that is not fine."""
         now = ~fine & (self._step == _NEVER)
         self._step = torch.where(now, step, self._step)
         for name, tensor in batch.items():
@@ -39,7 +39,10 @@ class FirstBad:
             if name not in self._kept:
                 self._kept[name] = tensor.clone()
             else:
-                place = self._kept[name][: len(tensor)]
+                kept = self._kept[name]
+                if len(tensor) > len(kept):  # a last batch may give a process more rows than the others did
+                    kept = self._kept[name] = torch.cat([kept, tensor[len(kept) :]])
+                place = kept[: len(tensor)]
                 place.copy_(torch.where(now, tensor, place))
 
     @property

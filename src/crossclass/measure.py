@@ -3,7 +3,7 @@
 One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, and what is resampled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +13,12 @@ from pydantic import Field
 from crossclass import attribution, compare, evaluate, instances, intervals, models
 from crossclass.attacks import AnyAttack
 from crossclass.data import Splits
+from crossclass.progress import Progress, silent
 from crossclass.recipes import reference_attack
 from crossclass.runtime import Runtime
 from crossclass.settings import Settings, override
 from crossclass.subjects import Subject, subjects
 from crossclass.threat import Linf
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how far, and out of how many."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 class Measure(Settings):
@@ -86,7 +80,7 @@ def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings
     conditions = {
         "attack": said or None,
         "eps": threat.get("eps", 0),
-        "steps": said.get("steps", 1) if said else 0,
+        "steps": said.get("steps", 1 if said["kind"] == "fgsm" else None) if said else 0,
         "seed": settings.seed,
         "n": len(e.labels),
         "split": settings.split,
@@ -133,18 +127,6 @@ def _intervals(seen: compare.Seen) -> dict[str, Any]:
     ends: dict[str, Any] = {name: [i.low, i.high] for name, i in found.items()}
     ends["bias"] = {name: found[name].bias for name in ("cas", "icas")}
     return {**ends, "level": found["cas"].level, "method": intervals.METHOD}
-
-
-def numbers(
-    model: models.Classifier,
-    splits: Splits,
-    attack: AnyAttack | None,
-    settings: Measure,
-    runtime: Runtime,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """`look` and `plain` in one step."""
-    return plain(look(model, splits, attack, settings, runtime, progress), splits, attack, settings)
 
 
 @dataclass(frozen=True)
@@ -239,7 +221,13 @@ def _settings(changes: Sequence[str]) -> Measure:
 def _attacks(settings: Measure, changes: Sequence[str], subject: Subject) -> list[AnyAttack | None]:
     if settings.clean:
         return [None]
-    if settings.attack is not None:
-        eps_given = any("threat" in c or "attack=" in c for c in changes)
+    if settings.attack is None:
+        return [reference_attack(threat) for threat in subject.threats]
+    if any(c.startswith(("attack=", "attack.kind=")) for c in changes):
+        eps_given = any("threat" in c or c.startswith("attack=") for c in changes)
         return [settings.attack if eps_given else settings.attack.but(threat=subject.threats[0])]
-    return [reference_attack(threat) for threat in subject.threats]
+    # the reference attack of the ball that is asked for, whose step is its own; then what else is changed
+    ball = [c for c in changes if c.startswith("attack.threat")]
+    usual = override(Measure(attack=reference_attack(subject.threats[0])), ball).attack
+    assert usual is not None
+    return [override(Measure(attack=reference_attack(usual.threat)), changes).attack]

@@ -2,10 +2,18 @@
 
 import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how far, and out of how many."""
+Say = Callable[[str], None]
+"""Called with a line of news."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 class Watch:
@@ -17,7 +25,7 @@ class Watch:
     def __init__(self, label: str, epochs: int | None, bars: Any) -> None:
         self.label, self.epochs, self.bars = label, epochs, bars
         self.task = bars.add_task(label, total=None) if bars else None
-        self.started, self.first = time.monotonic(), None
+        self.spent, self.rows = 0.0, 0
         self.latest = ""
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -37,12 +45,10 @@ class Watch:
     def row(self, row: dict[str, Any]) -> None:
         """The line of a finished epoch, with its warnings."""
         epoch, percent = row["epoch"], lambda v: "  -  " if v is None else f"{100 * v:4.1f} %"
-        if self.first is None:
-            self.first, self.started = epoch, time.monotonic() - (row.get("seconds") or 0)
+        self.spent += (row.get("seconds") or 0) + (row.get("check_seconds") or 0)  # also of a resumed run
+        self.rows += 1
         train = row["train_robust"] if row.get("train_robust") is not None else row.get("train_clean")
-        done = max(1, epoch - self.first + 1)
-        left = (self.epochs or epoch) - epoch
-        eta = (time.monotonic() - self.started) / done * left
+        eta = self.spent / self.rows * ((self.epochs or epoch) - epoch)
         parts = [
             f"epoch {epoch:3}/{self.epochs}" if self.epochs else f"epoch {epoch:3}",
             f"lr {row['lr']:<7.4g}",
@@ -74,15 +80,15 @@ def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
     if not sys.stderr.isatty() or is_helper():
         yield Watch(label, epochs, None)
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.percentage:3.0f} %"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield Watch(label, epochs, bars)
 
 

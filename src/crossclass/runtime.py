@@ -1,7 +1,7 @@
 """Where and how a run is executed: device, layout, threads, processes. The only import of Accelerate.
 
-Nothing here may change what a run is; that is `Run`'s business. Attacks get the `bare` module: no
-traffic between processes, and no wrapper that a frozen view would miss.
+Nothing here may change what a run is; that is `Run`'s business. Models are never wrapped: inside an attack
+nothing goes between processes, and a frozen view misses nothing.
 
 Several processes (`torchrun`, `accelerate launch`) hold the same weights. Each takes its rows of the global
 batch, and their gradients are summed once a step, before the optimizer: adversarial training takes eleven
@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from crossclass import memory
@@ -61,6 +61,15 @@ class Runtime(Settings):
     """Compute in bf16 even on a CPU that is slow at it; unset, such a CPU takes float32, and says so."""
     track: Tracker | None = None
     """Where else to send every epoch's numbers, by Accelerate's own integration."""
+
+    @model_validator(mode="after")
+    def _together(self) -> "Runtime":
+        if self.sync_batch_norm and self.micro_batch is not None:
+            raise ValueError(
+                "sync_batch_norm wants the whole batch at once, and processes may cut it into unlike numbers "
+                "of pieces; leave out micro_batch"
+            )
+        return self
 
     @cached_property
     def engine(self) -> Accelerator:

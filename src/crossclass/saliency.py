@@ -114,8 +114,8 @@ def entropy(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
     mass = _mass(maps)
     total = mass.sum(dim=1)
     p = mass / torch.where(total > 0, total, 1)[:, None]
-    bits = torch.special.entr(p).sum(dim=1)
-    relative = bits / math.log(mass.shape[1]) if mass.shape[1] > 1 else torch.ones_like(bits)
+    nats = torch.special.entr(p).sum(dim=1)
+    relative = nats / math.log(mass.shape[1]) if mass.shape[1] > 1 else torch.ones_like(nats)
     return torch.where(total > 0, relative, 0).to(maps.dtype)
 
 

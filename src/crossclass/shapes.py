@@ -97,6 +97,21 @@ class Drawn(NamedTuple):
     """Where cross-class parts lie; nowhere for a class that shares none."""
 
 
+def _shown(classes: int, edges: Edges) -> list[list[int]]:
+    """The parts that each class shows: its own, and those of its edges."""
+    return [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
+
+
+def _cells(classes: int, edges: Edges) -> int:
+    """Cells along a side of a picture, so that every part has one."""
+    return math.ceil(math.sqrt(max(len(s) for s in _shown(classes, edges))))
+
+
+def stamp_size(classes: int, edges: Edges, size: int) -> int:
+    """Pixels along a side of a part, in a picture of so many."""
+    return int(size // _cells(classes, edges) * 0.75)
+
+
 def draw(
     n: int,
     classes: int,
@@ -112,10 +127,9 @@ def draw(
     `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
     Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
     """
-    shown = [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
-    cells = math.ceil(math.sqrt(max(len(s) for s in shown)))
-    cell, stamp_size = size // cells, int(size // cells * 0.75)
-    stamps = torch.stack([part(p, stamp_size) for p in range(classes + len(edges))])
+    shown, cells, side = _shown(classes, edges), _cells(classes, edges), stamp_size(classes, edges, size)
+    cell = size // cells
+    stamps = torch.stack([part(p, side) for p in range(classes + len(edges))])
     labels = torch.arange(n) % classes
 
     coarse = torch.randn(n, 3, max(1, size // 4), max(1, size // 4), generator=generator)
@@ -128,17 +142,17 @@ def draw(
     strength = mu + sigma * torch.randn(n, most, generator=generator)
     tint = 1 + 0.15 * torch.randn(n, most, 3, generator=generator)
     where = torch.rand(n, cells * cells, generator=generator).argsort(dim=1)
-    offset = (torch.rand(n, most, 2, generator=generator) * (cell - stamp_size + 1)).long()
+    offset = (torch.rand(n, most, 2, generator=generator) * (cell - side + 1)).long()
     exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
     strengths = torch.zeros(n, classes + len(edges))
     for m in range(n):
         for q, p in enumerate(shown[int(labels[m])]):
             top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
             left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
-            window = images[m, :, top : top + stamp_size, left : left + stamp_size]
+            window = images[m, :, top : top + side, left : left + side]
             window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
             strengths[m, p] = strength[m, q]
             mask = exclusive if p < classes else shared
-            mask[m, top : top + stamp_size, left : left + stamp_size] = True
+            mask[m, top : top + side, left : left + side] = True
     pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     return Drawn(pictures, labels, strengths, exclusive, shared)

@@ -3,7 +3,7 @@
     <out>/<label>-<digest>/  config.yaml   the whole run, defaults included (never a path)
                              env.json      versions, device, where the data lay
                              events.jsonl  one row per epoch; metrics.csv the same numbers for pasting
-                             best.val, best.test, last, epoch_NNN (.safetensors, each with its card)
+                             best.val, best.test, last, last_good, epoch_NNN (.safetensors, with a card each)
                              measure.json  the full evaluation of the checkpoints that matter
                              resume/       the last two states of training;  DONE  when finished
                              failure.json  why it stopped, if a loss was no number; the batch in failure/
@@ -52,6 +52,13 @@ _EXECUTION = (
     "bf16",
 )
 """What of env.json may change the last bits of a run that goes on elsewhere."""
+
+
+def place_of(text: str) -> tuple[Path, str]:
+    """Folder or file, and the checkpoint named behind an `@`, if any; a path may hold an `@` itself."""
+    whole = Path(text).expanduser()
+    place, at, which = text.rpartition("@")
+    return (whole, "") if whole.exists() or not at else (Path(place).expanduser(), which)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ import yaml
 
 from crossclass.errors import UserError
 from crossclass.experiments.runs import resolve
+from crossclass.importing import ask_trust
+from crossclass.progress import Say
 from crossclass.recipes import Run
 
 BUSY = 75
 """Exit code of a command whose run another process is training (EX_TEMPFAIL)."""
 WAIT = 5.0
 """Seconds between looks at runs that others train."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def expand(target: str, changes: Sequence[str] = (), *, trust: bool = True) -> l
             _, run = resolve(base, said, trust=trust)
         except UserError as e:
             raise UserError(f"{' '.join([base, *said])}: {e}") from e
+        if base != target:  # a sweep file: what its grid names was not typed
+            ask_trust(run.plain(), target, trust)
         point = Point(base, said, run)
         if (digest := run.digest()) in known:
             raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")
@@ -259,7 +261,8 @@ def submit(
     try:
         executor = submitit.AutoExecutor(folder=str(logs), cluster=own.pop("cluster", None))
         executor.update_parameters(**{"timeout_min": 600, **own})
-        jobs = executor.map_array(lambda training: training(), [Training(p, more) for p in points])
+        with executor.batch():  # submitit asks the function itself whether it can go on: no lambda
+            jobs = [executor.submit(Training(p, more)) for p in points]
     except (NameError, TypeError, ValueError, RuntimeError, FileNotFoundError) as e:
         raise UserError(f"submitit refused the jobs: {e}") from e
     return [str(job.job_id) for job in jobs]

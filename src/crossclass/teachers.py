@@ -9,7 +9,7 @@ from crossclass.errors import UserError
 from crossclass.recipes import AWP, AnyRecipe, Distilled, Run, Teacher
 from crossclass.runtime import Runtime
 from crossclass.settings import override
-from crossclass.store import RunFolder
+from crossclass.store import RunFolder, place_of
 from crossclass.subjects import load_model
 
 Find = Callable[[Run], RunFolder]
@@ -36,10 +36,12 @@ def present(
     teachers = []
     for teacher in recipe.teachers:
         path = _path(teacher) if teacher.file else _trained(teacher, recipe, run, find, say)
-        model, card = load_model(path)
+        # code that this run names anyway, for itself or for the teacher just trained, needs no more consent
+        known = teacher.file is None or checkpoint.load(path)[1].get("model") == run.model.plain()
+        model, card = load_model(path, trust=known)
         _fits(path, card["classes"], card["channels"], splits)
         model = runtime.placed(model)  # type: ignore[assignment]
-        _knows(model, splits, path, runtime)
+        _knows(model, splits, path)
         say(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
         teachers.append(teacher.but(module=model.requires_grad_(False)))
     return recipe.but(teachers=tuple(teachers))
@@ -50,6 +52,15 @@ def of(recipe: AnyRecipe) -> tuple[Teacher, ...]:
     if isinstance(recipe, AWP):
         return of(recipe.inner)
     return recipe.teachers if isinstance(recipe, Distilled) else ()
+
+
+def runs(run: Run) -> list[Run]:
+    """The runs that a distilled run would train for teachers; raises UserError for changes that make none."""
+    recipe = run.recipe.inner if isinstance(run.recipe, AWP) else run.recipe
+    if not isinstance(recipe, Distilled):
+        return []
+    plain = run.but(recipe=recipe.inner)
+    return [override(plain, t.changes) for t in recipe.teachers if t.file is None and t.module is None]
 
 
 def _sealed(teacher: Teacher) -> Teacher:
@@ -71,8 +82,7 @@ def _sealed(teacher: Teacher) -> Teacher:
 
 def _path(teacher: Teacher) -> Path:
     assert teacher.file is not None
-    place, _, which = teacher.file.partition("@")
-    path = Path(place).expanduser()
+    path, which = place_of(teacher.file)
     if path.is_dir():
         folder = RunFolder.at(path)
         path = folder.checkpoint(which or teacher.which)
@@ -109,7 +119,7 @@ def _fits(path: Path, classes: int, channels: int, splits: Splits) -> None:
         )
 
 
-def _knows(model: models.Classifier, splits: Splits, path: Path, runtime: Runtime) -> None:
+def _knows(model: models.Classifier, splits: Splits, path: Path) -> None:
     """A teacher near chance on training images has another normalisation, or other labels."""
     right = evaluate.clean_accuracy(model, splits.train.first(1000))
     chance = 1 / len(splits.class_names)
@@ -119,6 +129,3 @@ def _knows(model: models.Classifier, splits: Splits, path: Path, runtime: Runtim
             f"the teacher {path} is right on {right:.0%} of the training images, no better than chance: "
             "other normalisation or labels? `crossclass doctor` tells"
         )
-
-
-__all__ = ["Find", "of", "present", "sealed"]

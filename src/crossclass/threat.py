@@ -41,6 +41,8 @@ class Linf(Settings):
     """Radius in [0, 1] units, such as 8/255."""
 
     starts: ClassVar[tuple[Start, ...]] = ("uniform", "gauss", "none")
+    inside: ClassVar[Start] = "uniform"
+    """The start that is uniform in the ball."""
 
     @field_validator("eps")
     @classmethod
@@ -83,6 +85,8 @@ class L2(Settings):
     """Radius in [0, 1] units, such as 128/255 or 0.5."""
 
     starts: ClassVar[tuple[Start, ...]] = ("uniform_radius", "ball", "sphere", "gauss", "none")
+    inside: ClassVar[Start] = "ball"
+    """The start that is uniform in the ball."""
 
     @field_validator("eps")
     @classmethod

@@ -19,7 +19,7 @@ from crossclass.errors import UserError
 from crossclass.failure import NotFiniteError
 from crossclass.files import held
 from crossclass.learner import Learner
-from crossclass.measure import Progress, silent
+from crossclass.progress import Progress, Say, silent
 from crossclass.recipes import Run
 from crossclass.runtime import Runtime
 from crossclass.settings import differences, flat, throughout
@@ -53,7 +53,7 @@ def train(
     label: str = "run",
     runtime: Runtime | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train or resume, yielding the folder and each epoch's row (also those that were there already).
 
@@ -90,7 +90,7 @@ def _train(
     runtime: Runtime,
     find: Callable[[Run], RunFolder],
     progress: Progress,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train what `train` has prepared, to the end; `find` trains a teacher.
 
@@ -241,7 +241,7 @@ def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | 
     return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
 
 
-def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Callable[[str], None]) -> list[Row]:
+def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Say) -> list[Row]:
     """Put the newest state back; the rows up to it."""
     state = runtime.first(folder.load_state)
     if state is None:

@@ -35,7 +35,7 @@ class Verdict:
 def above(interval: tuple[float, float], margin: float = 0.0) -> Word:
     """The word on "this quantity is larger than `margin`", from its interval (low, high).
 
-    An interval that is not finite decides nothing. Raises ValueError if low exceeds high.
+    An interval without a finite end decides nothing. Raises ValueError if low exceeds high.
     """
     low, high = interval
     if low > high:

@@ -23,13 +23,14 @@ from crossclass.attacks import Network
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
 from crossclass.losses import cross_entropy
-from crossclass.measure import Measure, Progress, look, plain
+from crossclass.measure import Measure, look, plain
+from crossclass.progress import Progress
 from crossclass.recipes import Run
 from crossclass.runtime import Runtime, full_precision
 from crossclass.store import Row, RunFolder
 from crossclass.streams import generator
 from crossclass.subjects import identity, load_model
-from crossclass.threat import L2, AnyThreat, Start
+from crossclass.threat import L2, AnyThreat
 from crossclass.view import frozen
 
 PROBED = 500
@@ -126,14 +127,13 @@ def probed(
     shared: evaluate.Shared = evaluate.alone,
 ) -> Probe:
     """FGSM and GradAlign's cosine in one go, since both want the gradient at x; float32, eval mode."""
-    start: Start = "uniform" if "uniform" in threat.starts else "ball"  # both uniform in the ball
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(model) as f:
 
         def look(step: int, index: Tensor) -> tuple[Tensor, Tensor]:
             index = index.to(split.labels.device)
             x = as_float(split.images[index]).contiguous(memory_format=memory_format)
             y = split.labels[index]
-            eta = threat.sample(x, start, generator(seed, epoch, step, "check"))
+            eta = threat.sample(x, threat.inside, generator(seed, epoch, step, "check"))
             at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
             with torch.no_grad():
                 x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
@@ -227,6 +227,6 @@ def final(
 
 
 def classifier(model: nn.Module) -> models.Classifier:
-    """The bare module, known to be one of ours."""
+    """The module, known to be one of ours."""
     assert isinstance(model, models.Classifier)
     return model

@@ -3,6 +3,8 @@
     robust overfitting         mean(best w checks) - mean(last w checks) > z s sqrt(2/w), while training rises
     catastrophic overfitting   FGSM - PGD is large, and PGD fell at once or is near zero
     predictor collapsed        nearly one class is predicted: CAS is then maximal and means nothing
+    gradient cosine low        the loss is no longer locally linear: one step may soon not be enough (a note)
+    CAS falling                CAS has fallen from its peak (a note)
 
 They look at the validation part; at test images only where nothing is held out. An alarm is raised once,
 in the check where it starts; it can end and start again. What is known of each threshold stands beside it.

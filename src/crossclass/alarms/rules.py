@@ -32,7 +32,7 @@ class Alarm:
 
 
 def collapsed(share: float | None, predicted: int, classes: int) -> bool:
-    """Whether a predictor is near-constant: the rule of `evaluate.collapse`, on its two numbers."""
+    """Whether a predictor is near-constant: the share of its most frequent class, how many it predicts."""
     return (share is not None and share >= 0.8) or predicted <= max(1, classes // 4)
 
 

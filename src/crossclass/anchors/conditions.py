@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossclass.anchors.published import Anchor
+from crossclass.settings import flat
 
 Row = Mapping[str, Any]
 
@@ -41,9 +42,9 @@ def conditions(
 def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:
     """One sentence for each condition that is not the anchor's, or not known."""
     if run.tested is None:
-        yield f"test attack: not recorded here, {anchor.tested} in the anchor"
-    elif run.tested.partition(",")[0] != anchor.tested:
-        yield f"test attack: {run.tested} here, {anchor.tested} in the anchor"
+        yield f"test attack: not recorded here, {anchor.test} in the anchor"
+    elif any(a != b for a, b in zip(run.tested.split(", "), anchor.test.split(", "), strict=False)):
+        yield f"test attack: {run.tested} here, {anchor.test} in the anchor"
     if run.n is None:
         yield f"test images: not recorded here (the run's noise is left out), {anchor.n:,} in the anchor"
     elif run.n != anchor.n:
@@ -53,19 +54,11 @@ def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:
         return
     recipe = run.config.get("recipe") or {}
     attack = recipe.get("attack") or (recipe.get("inner") or {}).get("attack")  # AWP wraps a recipe
-    here = dict(_flat({**run.config, "attack": attack}))
-    for path, wanted in _flat(anchor.settings()):
+    here = flat({**run.config, "attack": attack})
+    for path, wanted in flat(anchor.settings()).items():
         if (found := here.get(path)) != wanted:
             name = path.replace("attack.", "recipe.attack.")
             yield f"{name}: {_word(found)} here, {_word(wanted)} in the anchor"
-
-
-def _flat(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _word(value: Any) -> str:

@@ -35,6 +35,12 @@ class Anchor:
     n: int = 10_000
     """Test images."""
 
+    @property
+    def test(self) -> str:
+        """The attack and the ball of its test accuracies, as a run writes them: that of training."""
+        ball = self.attack["threat"]
+        return f"{self.tested}, {'l_2' if ball['kind'] == 'l2' else 'l_inf'} {ball['eps']}"
+
     def settings(self) -> dict[str, Any]:
         """What of a run's config.yaml would be the same; `attack` is the one of training."""
         said = {"data": {"kind": self.data, "n_train": None, "n_val": 0}, "augment": AUGMENT, "batch": 128}

@@ -162,6 +162,8 @@ class PGD(Settings):
         for _ in range(self.restarts):
             starts = self._inside(x, self.threat.sample(x, start, generator))  # drawn for all, as `best` does
             (left,) = torch.where(~wrong)
+            if not len(left):
+                break
             x_adv = starts[left]
             for t in range(self.steps + 1):
                 x_adv = x_adv.detach().requires_grad_(t < self.steps)

@@ -21,7 +21,7 @@ class Network(Protocol):
 
 
 class Found(NamedTuple):
-    """What a search returns: the images, their loss where it was scored, and dead gradients."""
+    """What a search returns: the images, which were seen misclassified, and dead gradients."""
 
     x_adv: Images
     wrong: Shaped[Tensor, " n"] | None
@@ -43,14 +43,18 @@ def trusted() -> Iterator[None]:
         _TRUSTED.reset(token)
 
 
-def within(x: Images, box: tuple[float, float] | None, tolerance: float = 1e-6) -> Images:
+ROUNDING = 1e-6
+"""How far outside of the box an image may lie."""
+
+
+def within(x: Images, box: tuple[float, float] | None) -> Images:
     """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
     x = x.detach().float()
     if box is None:
         return x
     low, high = box
     if not _TRUSTED.get() and bool(
-        ((x < low - tolerance) | (x > high + tolerance)).any()
+        ((x < low - ROUNDING) | (x > high + ROUNDING)).any()
     ):  # NaN passes: it stays its own
         found = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
         raise UserError(

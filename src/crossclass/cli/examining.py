@@ -56,7 +56,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     """
     from crossclass.doctor import Doctor, examine
     from crossclass.files import write_atomic
-    from crossclass.settings import override
+    from crossclass.settings import override, split_assignment
     from crossclass.subjects import subjects
 
     names = [t for t in targets if "=" not in t]
@@ -64,10 +64,12 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
     (out, runtime), rest = own_settings([t for t in targets if "=" in t], "")
     transfer = [c.partition("=")[2] for c in rest if c.startswith("transfer=")]
+    if len(transfer) > 1:
+        raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     source = [c for c in rest if c.split("=")[0].split(".")[0] in ("data", "model")]
-    everything = "everything=true" in rest
-    apart = [*source, "everything=true", *(c for c in rest if c.startswith("transfer="))]
-    own = [c for c in rest if c not in apart]
+    asked = [c for c in rest if c.startswith("everything=")]
+    everything = any(split_assignment(c)[1] is True for c in asked)
+    own = [c for c in rest if c not in (*source, *asked) and not c.startswith("transfer=")]
     settings = override(Doctor(), own)
     who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}
     patients = list(subjects(names, source, **who))  # type: ignore[arg-type]

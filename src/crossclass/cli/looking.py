@@ -65,6 +65,8 @@ def verify(
         if path not in own:
             raise UserError(f"verify has no setting '{path}'{did_you_mean(path, own)}")
         own[path] = value
+    if not isinstance(own["tolerance"], int | float) or isinstance(own["tolerance"], bool):
+        raise UserError(f"tolerance={own['tolerance']} is no number; it is a difference of accuracies: 0.02")
     folder = RunFolder.at(Path(target))
     rows, name = folder.rows(), str(own["against"])
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))

@@ -52,15 +52,14 @@ def sweep(
     slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
     runtime.* are every run's. Exit code 1 if a run failed.
     """
-    import yaml
-
+    from crossclass.settings import split_assignment
     from crossclass.sweep import expand, lines, run_all, submit
 
     own: dict[str, Any] = {"jobs": 1, "plan": False, "slurm": None}
     mine = [c for c in changes or [] if c.partition("=")[0] in own]
-    own |= {c.partition("=")[0]: yaml.safe_load(c.partition("=")[2]) for c in mine}
+    own |= dict(map(split_assignment, mine))
     every = [c for c in changes or [] if c.startswith(("out=", "runtime."))]
-    own_settings(every, "runs")  # a mistake in them is said before anything starts
+    (out, _), _ = own_settings(every, "runs")  # a mistake in them is said before anything starts
     points = expand(target, [c for c in changes or [] if c not in (*mine, *every)], trust=trust)
     more = [*every, *(["--trust"] if trust else [])]
     if own["plan"]:
@@ -69,7 +68,6 @@ def sweep(
         return
     if own["slurm"]:
         settings = own["slurm"] if isinstance(own["slurm"], dict) else {}
-        out = next((c.partition("=")[2] for c in every if c.startswith("out=")), "runs")
         for job in submit(points, more, Path(out) / "slurm-logs", settings):
             print(job)
         return
@@ -105,7 +103,7 @@ def reproduce_(
     if not ids:
         raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
     (out, runtime), rest = own_settings([t for t in targets if "=" in t], "results")
-    study = override(Study(), [*rest, f"out={out}"])
+    study = override(Study(), rest).but(out=Path(out))
     with watching("reproduce") as progress:
         try:
             done = reproduce(ids, study, runtime, progress.step, progress.say, progress.row)

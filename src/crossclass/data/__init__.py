@@ -117,15 +117,20 @@ class Npz(Sealed):
 
 
 class Folder(Sealed):
-    """`train/<class>/*.png` and `test/<class>/*.png`: class sub-folders of images of equal size."""
+    """`train/<class>/*.png` and `test/<class>/*.png`: class sub-folders of images of equal size.
+
+    `test` alone is enough for measuring; there are no training images then.
+    """
 
     kind: Literal["folder"] = "folder"
 
     def __call__(self) -> Splits:
         """Read all images."""
         place = self.place("train/<class>/ and test/<class>/")
-        train, test = readers.read_folder(place, "train"), readers.read_folder(place, "test")
-        return self.seal(self.cut(train, test, str(place)), place)
+        alone = (place / "test").is_dir() and not (place / "train").exists()
+        train = None if alone else readers.read_folder(place, "train")
+        test = readers.read_folder(place, "test")
+        return self.seal(self.cut(train or test.first(0), test, str(place)), place)
 
 
 AnyData = Annotated[

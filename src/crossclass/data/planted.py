@@ -1,6 +1,6 @@
 """The generated data set: pictures whose cross-class features are known, because they were planted."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -28,8 +28,6 @@ class Shapes(Settings):
     """Standard deviation of the background's texture."""
     seed: int = Field(0, ge=0)
 
-    channels: ClassVar[int] = 3
-
     @model_validator(mode="after")
     def _drawable(self) -> "Shapes":
         for i, j in self.graph:
@@ -43,6 +41,8 @@ class Shapes(Settings):
                 f"{parts} dissimilar parts are needed, and there are {shapes.MAX_PARTS}; take fewer "
                 "classes or edges"
             )
+        if (stamp := shapes.stamp_size(self.classes, self.graph, self.size)) < 2:
+            raise ValueError(f"size={self.size} leaves {stamp} pixels for a part; take larger pictures")
         return self
 
     @property

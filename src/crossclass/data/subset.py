@@ -34,6 +34,8 @@ class Subset(Settings):
             a, b = train.images.shape[1:], test.images.shape[1:]
             raise UserError(f"{where}: training images are {a} and test images {b}; make them equal")
         names = max(train.class_names, test.class_names, key=len)
+        if len(names) < 2:
+            raise UserError(f"{where}: there is one class, '{names[0]}'; a classifier needs two or more")
         for raw in (train, test):  # files without names count classes up to their largest label
             if raw.class_names != names[: len(raw.class_names)]:
                 raise UserError(f"{where}: training and test parts name different classes; make them equal")

@@ -12,6 +12,7 @@ from crossclass.doctor.finding import FINDINGS, Finding, Level, judged
 from crossclass.doctor.patient import Doctor, Patient, Statistics, admitted, private_randomness, untouched
 from crossclass.errors import UserError
 from crossclass.models import Classifier
+from crossclass.progress import Progress, silent
 
 Check = Callable[[Patient], list[Finding]]
 
@@ -94,10 +95,6 @@ STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
 """The checks in order; a stage whose needs are not met ends the examination."""
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 def examine(
     model: Classifier,
     splits: Splits,
@@ -105,7 +102,7 @@ def examine(
     *,
     surrogate: Classifier | None = None,
     file_normalisation: Statistics | None = None,
-    progress: Callable[[str, int, int], None] = silent,
+    progress: Progress = silent,
 ) -> list[Finding]:
     """All findings about the network, one per name; raises UserError if there are no images.
 

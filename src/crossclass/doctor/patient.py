@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks import PGD, AnyAttack, Found
 from crossclass.data import Splits, as_float
-from crossclass.models import Classifier
+from crossclass.models import Classifier, channel_statistics
 from crossclass.runtime import full_precision
 from crossclass.settings import Settings
 from crossclass.streams import generator, stream_seed
@@ -194,9 +194,7 @@ def admitted(
     drawn = torch.randperm(len(split), generator=generator(settings.seed, 4, 0, "doctor"))[: settings.n]
     drawn = drawn.to(split.labels.device)
     x, y = as_float(split.images[drawn]).to(model.mean.device), split.labels[drawn].to(model.mean.device)
-    values = (splits.train if len(splits.train) else split).images.double() / 255
-    std = values.std(dim=(0, 2, 3), correction=0).clamp(min=1e-3)
-    data = tuple(values.mean(dim=(0, 2, 3)).tolist()), tuple(std.tolist())
+    data = channel_statistics((splits.train if len(splits.train) else split).images)
     return Patient(model, x, y, splits.class_names, part, data, file, settings, surrogate)
 
 

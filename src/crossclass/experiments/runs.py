@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossclass import teachers
 from crossclass.errors import UserError, did_you_mean
 from crossclass.experiments.mini import MINI
 from crossclass.experiments.paper import PAPER
@@ -35,7 +36,8 @@ def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True)
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"{target} cannot be read as text; give a YAML file") from e
         label, run = path.stem, load_yaml(Run, text, target)
-        ask_trust(run.plain(), target, trust)
+        for wanted in (run, *teachers.runs(run)):
+            ask_trust(wanted.plain(), target, trust)
     else:
         label, run = target, named(target)
     return label, with_changes(run, assignments)

@@ -118,8 +118,24 @@ def _statistics(
         return settings.normalise.mean, settings.normalise.std
     if settings.normalise != "data":
         return STATISTICS[settings.normalise]
-    values = images.double() / 255
-    mean, std = values.mean(dim=(0, 2, 3)), values.std(dim=(0, 2, 3), correction=0)
+    return channel_statistics(images)
+
+
+def channel_statistics(
+    images: UInt8[Tensor, "n c h w"], block: int = 4096
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (at least 0.001) of each channel in [0, 1], of at least one image.
+
+    From counts of the 256 values, a block of images at a time: as doubles a large data set fills the memory.
+    """
+    values, channels = torch.arange(256, dtype=torch.float64) / 255, images.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for part in images.split(block):
+        for c in range(channels):
+            counts[c] += torch.bincount(part[:, c].flatten().cpu(), minlength=256)
+    share = counts / counts.sum(dim=1, keepdim=True)
+    mean = share @ values
+    std = (share * (values - mean[:, None]).square()).sum(dim=1).sqrt()
     return tuple(mean.tolist()), tuple(std.clamp(min=1e-3).tolist())
 
 
@@ -140,6 +156,7 @@ __all__ = [
     "Wrapped",
     "adapted",
     "build",
+    "channel_statistics",
     "describe",
     "from_text",
     "rebuild",

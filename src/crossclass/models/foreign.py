@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
-from crossclass.errors import UserError, did_you_mean
+from crossclass.errors import UserError, did_you_mean, reason
 from crossclass.importing import imported
 from crossclass.models.classifier import Classifier, Normalise
 from crossclass.models.hub import config_of
@@ -245,9 +245,8 @@ def _blamed(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"{what} could not be made ({type(e).__name__}: {reason}); correct it, or set "
+            f"{what} could not be made ({type(e).__name__}: {reason(e)}); correct it, or set "
             "model.arguments={...}"
         ) from e
 
@@ -260,10 +259,9 @@ def _library(name: str, extra: str) -> Iterator[None]:
     except ModuleNotFoundError as e:
         raise UserError(f"model.kind={name} needs {e.name}; pip install 'crossclass[{extra}]'") from e
     except (ImportError, RuntimeError, AttributeError) as e:  # 'operator torchvision::nms does not exist'
-        reason = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         advice = "install torch and torchvision together, both for this machine"
-        if "torchvision" in reason:
+        if "torchvision" in reason(e):
             advice = f"the installed torchvision was built for another torch; {advice}"
         raise UserError(
-            f"{name} cannot be imported ({reason}); {advice}, or use a built-in model.kind"
+            f"{name} cannot be imported ({reason(e)}); {advice}, or use a built-in model.kind"
         ) from e

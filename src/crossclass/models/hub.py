@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crossclass.errors import UserError
+from crossclass.errors import UserError, reason
 
 
 def weights_of(repo: str) -> dict[str, Tensor]:
@@ -41,8 +41,7 @@ def downloaded(repo: str, name: str) -> Path:
     except (
         Exception
     ) as e:  # offline, a wrong name, no such file, no access: its own classes differ by version
-        reason = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {reason}); "
+            f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {reason(e)}); "
             "check the name and the connection"
         ) from e

@@ -6,7 +6,6 @@ the last map of the image. The network itself stays as it is; hooks live for one
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossclass.errors import UserError, did_you_mean
+from crossclass.errors import UserError, did_you_mean, reason
 from crossclass.models.classifier import Classifier
 from crossclass.streams import generator
+from crossclass.view import evaluating
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
 """What timm, torchvision, transformers and others call the layer norm in front of a block's attention."""
@@ -50,7 +50,7 @@ class Wrapped(Classifier):
         super().__init__(mean, std)
         self.net, self.channels, self.what = net, channels, what
         x = torch.rand(2, channels, size, size, generator=generator(0))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _evaluating(net):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
             calls, returned = _calls(net, self.normalise(x).to(_place(net)), what)
         logits = _first_tensor(returned, what)
         if logits.shape != (2, classes):
@@ -152,9 +152,8 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_Call], Any]:
     try:
         return calls, net(x)
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise UserError(
-            f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {reason}); it must take float32 "
+            f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {reason(e)}); it must take float32 "
             "images [n, channels, side, side] of this data set, set model.arguments={...} if that helps"
         ) from e
     finally:
@@ -260,14 +259,3 @@ def _side(tokens: int) -> int | None:
 
 def _place(net: nn.Module) -> torch.device:
     return next((t.device for t in net.parameters()), torch.device("cpu"))
-
-
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -1,9 +1,9 @@
 """A recipe answers two questions: on which inputs, and with which loss?
 
-`craft(model, x, y, generator) -> x_adv` gets the bare model; `loss(model, x, x_adv, y, generator) ->
-(loss, logits)` gets the wrapped one and returns its logits (of the adversarial images, if there are any),
-so that training accuracy costs no further forward: in train mode every forward moves batch-norm
-statistics. There is one training loop, in `train`. `Run` is everything that determines a trained model.
+`craft(model, x, y, generator) -> x_adv` puts the model back as it was; `loss(model, x, x_adv, y, generator)
+-> (loss, logits)` returns its logits too (of the adversarial images, if there are any), so that training
+accuracy costs no further forward: in train mode every forward moves batch-norm statistics. There is one
+training loop, in `train` and `epoch`. `Run` is everything that determines a trained model.
 """
 
 from crossclass.recipes.averaging import EMA, SWA, AnyAverage, refresh

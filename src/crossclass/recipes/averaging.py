@@ -74,14 +74,16 @@ def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
         return
     momenta = [m.momentum for m in norms]
     with evaluating(model):  # dropout stays off; only batch norm is in train mode
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's word for a cumulative mean
-            norm.train()
-        for x in batches:
-            model(x)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for a cumulative mean
+                norm.train()
+            for x in batches:
+                model(x)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 AnyAverage = Annotated[SWA | EMA, Field(discriminator="kind")]

@@ -37,14 +37,10 @@ class Standard(Settings):
         return cross_entropy(logits, y).mean(), logits
 
 
-class AT(Settings):
-    """Adversarial training (Madry et al. 2018), eq. 1: the loss at the worst point that the attack finds.
+class Attacked(Settings):
+    """What recipes share whose images an attack finds."""
 
-    With `attack.kind=fgsm attack.start=uniform attack.step=1.25` it is fast AT (FGSM-RS, Wong et al. 2020).
-    """
-
-    kind: Literal["at"] = "at"
-    attack: AnyAttack = PGD(steps=10)
+    attack: AnyAttack
 
     @property
     def threat(self) -> AnyThreat | None:
@@ -54,6 +50,16 @@ class AT(Settings):
     def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
         """Adversarial images."""
         return self.attack(model, x, y, generator)
+
+
+class AT(Attacked):
+    """Adversarial training (Madry et al. 2018), eq. 1: the loss at the worst point that the attack finds.
+
+    With `attack.kind=fgsm attack.start=uniform attack.step=1.25` it is fast AT (FGSM-RS, Wong et al. 2020).
+    """
+
+    kind: Literal["at"] = "at"
+    attack: AnyAttack = PGD(steps=10)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -25,9 +25,9 @@ def smoothed(y: Labels, smoothing: float, classes: int) -> Float[Tensor, "n k"]:
 class Mix(Settings):
     """Mixup and cutmix of a batch with itself reversed (timm's batch mode), giving soft labels."""
 
-    mixup: float = Field(0.8, ge=0)
+    mixup: float = Field(0.8, ge=0, le=4)
     """alpha of the Beta distribution; 0 leaves mixup out."""
-    cutmix: float = Field(1.0, ge=0)
+    cutmix: float = Field(1.0, ge=0, le=4)
     """alpha of the Beta distribution of the area that stays; 0 leaves cutmix out."""
     prob: float = Field(0.3, ge=0, le=1)
     """Share of the batches that are mixed (mo666666/When-Adversarial-Training-Meets-Vision-Transformers)."""
@@ -37,12 +37,12 @@ class Mix(Settings):
     ) -> tuple[Float[Tensor, "n c h w"], Labels]:
         """Mixed images and soft labels, or both as they were."""
         chance, which, *place = torch.rand(4, generator=g).tolist()
-        ways = [alpha for alpha in (self.mixup, self.cutmix) if alpha > 0]
+        ways = [(a, cut) for a, cut in ((self.mixup, False), (self.cutmix, True)) if a > 0]
         if chance >= self.prob or not ways:
             return x, y
-        alpha = ways[int(which * len(ways))]
+        alpha, cut = ways[int(which * len(ways))]
         share = _beta(alpha, g)
-        if alpha is self.cutmix:
+        if cut:
             rows, columns, share = _rectangle(x.shape[-2], x.shape[-1], share, place)
             mixed = x.clone()
             mixed[:, :, rows, columns] = x.flip(0)[:, :, rows, columns]

@@ -87,6 +87,8 @@ class Run(Settings):
             raise ValueError("drops must be rising epochs, counted from 1")
         if self.schedule != "steps" and self.drops:
             raise ValueError(f"schedule={self.schedule} has no drops; set drops=[]")
+        if self.schedule == "cyclic" and self.lr_warmup:
+            raise ValueError("schedule=cyclic rises from 0 by itself; leave out lr_warmup")
         if self.drops and self.drops[-1] >= self.epochs:
             hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
             raise ValueError(

@@ -14,27 +14,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossclass.attacks import FGSM, PGD, AnyAttack, Images, Network
 from crossclass.losses import Labels, Logits, cross_entropy, hard, kl
-from crossclass.recipes.basic import Loss, Noise
-from crossclass.settings import Settings
-from crossclass.threat import AnyThreat
+from crossclass.recipes.basic import Attacked, Loss, Noise
 
 
-class Trades(Settings):
+class Trades(Attacked):
     """TRADES (Zhang et al. 2019): clean cross-entropy plus beta times KL to the adversarial prediction."""
 
     kind: Literal["trades"] = "trades"
     attack: AnyAttack = PGD(steps=10, start="gauss", loss="kl")
     """Ascends the same KL, from x + 0.001 N(0, 1): its gradient at x itself is zero."""
     beta: float = Field(6.0, ge=0)
-
-    @property
-    def threat(self) -> AnyThreat | None:
-        """The ball that is trained in."""
-        return self.attack.threat
-
-    def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
-        """Images whose prediction is farthest from the clean one."""
-        return self.attack(model, x, y, generator)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
@@ -47,21 +36,12 @@ class Trades(Settings):
         return cross_entropy(clean, y).mean() + self.beta * kl(logits, clean).mean(), logits
 
 
-class MART(Settings):
+class MART(Attacked):
     """MART (Wang et al. 2020): a boosted cross-entropy, and KL where the clean image is uncertain."""
 
     kind: Literal["mart"] = "mart"
     attack: AnyAttack = PGD(steps=10, start="gauss")
     beta: float = Field(5.0, ge=0)
-
-    @property
-    def threat(self) -> AnyThreat | None:
-        """The ball that is trained in."""
-        return self.attack.threat
-
-    def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
-        """Adversarial images (on cross-entropy)."""
-        return self.attack(model, x, y, generator)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
@@ -78,21 +58,12 @@ class MART(Settings):
         return (boosted + self.beta * kl(logits, clean) * doubt).mean(), logits
 
 
-class GradAlign(Settings):
+class GradAlign(Attacked):
     """FGSM training kept from catastrophic overfitting by aligned gradients (Andriushchenko 2020)."""
 
     kind: Literal["gradalign"] = "gradalign"
     attack: AnyAttack = FGSM()
     weight: float = Field(0.2, ge=0)
-
-    @property
-    def threat(self) -> AnyThreat | None:
-        """The ball that is trained in."""
-        return self.attack.threat
-
-    def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
-        """Adversarial images."""
-        return self.attack(model, x, y, generator)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
@@ -103,7 +74,7 @@ class GradAlign(Settings):
         goes through the other one. Three forwards in train mode.
         """
         threat = self.attack.threat
-        eta = threat.sample(x, threat.starts[0], generator)
+        eta = threat.sample(x, threat.inside, generator)
         at_x = _input_gradient(model, x, y, create_graph=False)
         at_eta = _input_gradient(model, x + eta, y, create_graph=True)
         cosine = F.cosine_similarity(at_x.flatten(1), at_eta.flatten(1), dim=1)
