@@ -1,7 +1,7 @@
 """Keep the numbers of finished runs and draw them: python results/spine.py OUT RUN...
 
-OUT/<name>.csv is each run's metrics.csv, OUT/measure.json their full evaluations, OUT/settings.yaml what
-they share, OUT/curves.svg the figure. No weights, no images.
+OUT/seed<seed>.csv is each run's metrics.csv, OUT/measure.json their full evaluations, OUT/settings.yaml what
+they share, OUT/curves.svg the figure. No weights, no images. Two runs of one seed are refused.
 """
 
 import json
@@ -14,16 +14,18 @@ from crossclass import plot
 from crossclass.store import RunFolder, table
 
 out, runs = Path(sys.argv[1]), [RunFolder.at(Path(a)) for a in sys.argv[2:]]
+said = [yaml.safe_load(run.config()) for run in runs]
+seeds = [settings.pop("seed") for settings in said]
+if len(set(seeds)) < len(seeds):
+    raise SystemExit(f"the seeds are {seeds}: of two runs with one seed the second would replace the first")
 out.mkdir(parents=True, exist_ok=True)
 measures, curves, drops = {}, {}, {}
-for run in runs:
-    settings = yaml.safe_load(run.config())
-    name = f"seed{settings.pop('seed')}"
-    (out / f"{name}.csv").write_text(table(run.rows()))
-    label = run.path.name.rsplit("-", 2)[0] + " seed " + name.removeprefix("seed")
+for run, settings, seed in zip(runs, said, seeds, strict=True):
+    (out / f"seed{seed}.csv").write_text(table(run.rows()))
+    label = f"{run.path.name.rsplit('-', 2)[0]} seed {seed}"
     curves[label], drops[label] = run.rows(), settings["drops"]
-    measures[name] = run.read("measure.json")
-text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=100)
+    measures[f"seed{seed}"] = run.read("measure.json")
+text = yaml.safe_dump(said[-1], sort_keys=False, default_flow_style=None, width=100)
 (out / "settings.yaml").write_text(text)
 (out / "measure.json").write_text(json.dumps(measures) + "\n")
 plot.save(plot.curves(curves, drops, width=8), out / "curves.svg")

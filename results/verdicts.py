@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from crossclass.experiments.registry import EXPERIMENTS
+from crossclass.experiments.order import ORDER
 
 HERE = Path(__file__).parent
 FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
@@ -33,8 +33,8 @@ which were measured on networks and training sets of another size.
 
 
 def entries() -> list[dict[str, Any]]:
-    """What there is of every entry, in the paper's order."""
-    paths = [HERE / "mini" / f"{id_}.json" for id_ in EXPERIMENTS]
+    """What there is of every entry, in the order of the paper."""
+    paths = [HERE / "mini" / f"{id_}.json" for id_ in ORDER]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
@@ -80,6 +80,8 @@ def front(found: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Write, or check."""
+    if sys.argv[1:] not in ([], ["check"]):
+        raise SystemExit(f"it takes `check` or nothing, not {' '.join(sys.argv[1:])}; nothing is written")
     found = entries()
     reasons = yaml.safe_load((HERE / "reasons.yaml").read_text()) or {}
     readme = FRONT.read_text()

@@ -15,7 +15,8 @@ from crossclass import attribution, shapes
 from crossclass.data import Shapes, as_float
 from crossclass.errors import UserError
 from crossclass.experiments import bridge, bridge_claims
-from crossclass.experiments.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
+from crossclass.experiments.bridge import PICTURES, QUICK, Effort, fit_strengths, measure_bridge
+from crossclass.experiments.bridge_claims import judge_bridge
 from crossclass.experiments.effective import effective, errors, responses
 from crossclass.losses import cross_entropy
 from crossclass.theory import closed, samples, sharing

@@ -2,6 +2,9 @@
 
 import json
 import math
+import runpy
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from crossclass.experiments.claims import Claim, Gain
 from crossclass.experiments.evidence import Evidence
 from crossclass.experiments.figures import FIGURES
 from crossclass.experiments.maps import MAPS
+from crossclass.experiments.order import ORDER
 from crossclass.experiments.paper_numbers import printed
 from crossclass.experiments.registry import EXPERIMENTS, chosen
 from crossclass.experiments.runs import NAMED
@@ -191,6 +195,18 @@ def test_numbers_are_plain(entry):
     assert json.loads(json.dumps(numbers)) == numbers
 
 
+def test_a_network_that_shares_nothing_is_judged_too():
+    # a constant network has CAS 0: no share of nothing is taken
+    one = told("wei2025-at-linf-8", 0)
+    for m in one.measures[:2]:
+        m["cas"] = 0.0
+    (fig2,) = (e for e in FIGURES if e.id == "fig2")
+    numbers = fig2.measure({"AT": [one, one]}, "paper")
+    (claim,) = (c for c in fig2.claims if c.id == "negatives")
+    assert claim.judge(numbers).word == "does not hold"
+    assert claim.gains(numbers)[0].values == (-0.1, -0.1)
+
+
 def test_best_is_last_is_no_fall():
     one = told("wei2025-at-linf-8", 0)
     alone = replace(one, measures=[m for m in one.measures if "comparison" not in m])
@@ -252,6 +268,7 @@ def test_ids_of_the_paper_are_all_there():
         "soft",
     }
     assert wanted <= set(EXPERIMENTS)
+    assert tuple(EXPERIMENTS) == ORDER
     assert [e.id for e in chosen(["fig4", "fig2", "fig4"])] == ["fig2", "fig4"]
     assert len(chosen(["all"])) == len(EXPERIMENTS)
     with pytest.raises(UserError, match="did you mean 'fig3ab'"):
@@ -280,3 +297,30 @@ def test_settings_that_differ_from_table_2_are_named():
     wrong = [v for v in entry.verdicts(numbers) if v.claim.startswith("training attacks")]
     assert wrong[0].word == "does not hold"
     assert "wei2025-at-linf-8" in wrong[0].why
+
+
+def test_the_order_needs_no_network():
+    code = "import sys, crossclass.experiments.order; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def test_verdicts_are_written_on_no_other_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["verdicts.py", "chekc"])
+    main = runpy.run_path(str(RESULTS / "verdicts.py"))["main"]
+    monkeypatch.setattr(Path, "write_text", lambda *arguments: pytest.fail("something was written"))
+    with pytest.raises(SystemExit, match="not chekc; nothing is written"):
+        main()
+
+
+def test_runs_of_one_seed_do_not_replace_each_other(tmp_path, monkeypatch):
+    for name in ("at-0123456789ab", "kd-0123456789ac"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("seed: 3\ndrops: []\n")
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["spine.py", str(out), *map(str, sorted(tmp_path.glob("*-*")))])
+    with pytest.raises(SystemExit, match=r"the seeds are \[3, 3\]"):
+        runpy.run_path(str(RESULTS / "spine.py"))
+    assert not out.exists()

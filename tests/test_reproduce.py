@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from crossclass import train
+from crossclass.attacks import FGSM, PGD
 from crossclass.cli import main
+from crossclass.data import Shapes
 from crossclass.errors import UserError
 from crossclass.experiments import evidence, plan
+from crossclass.experiments import reproduce as reproducing
 from crossclass.experiments.paper import PAPER
 from crossclass.experiments.plan import jobs, located
 from crossclass.experiments.registry import EXPERIMENTS, chosen
@@ -105,6 +108,17 @@ def test_lost_numbers_are_made_again_from_the_run(copy, monkeypatch):
     shutil.rmtree(copy.place / "runs")
     reproduce(["fig9"], copy, CPU)
     assert json.loads((copy.place / "fig9.json").read_text()) == before
+
+
+def test_images_are_loaded_again_for_extras_alone(copy, monkeypatch):
+    loaded, load = [], Shapes.__call__
+    monkeypatch.setattr(Shapes, "__call__", lambda data: loaded.append(data) or load(data))
+    shutil.rmtree(copy.place / "runs")
+    reproduce(["fig2"], copy, CPU)
+    assert len(loaded) == 1  # by training, which finds its run finished
+    shutil.rmtree(copy.place / "runs")
+    reproduce(["fig9"], copy, CPU)
+    assert len(loaded) == 1 + 4  # two runs, each measured on clean images
 
 
 def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
@@ -306,6 +320,35 @@ class TestPlan:
         found = {name: plan._gradients(PAPER[name].recipe) for name in PAPER}
         assert found["wei2025-at-linf-8"] == found["wei2025-kd-linf-8"] == 10
         assert (found["wei2025-fat-linf-8"], found["wei2025-standard"]) == (1, 0)
+
+    def test_what_is_left_costs_its_epochs_and_the_whole_evaluation(self, monkeypatch):
+        monkeypatch.setattr(plan, "_step", lambda run, model, part: float(len(part)))  # a second per image
+        run = shrink(PAPER["wei2025-at-linf-8"], "smoke")
+        splits = run.data()
+
+        def cost(attack, final):
+            return plan.cost(run.but(check=run.check.but(attack=attack, final=final)), splits, CPU)
+
+        ten = cost(PGD(steps=10), PGD(steps=20))
+        assert ten.seconds(0) == ten.final == pytest.approx(2 * len(splits.test) * 21 / 2)
+        assert ten.seconds(3) == pytest.approx(3 * ten.epoch + ten.final)
+        checked = (len(splits.test) + len(splits.val)) / 2  # a step of training is two gradients here
+        assert ten.epoch == pytest.approx(len(splits.train) + checked * (10 + plan.LOOKS))
+        for attack, gradients in ((FGSM(), 1), (PGD(steps=10, restarts=3), 30)):
+            other = cost(attack, PGD(steps=20, restarts=2))
+            assert other.epoch - ten.epoch == pytest.approx(checked * (gradients - 10))
+            assert other.final - ten.final == pytest.approx(2 * len(splits.test) * 20 / 2)
+
+    def test_seeds_of_a_run_are_tried_out_once(self, tmp_path, monkeypatch):
+        tried = []
+        one = plan.Cost(2.0, 5.0, 2**20)
+        monkeypatch.setattr(reproducing, "cost", lambda run, splits, runtime: tried.append(run) or one)
+        heard = []
+        study = Study(size="smoke", seeds=3, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
+        reproduce(["fig2"], study, CPU, say=heard.append)
+        assert len(tried) == 1
+        assert [h.split(", about ")[1] for h in heard[1:4]] == ["13 s"] * 3  # four epochs and the end
+        assert heard[-1].startswith("about 39 s of this machine, 3 MiB")
 
     def test_plan_true_does_nothing(self, tmp_path, monkeypatch):
         untrained(monkeypatch)

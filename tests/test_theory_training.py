@@ -14,10 +14,12 @@ from crossclass import attribution
 from crossclass.attacks import PGD
 from crossclass.errors import UserError
 from crossclass.experiments import linear
-from crossclass.experiments.linear import Others, Tied, fit, judge_training, measure_training, robust_loss
+from crossclass.experiments.linear import Others, Tied, fit, measure_training, robust_loss
+from crossclass.experiments.linear_claims import judge_training
 from crossclass.theory import closed, samples, sharing
 from crossclass.theory.setting import PAPER, Layout
 from crossclass.threat import Linf
+from crossclass.verdict import Verdict
 
 LAYOUTS = [
     PAPER,
@@ -135,8 +137,15 @@ def measured() -> dict[str, Any]:
     return json.loads(json.dumps(found))  # stored numbers can be judged
 
 
+def judged(numbers: dict[str, Any]) -> list[Verdict]:
+    """Three verdicts on AT, three on label smoothing, one on corollary 1; each under its own theorem."""
+    found = judge_training(numbers)
+    assert {id_: len(each) for id_, each in found.items()} == {"thm1": 3, "thm3": 3, "cor1": 1}
+    return [v for each in found.values() for v in each]
+
+
 def test_the_verdicts_on_what_was_trained(measured: dict[str, Any]) -> None:
-    verdicts = judge_training(measured)
+    verdicts = judged(measured)
     assert [v.word for v in verdicts] == ["holds"] * 7, [str(v) for v in verdicts]
     assert "eps0 = 0.2461" in verdicts[0].why
     assert "eps1 = 0.3096" in verdicts[3].why
@@ -155,9 +164,9 @@ def changed(measured: dict[str, Any], run: int, key: str, shift: float) -> dict[
 
 
 def test_a_threshold_elsewhere_does_not_hold(measured: dict[str, Any]) -> None:
-    lower = judge_training(changed(measured, 0, "threshold", -0.15))
+    lower = judged(changed(measured, 0, "threshold", -0.15))
     assert [v.word for v in lower[:2]] == ["does not hold", "holds"]
-    higher = judge_training(changed(measured, 0, "threshold", 0.15))
+    higher = judged(changed(measured, 0, "threshold", 0.15))
     assert [v.word for v in higher[:2]] == ["undecided", "does not hold"]
     assert "closed form" in higher[1].why
 
@@ -165,33 +174,33 @@ def test_a_threshold_elsewhere_does_not_hold(measured: dict[str, Any]) -> None:
 def test_other_weights_are_not_the_closed_form(measured: dict[str, Any]) -> None:
     copy = json.loads(json.dumps(measured))
     copy["runs"][0]["points"][1]["w1"] = [w + 0.2 for w in copy["runs"][0]["points"][1]["w1"]]
-    assert judge_training(copy)[2].word == "does not hold"
+    assert judged(copy)[2].word == "does not hold"
     copy = json.loads(json.dumps(measured))
     copy["runs"][1]["points"][1]["w2"] = [w - 0.2 for w in copy["runs"][1]["points"][1]["w2"]]
-    assert judge_training(copy)[5].word == "does not hold"
-    assert judge_training(copy)[6].word == "does not hold"
+    assert judged(copy)[5].word == "does not hold"
+    assert judged(copy)[6].word == "does not hold"
 
 
 def test_too_little_decides_nothing(measured: dict[str, Any]) -> None:
     copy = json.loads(json.dumps(measured))
     for run in copy["runs"]:
         run["points"] = [p for p in run["points"] if p["eps"] > run["threshold"]]
-    words = [v.word for v in judge_training(copy)]
+    words = [v.word for v in judged(copy)]
     assert words[1] == words[4] == words[6] == "undecided"
     copy = json.loads(json.dumps(measured))
     near = [p for p in copy["runs"][0]["points"] if p["eps"] < 0.2]
     near[-1]["w2"] = [0.03, 0.0, 0.0]
-    assert judge_training(copy)[1].word == "undecided"
+    assert judged(copy)[1].word == "undecided"
     beyond = copy["runs"][0]["points"][-1]
     beyond["reached"][0] = False
-    assert judge_training(copy)[0].word == "undecided"
+    assert judged(copy)[0].word == "undecided"
 
 
 def test_corollary_1_fails_where_theory_says_so() -> None:
     # theory: four classes in pairs, sigma 0.6, smoothing 0.2 has eps1 = 0.3668 below eps0 = 0.3731
     layout = Layout(classes=4, kind="pairwise")
     found = measure_training(1.0, 0.6, 1.0, 0.2, layout, eps=[0.0, 0.3], n=800, seeds=3, steps=20)
-    verdicts = judge_training(found)
+    verdicts = judged(found)
     assert [v.word for v in verdicts[1:7:3]] == ["holds", "holds"]
     assert verdicts[6].word == "does not hold"
 
@@ -199,7 +208,8 @@ def test_corollary_1_fails_where_theory_says_so() -> None:
 def test_without_smoothing_there_is_one_run() -> None:
     found = measure_training(beta=0.0, eps=[0.1], n=60, seeds=2, steps=20)
     assert len(found["runs"]) == 1
-    assert len(judge_training(found)) == 3
+    judgements = judge_training(found)
+    assert {id_: len(each) for id_, each in judgements.items()} == {"thm1": 3}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ from crossclass import attribution, evaluate
 from crossclass.attacks import PGD
 from crossclass.data import Shapes
 from crossclass.errors import UserError
-from crossclass.experiments.bridge_claims import judge_bridge as judge_bridge
 from crossclass.experiments.effective import effective, errors, responses
 from crossclass.losses import cross_entropy, margin
 from crossclass.models import AnyModel, PreActResNet, Python

@@ -4,41 +4,37 @@ The paper shows samples that are right at best and wrong at last. Choosing image
 favours best, so the same is said of all images too.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from crossclass.experiments import drawing
 from crossclass.experiments.claims import Claim, Gain, Numbers
 from crossclass.experiments.entry import Experiment, Found, Size
 from crossclass.experiments.stages import collect
 
 RUNS = {"AT": "wei2025-at-linf-8"}
+GROUPS = {"chosen": "images right at best and wrong at last", "all": "all test images"}
+SPREAD = {
+    "entropy": "entropy of the maps",
+    "half_mass_area": "share of the image with half of the map's mass",
+}
 
 
-def _spread(m: Numbers, key: str, among_all: bool) -> list[Gain]:
-    each = [one["all_images"] if among_all else one for one in m["maps"]]
-    found = [one[key] for one in each]
-    ends = tuple(found[0]["interval"])
-    which = "all test images" if among_all else "images right at best and wrong at last"
-    what = "entropy of the maps" if key == "entropy" else "share of the image with half of the map's mass"
-    return [
-        Gain(
-            f"{what}, best minus last, {which}",
-            tuple(f["difference"] for f in found),
-            (ends[0], ends[1]),
-        )
-    ]
+def _gained(what: str, group: str, each: Sequence[Any]) -> list[Gain]:
+    """Best minus last of every seed, with the interval over images of the first."""
+    low, high = each[0]["interval"]
+    found = tuple(one["difference"] for one in each)
+    return [Gain(f"{what}, best minus last, {GROUPS[group]}", found, (low, high))]
+
+
+def _spread(m: Numbers, key: str, group: str) -> list[Gain]:
+    each = [one["all_images"] if group == "all" else one for one in m["maps"]]
+    return _gained(SPREAD[key], group, [one[key] for one in each])
 
 
 def _on_shared(m: Numbers, group: str) -> list[Gain]:
-    found = [one[group]["shared"] for one in m["parts"]]
-    ends = tuple(found[0]["interval"])
-    which = "all test images" if group == "all" else "images right at best and wrong at last"
-    each = tuple(f["difference"] for f in found)
-    return [
-        Gain(
-            f"share of the map's mass on cross-class parts, best minus last, {which}",
-            each,
-            (ends[0], ends[1]),
-        )
-    ]
+    each = [one[group]["shared"] for one in m["parts"]]
+    return _gained("share of the map's mass on cross-class parts", group, each)
 
 
 def _collect(found: Found, size: Size) -> Numbers:
@@ -62,26 +58,26 @@ MAPS: tuple[Experiment, ...] = (
             Claim(
                 "wider-chosen",
                 "the best checkpoint's maps are spread wider than the last one's",
-                lambda m: _spread(m, "half_mass_area", False),
-                where="images right at best and wrong at last, which favours best",
+                lambda m: _spread(m, "half_mass_area", "chosen"),
+                where=f"{GROUPS['chosen']}, which favours best",
             ),
             Claim(
                 "wider-all",
                 "the best checkpoint's maps are spread wider than the last one's",
-                lambda m: _spread(m, "half_mass_area", True),
-                where="all test images",
+                lambda m: _spread(m, "half_mass_area", "all"),
+                where=GROUPS["all"],
             ),
             Claim(
                 "shared-chosen",
                 "the best checkpoint looks more at planted cross-class parts than the last",
                 lambda m: _on_shared(m, "chosen"),
-                where="Shapes, images right at best and wrong at last",
+                where=f"Shapes, {GROUPS['chosen']}",
             ),
             Claim(
                 "shared-all",
                 "the best checkpoint looks more at planted cross-class parts than the last",
                 lambda m: _on_shared(m, "all"),
-                where="Shapes, all test images",
+                where=f"Shapes, {GROUPS['all']}",
             ),
         ),
         printed="fig3",
@@ -98,8 +94,8 @@ MAPS: tuple[Experiment, ...] = (
             Claim(
                 "entropy",
                 "the entropy of the best checkpoint's maps is higher than that of the last one's",
-                lambda m: _spread(m, "entropy", True),
-                where="all test images",
+                lambda m: _spread(m, "entropy", "all"),
+                where=GROUPS["all"],
             ),
         ),
     ),

@@ -160,35 +160,52 @@ def _other(job: Job, stored: _Stored) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of training one run to its end and measuring it, on this machine."""
+    """Of training a run and measuring it, on this machine."""
 
-    seconds: float
+    epoch: float
+    """Seconds of an epoch, with its share of the checks."""
+    final: float
+    """Seconds of the full evaluation at the end."""
     bytes: int
+    """Of all checkpoints."""
+
+    def seconds(self, epochs: int) -> float:
+        """Of so many more epochs, and the full evaluation."""
+        return epochs * self.epoch + self.final
 
 
-def cost(run: Run, splits: Splits, runtime: Runtime, epochs: int) -> Cost:
-    """Estimated for `epochs` more epochs from one step of training; checks and the evaluation count in."""
+LOOKS = 3
+"""What a check costs beside its attack, in gradients per image: the clean and the attacked images are
+classified, and some of them take two gradients more (`watch.probed`)."""
+ENDS = 2
+"""Checkpoints in the full evaluation: best and last (best.val and best.test are often one epoch)."""
+KEPT = 3 + 2 * 3
+"""Copies of the weights on the disk: best.val, best.test and last; and until a run is finished two states to
+resume from, each with weights, momentum and maybe an average of the weights."""
+
+
+def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
+    """Estimated from one step of training."""
     model = runtime.placed(models.build(run.model, splits.train.images, len(splits.class_names), 0))
     part = splits.train.first(run.batch).to(runtime.place)
     seconds = _step(run, model, part) / len(part)
     gradient = seconds / (1 + _gradients(run.recipe))
     n = run.check.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
-    checks = epochs / run.check.every * checked * (getattr(run.check_attack(), "steps", 10) + 3)
-    final = 2 * len(splits.test) * (getattr(run.final_attack(), "steps", 20) + 1)
-    total = epochs * len(splits.train) * seconds + gradient * (checks + final)
+    checks = checked / run.check.every * (run.check_attack().gradients + LOOKS)
+    final = ENDS * len(splits.test) * (run.final_attack().gradients + 1)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    kept = 3 + (run.epochs // run.keep_every if run.keep_every else 0) + 2 * 3
-    return Cost(total, size * kept)
+    kept = KEPT + (run.epochs // run.keep_every if run.keep_every else 0)
+    return Cost(len(splits.train) * seconds + gradient * checks, gradient * final, size * kept)
 
 
 def _gradients(recipe: AnyRecipe) -> int:
-    """Of one image while it is crafted."""
+    """Of one image while it is crafted; 0 also where an attack does not say."""
     attack = getattr(recipe, "attack", None)
     if attack is None:
         inner = getattr(recipe, "inner", None)
         return 0 if inner is None else _gradients(inner)
-    return getattr(attack, "steps", 1)
+    return int(attack.gradients)
 
 
 def _step(run: Run, model: torch.nn.Module, part: Split) -> float:

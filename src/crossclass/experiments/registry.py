@@ -1,4 +1,4 @@
-"""Every figure, table and theorem of the paper by its id."""
+"""Every figure, table and theorem of the paper by its id, in the order of the paper."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,13 @@ from crossclass.errors import UserError, did_you_mean
 from crossclass.experiments.entry import Experiment
 from crossclass.experiments.figures import FIGURES
 from crossclass.experiments.maps import MAPS
+from crossclass.experiments.order import ORDER
 from crossclass.experiments.tables import TABLES
 from crossclass.experiments.theorems import THEOREMS
 
-EXPERIMENTS: dict[str, Experiment] = {e.id: e for e in (*FIGURES, *MAPS, *TABLES, *THEOREMS)}
+EXPERIMENTS: dict[str, Experiment] = {
+    e.id: e for e in sorted((*FIGURES, *MAPS, *TABLES, *THEOREMS), key=lambda e: ORDER.index(e.id))
+}
 
 
 def chosen(ids: Sequence[str]) -> list[Experiment]:

@@ -33,12 +33,10 @@ from crossclass.experiments.paper_numbers import printed
 from crossclass.experiments.plan import Cost, Job, Planned, cost, jobs, located, plan, room
 from crossclass.experiments.registry import chosen
 from crossclass.files import write_atomic
-from crossclass.measure import Progress, silent
+from crossclass.progress import Progress, Say, silent
 from crossclass.runtime import Runtime
 from crossclass.settings import Settings
 from crossclass.verdict import Verdict, everywhere
-
-Say = Callable[[str], None]
 
 WAIT = 10.0
 """Seconds between looks at runs that other processes train."""
@@ -117,19 +115,17 @@ def _finished(
     row: Callable[[dict[str, Any]], None],
 ) -> Evidence:
     """Train a run to its end, or read that it is there; measure what its figures need; keep the numbers."""
-    run = located(job.run, study.data_root)
-    epochs = []
+    run, into = located(job.run, study.data_root), study.place / "runs"
     for epoch in train.train(run, study.runs, job.label, runtime, progress, say):
-        epochs.append(epoch)
         row(epoch[1])
-    folder = epochs[-1][0]
-    splits = run.data().to(runtime.place)
-    into = study.place / "runs" / folder.path.name
-    extras = {}
+    folder = epoch[0]
+    if not job.extras:  # then nobody asks for the images once more
+        return evidence.keep(folder, into, {})
+    splits, extras = run.data().to(runtime.place), {}
     for name in job.extras:
         say(f"{job.label}: measuring {name}")
-        extras[name] = EXTRAS[name](run, folder, splits, runtime, into)
-    return evidence.keep(folder, study.place / "runs", extras)
+        extras[name] = EXTRAS[name](run, folder, splits, runtime, into / folder.path.name)
+    return evidence.keep(folder, into, extras)
 
 
 def _lines(
@@ -146,10 +142,10 @@ def _lines(
     for at in planned:
         price = costs.get(at.job.label)
         tail = f" ({at.done} of {at.job.run.epochs} epochs)" if at.state == "begun" else ""
-        tail += f", about {_duration(price.seconds)}" if price else ""
+        tail += f", about {_duration(price[0])}" if price else ""
         yield f"  {at.state:8} {at.job.label}{tail}" + (f"; {at.note}" if at.note else "")
     if costs:
-        seconds, size = sum(c.seconds for c in costs.values()), sum(c.bytes for c in costs.values())
+        seconds, size = sum(s for s, _ in costs.values()), sum(b for _, b in costs.values())
         yield (
             f"about {_duration(seconds)} of this machine, {size / 2**20:,.0f} MiB of checkpoints under "
             f"{study.runs}"
@@ -157,22 +153,20 @@ def _lines(
         room(study.runs, size)
 
 
-def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str, Cost]:
-    """Of every run that is to be trained; runs that differ in their seed alone cost the same."""
+def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str, tuple[float, int]]:
+    """Seconds and bytes of every run that is to be trained; all seeds of a run cost the same."""
     known: dict[str, Cost] = {}
     opened: dict[str, Splits] = {}
     out = {}
     for at in left:
         if at.state == "trained":
             continue
-        run = located(at.job.run, study.data_root)
-        key, where = run.but(seed=0).digest(), repr(run.data)
-        if key not in known:
-            if where not in opened:
-                opened = {where: run.data()}  # one at a time: large data sets fill the memory
-            known[key] = cost(run, opened[where], runtime, run.epochs)
-        share = 1 - at.done / run.epochs
-        out[at.job.label] = Cost(known[key].seconds * share, known[key].bytes)
+        name, run = at.job.name, located(at.job.run, study.data_root)
+        if name not in known:
+            if repr(run.data) not in opened:
+                opened = {repr(run.data): run.data()}  # one at a time: large data sets fill the memory
+            known[name] = cost(run, opened[repr(run.data)], runtime)
+        out[at.job.label] = known[name].seconds(run.epochs - at.done), known[name].bytes
     return out
 
 

@@ -13,11 +13,11 @@
 Only numbers of one attack are ever compared: stages on the way with other checks, best with last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crossclass.experiments.claims import Gain, Numbers
-from crossclass.experiments.entry import Found
+from crossclass.experiments.entry import Found, Size
 from crossclass.experiments.evidence import Evidence
 
 Plain = dict[str, Any]
@@ -26,16 +26,22 @@ MEASURED = ("epoch", "clean", "robust", "cas", "cas_normalised", "icas", "all_pa
 CHECKED = {"epoch": "epoch", "clean": "test_clean", "robust": "test_robust", "cas": "cas"}
 CHECKED |= {"negative_mass": "negative_mass", "train_robust": "train_robust"}
 CURVES = ("epoch", "train_robust", "test_robust", "test_clean", "cas")
+SAYS = {"cas": "CAS", "icas": "I-CAS", "robust": "robust accuracy", "clean": "clean accuracy"}
+SAYS |= {"all_pairs_cas": "all pairs"}
+"""What a number is called, in claims and on axes."""
 
 
-def collect(
-    found: Found, shares: Sequence[float] = (), matrices: Sequence[str] = ("best", "last")
-) -> Numbers:
+def collect(found: Found, shares: Sequence[float] = ()) -> Numbers:
     """The numbers of every run; `shares` of the schedule are looked at on the way (0.35 is "35 %")."""
-    return {"runs": {name: _run(list(each), shares, matrices) for name, each in found.items()}}
+    return {"runs": {name: _run(list(each), shares) for name, each in found.items()}}
 
 
-def _run(each: list[Evidence], shares: Sequence[float], matrices: Sequence[str]) -> Plain:
+def collected(*shares: float) -> Callable[[Found, Size], Numbers]:
+    """`collect` as what an entry measures; its numbers are those of its runs at any size."""
+    return lambda found, size: collect(found, shares)
+
+
+def _run(each: list[Evidence], shares: Sequence[float]) -> Plain:
     first = each[0]
     stages: dict[str, list[Plain]] = {"best": [_row(e, e.best["epoch"]) for e in each]}
     stages["last"] = [e.checked()[-1] for e in each]
@@ -57,7 +63,7 @@ def _run(each: list[Evidence], shares: Sequence[float], matrices: Sequence[str])
         },
         "fall": {k: _fall(each, k) for k in ("clean", "robust", "cas", "icas")},
         "curves": [{k: [r.get(k) for r in e.checked()] for k in CURVES} for e in each],
-        "C": {name: kept[name].get("C") for name in kept if name in matrices or "%" in name},
+        "C": {name: row.get("C") for name, row in kept.items()},
     }
 
 
@@ -82,12 +88,12 @@ def _fall(each: Sequence[Evidence], key: str) -> Plain:
     return out
 
 
-def fall(numbers: Numbers, run: str, key: str, name: str = "") -> Gain:
+def fall(numbers: Numbers, run: str, key: str) -> Gain:
     """Best minus last of a run: `cas`, `icas`, `robust` or `clean`."""
     found = numbers["runs"][run]["fall"][key]
     ends = (found["low"][0], found["high"][0])
     over_images = None if None in ends else ends
-    return Gain(name or f"{SAYS[key]}, best minus last", tuple(found["value"]), over_images)
+    return Gain(f"{SAYS[key]}, best minus last", tuple(found["value"]), over_images)
 
 
 def values(numbers: Numbers, run: str, stage: str, key: str, *, checks: bool = False) -> tuple[float, ...]:
@@ -102,6 +108,18 @@ def difference(name: str, a: Sequence[float], b: Sequence[float]) -> Gain:
     return Gain(name, tuple(x - y for x, y in zip(a, b, strict=True)))
 
 
+def lost(numbers: Numbers, key: str, a: str, b: str) -> Gain:
+    """What run a loses from best to last, minus what run b does."""
+    ends = (fall(numbers, run, key).values for run in (a, b))
+    return difference(f"{SAYS[key]} lost, {a} minus {b}", *ends)
+
+
+def ahead(numbers: Numbers, key: str, stage: str, a: str, b: str) -> Gain:
+    """What run a has at a stage, minus what run b has."""
+    ends = (values(numbers, run, stage, key) for run in (a, b))
+    return difference(f"{SAYS[key]} at {stage}, {a} minus {b}", *ends)
+
+
 def slope(name: str, x: Sequence[float], ys: Sequence[Sequence[float]]) -> Gain:
     """The least-squares slope of y over x, seed by seed; `ys` holds one sequence over seeds per x."""
     middle = sum(x) / len(x)
@@ -110,6 +128,3 @@ def slope(name: str, x: Sequence[float], ys: Sequence[Sequence[float]]) -> Gain:
     return Gain(
         name, tuple(sum((v - middle) * y for v, y in zip(x, seed, strict=True)) / across for seed in each)
     )
-
-
-SAYS = {"cas": "CAS", "icas": "I-CAS", "robust": "robust accuracy", "clean": "clean accuracy"}

@@ -5,44 +5,18 @@ from functools import partial
 from typing import Any
 
 from crossclass.experiments import drawing
-from crossclass.experiments.claims import Claim, Gain, Numbers
+from crossclass.experiments.claims import Numbers
 from crossclass.experiments.entry import Experiment, Found, Size
 from crossclass.experiments.paper import PAPER
-from crossclass.experiments.stages import collect, difference, fall, percent, values
+from crossclass.experiments.sentences import has_more, keeps_more, loses_more
+from crossclass.experiments.stages import collected, percent
 from crossclass.settings import flat
 from crossclass.verdict import Verdict, Word
 
 LARGE = {f"eps {e}/255": f"wei2025-at-linf-{e}" for e in (8, 12, 16)}
+"""Each of the larger radii is held against the first."""
 EARLY = 0.05
 """Epoch 10 of 200."""
-
-
-def _large(id_: str, text: str, what: str) -> Claim:
-    """The same of eps 8 minus that of the larger radii."""
-
-    def of(m: Numbers, run: str) -> tuple[float, ...]:
-        if what.startswith("loss"):
-            return fall(m, run, what.split()[1]).values
-        return values(m, run, what, "cas")
-
-    def gains(m: Numbers) -> list[Gain]:
-        base, *larger = LARGE
-        return [difference(f"{base} minus {other}", of(m, base), of(m, other)) for other in larger]
-
-    return Claim(id_, text, gains)
-
-
-def _soft(run: str, key: str) -> Claim:
-    def gains(m: Numbers) -> list[Gain]:
-        lost = fall(m, "AT", key).values, fall(m, run, key).values
-        more = values(m, run, "last", key), values(m, "AT", "last", key)
-        return [
-            difference("lost from best to last, AT minus soft labels", *lost),
-            difference("at last, soft labels minus AT", *more),
-        ]
-
-    what = "cross-class features" if key == "cas" else "robust accuracy"
-    return Claim(f"{key}-{run}", f"soft labels keep more {what}", gains, where=run)
 
 
 WANTED: Mapping[str, Any] = {
@@ -97,13 +71,21 @@ TABLES: tuple[Experiment, ...] = (
         "Radii beyond 8/255",
         "With a very large eps fewer cross-class features are learned, so fewer are lost, and less accuracy.",
         runs=LARGE,
-        measure=lambda found, size: collect(found, (EARLY,)),
+        measure=collected(EARLY),
         draw=partial(drawing.bars, keys=("cas", "robust")),
         claims=(
-            _large("early", "larger radii have less CAS early in training (epoch 10 of 200)", percent(EARLY)),
-            _large("peak", "larger radii have less CAS at the best checkpoint", "best"),
-            _large("loss-cas", "larger radii lose less CAS from best to last", "loss cas"),
-            _large("loss-robust", "larger radii lose less robust accuracy from best to last", "loss robust"),
+            has_more(
+                "early",
+                "larger radii have less CAS early in training (epoch 10 of 200)",
+                "cas",
+                percent(EARLY),
+                *LARGE,
+            ),
+            has_more("peak", "larger radii have less CAS at the best checkpoint", "cas", "best", *LARGE),
+            loses_more("loss-cas", "larger radii lose less CAS from best to last", "cas", *LARGE),
+            loses_more(
+                "loss-robust", "larger radii lose less robust accuracy from best to last", "robust", *LARGE
+            ),
         ),
         printed="table1",
     ),
@@ -125,10 +107,12 @@ TABLES: tuple[Experiment, ...] = (
             "label smoothing": "wei2025-ls-linf-8",
             "temporal ensembling": "wei2025-te-linf-8",
         },
-        measure=lambda found, size: collect(found),
+        measure=collected(),
         draw=partial(drawing.bars, keys=("cas", "robust")),
         claims=tuple(
-            _soft(run, key) for run in ("label smoothing", "temporal ensembling") for key in ("cas", "robust")
+            keeps_more(f"soft labels keep more {what}", key, run, "AT")
+            for run in ("label smoothing", "temporal ensembling")
+            for key, what in (("cas", "cross-class features"), ("robust", "robust accuracy"))
         ),
     ),
 )

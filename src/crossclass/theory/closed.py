@@ -12,7 +12,6 @@ beta = 0 is the robust loss (eqs. 9, 10, 17), and (c_E, c_C) depend on the readi
 import numpy as np
 from scipy.special import ndtr, owens_t
 
-from crossclass.theory.order import expected_max as expected_max
 from crossclass.theory.setting import PAPER, Layout, Number, check_reading
 
 

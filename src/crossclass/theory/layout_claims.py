@@ -77,7 +77,7 @@ def theorem_layouts() -> list[Verdict]:
             "complement layout: Theorem 3 holds exactly where beta (K-3) mu/2 < (1 - beta) sigma m_(K-1), "
             "so for no sigma once beta >= 2/(K-1)",
             many + "mu/m_(K-1)",
-            [region(layout) for layout in COMPLEMENT] + [_never(layout) for layout in COMPLEMENT],
+            [*map(region, COMPLEMENT), *(_never(layout) for layout in COMPLEMENT if _late(layout) < 1 / 3)],
         ),
         judged(
             "eps0 < eps1 < mu/2 for K >= 4 classes in the pairwise layout (E.5)",
@@ -129,14 +129,17 @@ def _gain_region(layout: Layout) -> Part:
     return Part(np.where(plain + 0 * smooth > 0, slack, np.nan), g.settings(), str(layout))
 
 
+def _late(layout: Layout) -> float:
+    """The beta from which on no sigma will do; below 1/3, as eq. (13) has it, for K >= 8."""
+    return 2 / (layout.classes - 1)
+
+
 def _never(layout: Layout) -> Part:
-    """Where beta >= 2/(K-1), the slack of eps1 >= mu/2; needs such a beta below 1/3."""
+    """The slack of eps1 >= mu/2 from that beta on."""
     g = Grid.over(layout, (100, 1, 34))
     eps1 = closed.eps1(g.mu, g.sigma, g.beta, "A", layout)
-    late = g.beta >= 2 / (layout.classes - 1)
-    slack = np.where(late, eps1 - g.mu / 2, np.nan)
-    slack = slack if np.isfinite(slack).any() else np.array(1.0)
-    return Part(slack, {"mu": g.mu, "sigma": g.sigma, "beta": g.beta} if slack.ndim else {}, str(layout))
+    slack = np.where(g.beta >= _late(layout), eps1 - g.mu / 2, np.nan)
+    return Part(slack, {"mu": g.mu, "sigma": g.sigma, "beta": g.beta}, str(layout))
 
 
 def _example_eps(layout: Layout, sigma: float, beta: float) -> str:

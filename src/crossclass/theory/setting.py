@@ -19,7 +19,7 @@ Number = float | int | np.ndarray
 """A number or an array of them; functions of several broadcast."""
 
 READINGS = ("A", "B", "C", "D")
-"""Which perturbation enters the second term of eq. (13): see `closed.loss`. "A" is adopted."""
+"""Which perturbation enters the second term of eq. (13): see `closed.penalty`. "A" is adopted."""
 KINDS = ("complement", "pairwise")
 
 
@@ -66,7 +66,10 @@ class Layout:
 
     @property
     def foreign(self) -> int:
-        """M: E sum_{j != i} f_j / (K - 1) = M mu w2 on class i, what label smoothing rewards."""
+        """M: how many cross-class features two classes have in common, copies counted.
+
+        So E sum_{j != i} f_j / (K - 1) = M mu w2 on class i, what label smoothing rewards.
+        """
         return self.shared * (1 if self.kind == "pairwise" else self.classes - 2)
 
     @property

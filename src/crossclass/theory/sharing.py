@@ -6,8 +6,9 @@ are just those that are active on class i. So the mean attribution of class i (e
     A_i = w1 e  on the d_E copies of E_i,    w2 c  on its (K-1) d_C cross-class features,    0 elsewhere,
 
 where e and c are the means of an active exclusive and an active cross-class feature. Two classes have no
-exclusive feature in common and n d_C cross-class ones (complement layout: n = K-2, C_k for k != i, j;
-pairwise: n = 1, that of {i, j}). Hence for i != j (eqs. 6, 7), with q = w2 c / (w1 e),
+exclusive feature in common and n d_C cross-class ones (`Layout.foreign`: in the complement layout
+n = K-2, C_k for k != i, j; pairwise n = 1, that of {i, j}). Hence for i != j (eqs. 6, 7), with
+q = w2 c / (w1 e),
 
     C_ij = n d_C (w2 c)^2 / (d_E (w1 e)^2 + (K-1) d_C (w2 c)^2) = n d_C q^2 / (d_E + (K-1) d_C q^2),
     CAS  = K (K-1) C_ij <= K n.
@@ -28,16 +29,11 @@ import numpy as np
 
 from crossclass.errors import UserError, did_you_mean
 from crossclass.theory import closed
-from crossclass.theory.samples import design
+from crossclass.theory.samples import design, weights
 from crossclass.theory.setting import PAPER, Layout, Number
 
 CRAFTS = ("none", "margin", "ce")
 """Losses whose attack CAS is known under; `none` is clean samples."""
-
-
-def common(layout: Layout = PAPER) -> int:
-    """n d_C: how many cross-class features (copies counted) two classes have in common."""
-    return layout.shared * (1 if layout.kind == "pairwise" else layout.classes - 2)
 
 
 def active_means(
@@ -66,7 +62,7 @@ def correlation(
     own, shared = layout.exclusive * np.square(w1 * e), layout.shared * np.square(w2 * c)
     length = own + (layout.classes - 1) * shared
     some = length > 0
-    return np.where(some, common(layout) / layout.shared * shared / np.where(some, length, 1.0), 0.0)[()]
+    return np.where(some, layout.foreign / layout.shared * shared / np.where(some, length, 1.0), 0.0)[()]
 
 
 def cas(
@@ -84,7 +80,7 @@ def ratio(
 
     Raises UserError for a CAS that no tied linear model has.
     """
-    k, n = layout.classes, common(layout) / layout.shared
+    k, n = layout.classes, layout.foreign / layout.shared
     if not (np.all(np.greater_equal(value, 0)) and np.all(np.less_equal(value, k * n))):
         raise UserError(
             f"CAS of the tied linear model lies between 0 and {k * n:g} ({layout}); give such a one"
@@ -129,9 +125,7 @@ def cas_centred(w1: float, w2: float, mu: float = 1.0, eps: float = 0.0, layout:
     negative weights there, so two classes then disagree about each other's features: CAS under attack can be
     0 although w2 = w1 (K = 3: from eps = 0.113 mu on).
     """
-    both = design(layout)
-    W = w1 * both[:, 0] + w2 * both[:, 1]
-    active = both.sum(axis=1)
+    W, active = weights(w1, w2, layout), design(layout).sum(axis=1)
     A = (active * (mu - eps) + (1 - active) * eps) * (W - W.mean(axis=0))
     length = np.linalg.norm(A, axis=1)
     if not length.all():
