@@ -1,6 +1,10 @@
-"""Models whose worst case is known, and models whose state is easy to spoil. One thread, no chance."""
+"""Models whose worst case is known, and models whose state is easy to spoil. One thread, no chance.
 
-from collections.abc import Iterator
+Then what tests of several files share; it imports late, so that this file needs nothing of crossclass.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+pytest.register_assert_rewrite("archives", "patients", "reading")  # so that they too say what they compared
 
 
 class Plane(nn.Module):
@@ -140,3 +145,47 @@ def trained(_trained: tuple[TinyNet, Tensor, Tensor]) -> Iterator[tuple[TinyNet,
     before = {k: v.clone() for k, v in net.state_dict().items()}
     yield net, x.clone(), y.clone()
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of a run of seconds that nothing interrupted; read, never changed."""
+    from crossclass.train import trained
+    from runs import CPU, TINY
+
+    return trained(TINY, tmp_path_factory.mktemp("whole"), "tiny", CPU)
+
+
+@pytest.fixture(scope="session")
+def nets() -> dict[str, Any]:
+    """The doctor's patients: trained once, copied whenever one is used."""
+    from patients import healthy
+
+    return healthy()
+
+
+@pytest.fixture(scope="session")
+def data() -> Any:
+    """The images that the doctor's patients learned from."""
+    from patients import splits_of
+
+    return splits_of()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Make a foreign model from a factory; settings by keyword."""
+    from foreigners import making
+
+    return making(monkeypatch)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their figures, for the tests that only read."""
+    from crossclass import plot
+
+    nothing = plot.matrix([[1.0]], ["a"])
+    for name in ("curves", "matrix", "difference"):
+        monkeypatch.setattr(plot, name, lambda *_, **__: nothing)
+    monkeypatch.setattr(plot, "svg", lambda _: "<svg></svg>")

@@ -1,7 +1,7 @@
 """What a stranger's file, name or text must not be able to do; archives and pickles have tests of their own.
 
-Pickles: test_weights.py (weights), test_readers.py (CIFAR). Archives: test_readers.py. Names on the page:
-test_report.py. Bytes of any kind: test_fuzz.py.
+Pickles: test_weights.py (weights), test_readers.py (CIFAR). Archives: test_readers_cifar10_archive.py and
+test_readers_tiny_imagenet.py. Names on the page: test_report.py. Bytes of any kind: test_fuzz.py.
 """
 
 import ast

@@ -12,7 +12,7 @@ from crossclass.errors import UserError
 from crossclass.recipes import AT, AWP, Distilled, Run, Standard, Teacher
 from crossclass.store import RunFolder
 from crossclass.train import trained
-from test_train import CPU, TINY, killed_after, same, weights
+from runs import CPU, TINY, killed_after, same, weights
 
 INNER = AT(attack=PGD(steps=1))
 RUN = TINY.but(recipe=Distilled(inner=INNER), epochs=2, drops=(), keep_every=0)

@@ -1,0 +1,72 @@
+"""A run of seconds, killed where one likes, and what two of its folders have in common."""
+
+import torch
+
+from crossclass import checkpoint
+from crossclass.attacks import PGD
+from crossclass.augment import Augment
+from crossclass.data import Shapes
+from crossclass.models import PreActResNet
+from crossclass.recipes import AT, Check, Run
+from crossclass.runtime import Runtime
+from crossclass.store import RunFolder
+from crossclass.train import train
+
+CPU = Runtime(device="cpu")
+
+
+TINY = Run(
+    data=Shapes(n_train=26, n_val=12, n_test=14, classes=3, size=16),
+    model=PreActResNet(width=4, stem_stride=2, blocks=(1, 1), normalise="data"),
+    recipe=AT(attack=PGD(steps=2)),
+    augment=Augment(crop=1),
+    epochs=4,
+    drops=(2, 3),
+    batch=8,
+    lr=0.05,
+    check=Check(attack=PGD(steps=2), final=PGD(steps=3), batch=5),
+    keep_every=2,
+)
+
+
+UNTIMED = ("seconds", "check_seconds")
+
+
+def ones(results: list[dict]) -> list[dict]:
+    """The objects about one checkpoint each."""
+    return [r for r in results if "comparison" not in r]
+
+
+def weights(folder: RunFolder, name: str = "last") -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder.checkpoint(name))[0]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def untimed(rows):
+    return [{k: v for k, v in row.items() if k not in UNTIMED} for row in rows]
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(epoch: int, out, run=TINY, inside: bool = False) -> None:
+    """Stop training after an epoch, or in the middle of the next."""
+    current = 0
+
+    def progress(what, done, total):
+        if inside and what == "train" and current == epoch and done == 2:
+            raise KilledError
+
+    stream = train(run, out, "tiny", CPU, progress)
+    try:
+        for _, row in stream:
+            current = row["epoch"]
+            if current == epoch and not inside:
+                break
+    except KilledError:
+        pass
+    stream.close()
