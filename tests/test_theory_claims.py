@@ -121,6 +121,13 @@ def test_counter_examples_are_shown_with_their_numbers(table: dict[str, list[Ver
         assert numbers in the(table[theorem], words).why
 
 
+def test_settings_that_cannot_be_are_not_counted(table: dict[str, list[Verdict]]):
+    # 100 sigma, 34 beta, 3 mu in each of five layouts; beta >= 2/(K-1) is below 1/3 for K = 10 and 100 alone
+    late = sum(sum((b + 0.5) / 102 >= 2 / (k - 1) for b in range(34)) for k in (4, 5, 6, 10, 100))
+    row = the(table["thm3"], "complement layout: Theorem 3 holds exactly where")
+    assert row.numbers["settings"] == 300 * (5 * 34 + late)
+
+
 def test_the_table_is_the_same_each_time(table: dict[str, list[Verdict]]):
     again = claims.theorem1(np.random.default_rng([claims.SEED, 1]), SMALL)
     assert again == table["thm1"]
