@@ -98,7 +98,7 @@ def test_a_curve_follows_itself():
 def test_an_independent_repetition_holds():
     v = verify(anchor("awp-at"), "rice2020", run=replace(FULL, tested="PGD-20, l_inf 8/255"))
     assert v.verdict == "holds"
-    assert "test attack: PGD-20, l_inf 8/255 here, PGD-10 in the anchor" in v.notes
+    assert "test attack: PGD-20, l_inf 8/255 here, PGD-10, l_inf 8/255 in the anchor" in v.notes
     strict = verify(anchor("awp-at"), "rice2020", tolerance=0.002, run=FULL)
     assert strict.verdict == "does not hold"
     assert "last, robust accuracy" in places(strict)

@@ -81,7 +81,8 @@ def test_documents_name_what_exists(path):
     for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
         tests = (ROOT / "tests" / file).read_text()
         assert not name or re.search(rf"(def|class) {name}\b", tests), f"{file}::{name}"
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    for target in re.findall(r"\]\(([^)#]+)\)", prose):
         assert (path.parent / target).exists(), target
     names = {c.name or c.callback.__name__ for c in app.registered_commands}
     for line in re.findall(r"^    (.*)$", text, flags=re.M):

@@ -65,6 +65,7 @@ def _run_of(folder: Path) -> Run | None:
 
 
 def data_of_run(run: Run | None, path: Path, changes: Sequence[str]) -> AnyData:
+    """The images that a run was trained on, where they lay, with what the changes say."""
     if run is None:
         return data_of(changes, path)
     data, env = run.data, RunFolder.at(path.parent).read("env.json") or {}
@@ -76,6 +77,7 @@ def data_of_run(run: Run | None, path: Path, changes: Sequence[str]) -> AnyData:
 
 
 def check_fit(card: dict[str, Any], splits: Splits, path: Path) -> None:
+    """Raises UserError if a checkpoint is for other classes or channels than the data have."""
     channels, classes = splits.test.images.shape[1], len(splits.class_names)
     if card["classes"] != classes:
         raise UserError(not_the_classes(path, card["classes"], classes))

@@ -77,6 +77,7 @@ def normalisation(model: models.Classifier) -> dict[str, list[float]]:
 
 
 def not_the_classes(path: Path, head: int, data: int) -> str:
+    """What is said of a file for other classes than the data have."""
     return (
         f"{path} tells {head} classes apart, the data have {data}; give its own data with data.path=DIR (a "
         "class without images still needs its name in class_names)"
