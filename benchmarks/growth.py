@@ -38,6 +38,8 @@ OF_ATTACKS: dict[str, tuple[int, ...]] = {
     "batch": (8, 16, 32, 64, 128, 256),
 }
 ROUNDS = 3
+LOOKS = (("o", "#0072b2"), ("s", "#d55e00"), ("^", "#009e73"))
+"""Mark and colour of a curve; the colours are Okabe and Ito's, for every kind of sight."""
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -147,16 +149,19 @@ def draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = [*OF_MEASURES, *OF_ATTACKS]
-    figure, axes = plt.subplots(2, 4, figsize=(12, 5.4))
+    named = {"n": "images n", "d": "features d", "K": "classes K", "side": "side of the image, pixels"}
+    figure, axes = plt.subplots(2, 4, figsize=(13, 6.4))
     for ax, quantity in zip(axes.flat, panels, strict=False):
         curves = {name: c[quantity] for name, c in found["seconds"].items() if quantity in c}
-        for (name, curve), mark in zip(curves.items(), "os^", strict=False):
-            ax.loglog(
-                list(curve), list(curve.values()), marker=mark, ms=4, label=f"{name}, ^{exponent(curve):.2f}"
-            )
-        ax.set_xlabel(quantity)
-        ax.set_ylabel("seconds")
-        ax.legend(fontsize=7, frameon=False)
+        for (name, curve), (mark, colour) in zip(curves.items(), LOOKS, strict=False):
+            points = {int(v): s for v, s in curve.items()}
+            label = f"{name}: {quantity}^{exponent(points):.2f}"
+            ax.loglog(list(points), list(points.values()), marker=mark, color=colour, ms=4, label=label)
+        ax.set_xticks(list(points), [f"{v:,}" for v in points], fontsize=8)
+        ax.minorticks_off()
+        ax.set_xlabel(named.get(quantity, quantity), fontsize=9)
+        ax.set_ylabel("seconds", fontsize=9)
+        ax.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
