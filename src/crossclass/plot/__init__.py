@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from crossclass.plot.epochs import chosen, curves, family, points
 from crossclass.plot.maps import saliency_grid
-from crossclass.plot.matrices import difference, matrix
-from crossclass.plot.output import save, svg
+from crossclass.plot.matrices import confusion, difference, matrix, minus
+from crossclass.plot.output import inline, save, svg
 from crossclass.plot.panels import dots, lines, sheet, words
 from crossclass.plot.style import Best, Drops, Matrix, Row, Runs, Style
 from crossclass.plot.theory import Success, feature_weights, phase_diagram, success_curves
@@ -24,13 +24,16 @@ __all__ = [
     "Style",
     "Success",
     "chosen",
+    "confusion",
     "curves",
     "difference",
     "dots",
     "family",
     "feature_weights",
+    "inline",
     "lines",
     "matrix",
+    "minus",
     "phase_diagram",
     "points",
     "saliency_grid",

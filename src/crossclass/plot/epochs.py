@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from crossclass.plot.output import settled
 from crossclass.plot.style import (
     CAS,
     CLEAN,
@@ -76,9 +77,7 @@ def curves(
                 above: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.05 * (ax is top))}
                 ax.legend(ncols=max(1, min(len(names), columns, int(fitting))), fontsize=8.5, **above)
         with warnings.catch_warnings(action="ignore"):  # a glyph that is missing here
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once: saving twice gives the same picture
-    return figure
+            return settled(figure)
 
 
 def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float | int = 1, **style: Any) -> None:

@@ -13,7 +13,6 @@ from crossclass.plot.style import NAMED, STYLE, Matrix, Style
 def matrix(
     C: Matrix,
     class_names: Sequence[str],
-    title: str = "",
     vmin: float | int = 0,
     vmax: float | int = 1,
     cmap: str = "Blues",
@@ -28,7 +27,7 @@ def matrix(
     bare = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
     with mpl.rc_context(STYLE | bare):
         foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
-        height = foot + 2.4 + 0.2 * bool(title)
+        height = foot + 2.4
         frame = foot / height, 2.25 / height
         figure = Figure(figsize=(3.8, height))
         ax = figure.add_axes((0.255, frame[0], 2.25 / 3.8, frame[1]))
@@ -45,10 +44,9 @@ def matrix(
         else:
             image = ax.imshow(values, interpolation="nearest", aspect="auto", **scale)
         ax.tick_params(length=0)
-        for i, j in np.ndindex(K, K) if numbers and K <= 12 else ():
-            ink = "white" if values[i, j] > 0.55 * vmax else "#27272a"
-            ax.text(j + 0.5, i + 0.5, f"{values[i, j]:.0f}", ha="center", va="center", size=6, color=ink)
-        ax.set_title(title, fontsize=9.5)
+        for (i, j), value in np.ma.ndenumerate(values) if numbers and K <= 12 else ():
+            ink = "white" if value > 0.55 * vmax else "#27272a"
+            ax.text(j + 0.5, i + 0.5, f"{value:.0f}", ha="center", va="center", size=6, color=ink)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         bar = figure.add_axes((0.87, frame[0], 0.025, frame[1]))
         figure.colorbar(image, cax=bar).outline.set_visible(False)
@@ -57,8 +55,22 @@ def matrix(
     return figure
 
 
-def difference(D: Matrix, class_names: Sequence[str], title: str = "") -> Figure:
+def confusion(counts: Matrix, class_names: Sequence[str], *, attacked: bool = True) -> Figure:
+    """Counts of images, the true class by row, the predicted one by column."""
+    values = np.array(counts, dtype=float)
+    top = float(values[np.isfinite(values)].max(initial=1))
+    predicted = "predicted under attack" if attacked else "predicted"
+    return matrix(counts, class_names, vmax=top, xlabel=predicted, ylabel="true", numbers=True)
+
+
+def minus(A: Matrix, B: Matrix) -> list[list[float | None]]:
+    """A - B by entry; None where one of them has none."""
+    rows = [list(zip(a, b, strict=True)) for a, b in zip(A, B, strict=True)]
+    return [[None if None in (a, b) else a - b for a, b in row] for row in rows]
+
+
+def difference(D: Matrix, class_names: Sequence[str]) -> Figure:
     """A difference of matrices, white at 0: blue where the first is larger, red the second."""
     values = np.array(D, dtype=float)
-    limit = np.ceil(10 * np.abs(values[np.isfinite(values)]).max(initial=0.1)) / 10
-    return matrix(D, class_names, title, -float(limit), float(limit), "RdBu")
+    limit = float(np.ceil(10 * np.abs(values[np.isfinite(values)]).max(initial=0.1)) / 10)
+    return matrix(D, class_names, -limit, limit, "RdBu")

@@ -12,16 +12,35 @@ from matplotlib.figure import Figure
 from crossclass.files import write_atomic
 from crossclass.plot.style import STYLE
 
+_PLACES = re.compile(r'\b(?:d|x|y)="[^"]*"')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+
+
+def settled(figure: Figure) -> Figure:
+    """The figure laid out once and for all: saving it twice gives the same picture."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
 
 def svg(figure: Figure) -> str:
     """The figure as an `<svg>` element to inline: no date, no link, ids no other figure has."""
     buffer = io.StringIO()
     _save(figure, buffer, "svg")
-    text = "<svg" + buffer.getvalue().split("<svg", 1)[1].rstrip()
-    mark = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the whole page
-    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
+    text = buffer.getvalue()
+    return inline(text, "f" + hashlib.sha256(text.encode()).hexdigest()[:8])
+
+
+def inline(text: str, mark: str) -> str:
+    """The text of an SVG file as an element of a page: its ids begin with `mark`, it styles nothing else.
+
+    Places are rounded to 1/100 point and lines not indented: the same picture in fewer bytes.
+    """
+    text = "<svg" + text.split("<svg", 1)[-1].rstrip()
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)  # all that the style said
+    text = _PLACES.sub(lambda place: _LONG.sub(lambda v: f"{float(v[0]):.2f}", place[0]), text)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", re.sub(r"\s*\n\s*", "\n", text))
 
 
 def save(figure: Figure, path: Path) -> Path:

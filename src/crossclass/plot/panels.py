@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from crossclass.plot.output import settled
 from crossclass.plot.style import RUNS, STYLE, Matrix, Style
 
 _BARE = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
@@ -58,15 +59,13 @@ def sheet(
     return figure
 
 
-def dots(
-    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | None]]]], width: float | int = 9
-) -> Figure:
+def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | None]]]]) -> Figure:
     """One panel per quantity; in it, for each name, the seeds' values at each stage and their mean."""
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     stages = list(dict.fromkeys(s for panel in panels.values() for part in panel.values() for s in part))
     colors = {s: RUNS[i % len(RUNS)] for i, s in enumerate(stages)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, 3.0), layout="constrained")
+        figure = Figure(figsize=(9, 3.0), layout="constrained")
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, panels.items(), strict=False):
             for n, name in enumerate(names):
@@ -85,9 +84,7 @@ def dots(
         for stage in stages:
             axes[0].plot([], [], "o", color=colors[stage], label=stage)
         axes[0].legend(fontsize=8)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once: saving twice gives the same picture
-    return figure
+        return settled(figure)
 
 
 def _from_zero(ax: Axes) -> None:
@@ -126,9 +123,7 @@ def lines(
             ax.locator_params(axis="x", nbins=5)
         if len(names) > 1:
             axes[0].legend(fontsize=8)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    return figure
+        return settled(figure)
 
 
 def words(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:

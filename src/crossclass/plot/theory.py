@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from crossclass.errors import UserError
+from crossclass.plot.output import settled
 from crossclass.plot.style import PAPER, STYLE, Style
 
 AT, SMOOTHED = "#0b5394", "#b84a00"
 _SHADES = ("#08519c", "#6a3d9a", "#b84a00", "#00755a", "#a03c78")  # dark enough for words on white
 _INK, _SOFT = "#27272a", "#71717a"
+_WIDEST = sqrt(pi)  # the paper allows sigma below so many mu (section 4.1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def feature_weights(
                 place = (value, 0.97), ax.get_xaxis_transform()
                 ax.annotate(f"$\\epsilon_{name}$ = {value:.3f}", place[0], xycoords=place[1], **words)
         ax.set_title(title, fontsize=9.5)
-    return _laid_out(figure)
+    return settled(figure)
 
 
 def success_curves(ratio: ArrayLike, curves: Sequence[Success]) -> Figure:
@@ -126,21 +128,19 @@ def success_curves(ratio: ArrayLike, curves: Sequence[Success]) -> Figure:
         left.plot([], [], "o", mec=_SOFT, mfc="none", ms=11, label="maximum on [0, 1]")
         handles = left.get_legend_handles_labels()[0][-2:]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5)
-    return _laid_out(figure)
+    return settled(figure)
 
 
-def phase_diagram(
-    sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: float | int, widest: float | int = sqrt(pi)
-) -> Figure:
+def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: float | int) -> Figure:
     """Where cross-class features are used at all: over eps/mu and sigma/mu, all three [n] in units of mu.
 
     AT uses them below eps0, label smoothing below eps1. Grey hatching: outside the paper's conditions
-    sigma < `widest` mu and eps < mu/2. Raises UserError where lengths differ.
+    sigma < sqrt(pi) mu and eps < mu/2. Raises UserError where lengths differ.
     """
     s = _grid("sigma", sigma)
     low = np.clip(_curve("eps0", eps0, s), 0, 0.5)
     high = np.clip(_curve("eps1", eps1, s), 0, 0.5)
-    inside = s <= widest
+    inside = s <= _WIDEST
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(5.2, 4), layout="constrained")
         ax = figure.subplots()
@@ -151,47 +151,46 @@ def phase_diagram(
             ax.fill_betweenx(s, a, b, color=color, lw=0, gid=name)
         ax.plot(low, s, color=_INK, lw=1.4, gid="eps0")
         ax.plot(high, s, color=_INK, lw=1.4, ls="--", gid="eps1")
-        ends = 0.58, 1.12 * widest
+        ends = 0.58, 1.12 * _WIDEST
         out: Style = {"facecolor": "#d4d4d8", "edgecolor": "#a1a1aa", "hatch": "////", "lw": 0}
-        ax.axhspan(widest, ends[1], **out)
-        ax.fill_between([0.5, ends[0]], 0, widest, **out)
+        ax.axhspan(_WIDEST, ends[1], **out)
+        ax.fill_between([0.5, ends[0]], 0, _WIDEST, **out)
         ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         ax.set(xlabel="$\\epsilon/\\mu$", ylabel="$\\sigma/\\mu$")
         for axis in (ax.xaxis, ax.yaxis):
             axis.label.set_parse_math(True)
-        _named(ax, s, low, high, beta, widest)
-    return _laid_out(figure)
+        _named(ax, s, low, high, beta)
+    return settled(figure)
 
 
-def _named(
-    ax: Axes, s: np.ndarray, low: np.ndarray, high: np.ndarray, beta: float | int, widest: float
-) -> None:
+def _named(ax: Axes, s: np.ndarray, low: np.ndarray, high: np.ndarray, beta: float | int) -> None:
     """The words in the regions, the smoothed one's beside a narrow strip."""
     centred: Style = {"ha": "center", "va": "center", "fontsize": 9}
-    below = 0.3 * widest
+    below = 0.3 * _WIDEST
     ax.text(float(np.interp(below, s, low)) / 2, below, "AT and LS\nuse them", color="white", **centred)
-    beyond = 0.78 * widest
+    beyond = 0.78 * _WIDEST
     ax.text((float(np.interp(beyond, s, high)) + 0.5) / 2, beyond, "neither", color=_INK, **centred)
-    middle = 0.55 * widest
+    middle = 0.55 * _WIDEST
     strip = float(np.interp(middle, s, low) + np.interp(middle, s, high)) / 2
     ax.annotate(
         f"only LS\n($\\beta$ = {beta:g})",
         (strip, middle),
-        xytext=(0.43, 0.52 * widest),
+        xytext=(0.43, 0.52 * _WIDEST),
         color=_INK,
         bbox=PAPER,
         parse_math=True,
         arrowprops={"arrowstyle": "-", "color": _INK, "lw": 0.8},
         **centred,
     )
-    for curve, name, height in ((low, "0", 0.86), (high, "1", 0.86)):
-        at = float(np.interp(height * widest, s, curve)), height * widest
+    up = 0.86 * _WIDEST
+    for curve, name in ((low, "0"), (high, "1")):
+        at = float(np.interp(up, s, curve)), up
         ax.annotate(
             f"$\\epsilon_{name}$", at, color=_INK, fontsize=10, bbox=PAPER, parse_math=True, ha="center"
         )
     outside: Style = {"bbox": PAPER, "color": _INK, "parse_math": True, **centred}
-    ax.text(0.29, 1.06 * widest, "outside: $\\sigma \\geq \\sqrt{\\pi}\\,\\mu$", **outside)
-    ax.text(0.54, 0.5 * widest, "outside: $\\epsilon \\geq \\mu/2$", rotation=90, **outside)
+    ax.text(0.29, 1.06 * _WIDEST, "outside: $\\sigma \\geq \\sqrt{\\pi}\\,\\mu$", **outside)
+    ax.text(0.54, 0.5 * _WIDEST, "outside: $\\epsilon \\geq \\mu/2$", rotation=90, **outside)
 
 
 def _grid(name: str, values: ArrayLike) -> np.ndarray:
@@ -215,10 +214,3 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     for below, i in pairwise(order):
         placed[i] = max(placed[i], placed[below] + gap)
     return placed
-
-
-def _laid_out(figure: Figure) -> Figure:
-    """Laid out once: saving twice gives the same picture."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure

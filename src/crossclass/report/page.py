@@ -11,17 +11,23 @@ from crossclass.report import results, runs, words
 from crossclass.report.reading import Results, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-ENTRIES = 500_000  # matrix entries a page carries for its sliders: some 2 MB
+ENTRIES = 300_000  # matrix entries a page carries for its sliders: some 1.5 MB
+
+
+def environment() -> Environment:
+    """Templates of the pages: every name escaped, a missing one an error, numbers said as in `words`."""
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
+    env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+    return env
 
 
 def page(found: Sequence[Run], files: Sequence[Results]) -> str:
     """The HTML of run folders and of result files, in this order."""
-    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
-    env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
     named = enumerate(zip(found, runs.labels(found), strict=True), 1)
     views = [runs.view(run, label, ENTRIES // len(found), i) for i, (run, label) in named]
     assets = {p.suffix[1:]: Markup(p.read_text("utf-8")) for p in TEMPLATES.glob("*.[cj]s*")}
     overlay = runs.overlaid(views) if len(views) > 1 else {}
     measured = [results.view(one, i) for i, one in enumerate(files, 1)]
-    return env.get_template("page.html.j2").render(runs=views, files=measured, overlay=overlay, assets=assets)
+    template = environment().get_template("page.html.j2")
+    return template.render(runs=views, files=measured, overlay=overlay, assets=assets)

@@ -7,10 +7,9 @@ are all that is shown where there is no JavaScript. Tests run the script and hol
 from types import MappingProxyType
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from crossclass.report.page import TEMPLATES
+from crossclass.report.page import TEMPLATES, environment
 
 PARTS = TEMPLATES / "theory_panel"
 DEFAULT = MappingProxyType({"mu": 1.0, "sigma": 0.9, "eps": 0.15, "beta": 0.25})
@@ -41,20 +40,14 @@ _ROWS = {
 
 def panel() -> str:
     """The panel as a `<section>` to put anywhere into a page: style, script and static table are inside."""
-    env = Environment(
-        loader=FileSystemLoader(PARTS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sliders = [
         {"key": key, "name": name, "low": low, "high": high, "step": step, "value": f"{DEFAULT[key]:.2f}"}
         for key, (name, low, high, step) in SLIDERS.items()
     ]
     cells = {key: [_number(v) for v in pair] for key, pair in _values().items()}
     style, view = (Markup((PARTS / name).read_text("utf-8").strip()) for name in ("style.css", "view.js"))
-    return env.get_template("panel.html.j2").render(
+    env = environment().overlay(trim_blocks=True, lstrip_blocks=True)
+    return env.get_template(f"{PARTS.name}/panel.html.j2").render(
         style=style,
         maths=Markup(script().strip()),
         view=view,

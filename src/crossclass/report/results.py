@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from crossclass import plot
+from crossclass.report.downloads import download
 from crossclass.report.reading import Plain, Results
 from crossclass.report.words import moved, number, pct, signed, span
 
@@ -33,7 +34,7 @@ def view(found: Results, index: int) -> Plain:
             comparison(c, found.measures, found.path.parent, f"comparison-{index}-{i}")
             for i, c in enumerate(found.comparisons, 1)
         ],
-        "download": base64.b64encode(found.path.read_bytes()).decode(),
+        "download": download(found.path),
     }
 
 
@@ -63,9 +64,7 @@ def _checkpoint(m: Plain, label: str, anchor: str) -> Plain:
         key: plot.matrix(m[key], names) for key in ("C", "icas_matrix", "all_pairs_matrix") if m.get(key)
     }
     if counts := m.get("confusion"):
-        axes: Plain = {"xlabel": "predicted under attack" if attacked(m) else "predicted", "ylabel": "true"}
-        top = max(max(map(max, counts)), 1)
-        figures["confusion"] = plot.matrix(counts, names, vmax=top, numbers=True, **axes)
+        figures["confusion"] = plot.confusion(counts, names, attacked=attacked(m))
     return {
         **m,
         "label": label,

@@ -1,6 +1,5 @@
 """One run on the page: what happened between its best and its last checkpoint."""
 
-import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from markupsafe import Markup
 
 from crossclass import alarms, plot
 from crossclass.errors import UserError
+from crossclass.report.downloads import download
 from crossclass.report.reading import Plain, Run
 from crossclass.report.results import comparison
 from crossclass.report.words import number, pct, split
@@ -88,7 +88,7 @@ def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
     shown["comparisons"] = [
         comparison(c, run.measures, run.folder, f"run-{index}-{i}") for i, c in enumerate(run.comparisons, 1)
     ]
-    shown["downloads"] = {p.name: base64.b64encode(p.read_bytes()).decode() for p in files}
+    shown["downloads"] = dict(map(download, files))
     return shown | {"figures": _figures(names, best, last) | overlaid([shown])}
 
 
@@ -207,12 +207,9 @@ def _figures(names: list[str], best: Plain, last: Plain) -> Plain:
     sides = {"best": best, "last": last}
     made = {k: plot.matrix(s["C"], names) for k, s in sides.items() if s.get("C")}
     if len(made) == 2:
-        cells = [list(zip(x, y, strict=True)) for x, y in zip(best["C"], last["C"], strict=True)]
-        minus = [[None if None in cell else cell[0] - cell[1] for cell in row] for row in cells]
-        made["difference"] = plot.difference(minus, names)
+        made["difference"] = plot.difference(plot.minus(best["C"], last["C"]), names)
     if counts := best.get("confusion"):
-        axes: Plain = {"xlabel": "predicted under attack", "ylabel": "true"}
-        made["confusion"] = plot.matrix(counts, names, vmax=max(map(max, counts)), numbers=True, **axes)
-    if truth := best.get("truth"):
-        made["truth"] = plot.matrix(truth["sharing"], names)
+        made["confusion"] = plot.confusion(counts, names)
+    if sharing := (best.get("truth") or {}).get("sharing"):
+        made["truth"] = plot.matrix(sharing, names)
     return {key: Markup(plot.svg(figure)) for key, figure in made.items()}

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from crossclass import plot
 from crossclass.errors import UserError
 from crossclass.files import write_atomic
 from crossclass.report import words
-from crossclass.report.page import TEMPLATES
+from crossclass.report.downloads import download
+from crossclass.report.page import TEMPLATES, environment
 from crossclass.report.panel import panel
 
 Plain = dict[str, Any]
@@ -26,6 +27,7 @@ ORDER = (
     *("fig1", "fig2", "fig3ab", "soft", "fig3c", "fig4", "fig5", "fig6", "thm1", "thm2", "thm3"),
     *("cor1", "bridge", "table1", "fig7", "fig8", "fig9", "table2", "fig10", "fig11"),
 )
+THEOREMS = ("thm1", "thm2", "thm3")  # the first of them has the panel that all three are about
 WORDS = ("holds", "does not hold", "undecided")
 LIMIT = 2_000_000  # bytes of a file that the page carries for download
 
@@ -45,53 +47,89 @@ def write_study(place: Path) -> Path:
 
 def study(entries: list[Plain], place: Path) -> str:
     """The HTML of entries; figures and grids are read from `place`."""
-    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
-    env.filters["text"] = str
-    views = [_view(e, place) for e in entries]
+    maps = _maps(entries, place)
+    theorem = next((e["id"] for e in entries if e["id"] in THEOREMS), None)
+    own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem} for e in entries]
+    views = [_view(e, place) | more for e, more in zip(entries, own, strict=True)]
     counts = Counter(v["word"] for e in entries for v in e["verdicts"] if not v.get("beyond"))
-    theory = any(e["id"] in ("thm1", "thm3") for e in entries)
-    return env.get_template("study.html.j2").render(
-        entries=views,
-        counts={word: counts.get(word, 0) for word in WORDS},
-        sizes=sorted({e["size"] for e in entries}),
-        version=entries[0].get("crossclass"),
-        panel=Markup(panel()) if theory else "",
-        css=Markup((TEMPLATES / "style.css").read_text("utf-8")),
+    return (
+        environment()
+        .get_template("study.html.j2")
+        .render(
+            entries=views,
+            counts={word: counts.get(word, 0) for word in WORDS},
+            sizes=sorted({e["size"] for e in entries}),
+            version=entries[0].get("crossclass"),
+            panel=Markup(panel()) if theorem else "",
+            css=Markup((TEMPLATES / "style.css").read_text("utf-8")),
+        )
     )
 
 
 def _view(entry: Plain, place: Path) -> Plain:
     numbers = entry["numbers"]
     files = [place / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
-    grids = [place / g for g in numbers.get("grids", [])[:1]] if isinstance(numbers, Mapping) else []
     return entry | {
         "figure": _figure(place / f"{entry['id']}.svg", entry["id"]),
-        "grids": [base64.b64encode(g.read_bytes()).decode() for g in grids if g.is_file()],
+        "said": _said(entry),
+        "settings": _settings(numbers),
+        "own": [v for v in entry["verdicts"] if not v.get("beyond")],
         "measured": _table(numbers),
         "conditions": _conditions(numbers),
         "printed": _printed(entry.get("printed")),
-        "downloads": {
-            p.name: base64.b64encode(p.read_bytes()).decode()
-            for p in files
-            if p.is_file() and p.stat().st_size < LIMIT
-        },
+        "downloads": dict(download(p, whole=0) for p in files if p.is_file() and p.stat().st_size < LIMIT),
     }
+
+
+def _maps(entries: list[Plain], place: Path) -> dict[str, Plain]:
+    """By entry: its grid of maps as data, or the entry that shows the same file already."""
+    found: dict[str, Plain] = {}
+    first: dict[str, str] = {}
+    for entry in entries:
+        numbers = entry["numbers"]
+        names = numbers.get("grids", []) if isinstance(numbers, Mapping) else []
+        for file in [place / name for name in names[:1]]:
+            if file.is_file():
+                at = first.setdefault(str(file), entry["id"])
+                data = base64.b64encode(file.read_bytes()).decode() if at == entry["id"] else ""
+                found[entry["id"]] = {"at": at, "data": data}
+    return found
+
+
+def _said(entry: Plain) -> str:
+    """What the drawing says, for those who cannot see it."""
+    claim = entry["claim"]
+    stop = "" if claim.endswith((".", "?", "!")) else "."
+    return f"{entry['title']}. {claim}{stop} Numbers: below, and in {entry['id']}.csv."
+
+
+def _settings(numbers: Any) -> Plain | None:
+    """Table 2 as a table: what the paper prints, then what every named run says."""
+    if not isinstance(numbers, Mapping) or "wanted" not in numbers:
+        return None
+    wanted, runs = numbers["wanted"], numbers.get("runs") or {}
+    keys = list(dict.fromkeys((*wanted, *("attack", "eps", "steps", "step"))))
+    rows = [
+        (name, [_word(run.get(key)) for key in keys]) for name, run in {"Table 2": wanted, **runs}.items()
+    ]
+    return {"header": keys, "rows": rows}
+
+
+def _word(value: Any) -> str:
+    """A setting as a reader writes it; nothing for none."""
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _figure(path: Path, id_: str) -> Markup | None:
     """The drawing as an element whose ids no other figure on the page has."""
     if not path.is_file():
         return None
-    text = "<svg" + path.read_text("utf-8").split("<svg", 1)[-1]
+    text = plot.inline(path.read_text("utf-8"), id_)
     if re.search(r"<script|\son\w+=|<foreignObject|javascript:", text, re.IGNORECASE):
         return None  # a stranger's file; ours hold none of it
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    used = set(
-        re.findall(r'(?:href="#|url\(#)([^")]+)', text)
-    )  # other ids say what a group is, to nobody here
-    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
-    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{id_}-", text))
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    # other ids say what a group is, to nobody here
+    return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
 
 
 def _table(numbers: Any) -> list[Plain]:

@@ -2,7 +2,6 @@
 /** The paper's section 4 in closed form, for K = 3 and lambda = 1: crossclass.theory.closed, line by line. */
 const theory = (() => {
   const M2 = 1 / Math.sqrt(Math.PI); // E max of two standard normals (Lemma 1)
-  const READINGS = ["A", "B", "C", "D"];
   const PENALTY = { A: [1, 2], B: [0, 0], C: [0, 0], D: [-0.5, -0.5] }; // (c_E, c_C) of the smoothed term
 
   const density = (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
@@ -77,8 +76,6 @@ const theory = (() => {
     return Phi(t) - 2 * owensT(t, w2 / Math.sqrt(2 * w1 * w1 + w2 * w2));
   }
 
-  const ratioAt = (mu, sigma, eps) => Math.max(1 - sigma / (Math.sqrt(Math.PI) * (mu - 2 * eps)), 0);
-
   /** The sign of dP_all/dr at r = w2/w1, given a = (mu - 2 eps) / sigma. */
   function slope(r, a) {
     const t = (a * (1 + r)) / Math.sqrt(1 + r * r), q = (r * r) / (2 + r * r);
@@ -133,5 +130,5 @@ const theory = (() => {
     };
   }
 
-  return { READINGS, Phi, owensT, optimum, eps0, eps1, pPair, pAll, ratioAt, ratioBest, broken, values };
+  return { Phi, owensT, optimum, eps0, eps1, pPair, pAll, ratioBest, broken, values };
 })();
