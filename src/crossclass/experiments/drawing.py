@@ -5,8 +5,7 @@ from typing import Any
 
 from crossclass import plot
 from crossclass.experiments.claims import Numbers
-
-SAYS = {"cas": "CAS", "robust": "robust accuracy (%)", "icas": "I-CAS", "all_pairs_cas": "all pairs"}
+from crossclass.experiments.stages import SAYS
 
 
 def overfitting(numbers: Numbers) -> plot.Figure:
@@ -43,12 +42,7 @@ def differences(numbers: Numbers) -> plot.Figure:
     for name, run in numbers["runs"].items():
         best, last = run["C"].get("best"), run["C"].get("last")
         lost = run["fall"]["cas"]["value"][0]
-        pictures[f"{name}: CAS {lost:+.1f}"] = None
-        if best and last:
-            cells = [list(zip(a, b, strict=True)) for a, b in zip(best, last, strict=True)]
-            pictures[f"{name}: CAS {lost:+.1f}"] = [
-                [None if None in cell else cell[0] - cell[1] for cell in row] for row in cells
-            ]
+        pictures[f"{name}: CAS {lost:+.1f}"] = plot.minus(best, last) if best and last else None
     return plot.sheet({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
 
 
@@ -57,7 +51,7 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plot.Figure:
     panels: dict[str, Any] = {}
     for key in keys:
         scale = 100 if key in ("robust", "clean") else 1
-        panels[SAYS[key]] = {
+        panels[SAYS[key] + (" (%)" if scale == 100 else "")] = {
             name: {stage: [_times(v, scale) for v in run[stage][key]] for stage in ("best", "last")}
             for name, run in numbers["runs"].items()
         }
