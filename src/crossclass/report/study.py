@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from crossclass import plot
 from crossclass.errors import UserError
+from crossclass.experiments.order import ORDER
 from crossclass.files import write_atomic
 from crossclass.report import words
 from crossclass.report.downloads import download
@@ -23,10 +24,6 @@ from crossclass.report.panel import panel
 
 Plain = dict[str, Any]
 
-ORDER = (
-    *("fig1", "fig2", "fig3ab", "soft", "fig3c", "fig4", "fig5", "fig6", "thm1", "thm2", "thm3"),
-    *("cor1", "bridge", "table1", "fig7", "fig8", "fig9", "table2", "fig10", "fig11"),
-)
 THEOREMS = ("thm1", "thm2", "thm3")  # the first of them has the panel that all three are about
 WORDS = ("holds", "does not hold", "undecided")
 LIMIT = 2_000_000  # bytes of a file that the page carries for download
