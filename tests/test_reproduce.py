@@ -22,7 +22,7 @@ from crossclass.experiments.paper import PAPER
 from crossclass.experiments.plan import jobs, located
 from crossclass.experiments.registry import EXPERIMENTS, chosen
 from crossclass.experiments.reproduce import Study, reproduce
-from crossclass.experiments.sizes import shrink
+from crossclass.experiments.sizes import crafted, shrink
 from crossclass.recipes import Distilled
 from crossclass.report import write_study
 from crossclass.runtime import Runtime
@@ -273,6 +273,22 @@ class TestPlan:
     @pytest.mark.parametrize("name", PAPER)
     def test_paper_size_is_the_run_as_it_is(self, name):
         assert shrink(PAPER[name], "paper") == PAPER[name]
+
+    @pytest.mark.parametrize("name", PAPER)
+    def test_a_run_crafted_in_bf16_is_judged_as_before_and_finds_its_teacher(self, name):
+        run = PAPER[name]
+        low = crafted(run, "bf16")
+        assert low.final_attack() == run.final_attack()
+        assert low.check_attack() == run.check_attack().but(precision="bf16")
+        assert low.precision == "fp32"  # of the step
+        assert (low == run) == (run.recipe.threat is None and run.check_attack() == low.check_attack())
+        if isinstance(run.recipe, Distilled):
+            inner = run.but(recipe=run.recipe.inner)
+            assert low.but(recipe=low.recipe.inner) == crafted(inner, "bf16")
+        elif run.recipe.threat is not None:
+            assert "bf16" in str(low.recipe.attack)
+        (job,) = (j for j in jobs(chosen(["fig2"]), "paper", 1, "bf16") if j.name == "wei2025-at-linf-8")
+        assert job.run == crafted(PAPER["wei2025-at-linf-8"], "bf16")
 
     @pytest.mark.parametrize("name", PAPER)
     def test_mini_keeps_what_a_run_is_about(self, name):

@@ -24,7 +24,7 @@ from crossclass.errors import UserError
 from crossclass.experiments import evidence
 from crossclass.experiments.entry import Experiment, Size
 from crossclass.experiments.runs import named
-from crossclass.experiments.sizes import shrink
+from crossclass.experiments.sizes import crafted, shrink
 from crossclass.recipes import AnyRecipe, Distilled, Run
 from crossclass.runtime import Runtime
 from crossclass.settings import flat, read_flat
@@ -59,8 +59,13 @@ class Planned:
     note: str = ""
 
 
-def jobs(entries: Sequence[Experiment], size: Size, seeds: int) -> list[Job]:
+def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = "as set") -> list[Job]:
     """Every run that the entries need, each once per seed, teachers before their pupils."""
+
+    def made(name: str) -> Run:
+        run = shrink(named(name), size)
+        return crafted(run, "bf16") if crafting == "bf16" else run
+
     wanted: dict[str, set[str]] = {}
     for entry in entries:
         for name, of in entry.runs.items():
@@ -70,7 +75,7 @@ def jobs(entries: Sequence[Experiment], size: Size, seeds: int) -> list[Job]:
         Job(
             name,
             f"{name}-{size}-seed{seed}",
-            _seeded(shrink(named(name), size), seed),
+            _seeded(made(name), seed),
             tuple(sorted(wanted[name])),
         )
         for seed in range(seeds)

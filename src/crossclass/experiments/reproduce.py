@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,8 @@ class Study(Settings):
     """`smoke` runs in seconds on generated pictures, `mini` in hours on two cores, `paper` on a GPU."""
     seeds: int = Field(3, ge=1, le=20)
     """Seeds 0, 1, ... of every run."""
+    crafting: Literal["as set", "bf16"] = "as set"
+    """`bf16`: every run crafts in it, also in its checks, and is another run than with `as set`."""
     data_root: Path | None = None
     """Holds cifar10/, cifar100/, tiny_imagenet/."""
     out: Path = Path("results")
@@ -78,7 +80,7 @@ def reproduce(
     """
     runtime = runtime or Runtime()
     entries = chosen(ids)
-    wanted = jobs(entries, study.size, study.seeds)
+    wanted = jobs(entries, study.size, study.seeds, study.crafting)
     planned = plan(wanted, study.place / "runs", study.runs)
     left = [p for p in planned if p.state != "measured"]
     for line in _lines(planned, left, study, runtime):
