@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import crossclass
 from crossclass.catalogue import lines
 from crossclass.cli import app
+from crossclass.doctor import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,6 +81,12 @@ def speed() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def findings() -> str:
+    """Everything that the doctor can find."""
+    rows = [f"| `{name}` | {said} |" for name, said in FINDINGS.items()]
+    return "\n".join(["| finding | what it says |", "|---|---|", *rows]) + "\n"
+
+
 def panel() -> str:
     """The interactive panel of the theory, one fragment of HTML."""
     from crossclass.report.panel import panel as made
@@ -96,7 +103,14 @@ def _text(said: str) -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in said.strip().splitlines()) + "\n```"
 
 
-MADE = {"cli.md": cli, "api.md": api, "paper.md": paper, "speed.md": speed, "panel.html": panel}
+MADE = {
+    "cli.md": cli,
+    "api.md": api,
+    "paper.md": paper,
+    "speed.md": speed,
+    "findings.md": findings,
+    "panel.html": panel,
+}
 
 
 def write(folder: Path) -> None:
