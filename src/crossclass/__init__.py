@@ -14,7 +14,7 @@ _HOME = {
     "losses": ("cross_entropy", "kl", "margin"),
     "view": ("frozen",),
     "threat": ("Linf", "L2"),
-    "attacks": ("PGD", "FGSM", "AutoAttack", "External"),
+    "attacks": ("Attack", "PGD", "FGSM", "AutoAttack", "External"),
     "data": ("Shapes", "Digits", "CIFAR10", "CIFAR100", "TinyImageNet", "Npz", "Folder"),
     "augment": ("Augment",),
     "models": ("PreActResNet", "ResNet", "WideResNet", "ViT", "Classifier", "Wrapped"),

@@ -12,7 +12,7 @@ from pydantic import Field
 from crossclass.attacks.auto import AutoAttack
 from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD
-from crossclass.attacks.search import Found, Images, Network, trusted, within
+from crossclass.attacks.search import Attack, Found, Images, Network, trusted, within
 
 AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Field(discriminator="kind")]
 
@@ -20,6 +20,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "AnyAttack",
+    "Attack",
     "AutoAttack",
     "External",
     "Found",

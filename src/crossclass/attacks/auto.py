@@ -17,10 +17,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from crossclass.attacks.external import searched
 from crossclass.attacks.fence import Handed
-from crossclass.attacks.search import Found, Images, Network
+from crossclass.attacks.search import Attack, Found, Images, Network
 from crossclass.errors import UserError
 from crossclass.losses import Labels
-from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -35,7 +34,7 @@ _CLASSES: dict[Part, int] = {"apgd-dlr": 3, "apgd-t": 4}
 """The DLR losses divide by differences between the highest logits; so many must exist."""
 
 
-class AutoAttack(Settings):
+class AutoAttack(Attack):
     """AutoAttack, `standard` unless told otherwise: the yardstick of robust accuracy, not of features.
 
     It returns an adversarial image where it found one and **the clean image where it did not** (and
@@ -78,16 +77,6 @@ class AutoAttack(Settings):
         parts += [f"{self.queries} queries"] if self.queries != STANDARD_QUERIES else []
         parts += [f"batches of {self.batch}"] if self.batch != 250 else []
         return ", ".join(parts)
-
-    def unmoving(self) -> "AutoAttack":
-        """Itself: nothing of the model moves."""
-        return self
-
-    def __call__(
-        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
-    ) -> Images:
-        """Adversarial images where they were found, else the images; float32. Raises UserError."""
-        return self.search(model, x, y, generator).x_adv
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same; nothing is known about the way."""

@@ -13,11 +13,10 @@ from pydantic import Field, JsonValue, field_validator
 from torch import Tensor
 
 from crossclass.attacks.fence import Handed, fenced
-from crossclass.attacks.search import Found, Images, Network, within
+from crossclass.attacks.search import Attack, Found, Images, Network, within
 from crossclass.errors import UserError
 from crossclass.importing import imported
 from crossclass.losses import Labels, hard
-from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf
 
 ROUNDING = {"linf": 1e-6, "l2": 1e-5}
@@ -27,7 +26,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _RADIUS = re.compile(rf"(eps)(?:/({_NUMBER}))?|({_NUMBER})/({_NUMBER})")
 
 
-class External(Settings):
+class External(Attack):
     """Someone else's attack by its name, such as `my_attacks:pgd`, with its arguments; the result is checked.
 
     The name is imported when the attack runs; the current folder is importable. The function gets
@@ -59,16 +58,6 @@ class External(Settings):
     def __str__(self) -> str:
         given = ", ".join(f"{k}={v}" for k, v in self.arguments.items())
         return f"{self.call}({given}), {self.threat}"
-
-    def unmoving(self) -> "External":
-        """Itself: nothing of the model moves."""
-        return self
-
-    def __call__(
-        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
-    ) -> Images:
-        """Adversarial images, float32, in the ball around x and in [0, 1]. Raises UserError."""
-        return self.search(model, x, y, generator).x_adv
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same; nothing is known about the way."""

@@ -13,14 +13,13 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from crossclass.attacks.search import Found, Images, Network, within
+from crossclass.attacks.search import Attack, Found, Images, Network, within
 from crossclass.losses import Labels, cross_entropy, hard, kl, margin
-from crossclass.settings import Settings
 from crossclass.threat import AnyThreat, Linf, Start
 from crossclass.view import BatchNorm, Precision, frozen
 
 
-class PGD(Settings):
+class PGD(Attack):
     """Projected gradient ascent (Madry et al. 2018), with the choices that recipes hide made explicit."""
 
     kind: Literal["pgd"] = "pgd"
@@ -69,16 +68,6 @@ class PGD(Settings):
     def gradients(self) -> int:
         """Input gradients taken per sample (with `keep=first`, at most)."""
         return self.steps * self.restarts
-
-    def unmoving(self) -> "PGD":
-        """The same images, but nothing of the model moves: what an evaluation may run."""
-        return self.but(bn="train_frozen_stats") if self.bn == "train" else self
-
-    def __call__(
-        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
-    ) -> Images:
-        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
-        return self.search(model, x, y, generator).x_adv
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same, with what was seen on the way."""
@@ -201,7 +190,7 @@ class PGD(Settings):
         return x_adv if self.box is None else x_adv.clamp(*self.box)
 
 
-class FGSM(Settings):
+class FGSM(Attack):
     """One step (Goodfellow et al. 2015); with `start=uniform`, `step=1.25` it is FGSM-RS (Wong 2020)."""
 
     kind: Literal["fgsm"] = "fgsm"
@@ -225,10 +214,6 @@ class FGSM(Settings):
         """Input gradients taken per sample."""
         return 1
 
-    def unmoving(self) -> "FGSM":
-        """The same images, but nothing of the model moves: what an evaluation may run."""
-        return self.but(bn="train_frozen_stats") if self.bn == "train" else self
-
     def as_pgd(self) -> PGD:
         """The same attack, written as PGD-1."""
         shared = {n: getattr(self, n) for n in FGSM.model_fields if n != "kind"}
@@ -237,12 +222,6 @@ class FGSM(Settings):
     def __str__(self) -> str:
         parts = ["FGSM", str(self.threat), f"step {self.step:g} eps", f"{self.start} start"]
         return ", ".join(parts + _extras(self))
-
-    def __call__(
-        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
-    ) -> Images:
-        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
-        return self.search(model, x, y, generator).x_adv
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same, with what was seen on the way."""

@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crossclass.errors import UserError
+from crossclass.losses import Labels
+from crossclass.settings import Settings
 
 Images = Float[Tensor, "n ..."]
+A = TypeVar("A", bound="Attack")
 
 
 @runtime_checkable
@@ -28,6 +32,24 @@ class Found(NamedTuple):
     """Whether the kept iterate was seen misclassified (hit, if targeted); None if nothing was scored."""
     dead: Int[Tensor, " n"]
     """Per sample, the number of steps whose gradient was zero or not finite: a sign of masking."""
+
+
+class Attack(Settings):
+    """What all attacks share; each has `threat`, `gradients` (input gradients a sample) and `search`."""
+
+    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
+        """Adversarial images, float32, in the ball and in the box, with what was seen on the way."""
+        raise NotImplementedError(f"{type(self).__name__} must define search")
+
+    def __call__(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> Images:
+        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
+        return self.search(model, x, y, generator).x_adv
+
+    def unmoving(self: A) -> A:
+        """The same images, but nothing of the model moves: what an evaluation may run."""
+        return self.but(bn="train_frozen_stats") if getattr(self, "bn", "eval") == "train" else self
 
 
 _TRUSTED = ContextVar("trusted", default=False)
