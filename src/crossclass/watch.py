@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from crossclass import compare, evaluate, models
+from crossclass import alarms, compare, evaluate, models
 from crossclass.attacks import Network
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.errors import UserError
@@ -191,14 +191,8 @@ def best_with_cas(rows: Sequence[Row], n: int | None = None, split: str = "val")
     least = top[key] - math.sqrt(top[key] * (1 - top[key]) / n)
     near = [r for r in rows if r.get(key) is not None and r[key] >= least]
     cas, used = ("val_cas", "val_predicted") if split == "val" else ("cas", "predicted_classes")
-    usable = [r for r in near if r.get(cas) is not None and not _few(r, used)]
+    usable = [r for r in near if r.get(cas) is not None and not alarms.few(r, used)]
     return max(usable, key=lambda r: r[cas]) if usable else top
-
-
-def _few(row: Row, used: str) -> bool:
-    """A predictor of few classes has a large CAS that means nothing."""
-    predicted = row.get(used)
-    return predicted is not None and 2 * predicted <= len(row.get("classwise_robust") or row.get("C") or ())
 
 
 def final(

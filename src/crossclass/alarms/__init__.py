@@ -12,10 +12,10 @@ in the check where it starts; it can end and start again. What is known of each 
 
 from collections.abc import Sequence
 
-from crossclass.alarms.checks import Row, checks, trends, watched
+from crossclass.alarms.checks import Row, checks, few, trends, watched
 from crossclass.alarms.rules import RULES, Alarm, collapsed
 
-__all__ = ["RULES", "Alarm", "collapsed", "history", "raised", "standing", "trends", "watched"]
+__all__ = ["RULES", "Alarm", "collapsed", "few", "history", "raised", "standing", "trends", "watched"]
 
 
 def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tuple[Alarm, int | None]]:

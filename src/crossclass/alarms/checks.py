@@ -85,6 +85,10 @@ def _said_collapsed(row: Row) -> bool:
 def _cas(row: Row, part: str) -> float | None:
     """CAS of the watched part, unless at most half of the classes are predicted: it says little then."""
     key = "val_predicted" if row.get("val_predicted") is not None else "predicted_classes"
+    return None if few(row, key) else row.get("val_cas" if part == "val" else "cas")
+
+
+def few(row: Row, key: str = "predicted_classes") -> bool:
+    """Whether at most half of the classes are ever predicted, by the count under `key`: CAS says little then."""
     predicted, classes = row.get(key), len(row.get("classwise_robust") or row.get("C") or ())
-    few = predicted is not None and 2 * predicted <= classes
-    return None if few else row.get("val_cas" if part == "val" else "cas")
+    return predicted is not None and 2 * predicted <= classes
