@@ -89,6 +89,6 @@ def _cas(row: Row, part: str) -> float | None:
 
 
 def few(row: Row, key: str = "predicted_classes") -> bool:
-    """Whether at most half of the classes are ever predicted, by the count under `key`: CAS says little then."""
+    """Whether at most half of the classes are predicted, by the count under `key`: CAS says little then."""
     predicted, classes = row.get(key), len(row.get("classwise_robust") or row.get("C") or ())
     return predicted is not None and 2 * predicted <= classes
