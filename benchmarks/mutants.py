@@ -21,8 +21,8 @@ CORE = {
             ("return g * W[y.long()]", "return g * W[y.long()].abs()"),
             (".clamp(min=1).to(torch.float64)", ".clamp(min=2).to(torch.float64)"),
             ("sums / n[:, None] * W.to", "sums * n[:, None] * W.to"),
-            ("usable = (scale > 0) & scale.isfinite()", "usable = scale > 0"),
-            ("unit / norm.clamp(min=1e-300)", "unit / norm.square().clamp(min=1e-300)"),
+            ("torch.where(norm > 0, unit / norm, 0.0)", "unit / norm"),
+            ("where(norm > 0, unit / norm, 0.0)", "where(norm > 0, unit / norm.square(), 0.0)"),
             ("(unit @ unit.T).clamp(-1.0, 1.0)", "(unit @ unit.T).clamp(0.0, 1.0)"),
             ("return float(off_diagonal(C).clamp(min=0).sum())", "return float(C.clamp(min=0).sum())"),
             ("(-off_diagonal(C)).clamp(min=0)", "(-off_diagonal(C)).clamp(max=0)"),
@@ -52,7 +52,10 @@ CORE = {
         "test_threat test_attacks test_attacks_model test_attacks_optimum",
         [
             ("return (2 * uniform(x, generator) - 1) * self.eps", "return uniform(x, generator) * self.eps"),
-            ("return step * gradient.sign().nan_to_num(nan=0.0)", "return step * gradient.sign()"),
+            (
+                "return step * gradient.sign().nan_to_num(nan=0.0)",
+                "return step * gradient.nan_to_num(nan=0.0)",
+            ),
             ("return delta.clamp(-self.eps, self.eps)", "return delta.clamp(-self.eps, 2 * self.eps)"),
             ("radius = radius ** (1.0 / math.prod", "radius = radius ** (0.5 / math.prod"),
             ("outside = norm > self.eps", "outside = norm > 2 * self.eps"),

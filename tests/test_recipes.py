@@ -442,6 +442,7 @@ class TestRun:
         assert [wong.lr_at(8, 0.5), wong.lr_at(15), wong.lr_at(4, 0.75)] == pytest.approx([0.2, 0.0, 0.1])
         assert factor("cosine", 200.0, 200, (), 0) == pytest.approx(0)
         assert factor("cosine", 100.0, 200, (), 0) == pytest.approx(0.5)
+        assert factor("cosine", 105.0, 200, (), 10) == pytest.approx(0.5)  # half way behind the warm-up
         warm = Run(lr_warmup=10)
         assert [warm.lr_at(5), warm.lr_at(1, 0.5), warm.lr_at(11)] == pytest.approx([0.05, 0.005, 0.1])
 

@@ -41,10 +41,9 @@ def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
     """
     A = A.to(torch.float64)
     scale = A.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
-    usable = (scale > 0) & scale.isfinite()
-    unit = torch.where(usable, A / scale.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-    norm = unit.norm(dim=1, keepdim=True)
-    unit = torch.where(norm > 0, unit / norm.clamp(min=1e-300), 0.0)
+    unit = A / scale.clamp(min=torch.finfo(torch.float64).tiny)
+    norm = unit.norm(dim=1, keepdim=True)  # at least 1; 0 for a row of zeros, NaN for one that is not finite
+    unit = torch.where(norm > 0, unit / norm, 0.0)
     return (unit @ unit.T).clamp(-1.0, 1.0)
 
 
