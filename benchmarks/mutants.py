@@ -155,14 +155,14 @@ CORE = {
         ],
     ),
     "evaluate.py": (
-        "test_measure test_train",
+        "test_attribution test_measure",
         [
             ("torch.bincount(labels * k + predicted", "torch.bincount(predicted * k + labels"),
             ("if alarms.collapsed(share, used, k):", "if False:"),
         ],
     ),
     "alarms/rules.py": (
-        "test_alarms test_watch",
+        "test_alarms test_watch test_attribution",
         [
             ("share >= 0.8) or predicted", "share >= 1.1) or predicted"),
             ("top - level > least and stays and", "top - level > least and"),

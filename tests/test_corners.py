@@ -26,7 +26,7 @@ from crossclass.runtime import Runtime
 from crossclass.settings import validated
 from crossclass.store import RunFolder, place_of
 from crossclass.threat import L2, Linf
-from crossclass.train import trained
+from crossclass.train import train, trained
 from tiny import TINY
 
 CPU = Runtime(device="cpu")
@@ -295,6 +295,80 @@ class TestWords:
         folder = run_of(here)
         (plain, *_) = measured([f"{folder.path}@last"], ["attack.kind=fgsm", "n=6"], CPU)
         assert plain["conditions"]["steps"] == 1
+
+
+class TestFirstUse:
+    """What a newcomer typed."""
+
+    def test_an_attack_may_be_named_by_its_kind(self, here):
+        folder = run_of(here)
+        (found,) = measured([f"{folder.path}@last"], ["attack=fgsm", "n=6"], CPU)
+        assert found["conditions"]["attack"]["kind"] == "fgsm"
+        assert found["conditions"]["eps"] == "8/255"
+        (found,) = measured([f"{folder.path}@last"], ["attack=pgd", "attack.steps=2", "n=6"], CPU)
+        assert found["conditions"]["steps"] == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["measure", "RUN", "out=data"], "is a folder"),
+            (["measure", "RUN", "out=file/x.json"], "is a file, not a folder"),
+            (["measure", "RUN@last", "saliency=3"], "compares two checkpoints"),
+            (
+                ["measure", "RUN", "attack.step=2/255"],
+                "a step is a fraction of eps; 2/255 at eps=8/255 is 0.25",
+            ),
+            (["report", "own.pth"], "crossclass measure own.pth"),
+            (["report", "RUN", "out=file/page.html"], "is a file, not a folder"),
+            (["sweep", "shapes-demo", "plan=maybe"], "give true or false"),
+            (["doctor", "own.pth", "everything=maybe"], "give true or false"),
+            (["show", "fig2"], "crossclass reproduce fig2 plan=true"),
+            (["measure", "own.pth", "data.path=123"], "123"),
+        ],
+    )
+    def test_a_first_mistake_is_a_sentence_before_any_work(self, here, capsys, arguments, said):
+        folder = run_of(here)
+        Path("file").write_text("")
+        torch.save({"w": torch.zeros(2)}, "own.pth")
+        told = [a.replace("RUN", str(folder.path)) for a in arguments]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as e:
+            main(told)
+        out, err = capsys.readouterr()
+        assert e.value.code == 2
+        assert said in err
+        assert len(err.splitlines()) == 1
+        assert out == ""
+        assert "Path" not in err
+
+    def test_a_result_of_any_name_is_reported(self, here, capsys):
+        folder = run_of(here)
+        for arguments in (["measure", f"{folder.path}@last", "n=6", "out=plain"], ["report", "plain"]):
+            with pytest.raises(SystemExit) as e:
+                main(arguments)
+            assert not e.value.code
+        assert Path(capsys.readouterr().out.splitlines()[-1]).name == "plain.html"
+
+    def test_a_checkpoint_is_not_compared_with_itself(self, here):
+        folder = run_of(here)  # one epoch: best and last are the same
+        found = measured([str(folder.path)], ["n=6"], CPU)
+        assert not any("comparison" in entry for entry in found)
+
+    def test_clean_images_have_no_robust_accuracy(self, here, capsys):
+        folder = run_of(here)
+        with pytest.raises(SystemExit):
+            main(["measure", f"{folder.path}@last", "attack=none", "n=6"])
+        line = next(t for t in capsys.readouterr().out.splitlines() if t.startswith("last"))
+        assert line.split()[3] == "-"
+
+    def test_a_busy_machine_is_said(self, here, monkeypatch):
+        said = []
+        monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+        run = SMALL.but(data=Npz(path=here / "data"))
+        for _ in train(run, here / "runs", "r", Runtime(device="cpu"), say=said.append):
+            pass
+        assert any("runtime.threads=1" in text for text in said)
 
 
 def test_a_test_attack_in_another_ball_is_said():

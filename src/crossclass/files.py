@@ -14,6 +14,19 @@ from pathlib import Path
 from crossclass.errors import BusyError, UserError
 
 
+def demand_writable(path: Path) -> None:
+    """Raises UserError if a file cannot be written there: asked before hours of work, not after."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file with out=..., such as {path / 'result.json'}")
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise UserError(f"{parent} is a file, not a folder; choose another place with out=...")
+            if not os.access(parent, os.W_OK):
+                raise UserError(f"{parent} cannot be written to; choose another place with out=...")
+            return
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` in one step; raises UserError if the disk refuses."""
     data = content.encode() if isinstance(content, str) else content

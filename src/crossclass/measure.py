@@ -13,6 +13,7 @@ from pydantic import Field
 from crossclass import attribution, compare, evaluate, instances, intervals, models
 from crossclass.attacks import AnyAttack
 from crossclass.data import Splits
+from crossclass.errors import UserError
 from crossclass.progress import Progress, silent
 from crossclass.recipes import reference_attack
 from crossclass.runtime import Runtime
@@ -166,6 +167,10 @@ def measured(
             found = plain(seen, subject.splits, attack, settings)
             ones.append(_One(subject, attack, seen, {**subject.about, **found}))
     results = [one.result for one in ones]
+    if settings.saliency and not _comparable(ones):
+        raise UserError(
+            "saliency compares two checkpoints on the same images; give two, or a run with best and last"
+        )
     for a, b in _comparable(ones):  # the grid is a file, and the first process writes it
         compared = runtime.first(lambda: _compared(a, b, settings, grid))  # noqa: B023
         results.append({"comparison": compared})
@@ -177,7 +182,13 @@ def _comparable(ones: Sequence[_One]) -> list[tuple[_One, _One]]:
     alike: dict[str, list[_One]] = {}
     for one in ones:
         alike.setdefault(f"{one.result['attack']} {one.subject.splits.checksum}", []).append(one)
-    return [(pair[0], pair[1]) for pair in alike.values() if len(pair) == 2]
+    pairs = [(pair[0], pair[1]) for pair in alike.values() if len(pair) == 2]
+    return [(a, b) for a, b in pairs if not _same(a.subject.about, b.subject.about)]
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Best and last of a run may be one checkpoint, which differs in nothing from itself."""
+    return bool(a["run"]) and (a["run"], a["epoch"]) == (b["run"], b["epoch"])
 
 
 def _compared(a: _One, b: _One, settings: Measure, grid: Path | None) -> dict[str, Any]:
@@ -224,7 +235,7 @@ def _attacks(settings: Measure, changes: Sequence[str], subject: Subject) -> lis
     if settings.attack is None:
         return [reference_attack(threat) for threat in subject.threats]
     if any(c.startswith(("attack=", "attack.kind=")) for c in changes):
-        eps_given = any("threat" in c or c.startswith("attack=") for c in changes)
+        eps_given = any("threat" in c or c.startswith("attack={") for c in changes)
         return [settings.attack if eps_given else settings.attack.but(threat=subject.threats[0])]
     # the reference attack of the ball that is asked for, whose step is its own; then what else is changed
     ball = [c for c in changes if c.startswith("attack.threat")]

@@ -66,8 +66,8 @@ class Runtime(Settings):
     def _together(self) -> "Runtime":
         if self.sync_batch_norm and self.micro_batch is not None:
             raise ValueError(
-                "sync_batch_norm wants the whole batch at once, and processes may cut it into unlike numbers "
-                "of pieces; leave out micro_batch"
+                "sync_batch_norm wants the whole batch at once, and processes may cut theirs into "
+                "unlike numbers of pieces; leave out micro_batch"
             )
         return self
 
@@ -142,6 +142,13 @@ class Runtime(Settings):
     def lowers(self) -> bool:
         """Whether bf16, where a run asks for it, is computed: always but on a CPU that is slow at it."""
         return self.emulate_bf16 or self.place.type != "cpu" or self.first(bf16_pays)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether others keep half of the cores busy: threads that wait for each other then crawl."""
+        if self.place.type != "cpu" or torch.get_num_threads() == 1 or not hasattr(os, "getloadavg"):
+            return False
+        return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
 
     @property
     def processes(self) -> int:

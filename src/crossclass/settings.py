@@ -175,7 +175,11 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
         if head not in fields:
             raise UserError(f"unknown setting '{path}'{did_you_mean(head, fields)}")
         typed[head] = path
-        if not rest:
+        if not rest and isinstance(value, str) and value in _models(fields[head].annotation):
+            new[head] = _member(
+                fields[head].annotation, value, path
+            )  # attack=autoattack is attack.kind=autoattack
+        elif not rest:
             new[head] = value
         elif rest == ["kind"]:
             new[head] = _member(fields[head].annotation, value, path)

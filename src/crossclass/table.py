@@ -14,7 +14,8 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield f"{'checkpoint':{width}} {heads}"
     for r in ones:
         epoch = "-" if r["epoch"] is None else r["epoch"]
-        numbers = f"{r['clean']:7.1%} {r['robust']:7.1%} {r['cas']:7.2f} {r['icas']:7.2f}"
+        robust = f"{r['robust']:7.1%}" if r["conditions"].get("attack") else f"{'-':>7}"
+        numbers = f"{r['clean']:7.1%} {robust} {r['cas']:7.2f} {r['icas']:7.2f}"
         seen = f"{r['attack']}; {r['n']} {r['split']} images, seed {r['conditions']['seed']}, fp32"
         used = "; attributions of correct ones only" if r["conditions"]["examples"] == "correct" else ""
         chosen = f"; chosen on {r['chosen_by']}" if r["chosen_by"] else ""

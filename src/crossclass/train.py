@@ -153,6 +153,8 @@ def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
     if not runtime.lowers and throughout(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
+    if runtime.crowded:
+        yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
     if not learner.sees_batches:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch

@@ -7,10 +7,10 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 
 from crossclass.attacks.search import Attack, Found, Images, Network, within
@@ -19,13 +19,25 @@ from crossclass.threat import AnyThreat, Linf, Start
 from crossclass.view import BatchNorm, Precision, frozen
 
 
+def _fraction_of_eps(step: object) -> object:
+    """Refuse `2/255`, which is how others write a step."""
+    if isinstance(step, str) and "/255" in step:
+        raise ValueError(f"a step is a fraction of eps; {step} at eps=8/255 is {_in_eps(step):g}")
+    return step
+
+
+def _in_eps(step: str) -> float:
+    number = step.partition("/")[0].strip()
+    return float(number) / 8 if number.replace(".", "", 1).isdigit() else 0.25
+
+
 class PGD(Attack):
     """Projected gradient ascent (Madry et al. 2018), with the choices that recipes hide made explicit."""
 
     kind: Literal["pgd"] = "pgd"
     threat: AnyThreat = Linf()
     steps: int = Field(10, ge=0)
-    step: float = Field(0.25, gt=0)
+    step: Annotated[float, BeforeValidator(_fraction_of_eps)] = Field(0.25, gt=0)
     """Step length as a fraction of eps, as the paper writes it (1/4 for l_inf, 1/8 for l_2)."""
     start: Start | None = None
     """Distribution of the start; unset is the threat's usual one (`uniform`, l_2 `uniform_radius`)."""

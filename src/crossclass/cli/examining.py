@@ -22,7 +22,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     attack.kind=autoattack, attack=none, examples=correct, n=500, split=val, seed=1, saliency=6,
     out=measure.json (the grid of maps lies beside it).
     """
-    from crossclass.files import write_atomic
+    from crossclass.files import demand_writable, write_atomic
     from crossclass.measure import measured
 
     names = [t for t in targets if "=" not in t]
@@ -30,16 +30,21 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     (out, runtime), rest = own_settings([t for t in targets if "=" in t], "measure.json")
     place = Path(out)
+    demand_writable(place)
     with watching("measure") as progress:
-        results = measured(
-            names,
-            rest,
-            runtime,
-            progress.step,
-            trust=trust,
-            allow_partial=allow_partial,
-            grid=place.with_name(f"{place.stem}-saliency.png"),
-        )
+        try:
+            results = measured(
+                names,
+                rest,
+                runtime,
+                progress.step,
+                trust=trust,
+                allow_partial=allow_partial,
+                grid=place.with_name(f"{place.stem}-saliency.png"),
+            )
+        except KeyboardInterrupt:
+            progress.say("crossclass: stopped; nothing was written")
+            raise typer.Exit(130) from None
     for line in table(results):
         print(line)
     runtime.first(lambda: write_atomic(place, json.dumps(results, indent=1) + "\n"))
@@ -50,9 +55,9 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
 def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
     """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
 
-    Takes what `measure` takes; transfer=FILE is a second network whose adversarial images are tried,
-    everything=true prints the evidence of sound findings too (out=FILE.json always holds it). Exit code 1
-    if there is a fault.
+    Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
+    transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
+    evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
     from crossclass.doctor import Doctor, examine
     from crossclass.files import write_atomic
@@ -68,7 +73,9 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     source = [c for c in rest if c.split("=")[0].split(".")[0] in ("data", "model")]
     asked = [c for c in rest if c.startswith("everything=")]
-    everything = any(split_assignment(c)[1] is True for c in asked)
+    if any(not isinstance(split_assignment(c)[1], bool) for c in asked):
+        raise UserError(f"{asked[-1]}: give true or false")
+    everything = any(split_assignment(c)[1] for c in asked)
     own = [c for c in rest if c not in (*source, *asked) and not c.startswith("transfer=")]
     settings = override(Doctor(), own)
     who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}

@@ -26,6 +26,7 @@ def show(
 ) -> None:
     """Print complete YAML, defaults included; with a second run, how the two differ."""
     from crossclass.catalogue import plugins
+    from crossclass.experiments.order import ORDER
     from crossclass.experiments.runs import NAMED, resolve
     from crossclass.settings import differences, override
 
@@ -36,6 +37,10 @@ def show(
         print(override(known[name][1](), assignments).yaml(), end="")
         return
     if not name.endswith((".yaml", ".yml")) and name not in NAMED:
+        if name in ORDER:
+            raise UserError(
+                f"{name} has no settings to show; crossclass reproduce {name} plan=true says its runs"
+            )
         raise UserError(f"unknown name '{name}'{did_you_mean(name, [*NAMED, *known])}")
     _, run = resolve(name, assignments)
     if not others:
@@ -95,6 +100,6 @@ def report(
         raise UserError(f"report has no setting '{min(unknown)}'; known: out")
     if not places:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
-    first = places[0].with_suffix(".html") if places[0].suffix == ".json" else places[0] / "report.html"
+    first = places[0].with_suffix(".html") if places[0].is_file() else places[0] / "report.html"
     default = first if len(places) == 1 else Path("report.html")
     print(write_report(places, Path(own.get("out", default))).absolute())

@@ -62,6 +62,8 @@ def sweep(
     (out, _), _ = own_settings(every, "runs")  # a mistake in them is said before anything starts
     points = expand(target, [c for c in changes or [] if c not in (*mine, *every)], trust=trust)
     more = [*every, *(["--trust"] if trust else [])]
+    if not isinstance(own["plan"], bool):
+        raise UserError(f"plan={own['plan']}: give true or false")
     if own["plan"]:
         for line in lines(points, more):
             print(line)

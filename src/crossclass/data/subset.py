@@ -4,10 +4,11 @@ The validation part follows the training part in the same order and is never tra
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from crossclass import readers
 from crossclass.data.splits import Split, Splits
@@ -70,10 +71,15 @@ class Subset(Settings):
         return np.lexsort((labels, turn))
 
 
+def _text(value: object) -> object:
+    """A folder may be called 123, which YAML reads as a number."""
+    return str(value) if isinstance(value, int | float) else value
+
+
 class Stored(Subset):
     """A data set in files: the place is not part of a run, the content is."""
 
-    path: Path | None = Field(None, exclude=True)
+    path: Annotated[Path | None, BeforeValidator(_text)] = Field(None, exclude=True)
     """Folder of the files; never written into a run's settings."""
 
     def place(self, needs: str) -> Path:

@@ -56,7 +56,8 @@ class Wrapped(Classifier):
         if logits.shape != (2, classes):
             raise UserError(
                 f"{what} returns {list(logits.shape)} for 2 images, not [2, {classes}]; tell it how many "
-                f"classes, as in model.arguments={{num_classes: {classes}}}, or give the data it is for"
+                f"classes, as in model.arguments={{num_classes: {classes}}}, or give the data it is for (if "
+                "these merely lack images of some classes, name all of them in class_names)"
             )
         found = _head(calls, dict(net.named_modules()), classes, head, what)
         g = found.input

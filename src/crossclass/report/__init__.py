@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossclass.errors import UserError
-from crossclass.files import write_atomic
+from crossclass.files import demand_writable, write_atomic
 from crossclass.report.page import page
 from crossclass.report.reading import read_results, read_run
 from crossclass.report.runs import finding
@@ -23,6 +23,7 @@ def write_report(targets: Sequence[Path], out: Path) -> Path:
         raise UserError("no run folder was given; name at least one, as in 'report runs/NAME'")
     places = list({target.resolve(): target for target in targets}.values())
     files = [place for place in places if place.suffix == ".json" or place.is_file()]
+    demand_writable(out / "report.html" if out.is_dir() or not out.suffix else out)
     runs = [read_run(place) for place in places if place not in files]
     if out.is_dir() or not out.suffix:
         out = out / "report.html"

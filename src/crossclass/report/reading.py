@@ -66,10 +66,22 @@ def read_results(path: Path) -> Results:
     """A file that `measure` wrote; raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'")
+    if not _is_text(path):
+        raise UserError(
+            f"{path}: not a result of measure; if it is a checkpoint, 'crossclass measure {path.name} ... "
+            "out=result.json' first, and report that"
+        )
     measures, comparisons = _measured(path)
     if not measures:
         raise UserError(f"{path}: holds no measured checkpoint; write it anew with 'crossclass measure'")
     return Results(path, measures, comparisons)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return path.read_bytes()[:1].strip() in (b"", b"[", b"{") and bool(path.read_text("utf-8"))
+    except ValueError:
+        return False
 
 
 def _measured(path: Path) -> tuple[list[Plain], list[Plain]]:
