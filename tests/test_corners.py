@@ -323,6 +323,9 @@ class TestFirstUse:
             (["sweep", "shapes-demo", "plan=maybe"], "give true or false"),
             (["doctor", "own.pth", "everything=maybe"], "give true or false"),
             (["show", "fig2"], "crossclass reproduce fig2 plan=true"),
+            (["train"], "missing argument 'NAME|FILE.yaml'; see crossclass train --help"),
+            (["train", "cifar10-mini", "--epochs", "4"], "settings are path=value, as in epochs=4"),
+            (["list", "models"], "see crossclass list --help"),
             (["measure", "own.pth", "data.path=123"], "123"),
         ],
     )
@@ -340,6 +343,21 @@ class TestFirstUse:
         assert len(err.splitlines()) == 1
         assert out == ""
         assert "Path" not in err
+
+    def test_runs_that_differ_in_their_labels_are_told_apart_in_the_list(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["list"])
+        lines = [t.split(maxsplit=2) for t in capsys.readouterr().out.splitlines()]
+        runs = [rest for _, kind, rest in lines if kind == "run"]
+        (smoothed,) = (t[2] for t in lines if t[0] == "wei2025-ls-linf-8")
+        assert "smoothing 0.2" in smoothed
+        assert runs.count(smoothed) == 1
+
+    def test_no_words_at_all_ask_for_help(self, capsys):
+        with pytest.raises(SystemExit) as e:
+            main([])
+        assert not e.value.code
+        assert capsys.readouterr().out.startswith("Usage: crossclass")
 
     def test_a_result_of_any_name_is_reported(self, here, capsys):
         folder = run_of(here)

@@ -43,4 +43,10 @@ def _first(run: Run) -> str:
         recipe = recipe.inner
         kinds.append(recipe.kind)
     attack = getattr(recipe, "attack", "clean images")
-    return f"{' of '.join(kinds)} on {run.data.kind}: {attack}; {run.epochs} epochs"
+    extras = [f"smoothing {run.smoothing:g}"] if run.smoothing else []
+    extras += [
+        name.replace("_", " ")
+        for name in ("mixed labels" if run.mix else "", *(p.kind for p in (run.ensembling, run.average) if p))
+        if name
+    ]
+    return "; ".join([f"{' of '.join(kinds)} on {run.data.kind}: {attack}", *extras, f"{run.epochs} epochs"])

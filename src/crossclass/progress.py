@@ -33,7 +33,7 @@ class Watch:
         if self.bars:
             self.bars.update(
                 self.task,
-                description=f"{self.label} {what} {self.latest}",
+                description=" ".join([self.label] * (self.bars.console.width >= 60) + [what, self.latest]),
                 completed=done,
                 total=total,
             )
@@ -58,9 +58,8 @@ class Watch:
             f"CAS {'  - ' if row.get('cas') is None else format(row['cas'], '5.2f')}",
         ]
         parts += [f"{duration(eta)} left"] if self.epochs else []
-        self.latest = (
-            f"epoch {epoch}/{self.epochs}, {duration(eta)} left" if self.epochs else f"epoch {epoch}"
-        )
+        left = f"/{self.epochs}, {duration(eta)} left" if self.epochs else ""
+        self.latest = f"after epoch {epoch}{left}"
         self._print("  ".join(parts))
         for warning in row.get("warnings") or []:
             self._print(f"  warning: {warning}")
