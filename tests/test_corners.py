@@ -22,6 +22,8 @@ from crossclass.measure import measured
 from crossclass.models import PreActResNet
 from crossclass.progress import Watch
 from crossclass.recipes import AT, Check, Distilled, Mix, Run, refresh
+from crossclass.report import reading
+from crossclass.report.runs import _warnings
 from crossclass.runtime import Runtime
 from crossclass.settings import validated
 from crossclass.store import RunFolder, place_of
@@ -387,6 +389,15 @@ class TestFirstUse:
         for _ in train(run, here / "runs", "r", Runtime(device="cpu"), say=said.append):
             pass
         assert any("runtime.threads=1" in text for text in said)
+
+
+def test_a_collapse_is_warned_of_once():
+    words = "predictor collapsed: 82% of the images go to one class, 2 of 6 classes are predicted at all"
+    rows, final = [{"epoch": 1, "warnings": [words]}], [{"checkpoint": "last", "warnings": [words]}]
+    read = reading.Run(Path("x"), {}, {}, rows, [], [], True)
+    assert _warnings(read, told=True) == []  # the history of alarms has it, and when it was over
+    assert len(_warnings(read, told=False)) == 1
+    assert len(_warnings(read._replace(measures=final), told=True)) == 1  # of the full evaluation
 
 
 def test_a_test_attack_in_another_ball_is_said():

@@ -146,7 +146,8 @@ def _warnings(run: Run, told: bool) -> list[Plain]:
     said += [(str(m.get("checkpoint")), m.get("warnings")) for m in run.measures]
     for where, texts in said:
         for text in map(str, texts or ()):
-            if re.split(r" (?:since|in) epoch", text)[0] in names:
+            epoch = where.startswith("epoch ")  # a check that says it is collapsed is the alarm of that name
+            if re.split(r" (?:since|in) epoch|:" if epoch else r" (?:since|in) epoch", text)[0] in names:
                 continue
             alarm = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
             alarm |= {"text": text, "last": where, "times": alarm["times"] + 1}
