@@ -421,7 +421,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert out.strip() == str(tmp_path / "results" / "smoke" / "index.html")
     for arguments, words in (
         (["fig22"], "did you mean 'fig2'"),
-        ([], "Missing argument"),
+        ([], "missing argument"),
         (["size=smoke"], "needs an id"),
         (["fig2", "size=large"], "size"),
         (["fig2", "seeds=0"], "seeds"),
