@@ -1,5 +1,6 @@
 """Measured on whole processes (for speed.py): start-up, memory, and what keeping freed memory gains."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,18 @@ def sizes(net: str = "PreActResNet-18") -> dict[str, float]:
 
 
 WAYS = ("ours, kept", "ours, given back", "standard loop, given back")
+OTHERS = ("torchattacks", "foolbox", "ART")
+"""Further ways, `NAME, given back`, of `python benchmarks/whole.py out=FILE.json [NET]`."""
+
+
+def as_they_come(net: str, rounds: int = 3) -> dict[str, float]:
+    """Median seconds of PGD-10 by ours and by others, each as it comes, in a process of its own, in turns."""
+    ways = ("ours, kept", "standard loop, given back", *(f"{name}, given back" for name in OTHERS))
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, found in times.items():
+            found.append(_alone("--time", net, way))
+    return {way.partition(",")[0]: median(t) for way, t in times.items()}
 
 
 def allocator(rounds: int) -> dict[str, dict[str, float]]:
@@ -98,24 +111,31 @@ def _size(net: str, job: str) -> float:
 
 def _time(net: str, way: str) -> float:
     """Seconds of PGD-10 on a batch, the median of five calls after two."""
-    from peers import literal
+    from peers import peers
 
     if "kept" in way:
         memory.kept()
     model, x, y = network(net)
     fast, images = (t.to(memory_format=torch.channels_last) for t in (network(net)[0], x))
-    standard, pgd, times = literal("linf", 8 / 255, 10), PGD(precision="bf16"), []
+    pgd, times = PGD(precision="bf16"), []
+    other = None if "ours" in way else peers("linf", 8 / 255, 10)[way.partition(",")[0]]
     for _ in range(7):
         started = perf_counter()
-        if "ours" in way:
+        if other is None:
             pgd(fast, images, y)
         else:
-            standard(model, x, y)
+            other(model, x, y)
         times.append(perf_counter() - started)
     return median(times[2:])
 
 
 if __name__ == "__main__":
+    if sys.argv[1].startswith("out="):
+        net = sys.argv[2] if len(sys.argv) > 2 else "PreActResNet-18"
+        told = {"net": net, "threads": torch.get_num_threads(), "seconds": as_they_come(net)}
+        Path(sys.argv[1][4:]).write_text(json.dumps(told, indent=1) + "\n")
+        print(json.dumps(told))
+        sys.exit()
     what, *given, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     print({"--size": _size, "--time": _time}[what](*given))
