@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from crossclass.attacks import PGD, External
-from crossclass.errors import UserError
-from crossclass.streams import generator
-from crossclass.threat import Linf
+from crossclass.attacks.norms import Linf
+from crossclass.core.errors import UserError
+from crossclass.core.rng import generator
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import my_nets

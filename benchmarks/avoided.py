@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from crossclass.attacks import PGD
+from crossclass.checkpoints.load import load_model
 from crossclass.data import Npz
-from crossclass.subjects import load_model
 
 ROUNDS, IMAGES = 5, 500
 

@@ -16,14 +16,17 @@ from typing import Any
 
 import torch
 
-from crossclass import attribution, checkpoint, evaluate, instances, models
+from crossclass import models
+from crossclass.analysis import attribution, evaluate, instances
 from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2, Linf
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core.runtime import Runtime, full_precision
 from crossclass.data import Shapes
 from crossclass.models import Classifier, PreActResNet
-from crossclass.recipes import AT, Check, Run
-from crossclass.runtime import Runtime, full_precision
-from crossclass.threat import L2, Linf
-from crossclass.train import train, trained
+from crossclass.training.loop import train, trained
+from crossclass.training.recipes import AT
+from crossclass.training.run import Check, Run
 
 NET = PreActResNet(width=16, blocks=(1, 1, 1))
 RUN = Run(

@@ -18,15 +18,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from crossclass import checkpoint, readers, weights
-from crossclass.errors import UserError
-from crossclass.experiments import evidence
-from crossclass.experiments.runs import NAMED, resolve
-from crossclass.readers import cifar, tiny_imagenet
-from crossclass.recipes import Run
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints import formats as weights
+from crossclass.cli.jobs import expand
+from crossclass.core.config import load_yaml, override
+from crossclass.core.errors import UserError
+from crossclass.data import cifar, readers, tiny_imagenet
+from crossclass.paper import evidence
+from crossclass.paper.runs import NAMED, resolve
 from crossclass.report.reading import read_results, read_run
-from crossclass.settings import load_yaml, override
-from crossclass.sweep import expand
+from crossclass.training.run import Run
 
 TYPED = """
     recipe.attack.threat.eps=4/255 model.width=64 drops=[45,68] recipe.kind=awp average.kind=ema

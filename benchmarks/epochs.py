@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
+from crossclass.core.progress import silent
+from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
-from crossclass.epoch import train_epoch
-from crossclass.learner import Learner
 from crossclass.models import AnyModel
-from crossclass.progress import silent
-from crossclass.recipes import AT, Distilled, Run, Teacher, Trades
-from crossclass.runtime import Runtime
+from crossclass.training.epoch import train_epoch
+from crossclass.training.recipes import AT, Distilled, Teacher, Trades
+from crossclass.training.run import Run
+from crossclass.training.state import Learner
 
 STEPS = 10
 BF16 = PGD(steps=STEPS, precision="bf16")

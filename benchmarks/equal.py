@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crossclass import attribution, evaluate, intervals
+from crossclass.analysis import attribution, evaluate, intervals
 from crossclass.attacks import PGD
-from crossclass.runtime import Runtime
-from crossclass.subjects import subjects
+from crossclass.checkpoints.load import subjects
+from crossclass.core.runtime import Runtime
 
 
 def compared(target: str, data: str, n: int, steps: int, runtime: Runtime) -> list[dict[str, Any]]:

@@ -29,8 +29,9 @@ from typing import Any, NoReturn
 
 from doors import DOORS
 
-from crossclass.errors import UserError
-from crossclass.readers import archive, cifar, tiny_imagenet
+from crossclass.core.errors import UserError
+from crossclass.data import cifar, tiny_imagenet
+from crossclass.data import download as archive
 
 SECONDS, MEMORY = 10, 6 * 2**30
 WORDS = r"""

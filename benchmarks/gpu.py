@@ -27,14 +27,15 @@ from torch.nn import functional as F
 
 from crossclass import models
 from crossclass.attacks import PGD
+from crossclass.attacks.model_state import frozen
+from crossclass.core.progress import silent
+from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
-from crossclass.epoch import train_epoch
-from crossclass.learner import Learner
 from crossclass.models import PreActResNet
-from crossclass.progress import silent
-from crossclass.recipes import AT, Run
-from crossclass.runtime import Runtime
-from crossclass.view import frozen
+from crossclass.training.epoch import train_epoch
+from crossclass.training.recipes import AT
+from crossclass.training.run import Run
+from crossclass.training.state import Learner
 
 BATCH, STEPS, EPS, PER_EPOCH = 128, 10, 8 / 255, 391
 GFLOP = 25.55 * 50000

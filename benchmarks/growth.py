@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 
-from crossclass import attribution, instances, intervals, memory, models
+from crossclass import models
+from crossclass.analysis import attribution, instances, intervals
 from crossclass.attacks import PGD
+from crossclass.core import allocator as memory
 from crossclass.models import PreActResNet
 
 N, D, K, STEPS, SIDE, WIDTH, BATCH = 5000, 512, 10, 10, 32, 32, 64

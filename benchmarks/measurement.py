@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from crossclass import attribution, instances, intervals
+from crossclass.analysis import attribution, instances, intervals
 from crossclass.attacks import PGD
 from crossclass.models import PreActResNet
 

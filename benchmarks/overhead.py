@@ -20,10 +20,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from crossclass import epoch, train, watch
+from crossclass.core.runtime import Runtime
 from crossclass.data import Npz
-from crossclass.experiments import runs
-from crossclass.runtime import Runtime
+from crossclass.paper import runs
+from crossclass.training import epoch
+from crossclass.training import loop as train
+from crossclass.training import validation as watch
 
 EPOCHS, IMAGES = 6, 1000
 PARTS = {

@@ -21,8 +21,8 @@ from speed import operations, product
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole import network
 
-from crossclass import memory
 from crossclass.attacks import PGD
+from crossclass.core import allocator as memory
 
 STEPS, ROUNDS = 10, 7
 GROUPS = {

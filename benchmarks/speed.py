@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from whole import NETS, allocator, network, sizes, start
 
-from crossclass import memory
 from crossclass.attacks import PGD
-from crossclass.threat import L2, Linf
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core import allocator as memory
 
 Job = Callable[[], object]
 Numbers = dict[str, Any]

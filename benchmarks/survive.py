@@ -29,8 +29,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crossclass import checkpoint
-from crossclass.errors import UserError
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core.errors import UserError
 
 RUN = """\
 data: {kind: shapes, n_train: 96, n_val: 24, n_test: 24, classes: 3, size: 16}

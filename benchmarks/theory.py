@@ -21,9 +21,9 @@ from statistics import median
 import numpy as np
 import scipy
 
-from crossclass.theory import closed, descent, montecarlo, quadrature, samples
-from crossclass.theory.claims import truth_table
-from crossclass.theory.setting import PAPER, admissible
+from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
+from crossclass.paper.theory.claims import truth_table
+from crossclass.paper.theory.setting import PAPER, admissible
 
 DEFAULTS = {"n": "1000000", "rounds": "5", "out": ""}
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -9,10 +9,11 @@ from time import perf_counter
 
 import torch
 
-from crossclass import memory, models
+from crossclass import models
 from crossclass.attacks import PGD
-from crossclass.experiments.mini import THIN
+from crossclass.core import allocator as memory
 from crossclass.models import PreActResNet, ViT, WideResNet
+from crossclass.paper.runs.mini import THIN
 
 NETS = {
     "thin net": (THIN, 64),

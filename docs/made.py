@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 import crossclass
-from crossclass.catalogue import lines
 from crossclass.cli import app
-from crossclass.doctor import FINDINGS
+from crossclass.cli.catalogue import lines
+from crossclass.diagnostics import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,7 +89,7 @@ def findings() -> str:
 
 def panel() -> str:
     """The interactive panel of the theory, one fragment of HTML."""
-    from crossclass.report.panel import panel as made
+    from crossclass.report.theory_panel import panel as made
 
     return str(made())
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from crossclass import plot
-from crossclass.store import RunFolder, table
+from crossclass.checkpoints.run_folder import RunFolder, table
+from crossclass.report import plots as plot
 
 out, runs = Path(sys.argv[1]), [RunFolder.at(Path(a)) for a in sys.argv[2:]]
 said = [yaml.safe_load(run.config()) for run in runs]

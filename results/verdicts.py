@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from crossclass.experiments.order import ORDER
+from crossclass.paper.order import ORDER
 
 HERE = Path(__file__).parent
 FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"

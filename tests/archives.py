@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossclass.readers import Raw, cifar, read_cifar100, read_tiny_imagenet
-from crossclass.readers.cifar import CIFAR10
+from crossclass.data import cifar
+from crossclass.data.cifar import CIFAR10
+from crossclass.data.readers import Raw, read_cifar100, read_tiny_imagenet
 from reading import sound
 
 # CIFAR-10

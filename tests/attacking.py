@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Tripped
-from crossclass import settings
 from crossclass.attacks import AnyAttack, AutoAttack, External
-from crossclass.errors import UserError
-from crossclass.threat import AnyThreat, Linf
-from crossclass.view import evaluating
+from crossclass.attacks.model_state import evaluating
+from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.core import config as settings
+from crossclass.core.errors import UserError
 
 ATTACKS, THREATS = settings.members(AnyAttack), settings.members(AnyThreat)
 

@@ -150,7 +150,7 @@ def trained(_trained: tuple[TinyNet, Tensor, Tensor]) -> Iterator[tuple[TinyNet,
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of a run of seconds that nothing interrupted; read, never changed."""
-    from crossclass.train import trained
+    from crossclass.training.loop import trained
     from runs import CPU, TINY
 
     return trained(TINY, tmp_path_factory.mktemp("whole"), "tiny", CPU)
@@ -183,7 +183,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without their figures, for the tests that only read."""
-    from crossclass import plot
+    from crossclass.report import plots as plot
 
     nothing = plot.matrix([[1.0]], ["a"])
     for name in ("curves", "matrix", "difference"):

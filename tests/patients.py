@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from conftest import seeded
 from crossclass.attacks import PGD
+from crossclass.attacks.norms import Linf
 from crossclass.data import Split, Splits
-from crossclass.doctor import FINDINGS, Doctor, Finding
+from crossclass.diagnostics import FINDINGS, Doctor, Finding
 from crossclass.models import STATISTICS, Classifier
-from crossclass.threat import Linf
 
 EPS = 0.05
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossclass.errors import UserError
-from crossclass.readers import Raw
+from crossclass.core.errors import UserError
+from crossclass.data.readers import Raw
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 

@@ -2,15 +2,16 @@
 
 import torch
 
-from crossclass import checkpoint
 from crossclass.attacks import PGD
-from crossclass.augment import Augment
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
+from crossclass.data.augment import Augment
 from crossclass.models import PreActResNet
-from crossclass.recipes import AT, Check, Run
-from crossclass.runtime import Runtime
-from crossclass.store import RunFolder
-from crossclass.train import train
+from crossclass.training.loop import train
+from crossclass.training.recipes import AT
+from crossclass.training.run import Check, Run
 
 CPU = Runtime(device="cpu")
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 
-from crossclass import evaluate
-from crossclass.alarms import collapsed, history, raised, standing, trends
-from crossclass.anchors import anchor
-from crossclass.errors import UserError
+from crossclass.analysis import evaluate
+from crossclass.core.errors import UserError
+from crossclass.paper.published_curves import anchor
+from crossclass.training.alarms import collapsed, history, raised, standing, trends
 
 # cifar10-mini, seed 0 (1,000 validation images, PGD-10): epoch, train and validation robust accuracy, CAS
 # on validation, classes predicted; as logged.
@@ -404,6 +404,6 @@ def test_rows_must_say_how_many_images():
 
 
 def test_alarms_and_anchors_need_no_torch():
-    code = "import sys, crossclass.alarms, crossclass.anchors; assert 'torch' not in sys.modules"
+    code = "import sys, crossclass.training.alarms, crossclass.paper.published_curves; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

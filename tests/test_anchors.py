@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from crossclass.anchors import ANCHORS, Conditions, anchor, conditions, overlay, table, verify
-from crossclass.anchors.published import FOLDER
-from crossclass.anchors.table import summary
-from crossclass.errors import UserError
-from crossclass.recipes import AT, Run
+from crossclass.core.errors import UserError
+from crossclass.paper.published_curves import ANCHORS, Conditions, anchor, conditions, overlay, table, verify
+from crossclass.paper.published_curves.anchors import FOLDER
+from crossclass.paper.published_curves.table import summary
+from crossclass.training.recipes import AT
+from crossclass.training.run import Run
 
 FULL = Conditions(epochs=200, drops=(100, 150), tested="PGD-10, l_inf 8/255", n=10_000)
 

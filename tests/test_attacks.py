@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attacking import FOREIGN, Y, every, every_loss, given_starts, make, ours, predicted, starts_of, steps_of
 from conftest import Plane, pictures, seeded, tiny_net
-from crossclass import settings
 from crossclass.attacks import FGSM, PGD, within
-from crossclass.errors import UserError
+from crossclass.core import config as settings
+from crossclass.core.errors import UserError
 
 # --- contract: ball and box (T5, T21)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import reference
 from attacking import accuracy, every_ball, make, ours, predicted
 from conftest import Plane, seeded
-from crossclass import settings
 from crossclass.attacks import FGSM, PGD
-from crossclass.threat import L2, Linf
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core import config as settings
 
 # --- the plane: the optimum is known (T10, T11, T12)
 

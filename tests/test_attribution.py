@@ -11,13 +11,20 @@ from torch import Tensor, nn
 
 import reference
 from conftest import seeded
-from crossclass import attribution, evaluate
+from crossclass.analysis import attribution, evaluate
+from crossclass.analysis.attribution import (
+    cas,
+    class_means,
+    correlation,
+    negative_mass,
+    separation,
+    zero_norm,
+)
 from crossclass.attacks import FGSM, PGD
-from crossclass.attribution import cas, class_means, correlation, negative_mass, separation, zero_norm
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.rng import generator
 from crossclass.data import Split, as_float
 from crossclass.models import Classifier
-from crossclass.streams import generator
-from crossclass.threat import L2, Linf
 
 
 def problem(seed: int, k: int = 5, d: int = 7) -> tuple[Tensor, Tensor, Tensor]:

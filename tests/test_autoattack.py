@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from attacking import Y
 from conftest import Plane, pictures, seeded, tiny_net
 from crossclass.attacks import PGD, AutoAttack
-from crossclass.attacks.fence import Handed
-from crossclass.errors import UserError
-from crossclass.threat import L2, Linf
+from crossclass.attacks.norms import L2, Linf
+from crossclass.attacks.sandbox import Handed
+from crossclass.core.errors import UserError
 from traces import quick
 
 

@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conftest import seeded
-from crossclass import attribution, shapes
+from crossclass.analysis import attribution
+from crossclass.attacks.losses import cross_entropy
+from crossclass.core.errors import UserError
 from crossclass.data import Shapes, as_float
-from crossclass.errors import UserError
-from crossclass.experiments import bridge, bridge_claims
-from crossclass.experiments.bridge import PICTURES, QUICK, Effort, fit_strengths, measure_bridge
-from crossclass.experiments.bridge_claims import judge_bridge
-from crossclass.experiments.effective import effective, errors, responses
-from crossclass.losses import cross_entropy
-from crossclass.theory import closed, samples, sharing
-from crossclass.theory.setting import PAPER
+from crossclass.data import shape_drawing as shapes
+from crossclass.paper import bridge, bridge_claims
+from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, measure_bridge
+from crossclass.paper.bridge_claims import judge_bridge
+from crossclass.paper.effective import effective, errors, responses
+from crossclass.paper.theory import closed, samples, sharing
+from crossclass.paper.theory.setting import PAPER
 
 EDGES = ((1, 2), (0, 2), (0, 1))
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossclass import checkpoint, files
-from crossclass.errors import UserError
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core import files
+from crossclass.core.errors import UserError
 
 TENSORS = {
     "a": torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last),
@@ -94,8 +95,8 @@ def test_a_refusing_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
 
 def test_a_real_file_size_limit_is_a_sentence(tmp_path):
     code = (
-        "import signal, sys; from pathlib import Path; from crossclass.files import write_atomic\n"
-        "from crossclass.errors import UserError\n"
+        "import signal, sys; from pathlib import Path; from crossclass.core.files import write_atomic\n"
+        "from crossclass.core.errors import UserError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "try: write_atomic(Path(sys.argv[1]), b'x' * 100_000)\n"
         "except UserError as e: print(e); sys.exit(2)\n"

@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from crossclass.errors import UserError
-from crossclass.experiments.claims import Claim, Gain
-from crossclass.experiments.evidence import Evidence
-from crossclass.experiments.figures import FIGURES
-from crossclass.experiments.maps import MAPS
-from crossclass.experiments.order import ORDER
-from crossclass.experiments.paper_numbers import printed
-from crossclass.experiments.registry import EXPERIMENTS, chosen
-from crossclass.experiments.runs import NAMED
-from crossclass.experiments.spread import correlation, over_seeds
-from crossclass.experiments.stages import collect, slope
-from crossclass.experiments.tables import TABLES, WANTED
+from crossclass.core.errors import UserError
+from crossclass.paper.claims import Claim, Gain
+from crossclass.paper.evidence import Evidence
+from crossclass.paper.figures import FIGURES
+from crossclass.paper.maps import MAPS
+from crossclass.paper.order import ORDER
+from crossclass.paper.paper_numbers import printed
+from crossclass.paper.registry import EXPERIMENTS, chosen
+from crossclass.paper.runs import NAMED
+from crossclass.paper.stages import collect, slope
+from crossclass.paper.statistics import correlation, over_seeds
+from crossclass.paper.tables import TABLES, WANTED
 
 values = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 
@@ -300,7 +300,7 @@ def test_settings_that_differ_from_table_2_are_named():
 
 
 def test_the_order_needs_no_network():
-    code = "import sys, crossclass.experiments.order; assert 'torch' not in sys.modules"
+    code = "import sys, crossclass.paper.order; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

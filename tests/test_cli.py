@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crossclass.cli import app, main
-from crossclass.experiments.runs import NAMED
+from crossclass.paper.runs import NAMED
 from tiny import TINY
 
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
@@ -178,7 +178,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
 
 
 def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
-    from crossclass import train
+    from crossclass.training import loop as train
 
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
@@ -190,7 +190,7 @@ def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
 
 
 def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, here):
-    from crossclass.anchors import anchor
+    from crossclass.paper.published_curves import anchor
 
     def folder(name, rows):
         Path(name).mkdir()
@@ -214,14 +214,14 @@ def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, he
 
 
 def test_list_names_the_paper_s_figures(call):
-    from crossclass.experiments.registry import EXPERIMENTS
+    from crossclass.paper.registry import EXPERIMENTS
 
     lines = call("list")[1].splitlines()
     assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(EXPERIMENTS)
 
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
-    from crossclass.progress import Watch, is_helper
+    from crossclass.core.progress import Watch, is_helper
 
     monkeypatch.setenv("RANK", "1")
     assert not is_helper(), "a rank without a world is somebody else's variable"

@@ -9,26 +9,30 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from crossclass import models, sweep
-from crossclass.anchors import anchor, verify
-from crossclass.anchors.conditions import Conditions, differing
-from crossclass.anchors.published import ANCHORS
+from crossclass import models
+from crossclass.analysis.measure import measured
 from crossclass.attacks import PGD
+from crossclass.attacks.norms import L2, Linf
+from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.cli import jobs as sweep
 from crossclass.cli import main
+from crossclass.core.config import validated
+from crossclass.core.errors import UserError
+from crossclass.core.progress import Watch
+from crossclass.core.runtime import Runtime
 from crossclass.data import Folder, Npz, Shapes
-from crossclass.errors import UserError
-from crossclass.failure import FirstBad
-from crossclass.measure import measured
 from crossclass.models import PreActResNet
-from crossclass.progress import Watch
-from crossclass.recipes import AT, Check, Distilled, Mix, Run, refresh
+from crossclass.paper.published_curves import anchor, verify
+from crossclass.paper.published_curves.anchors import ANCHORS
+from crossclass.paper.published_curves.conditions import Conditions, differing
 from crossclass.report import reading
-from crossclass.report.runs import _warnings
-from crossclass.runtime import Runtime
-from crossclass.settings import validated
-from crossclass.store import RunFolder, place_of
-from crossclass.threat import L2, Linf
-from crossclass.train import train, trained
+from crossclass.report.run import _warnings
+from crossclass.training.averaging import refresh
+from crossclass.training.labels import Mix
+from crossclass.training.loop import train, trained
+from crossclass.training.nonfinite import FirstBad
+from crossclass.training.recipes import AT, Distilled
+from crossclass.training.run import Check, Run
 from tiny import TINY
 
 CPU = Runtime(device="cpu")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crossclass import readers, shapes
-from crossclass.augment import Augment
+from crossclass.core.config import kind_of, load_yaml, members
+from crossclass.core.errors import UserError
+from crossclass.core.rng import generator
 from crossclass.data import (
     CIFAR10,
     CIFAR100,
@@ -24,12 +25,13 @@ from crossclass.data import (
     TinyImageNet,
     as_float,
     batches,
+    cifar,
+    readers,
+    tiny_imagenet,
 )
-from crossclass.errors import UserError
+from crossclass.data import shape_drawing as shapes
+from crossclass.data.augment import Augment
 from crossclass.models import STATISTICS
-from crossclass.readers import cifar, tiny_imagenet
-from crossclass.settings import kind_of, load_yaml, members
-from crossclass.streams import generator
 
 
 def write(folder, n_train=20, n_test=8, classes=4, size=6, seed=0, names=None):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from crossclass.attacks import AnyAttack
+from crossclass.attacks.norms import AnyThreat
 from crossclass.cli import app
+from crossclass.core.config import kind_of, members
 from crossclass.data import AnyData
-from crossclass.experiments.runs import NAMED
 from crossclass.models import AnyModel
-from crossclass.recipes import AnyRecipe
-from crossclass.settings import kind_of, members
-from crossclass.threat import AnyThreat
+from crossclass.paper.runs import NAMED
+from crossclass.training.recipes import AnyRecipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass import doctor
+from crossclass import diagnostics as doctor
+from crossclass.attacks.norms import Linf
 from crossclass.data import Splits
-from crossclass.doctor import FINDINGS, examine
-from crossclass.doctor.finding import judged
-from crossclass.threat import Linf
+from crossclass.diagnostics import FINDINGS, examine
+from crossclass.diagnostics.findings import judged
 from patients import EPS, FULL, QUICK, TRIPLE, WIDE, Small, by_name, infinite, relabelled
 
 

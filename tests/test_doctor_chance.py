@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conftest import seeded
-from crossclass.doctor.finding import ALPHA, beats, exceeds, tail
-from crossclass.doctor.inputs import renumbering
+from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail
+from crossclass.diagnostics.inputs import renumbering
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (10, 0.5), (40, 0.02), (60, 0.135)])

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass import doctor
+from crossclass import diagnostics as doctor
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits
-from crossclass.doctor import FINDINGS, examine
-from crossclass.doctor.finding import beats
-from crossclass.doctor.inputs import labels, renumbering
-from crossclass.doctor.masking import _told
-from crossclass.doctor.patient import admitted
-from crossclass.errors import UserError
+from crossclass.diagnostics import FINDINGS, examine
+from crossclass.diagnostics.findings import beats
+from crossclass.diagnostics.inputs import labels, renumbering
+from crossclass.diagnostics.masking import _told
+from crossclass.diagnostics.probe import admitted
 from crossclass.models import STATISTICS
-from crossclass.models.wrapped import Wrapped
-from crossclass.threat import L2, Linf
+from crossclass.models.wrapper import Wrapped
 from patients import EPS, FULL, QUICK, Small, bad, by_name, infinite, relabelled, splits_of
 
 # ---------------------------------------------------------------- sound networks

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Tripped
+from crossclass.attacks.norms import Linf
 from crossclass.data import Splits
-from crossclass.doctor import Doctor, examine
-from crossclass.doctor.patient import admitted, normalising, private_randomness, untouched
-from crossclass.threat import Linf
+from crossclass.diagnostics import Doctor, examine
+from crossclass.diagnostics.probe import admitted, normalising, private_randomness, untouched
 from patients import QUICK, Small
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from attacking import Y
 from conftest import Forwards, pictures, seeded, tiny_net
 from crossclass.attacks import External
-from crossclass.errors import UserError
-from crossclass.threat import L2, Linf
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.errors import UserError
 from traces import mixed, quick, state, stranger, streams, switches
 
 # --- what is left behind is put back

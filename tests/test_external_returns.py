@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from attacking import Y
 from conftest import Forwards, Tripped, pictures, seeded, tiny_net
-from crossclass import settings
+from crossclass.analysis.evaluate import under
 from crossclass.attacks import AnyAttack, AutoAttack, External
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core import config as settings
+from crossclass.core.errors import UserError
 from crossclass.data import Split
-from crossclass.errors import UserError
-from crossclass.evaluate import under
-from crossclass.recipes import AT
-from crossclass.threat import L2, Linf
+from crossclass.training.recipes import AT
 from traces import mixed, quick, state, stranger
 
 # --- what comes back is measured

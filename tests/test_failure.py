@@ -5,17 +5,18 @@ import json
 import pytest
 import torch
 
-from crossclass import checkpoint
 from crossclass.attacks import PGD
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.errors import UserError
-from crossclass.failure import FirstBad
 from crossclass.models import PreActResNet
-from crossclass.recipes import AT, Check, Run
 from crossclass.report import write_report
-from crossclass.runtime import Runtime
-from crossclass.store import RunFolder
-from crossclass.train import trained
+from crossclass.training.loop import trained
+from crossclass.training.nonfinite import FirstBad
+from crossclass.training.recipes import AT
+from crossclass.training.run import Check, Run
 
 CPU = Runtime(device="cpu")
 RUN = Run(

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from crossclass.attacks import PGD
-from crossclass.errors import UserError
-from crossclass.settings import validated
-from crossclass.threat import L2, Linf
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.config import validated
+from crossclass.core.errors import UserError
 
 X = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 

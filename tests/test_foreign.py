@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
 from crossclass.models import Wrapped
 from foreigners import Net, Output, Tokens, variant
 

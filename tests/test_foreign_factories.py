@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from crossclass import models
-from crossclass.errors import UserError
-from crossclass.importing import foreign_code
+from crossclass.core.config import load_yaml, override
+from crossclass.core.errors import UserError
+from crossclass.core.trust import foreign_code
 from crossclass.models import HF, MeanStd, Python, Timm, Torchvision
-from crossclass.recipes import Run
-from crossclass.settings import load_yaml, override
+from crossclass.training.run import Run
 from foreigners import IMAGES, Net, variant
 
 

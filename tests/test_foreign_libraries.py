@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crossclass import models
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
 from crossclass.models import HF, Timm, Torchvision, ViT
 from foreigners import IMAGES, Net
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import fuzz as fuzzer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossclass import attribution, instances
+from crossclass.analysis import attribution, instances
 
 SIZES = (7, 1, 12, 0, 5)  # of the classes: a single sample, and a class without any
 

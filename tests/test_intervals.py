@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from crossclass import attribution, instances, intervals
-from crossclass.intervals import Interval
+from crossclass.analysis import attribution, instances, intervals
+from crossclass.analysis.intervals import Interval
 
 exact = torch.float64
 
@@ -497,7 +497,7 @@ def test_quantiles_are_students(freedom: float, error: float) -> None:
 
 def test_variances_too_small_to_be_squared_have_an_interval():
     # negative C_ij count as 0 by a smooth step, whose derivative may be 1e-200
-    from crossclass.intervals import _interval, _Score
+    from crossclass.analysis.intervals import _interval, _Score
 
     y = torch.arange(12) % 3
     v = torch.linspace(-1, 1, 12, dtype=torch.float64)

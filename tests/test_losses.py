@@ -8,7 +8,7 @@ from torch import Tensor
 
 import reference
 from conftest import seeded
-from crossclass import losses
+from crossclass.attacks import losses
 
 EXTREME = [
     (200.0, 0.0, -5.0),

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass import matching, weights
-from crossclass.errors import UserError
+from crossclass.checkpoints import formats as weights
+from crossclass.checkpoints import matching
+from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
 
 Weights = dict[str, Tensor]

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import reference
-from crossclass import checkpoint, models
+from crossclass import models
+from crossclass.analysis.measure import measured
 from crossclass.attacks import PGD
+from crossclass.attacks.norms import Linf
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.load import subjects
 from crossclass.cli import main
-from crossclass.errors import UserError
-from crossclass.importing import imported
-from crossclass.measure import measured
+from crossclass.core.errors import UserError
+from crossclass.core.rng import generator
+from crossclass.core.runtime import Runtime
+from crossclass.core.trust import imported
 from crossclass.models import PreActResNet
-from crossclass.runtime import Runtime
-from crossclass.streams import generator
-from crossclass.subjects import subjects
-from crossclass.threat import Linf
 
 CPU = Runtime(device="cpu")
 THIN = PreActResNet(width=4, blocks=(1, 1, 1, 1))

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from crossclass.models.classifier import space_mean
+from crossclass.models.base import space_mean
 
 PROGRAM = """
 import resource, sys, torch

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from crossclass import attribution, evaluate, instances
-from crossclass.errors import UserError
-from crossclass.metrics import CAS, ClassCorrelation, ClasswiseAccuracy, InstanceCAS
+from crossclass.analysis import attribution, evaluate, instances
+from crossclass.analysis.torchmetrics import CAS, ClassCorrelation, ClasswiseAccuracy, InstanceCAS
+from crossclass.core.errors import UserError
 
 K, D, N = 4, 12, 401
 

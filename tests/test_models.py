@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.errors import UserError
+from crossclass.core.config import adapter, kind_of, load_yaml, members, override
+from crossclass.core.errors import UserError
 from crossclass.models import (
     STATISTICS,
     AnyModel,
@@ -16,8 +17,7 @@ from crossclass.models import (
     WideResNet,
     vit,
 )
-from crossclass.recipes import Run
-from crossclass.settings import adapter, kind_of, load_yaml, members, override
+from crossclass.training.run import Run
 from networks import BUILT_IN, FOREIGN, IMAGES, SMALL, THIN, made, parameters
 
 # Contracts over every family

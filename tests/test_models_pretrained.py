@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
 from crossclass.models import adapted
 
 

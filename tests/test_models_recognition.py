@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.models import PreActResNet, ResNet, ViT, WideResNet, recognise
+from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
+from crossclass.models import recognize as recognise
 from networks import BUILT_IN, STRIDED, THIN, parameters
 
 

@@ -21,11 +21,11 @@ import torch
 
 import crossclass
 from crossclass import cli
+from crossclass.core.config import throughout
 from crossclass.data import Digits, Npz, Shapes
-from crossclass.experiments import runs
 from crossclass.models import PreActResNet
-from crossclass.recipes import Check, Run
-from crossclass.settings import throughout
+from crossclass.paper import runs
+from crossclass.training.run import Check, Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossclass import plot
+from crossclass.report import plots as plot
 
 A = [[1.0, 0.2], [0.2, 1.0]]
 B = [[1.0, None], [0.4, 1.0]]

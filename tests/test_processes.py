@@ -14,35 +14,25 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass import checkpoint, epoch
+from crossclass.analysis.measure import measured
 from crossclass.attacks import FGSM, PGD
-from crossclass.augment import Augment
+from crossclass.attacks.norms import L2
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import UserError
+from crossclass.core.files import held
+from crossclass.core.rng import generator, normal, share, uniform
+from crossclass.core.runtime import Runtime
+from crossclass.core.sync_batchnorm import SyncedBatchNorm2d, synced
 from crossclass.data import Shapes
-from crossclass.errors import UserError
-from crossclass.files import held
-from crossclass.measure import measured
+from crossclass.data.augment import Augment
 from crossclass.models import PreActResNet, ViT
-from crossclass.recipes import (
-    AT,
-    AWP,
-    EMA,
-    MART,
-    SWA,
-    Check,
-    Distilled,
-    GradAlign,
-    Mix,
-    Run,
-    Standard,
-    TemporalEnsembling,
-    Trades,
-)
-from crossclass.runtime import Runtime
-from crossclass.store import RunFolder
-from crossclass.streams import generator, normal, share, uniform
-from crossclass.synced import SyncedBatchNorm2d, synced
-from crossclass.threat import L2
-from crossclass.train import train, trained
+from crossclass.training import epoch
+from crossclass.training.averaging import EMA, SWA
+from crossclass.training.labels import Mix, TemporalEnsembling
+from crossclass.training.loop import train, trained
+from crossclass.training.recipes import AT, AWP, MART, Distilled, GradAlign, Standard, Trades
+from crossclass.training.run import Check, Run
 
 CPU = Runtime(device="cpu")
 # 25 images in batches of 8: the last one has a single image for two processes

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from archives import NAMES, Runs, batch, contents, is_made_cifar10, python2_batch, trust
-from crossclass.readers import checksum, cifar, read_cifar10, read_digits
-from crossclass.readers.cifar import CIFAR10, CIFAR100
+from crossclass.data import cifar
+from crossclass.data.cifar import CIFAR10, CIFAR100
+from crossclass.data.readers import checksum, read_cifar10, read_digits
 from reading import LABELS, RGB, npz, refused, sound
 
 # digits

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from archives import Runs, contents100, is_made_cifar100, member, serve, tar, trust
-from crossclass.readers import read_cifar10, read_cifar100
+from crossclass.data.readers import read_cifar10, read_cifar100
 from reading import refused
 
 

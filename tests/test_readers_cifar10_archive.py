@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from archives import NAMES, contents, is_made_cifar10, member, members, serve, tar, trust
-from crossclass.readers import archive as archives
-from crossclass.readers import cifar, read_cifar10
-from crossclass.readers.cifar import CIFAR10
+from crossclass.data import cifar
+from crossclass.data import download as archives
+from crossclass.data.cifar import CIFAR10
+from crossclass.data.readers import read_cifar10
 from reading import refused
 
 

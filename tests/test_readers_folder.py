@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossclass.readers import read_folder
+from crossclass.data.readers import read_folder
 from reading import RGB, npz, refused, sound
 
 

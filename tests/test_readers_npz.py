@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossclass.errors import UserError
-from crossclass.readers import read_npz
+from crossclass.core.errors import UserError
+from crossclass.data.readers import read_npz
 from reading import LABELS, RGB, npz, refused, sound
 
 

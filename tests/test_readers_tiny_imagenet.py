@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from archives import WNIDS, is_made_tiny, jpeg, levels, serve, tiny_contents
-from crossclass.readers import read_cifar10, read_folder, read_npz, read_tiny_imagenet, tiny_imagenet
+from crossclass.data import tiny_imagenet
+from crossclass.data.readers import read_cifar10, read_folder, read_npz, read_tiny_imagenet
 from reading import npz, refused, sound
 
 

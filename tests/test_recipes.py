@@ -14,31 +14,27 @@ from torch import Tensor, nn
 
 from conftest import pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
-from crossclass.errors import UserError
-from crossclass.losses import cross_entropy
-from crossclass.recipes import (
+from crossclass.attacks.losses import cross_entropy
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.config import load_yaml, members, override
+from crossclass.core.errors import UserError
+from crossclass.training.averaging import EMA, SWA, refresh
+from crossclass.training.labels import Mix, TemporalEnsembling, smoothed
+from crossclass.training.recipes import (
     AT,
     AWP,
-    EMA,
     MART,
-    SWA,
     AnyRecipe,
     Distilled,
     GradAlign,
-    Mix,
-    Run,
     Standard,
     Teacher,
-    TemporalEnsembling,
     Trades,
-    refresh,
-    smoothed,
     within_ball,
 )
-from crossclass.recipes.awp import worst
-from crossclass.recipes.schedule import factor
-from crossclass.settings import load_yaml, members, override
-from crossclass.threat import L2, Linf
+from crossclass.training.recipes.awp import worst
+from crossclass.training.run import Run
+from crossclass.training.schedule import factor
 
 K = 4
 
@@ -336,7 +332,7 @@ class TestLabels:
         assert 0.3 < sum(seen) / len(seen) < 0.7
 
     def test_the_beta_distribution_has_its_moments(self):
-        from crossclass.recipes.labels import _beta
+        from crossclass.training.labels import _beta
 
         for alpha in (0.2, 0.8, 1.0, 3.0):
             g = seeded(1)

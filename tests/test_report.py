@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from crossclass import plot
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
+from crossclass.report import plots as plot
 from crossclass.report import write_report
 from reports import ATTACK, CAS_NOTE, ENDS, EVIL, ROWS, Page, made, row, square, words
 

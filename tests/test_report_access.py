@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossclass import plot
+from crossclass.report import plots as plot
 from crossclass.report import write_report, write_study
 from crossclass.report.page import TEMPLATES
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crossclass import plot
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
+from crossclass.report import plots as plot
 from crossclass.report import write_report
 from reports import (
     ATTACK,

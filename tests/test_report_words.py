@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crossclass.report import finding, write_report
-from crossclass.report.words import moved, span
+from crossclass.report.format import moved, span
 from reports import ROWS, compared, foreign, made, measure, result, words
 
 

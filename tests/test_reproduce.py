@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossclass import train
 from crossclass.attacks import FGSM, PGD
+from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli import main
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.errors import UserError
-from crossclass.experiments import evidence, plan
-from crossclass.experiments import reproduce as reproducing
-from crossclass.experiments.paper import PAPER
-from crossclass.experiments.plan import jobs, located
-from crossclass.experiments.registry import EXPERIMENTS, chosen
-from crossclass.experiments.reproduce import Study, reproduce
-from crossclass.experiments.sizes import crafted, shrink
-from crossclass.recipes import Distilled
+from crossclass.paper import evidence, plan
+from crossclass.paper import study as reproducing
+from crossclass.paper.plan import jobs, located
+from crossclass.paper.registry import EXPERIMENTS, chosen
+from crossclass.paper.runs.paper import PAPER
+from crossclass.paper.sizes import crafted, shrink
+from crossclass.paper.study import Study, reproduce
 from crossclass.report import write_study
-from crossclass.runtime import Runtime
-from crossclass.store import RunFolder
+from crossclass.training import loop as train
+from crossclass.training.recipes import Distilled
 
 CPU = Runtime(device="cpu", threads=1)
 TRAINED = [e.id for e in EXPERIMENTS.values() if e.runs]
@@ -171,8 +171,8 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
 
 def test_two_processes_share_the_runs_out(done, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from crossclass.runtime import Runtime\n"
-        "from crossclass.experiments import reproduce as r; r.WAIT = 0.2\n"
+        "import sys; from pathlib import Path; from crossclass.core.runtime import Runtime\n"
+        "from crossclass.paper import reproduce as r; r.WAIT = 0.2\n"
         "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
         "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), say=print)\n"
     )

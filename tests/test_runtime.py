@@ -4,14 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass import checkpoint, runtime
 from crossclass.attacks import FGSM, PGD
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core import runtime
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.errors import UserError
 from crossclass.models import PreActResNet
-from crossclass.recipes import AT, AWP, Check, GradAlign, Run
-from crossclass.runtime import Runtime
-from crossclass.train import train, trained
+from crossclass.training.loop import train, trained
+from crossclass.training.recipes import AT, AWP, GradAlign
+from crossclass.training.run import Check, Run
 
 RUN = Run(
     data=Shapes(n_train=20, n_val=8, n_test=9, classes=3, size=16),

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossclass import plot, saliency
-from crossclass.errors import UserError
+from crossclass.analysis import saliency
+from crossclass.analysis.saliency import compared, entropy, grad_cam, half_mass_area, resized, spread
+from crossclass.core.config import kind_of, members
+from crossclass.core.errors import UserError
 from crossclass.models import AnyModel, Classifier, PreActResNet
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT
 from crossclass.models.wideresnet import WideResNet
-from crossclass.saliency import compared, entropy, grad_cam, half_mass_area, resized, spread
-from crossclass.settings import kind_of, members
+from crossclass.report import plots as plot
 
 
 class Net(Classifier):

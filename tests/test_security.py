@@ -12,10 +12,10 @@ import pytest
 
 import crossclass
 from crossclass.cli import main
-from crossclass.errors import UserError
-from crossclass.experiments.runs import resolve
-from crossclass.settings import override
-from crossclass.sweep import expand
+from crossclass.cli.jobs import expand
+from crossclass.core.config import override
+from crossclass.core.errors import UserError
+from crossclass.paper.runs import resolve
 from tiny import TINY
 
 ROOT = Path(crossclass.__file__).parent

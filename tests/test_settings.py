@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
+from crossclass.attacks.norms import L2, AnyThreat, Linf
+from crossclass.core.config import adapter, differences, load_yaml, members, override
+from crossclass.core.errors import UserError
 from crossclass.data import AnyData, Npz, Shapes
-from crossclass.errors import UserError
-from crossclass.experiments.runs import NAMED, resolve, with_changes
 from crossclass.models import AnyModel
-from crossclass.recipes import AT, AnyRecipe, Run
-from crossclass.settings import adapter, differences, load_yaml, members, override
-from crossclass.threat import L2, AnyThreat, Linf
+from crossclass.paper.runs import NAMED, resolve, with_changes
+from crossclass.training.recipes import AT, AnyRecipe
+from crossclass.training.run import Run
 
 FAMILIES = [AnyAttack, AnyThreat, AnyRecipe, AnyData, AnyModel]
 PLUGINS = [m for family in FAMILIES for m in members(family)] + [Run]

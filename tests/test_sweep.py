@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from crossclass import sweep
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.cli import jobs as sweep
 from crossclass.cli import main
-from crossclass.errors import UserError
-from crossclass.files import held
-from crossclass.store import RunFolder
-from crossclass.sweep import expand, lines, run_all, split
+from crossclass.cli.jobs import expand, lines, run_all, split
+from crossclass.core.errors import UserError
+from crossclass.core.files import held
 from tiny import TINY
 
 MORE = ("out=runs", "runtime.threads=1", "runtime.device=cpu")
@@ -223,7 +223,7 @@ def test_slurm_jobs_train_and_can_be_requeued(here):
 
 
 def test_each_job_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
-    from crossclass.sweep import _places
+    from crossclass.cli.jobs import _places
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -5,13 +5,14 @@ import shutil
 import pytest
 import torch
 
-from crossclass import checkpoint
 from crossclass.attacks import PGD
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import UserError
 from crossclass.data import Shapes
-from crossclass.errors import UserError
-from crossclass.recipes import AT, AWP, Distilled, Run, Standard, Teacher
-from crossclass.store import RunFolder
-from crossclass.train import trained
+from crossclass.training.loop import trained
+from crossclass.training.recipes import AT, AWP, Distilled, Standard, Teacher
+from crossclass.training.run import Run
 from runs import CPU, TINY, killed_after, same, weights
 
 INNER = AT(attack=PGD(steps=1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import crossclass
-from crossclass.experiments.theorems import OWN, SOURCES, THEOREMS
+from crossclass.paper.theorems import OWN, SOURCES, THEOREMS
 
 BY_ID = {e.id: e for e in THEOREMS}
 PACKAGE = Path(crossclass.__file__).parent

@@ -10,10 +10,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossclass.errors import UserError
-from crossclass.theory import closed, quadrature
-from crossclass.theory.order import expected_max
-from crossclass.theory.setting import PAPER, READINGS, Layout, admissible, check, check_reading
+from crossclass.core.errors import UserError
+from crossclass.paper.theory import closed, quadrature
+from crossclass.paper.theory.order import expected_max
+from crossclass.paper.theory.setting import PAPER, READINGS, Layout, admissible, check, check_reading
 
 SP = sqrt(pi)
 PHI, DENSITY = scipy.stats.norm.cdf, scipy.stats.norm.pdf

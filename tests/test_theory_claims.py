@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crossclass.theory import accuracy_claims, claims, closed, smoothing_claims
-from crossclass.theory.grid import Grid, Part, agrees, judged, positive, switch
-from crossclass.theory.montecarlo import Estimate
-from crossclass.theory.setting import PAPER, Layout, admissible
-from crossclass.verdict import Verdict
+from crossclass.paper.theory import accuracy_claims, claims, closed, smoothing_claims
+from crossclass.paper.theory.grid import Grid, Part, agrees, judged, positive, switch
+from crossclass.paper.theory.montecarlo import Estimate
+from crossclass.paper.theory.setting import PAPER, Layout, admissible
+from crossclass.paper.verdict import Verdict
 
 SMALL = 800
 
@@ -244,6 +244,6 @@ def test_grids_are_admissible_and_reach_the_edges():
 
 
 def test_the_theory_needs_no_torch():
-    code = "import sys, crossclass.theory.claims; assert 'torch' not in sys.modules"
+    code = "import sys, crossclass.paper.theory.claims; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ import pytest
 from py_mini_racer import MiniRacer
 from scipy.special import owens_t
 
-from crossclass.errors import UserError
-from crossclass.report import panel as module
-from crossclass.report.panel import DEFAULT, SLIDERS, panel, script
-from crossclass.theory import closed, setting
+from crossclass.core.errors import UserError
+from crossclass.paper.theory import closed, setting
+from crossclass.report import theory_panel as module
+from crossclass.report.theory_panel import DEFAULT, SLIDERS, panel, script
 
 START = {**DEFAULT, "reading": "A"}
 GREEK = {"√π": "sqrt(pi)", "μ": "mu", "σ": "sigma", "ε": "eps", "β": "beta", "≥": ">="}
@@ -338,7 +338,7 @@ def test_names_of_curves_do_not_overlap(js: Engine) -> None:
 
 
 def test_the_report_needs_neither_torch_nor_scipy_to_start() -> None:
-    code = "import sys, crossclass.report.panel as p; assert not {'torch', 'scipy'} & set(sys.modules)"
+    code = "import sys, crossclass.report.theory_panel as p; assert not {'torch', 'scipy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from crossclass import plot
-from crossclass.errors import UserError
-from crossclass.theory import closed
+from crossclass.core.errors import UserError
+from crossclass.paper.theory import closed
+from crossclass.report import plots as plot
 
 MU, SIGMA, BETA = 1.0, 0.9, 0.25
 EPS = np.linspace(0, MU / 2, 301)

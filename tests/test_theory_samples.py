@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from crossclass.theory import closed, descent, montecarlo, quadrature, samples
-from crossclass.theory.setting import PAPER, READINGS, Layout
+from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
+from crossclass.paper.theory.setting import PAPER, READINGS, Layout
 
 SEED = 20250605  # declared before anything was drawn
 LAYOUTS = (

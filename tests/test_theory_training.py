@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from conftest import seeded
-from crossclass import attribution
+from crossclass.analysis import attribution
 from crossclass.attacks import PGD
-from crossclass.errors import UserError
-from crossclass.experiments import linear
-from crossclass.experiments.linear import Others, Tied, fit, measure_training, robust_loss
-from crossclass.experiments.linear_claims import judge_training
-from crossclass.theory import closed, samples, sharing
-from crossclass.theory.setting import PAPER, Layout
-from crossclass.threat import Linf
-from crossclass.verdict import Verdict
+from crossclass.attacks.norms import Linf
+from crossclass.core.errors import UserError
+from crossclass.paper import linear
+from crossclass.paper.linear import Others, Tied, fit, measure_training, robust_loss
+from crossclass.paper.linear_claims import judge_training
+from crossclass.paper.theory import closed, samples, sharing
+from crossclass.paper.theory.setting import PAPER, Layout
+from crossclass.paper.verdict import Verdict
 
 LAYOUTS = [
     PAPER,

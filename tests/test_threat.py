@@ -11,9 +11,10 @@ from torch import Tensor
 
 import reference
 from conftest import pictures, seeded
-from crossclass import settings, threat
-from crossclass.errors import UserError
-from crossclass.threat import GAUSS, L2, AnyThreat, Linf
+from crossclass.attacks import norms as threat
+from crossclass.attacks.norms import GAUSS, L2, AnyThreat, Linf
+from crossclass.core import config as settings
+from crossclass.core.errors import UserError
 
 THREATS = settings.members(AnyThreat)
 every_threat = pytest.mark.parametrize("ball", THREATS, ids=settings.kind_of)

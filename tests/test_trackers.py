@@ -5,12 +5,13 @@ import csv
 import pytest
 
 from crossclass.attacks import PGD
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.errors import UserError
 from crossclass.models import PreActResNet
-from crossclass.recipes import AT, Check, Distilled, Run
-from crossclass.runtime import Runtime
-from crossclass.train import trained
+from crossclass.training.loop import trained
+from crossclass.training.recipes import AT, Distilled
+from crossclass.training.run import Check, Run
 
 RUN = Run(
     data=Shapes(n_train=16, n_val=8, n_test=9, classes=3, size=16),

@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from crossclass import checkpoint, models
+from crossclass import models
+from crossclass.analysis.measure import measured
 from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2, Linf
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.load import load_model
+from crossclass.checkpoints.run_folder import COLUMNS
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Shapes
-from crossclass.errors import UserError
-from crossclass.learner import optimizer as _optimizer
-from crossclass.measure import measured
-from crossclass.recipes import AT, Check, Run
-from crossclass.runtime import Runtime
-from crossclass.store import COLUMNS
-from crossclass.subjects import load_model
-from crossclass.threat import L2, Linf
-from crossclass.train import trained
-from crossclass.watch import best
+from crossclass.training.loop import trained
+from crossclass.training.recipes import AT
+from crossclass.training.run import Check, Run
+from crossclass.training.state import optimizer as _optimizer
+from crossclass.training.validation import best
 from runs import CPU, TINY, ones, same, weights
 
 
@@ -111,7 +113,7 @@ def test_the_loop_equals_a_literal_one(tmp_path):
     """Two epochs of AT again, as one would write it on a page."""
     run = TINY.but(augment=None, epochs=2, drops=(1,), keep_every=0, decay="matrices", clip=0.5)
     folder = trained(run, tmp_path, "t", Runtime(device="cpu", layout="contiguous"))
-    from crossclass.streams import generator
+    from crossclass.core.rng import generator
 
     splits = run.data()
     model = models.build(run.model, splits.train.images, 3, 0).train()

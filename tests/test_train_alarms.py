@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from crossclass import checkpoint
-from crossclass.errors import UserError
-from crossclass.train import trained
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core.errors import UserError
+from crossclass.training.loop import trained
 from runs import CPU, TINY, killed_after, same, weights
 
 
 class TestAlarms:
     @pytest.fixture(autouse=True)
     def _in_epoch_3(self, monkeypatch):
-        from crossclass import alarms
+        from crossclass.training import alarms
 
         def raised(rows, classes, n=None):
             alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %, PGD-10 0 %", good=2)
@@ -47,7 +47,7 @@ class TestAlarms:
         assert same(tensors, weights(whole, "epoch_002"))
 
     def good(self, monkeypatch, epoch, level="alarm"):
-        from crossclass import alarms
+        from crossclass.training import alarms
 
         def raised(rows, classes, n=None):
             alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %", level, epoch)
@@ -81,8 +81,8 @@ class TestAlarms:
         assert checkpoint.load(folder.checkpoint("last"))[1]["epoch"] == 3
 
     def test_the_newest_that_is_old_enough_is_taken(self, tmp_path):
-        from crossclass.store import RunFolder
-        from crossclass.train import _good
+        from crossclass.checkpoints.run_folder import RunFolder
+        from crossclass.training.loop import _good
 
         folder = RunFolder(tmp_path)
         for name, epoch in (("last_good", 9), ("best.val", 5), ("best.test", 3)):

@@ -4,24 +4,13 @@ import pytest
 import torch
 
 from crossclass import models
+from crossclass.analysis.measure import measured
 from crossclass.attacks import FGSM, PGD
-from crossclass.measure import measured
-from crossclass.recipes import (
-    AT,
-    AWP,
-    EMA,
-    MART,
-    SWA,
-    AnyRecipe,
-    Distilled,
-    GradAlign,
-    Mix,
-    Standard,
-    TemporalEnsembling,
-    Trades,
-)
-from crossclass.settings import members
-from crossclass.train import trained
+from crossclass.core.config import members
+from crossclass.training.averaging import EMA, SWA
+from crossclass.training.labels import Mix, TemporalEnsembling
+from crossclass.training.loop import trained
+from crossclass.training.recipes import AT, AWP, MART, AnyRecipe, Distilled, GradAlign, Standard, Trades
 from runs import CPU, TINY, killed_after, ones, same, untimed, weights
 
 RECIPES = {

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from crossclass import checkpoint
-from crossclass.errors import BusyError, UserError
-from crossclass.runtime import Runtime
-from crossclass.store import RunFolder
-from crossclass.train import train, trained
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import BusyError, UserError
+from crossclass.core.runtime import Runtime
+from crossclass.training.loop import train, trained
 from runs import CPU, TINY, killed_after, same, untimed, weights
 
 
@@ -89,7 +89,7 @@ def test_if_no_state_can_be_read_it_says_what_to_delete(tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch, whole):
-    from crossclass import files
+    from crossclass.core import files
 
     written = 0
     fsync = os.fsync
@@ -163,14 +163,14 @@ def test_one_folder_is_trained_by_one_process_at_a_time(tmp_path):
 
 
 def test_a_finished_run_can_be_read_while_it_is_held(whole):
-    from crossclass.files import held
+    from crossclass.core.files import held
 
     with held(whole.path / ".lock", "it"):
         assert trained(TINY, whole.path.parent, "tiny", CPU).path == whole.path
 
 
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
-    from crossclass.files import held
+    from crossclass.core.files import held
 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"), held(tmp_path / "file" / ".lock", "it"):
@@ -180,7 +180,7 @@ def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_where_nothing_can_be_locked_one_goes_on_without(tmp_path, monkeypatch):
     import fcntl
 
-    from crossclass.files import held
+    from crossclass.core.files import held
 
     def refuse(file, how):
         raise OSError(errno.ENOLCK, "no locks available")

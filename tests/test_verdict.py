@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from crossclass.verdict import Verdict, above, everywhere
+from crossclass.paper.verdict import Verdict, above, everywhere
 
 
 @pytest.mark.parametrize(

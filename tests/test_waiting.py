@@ -7,25 +7,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2
+from crossclass.core.progress import silent
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.epoch import train_epoch
-from crossclass.learner import Learner
 from crossclass.models import PreActResNet
-from crossclass.progress import silent
-from crossclass.recipes import (
-    AT,
-    AWP,
-    MART,
-    Distilled,
-    GradAlign,
-    Run,
-    Standard,
-    Teacher,
-    TemporalEnsembling,
-    Trades,
-)  # fmt: skip
-from crossclass.runtime import Runtime
-from crossclass.threat import L2
+from crossclass.training.epoch import train_epoch
+from crossclass.training.labels import TemporalEnsembling  # fmt: skip
+from crossclass.training.recipes import AT, AWP, MART, Distilled, GradAlign, Standard, Teacher, Trades
+from crossclass.training.run import Run
+from crossclass.training.state import Learner
 
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "unique", "masked_select")
 NET = PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data")

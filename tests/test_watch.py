@@ -7,16 +7,19 @@ import torch
 import torch.nn.functional as F
 
 from conftest import Plane, seeded, tiny_net
-from crossclass import evaluate, models, watch
+from crossclass import models
+from crossclass.analysis import evaluate
 from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core.errors import UserError
+from crossclass.core.rng import generator
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
-from crossclass.errors import UserError
 from crossclass.models import PreActResNet
-from crossclass.recipes import AT, Check, Run, Standard
-from crossclass.runtime import Runtime
-from crossclass.streams import generator
-from crossclass.threat import L2, Linf
-from crossclass.watch import best_with_cas, mean_cosine, probed
+from crossclass.training import validation as watch
+from crossclass.training.recipes import AT, Standard
+from crossclass.training.run import Check, Run
+from crossclass.training.validation import best_with_cas, mean_cosine, probed
 
 CPU = Runtime(device="cpu")
 RUN = Run(

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conftest import TinyNet
-from crossclass import checkpoint, weights
-from crossclass.errors import UserError
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints import formats as weights
+from crossclass.core.errors import UserError
 
 STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
 COUNT = torch.tensor(3)
@@ -318,7 +319,7 @@ def test_names_in_pickles_cannot_reach_the_terminal(tmp_path: Path) -> None:
 
 
 def test_imports_are_read_off_without_following_them() -> None:
-    from crossclass.weights.pickles import imports
+    from crossclass.checkpoints.safe_pickle import imports
 
     names = [
         "os.mkdir" if os.name == "nt" else "posix.mkdir",
@@ -341,7 +342,7 @@ def test_imports_are_read_off_without_following_them() -> None:
 
 
 def test_state_that_makes_no_sense_is_dropped() -> None:
-    from crossclass.weights.pickles import Numbers
+    from crossclass.checkpoints.safe_pickle import Numbers
 
     states: list[tuple[Any, ...]] = [(), (1, (2,), None, False, b"12345678"), (1, (9,), "x", False, "text")]
     for state in states:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from crossclass import recipes
 from crossclass.attacks import PGD
-from crossclass.errors import UserError
-from crossclass.recipes import Run
-from crossclass.runtime import Runtime
-from crossclass.settings import validated
-from crossclass.train import trained
+from crossclass.core.config import validated
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
+from crossclass.training import recipes
+from crossclass.training.loop import trained
+from crossclass.training.run import Run
 
 crafting = False
 sent = 0

@@ -11,7 +11,7 @@ from torch import nn
 
 from conftest import tiny_net
 from crossclass.attacks import AutoAttack, External
-from crossclass.threat import Linf
+from crossclass.attacks.norms import Linf
 
 
 def stranger(name: str, threat: Any = None, **arguments: Any) -> External:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from crossclass.attacks.auto import AutoAttack
+from crossclass.attacks.autoattack import AutoAttack
+from crossclass.attacks.base import Attack, Found, Images, Network, trusted, within
 from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD
-from crossclass.attacks.search import Attack, Found, Images, Network, trusted, within
 
 AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Field(discriminator="kind")]
 

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field, JsonValue, field_validator
 from torch import Tensor
 
-from crossclass.attacks.fence import Handed, fenced
-from crossclass.attacks.search import Attack, Found, Images, Network, within
-from crossclass.errors import UserError
-from crossclass.importing import imported
-from crossclass.losses import Labels, hard
-from crossclass.threat import AnyThreat, Linf
+from crossclass.attacks.base import Attack, Found, Images, Network, within
+from crossclass.attacks.losses import Labels, hard
+from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.attacks.sandbox import Handed, fenced
+from crossclass.core.errors import UserError
+from crossclass.core.trust import imported
 
 ROUNDING = {"linf": 1e-6, "l2": 1e-5}
 """How far outside the ball is still rounding, and projected back."""

@@ -13,10 +13,10 @@ import torch
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 
-from crossclass.attacks.search import Attack, Found, Images, Network, within
-from crossclass.losses import Labels, cross_entropy, hard, kl, margin
-from crossclass.threat import AnyThreat, Linf, Start
-from crossclass.view import BatchNorm, Precision, frozen
+from crossclass.attacks.base import Attack, Found, Images, Network, within
+from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
+from crossclass.attacks.model_state import BatchNorm, Precision, frozen
+from crossclass.attacks.norms import AnyThreat, Linf, Start
 
 
 def _fraction_of_eps(step: object) -> object:

@@ -15,8 +15,8 @@ import typer
 
 from crossclass.cli import examining, looking, training
 from crossclass.cli.app import app
-from crossclass.errors import BusyError, UserError, did_you_mean
-from crossclass.progress import is_helper
+from crossclass.core.errors import BusyError, UserError, did_you_mean
+from crossclass.core.progress import is_helper
 
 _ORDER = ("demo", "list", "show", "train", "sweep", "measure", "doctor", "reproduce", "report", "verify")
 app.registered_commands.sort(key=lambda c: _ORDER.index(c.name or getattr(c.callback, "__name__", "")))

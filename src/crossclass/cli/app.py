@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from crossclass.runtime import Runtime
+    from crossclass.core.runtime import Runtime
 
 app = typer.Typer(
     name="crossclass",
@@ -30,8 +30,8 @@ Targets = Annotated[list[str], typer.Argument(help="Run folders, RUN@best.test, 
 
 def own_settings(changes: Sequence[str], out: str) -> tuple[tuple[str, "Runtime"], list[str]]:
     """Split a command's own settings (out, runtime.*) from those of the run."""
-    from crossclass.runtime import Runtime
-    from crossclass.settings import override, split_assignment
+    from crossclass.core.config import override, split_assignment
+    from crossclass.core.runtime import Runtime
 
     rest, runtime = [], []
     for change in changes:

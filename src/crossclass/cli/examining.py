@@ -8,9 +8,9 @@ from typing import Any
 import typer
 
 from crossclass.cli.app import Partial, Targets, Trust, app, own_settings
-from crossclass.errors import UserError
-from crossclass.progress import watching
-from crossclass.table import table
+from crossclass.core.errors import UserError
+from crossclass.core.progress import watching
+from crossclass.report.console import table
 
 
 @app.command()
@@ -22,8 +22,8 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     attack.kind=autoattack, attack=none, examples=correct, n=500, split=val, seed=1, saliency=6,
     out=measure.json (the grid of maps lies beside it).
     """
-    from crossclass.files import demand_writable, write_atomic
-    from crossclass.measure import measured
+    from crossclass.analysis.measure import measured
+    from crossclass.core.files import demand_writable, write_atomic
 
     names = [t for t in targets if "=" not in t]
     if not names:
@@ -59,10 +59,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
-    from crossclass.doctor import Doctor, examine
-    from crossclass.files import write_atomic
-    from crossclass.settings import override, split_assignment
-    from crossclass.subjects import subjects
+    from crossclass.checkpoints.load import subjects
+    from crossclass.core.config import override, split_assignment
+    from crossclass.core.files import write_atomic
+    from crossclass.diagnostics import Doctor, examine
 
     names = [t for t in targets if "=" not in t]
     if len(names) != 1:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from crossclass.cli.app import Changes, app
-from crossclass.errors import UserError, did_you_mean
+from crossclass.core.errors import UserError, did_you_mean
 
 
 @app.command(name="list")
 def list_() -> None:
     """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
-    from crossclass.catalogue import lines
+    from crossclass.cli.catalogue import lines
 
     for line in lines():
         print(line)
@@ -25,10 +25,10 @@ def show(
     changes: Changes = None,
 ) -> None:
     """Print complete YAML, defaults included; with a second run, how the two differ."""
-    from crossclass.catalogue import plugins
-    from crossclass.experiments.order import ORDER
-    from crossclass.experiments.runs import NAMED, resolve
-    from crossclass.settings import differences, override
+    from crossclass.cli.catalogue import plugins
+    from crossclass.core.config import differences, override
+    from crossclass.paper.order import ORDER
+    from crossclass.paper.runs import NAMED, resolve
 
     others = [c for c in changes or [] if "=" not in c]
     assignments = [c for c in changes or [] if "=" in c]
@@ -60,10 +60,11 @@ def verify(
     against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
     out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
     """
-    from crossclass import anchors, plot
-    from crossclass.recipes import Run
-    from crossclass.settings import load_yaml, split_assignment
-    from crossclass.store import RunFolder
+    from crossclass.checkpoints.run_folder import RunFolder
+    from crossclass.core.config import load_yaml, split_assignment
+    from crossclass.paper import published_curves as anchors
+    from crossclass.report import plots as plot
+    from crossclass.training.run import Run
 
     own: dict[str, Any] = {"against": "rice2020", "tolerance": 0.02, "out": ""}
     for path, value in map(split_assignment, changes or []):

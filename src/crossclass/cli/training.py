@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossclass.cli.app import Changes, Trust, app, own_settings
-from crossclass.errors import UserError
-from crossclass.progress import watching
+from crossclass.core.errors import UserError
+from crossclass.core.progress import watching
 
 if TYPE_CHECKING:
-    from crossclass.runtime import Runtime
+    from crossclass.core.runtime import Runtime
 
 
 @app.command()
@@ -52,8 +52,8 @@ def sweep(
     slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
     runtime.* are every run's. Exit code 1 if a run failed.
     """
-    from crossclass.settings import split_assignment
-    from crossclass.sweep import expand, lines, run_all, submit
+    from crossclass.cli.jobs import expand, lines, run_all, submit
+    from crossclass.core.config import split_assignment
 
     own: dict[str, Any] = {"jobs": 1, "plan": False, "slurm": None}
     mine = [c for c in changes or [] if c.partition("=")[0] in own]
@@ -97,9 +97,9 @@ def reproduce_(
     cifar10/, cifar100/, tiny_imagenet/; out=results, runs=runs; plan=true only says what would be done.
     Interrupt it at will: the same command goes on. The page's path is the last line.
     """
-    from crossclass.experiments.reproduce import Study, reproduce
+    from crossclass.core.config import override
+    from crossclass.paper.study import Study, reproduce
     from crossclass.report import write_study
-    from crossclass.settings import override
 
     ids = [t for t in targets if "=" not in t]
     if not ids:
@@ -117,8 +117,8 @@ def reproduce_(
 
 
 def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: bool = False) -> Path:
-    from crossclass import train as training
-    from crossclass.experiments.runs import resolve
+    from crossclass.paper.runs import resolve
+    from crossclass.training import loop as training
 
     label, run = resolve(target, changes, trust=trust)
     out, runtime = own

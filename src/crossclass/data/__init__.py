@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crossclass import readers
-from crossclass.data.planted import Shapes
-from crossclass.data.splits import Split, Splits, as_float, batches
+from crossclass.data import readers
+from crossclass.data.base import Split, Splits, as_float, batches
+from crossclass.data.shapes import Shapes
 from crossclass.data.subset import Sealed, Stored, Subset
-from crossclass.readers.tiny_imagenet import ClassOrder
+from crossclass.data.tiny_imagenet import ClassOrder
 
 __all__ = [
     "CIFAR10",

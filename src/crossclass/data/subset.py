@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from crossclass import readers
-from crossclass.data.splits import Split, Splits
-from crossclass.errors import UserError
-from crossclass.settings import Settings
-from crossclass.streams import generator
+from crossclass.core.config import Settings
+from crossclass.core.errors import UserError
+from crossclass.core.rng import generator
+from crossclass.data import readers
+from crossclass.data.base import Split, Splits
 
 
 class Subset(Settings):

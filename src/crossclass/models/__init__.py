@@ -8,17 +8,17 @@ from jaxtyping import UInt8
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from crossclass.errors import UserError, did_you_mean
-from crossclass.models.classifier import STATISTICS, Classifier, MeanStd
-from crossclass.models.foreign import HF, Foreign, Python, Timm, Torchvision
+from crossclass.core.config import Settings, validated
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.rng import stream_seed
+from crossclass.models.base import STATISTICS, Classifier, MeanStd
+from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
 from crossclass.models.preactresnet import BLOCKS, PreActResNet
-from crossclass.models.recognise import Recognised, recognise
+from crossclass.models.recognize import Recognised, recognise
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT, adapted
 from crossclass.models.wideresnet import WideResNet
-from crossclass.models.wrapped import Wrapped
-from crossclass.settings import Settings, validated
-from crossclass.streams import stream_seed
+from crossclass.models.wrapper import Wrapped
 
 _FOREIGN = {"python": "call", "timm": "name", "torchvision": "name", "hf": "repo"}
 _KINDS = ("preactresnet", "resnet", "wideresnet", "vit", *_FOREIGN)

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crossclass.errors import UserError, reason
+from crossclass.core.errors import UserError, reason
 
 
 def weights_of(repo: str) -> dict[str, Tensor]:

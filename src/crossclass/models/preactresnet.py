@@ -12,8 +12,8 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
-from crossclass.settings import Settings
+from crossclass.core.config import Settings
+from crossclass.models.base import Classifier, Normalise, last_block, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.errors import UserError
-from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
+from crossclass.core.config import Settings
+from crossclass.core.errors import UserError
+from crossclass.models.base import Classifier, Normalise, last_block, space_mean
 from crossclass.models.preactresnet import BLOCKS
-from crossclass.settings import Settings
 
 
 class ResNet(Settings):

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from crossclass.errors import UserError
-from crossclass.models.classifier import Classifier, Normalise
+from crossclass.core.config import Settings
+from crossclass.core.errors import UserError
+from crossclass.models.base import Classifier, Normalise
 from crossclass.models.hub import weights_of
-from crossclass.settings import Settings
 
 
 class ViT(Settings):

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from crossclass.models.classifier import Classifier, Normalise, last_block, space_mean
-from crossclass.settings import Settings
+from crossclass.core.config import Settings
+from crossclass.models.base import Classifier, Normalise, last_block, space_mean
 
 
 class WideResNet(Settings):

@@ -7,11 +7,11 @@ network: style, script, figures and data are inside, and every number keeps its 
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossclass.errors import UserError
-from crossclass.files import demand_writable, write_atomic
+from crossclass.core.errors import UserError
+from crossclass.core.files import demand_writable, write_atomic
 from crossclass.report.page import page
 from crossclass.report.reading import read_results, read_run
-from crossclass.report.runs import finding
+from crossclass.report.run import finding
 from crossclass.report.study import write_study
 
 __all__ = ["finding", "write_report", "write_study"]

@@ -7,7 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from crossclass.report import results, runs, words
+from crossclass.report import format as words
+from crossclass.report import results
+from crossclass.report import run as runs
 from crossclass.report.reading import Results, Run
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from crossclass.errors import UserError
+from crossclass.core.errors import UserError
 
 Plain: TypeAlias = dict[str, Any]
 

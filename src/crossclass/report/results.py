@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from crossclass import plot
+from crossclass.report import plots as plot
 from crossclass.report.downloads import download
+from crossclass.report.format import moved, number, pct, signed, span
 from crossclass.report.reading import Plain, Results
-from crossclass.report.words import moved, number, pct, signed, span
 
 _NAMES = {"robust": "Robust accuracy", "cas": "CAS", "icas": "I-CAS", "clean": "Clean accuracy"}
 _SPREAD = {

@@ -13,14 +13,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from crossclass import plot
-from crossclass.errors import UserError
-from crossclass.experiments.order import ORDER
-from crossclass.files import write_atomic
-from crossclass.report import words
+from crossclass.core.errors import UserError
+from crossclass.core.files import write_atomic
+from crossclass.paper.order import ORDER
+from crossclass.report import format as words
+from crossclass.report import plots as plot
 from crossclass.report.downloads import download
 from crossclass.report.page import TEMPLATES, environment
-from crossclass.report.panel import panel
+from crossclass.report.theory_panel import panel
 
 Plain = dict[str, Any]
 

@@ -1,0 +1,237 @@
+"""One pass over a split gives every number: clean and robust accuracy, per class, confusion, C, CAS.
+
+Everything reported is float32 with the model in eval mode; the attack may craft in lower precision, its
+images are judged in float32. Every image is visited. Noise comes from streams of (seed, batch), so
+evaluating never moves a training stream.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossclass.analysis import attribution
+from crossclass.attacks import AnyAttack
+from crossclass.attacks.model_state import evaluating
+from crossclass.core.rng import Purpose, generator
+from crossclass.core.runtime import full_precision
+from crossclass.data import Split, as_float, batches
+from crossclass.models import Classifier
+from crossclass.training import alarms
+
+Shared = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
+"""`shared(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
+
+
+def alone(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> list[Any]:
+    """`Shared` among nobody."""
+    return [work(i, item) for i, item in enumerate(items)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass saw; predictions and features on the CPU, in the split's order."""
+
+    labels: Int[Tensor, " n"]
+    clean: Int[Tensor, " n"]
+    """Predicted class of the image."""
+    robust: Int[Tensor, " n"]
+    """Predicted class of the adversarial image."""
+    features: Float[Tensor, "n d"]
+    """g(x_adv)."""
+    W: Float[Tensor, "k d"]
+    dead: int
+    """Samples for which every step of the attack had a zero or non-finite gradient."""
+    images: Float[Tensor, "n c h w"] | None = None
+    """The images that were judged (x_adv, or x without an attack), if they were to be kept."""
+    used: Bool[Tensor, " n"] | None = None
+    """Which samples attributions are taken from; unset is all of them, as in the paper."""
+
+    def among_correct(self) -> "Evaluation":
+        """The same, with attributions of correctly classified (adversarial) images only."""
+        return replace(self, used=self.robust == self.labels)
+
+    def attributed(self) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]:
+        """Features and labels of the samples that attributions are taken from."""
+        if self.used is None:
+            return self.features, self.labels
+        return self.features[self.used], self.labels[self.used]
+
+    @property
+    def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
+        """The correlation matrix of class attributions (eq. 6), float64."""
+        return attribution.correlation(self.means)
+
+    @property
+    def means(self) -> Float[Tensor, "k d"]:
+        """Mean attribution vector of each class (eq. 5), float64."""
+        g, y = self.attributed()
+        return attribution.class_means(g, self.W, y)
+
+
+@torch.no_grad()
+def under(
+    model: Classifier,
+    split: Split,
+    attack: AnyAttack | None,
+    seed: int = 0,
+    *,
+    batch: int = 250,
+    epoch: int = 0,
+    purpose: Purpose = "measure",
+    memory_format: torch.memory_format = torch.contiguous_format,
+    advance: Callable[[int], None] = lambda n: None,
+    keep_images: bool = False,
+    shared: Shared = alone,
+) -> Evaluation:
+    """Evaluate a model on a split under an attack (none: clean only, features of clean images).
+
+    `shared` may let several processes take batches each (`Runtime.shared`); the result is the same, in all.
+    """
+    attack = attack and attack.unmoving()
+
+    def look(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
+        index = index.to(split.labels.device)
+        x = as_float(split.images[index]).contiguous(memory_format=memory_format)
+        y = split.labels[index]
+        x_adv, dead = x, 0
+        if attack is not None:
+            found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
+            x_adv = found.x_adv
+            dead = int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
+        g, logits = model.outputs(x_adv)
+        robust = logits.argmax(dim=1).cpu()
+        clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
+        advance(len(index))
+        return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
+
+    with full_precision(), evaluating(model):
+        seen = shared(batches(len(split), batch, None), look)
+    clean, robust, features, dead, images = zip(*seen, strict=True)
+    W = model.head.weight.detach().float().cpu()
+    labels = split.labels.cpu()
+    kept = torch.cat(images) if keep_images else None
+    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, sum(dead), kept)
+
+
+@torch.no_grad()
+def clean_accuracy(model: Classifier, split: Split, batch: int = 250, shared: Shared = alone) -> float:
+    """Fraction of images classified rightly, in eval mode and float32."""
+
+    def right(_: int, index: Tensor) -> int:
+        index = index.to(split.labels.device)
+        logits = model(as_float(split.images[index]))
+        return int((logits.argmax(dim=1) == split.labels[index]).sum())
+
+    with full_precision(), evaluating(model):
+        return sum(shared(batches(len(split), batch, None), right)) / max(1, len(split))
+
+
+def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
+    """Fraction in [0, 1]."""
+    return float((predicted == labels).double().mean())
+
+
+def classwise(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> list[float | None]:
+    """Accuracy of each class; None for a class without images."""
+    table = confusion(predicted, labels, k)
+    return [int(row[i]) / int(row.sum()) if row.sum() else None for i, row in enumerate(table)]
+
+
+def confusion(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> Int[Tensor, "k k"]:
+    """Counts [true, predicted]."""
+    return torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+
+
+def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
+    """A warning if the predictor is near-constant: it then maximises CAS, and CAS means nothing."""
+    counts = torch.bincount(predicted, minlength=k)
+    share, used = float(counts.max() / counts.sum()), int((counts > 0).sum())
+    if alarms.collapsed(share, used, k):
+        return (
+            f"predictor collapsed: {share:.0%} of the images go to one class, {used} of {k} classes are "
+            "predicted at all; CAS is meaningless here"
+        )
+    return None
+
+
+def sharing_and_confusion(C: Float[Tensor, "k k"], counts: Int[Tensor, "k k"]) -> float | None:
+    """Spearman's correlation over pairs of classes between C[i, j] and how often i and j are confused.
+
+    Confusion of a pair is the mean of both error rates; pairs with a class without images are left
+    out. None where it is undefined: fewer than three pairs, or all alike.
+    """
+    n = counts.sum(dim=1)
+    rates = counts / n.clamp(min=1)[:, None]
+    i, j = torch.triu_indices(len(C), len(C), offset=1)
+    there = (n[i] > 0) & (n[j] > 0)
+    shared, confused = C[i, j][there].double(), (rates + rates.T)[i, j][there].double()
+    if len(shared) < 3:
+        return None
+    both = torch.stack([_ranks(shared), _ranks(confused)])
+    value = float(torch.corrcoef(both)[0, 1])
+    return value if math.isfinite(value) else None
+
+
+def _ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+
+
+def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[dict[str, Any]]:
+    """The most shared pairs of classes, largest C first."""
+    i, j = torch.triu_indices(len(C), len(C), offset=1)
+    order = C[i, j].argsort(descending=True)[:most]
+    return [
+        {"i": int(a), "j": int(b), "classes": [class_names[a], class_names[b]], "C": float(C[a, b])}
+        for a, b in zip(i[order], j[order], strict=True)
+    ]
+
+
+def summary(
+    e: Evaluation, class_names: tuple[str, ...], sharing: Int[Tensor, "k k"] | None = None
+) -> dict[str, Any]:
+    """Plain numbers of one evaluation, under the names of the JSON files."""
+    k, C, empty = len(e.W), e.C, attribution.zero_norm(e.means)
+    counts = confusion(e.robust, e.labels, k)
+    warnings = [w for w in [collapse(e.robust, k)] if w]
+    if empty:
+        names = ", ".join(class_names[i] for i in empty)
+        warnings.append(f"classes without any attribution, counted as sharing nothing: {names}")
+    if e.dead:
+        warnings.append(
+            f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images: robust accuracy "
+            "may be overstated (gradient masking)"
+        )
+    out: dict[str, Any] = {
+        "clean": accuracy(e.clean, e.labels),
+        "robust": accuracy(e.robust, e.labels),
+        "classwise_clean": classwise(e.clean, e.labels, k),
+        "classwise_robust": classwise(e.robust, e.labels, k),
+        "confusion": counts.tolist(),
+        "C": rounded(C),
+        "cas": attribution.cas(C),
+        "cas_normalised": attribution.cas(C) / (k * (k - 1)),
+        "negative_mass": attribution.negative_mass(C),
+        "sharing_confusion": sharing_and_confusion(C, counts),
+        "predicted_classes": int((torch.bincount(e.robust, minlength=k) > 0).sum()),
+        "empty_classes": empty,
+        "warnings": warnings,
+        "pairs": pairs(C, class_names),
+    }
+    if sharing is not None:
+        pairs_share = attribution.off_diagonal(sharing) > 0  # no AUC if all pairs share, or none
+        mixed = bool(pairs_share.any()) and not bool(pairs_share.all())
+        auc = attribution.separation(C, sharing) if mixed else None
+        out["truth"] = {"sharing": sharing.tolist(), "auc": auc}
+    return out
+
+
+def rounded(C: Float[Tensor, "k k"]) -> list[list[float]]:
+    """A matrix for JSON: six decimals, three more than anyone plots."""
+    return [[round(v, 6) for v in row] for row in C.tolist()]

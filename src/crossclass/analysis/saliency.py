@@ -1,0 +1,162 @@
+"""Where a model looks: Grad-CAM of the true class, and how far its maps spread (paper, Fig. 3c and 11).
+
+With F_k the k-th channel of a layer's map and f_y the true logit,
+
+    map(u, v) = ReLU( sum_k a_k F_k(u, v) ),    a_k = mean over (u, v) of  d f_y / d F_k(u, v).
+
+At the last map before the mean pooling the gradient is W[y, k] / (h w) everywhere. Without its ReLU the
+map is then h w times too small a picture of the attribution A_y(x) = W[y] * g(x) (eq. 4): it *sums* over
+(u, v) to sum_k A_y(x)_k = f_y - b_y, so h w times its mean does. What CAS compares is what is seen here.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerGradCam
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossclass.attacks.model_state import frozen
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import full_precision
+from crossclass.models import Classifier
+
+
+def grad_cam(
+    model: Classifier,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    *,
+    layer: nn.Module | None = None,
+    relu: bool = True,
+    batch: int = 250,
+) -> Float[Tensor, "n u v"]:
+    """Grad-CAM of class y at the layer's own resolution (unset: `saliency_layer()`), float32 on the CPU.
+
+    The model runs in eval mode and is handed back as it was. `relu=False` keeps what speaks against the
+    class. Raises UserError if the layer is not the model's, is not used, or has no map of the image.
+    """
+    if len(x) == 0:  # captum needs an image to know the resolution
+        blank = torch.zeros(1, *x.shape[1:]), torch.zeros(1, dtype=torch.int64)
+        return grad_cam(model, *blank, layer=layer, relu=relu)[:0]
+    layer = model.saliency_layer() if layer is None else layer
+    layer_name(model, layer)
+    device = model.head.weight.device
+    probe, maps, reached = nn.Identity(), [], False
+
+    def through_probe(module: nn.Module, inputs: Any, out: Tensor) -> Tensor:
+        """Let the map pass the probe and give the layer's output back, unchanged to the last bit.
+
+        The pull-back of `as_map` carries the map's gradient to the tokens it was read from, so weights
+        average over the places of the map: neither over channels nor over a class token.
+        """
+        nonlocal reached
+        reached = True
+        F_map, pull_back = torch.func.vjp(model.as_map, out)[:2]
+        if F_map.ndim != 4:
+            raise UserError(
+                f"Grad-CAM needs a map [n, d, h, w] but '{layer_name(model, layer)}' gives "
+                f"{list(F_map.shape)}; name another layer, or reshape its tokens in as_map"
+            )
+        # a node of its own: captum differentiates with respect to what the probe is given
+        (unchanged,) = pull_back(probe(F_map.clone()) - F_map)
+        return out + unchanged
+
+    hook = layer.register_forward_hook(through_probe)
+    try:
+        with full_precision(), frozen(model) as logits:
+            cam = LayerGradCam(logits, probe)
+            for start in range(0, len(x), batch):
+                part = slice(start, start + batch)
+                images = x[part].detach().to(device).requires_grad_()
+                found = cam.attribute(images, target=y[part].to(device), relu_attributions=relu)
+                maps.append(found.detach()[:, 0].float().cpu())
+    except AssertionError as e:
+        if reached:
+            raise
+        name = layer_name(model, layer)
+        raise UserError(f"'{name}' is not used by {type(model).__name__}; name another layer") from e
+    finally:
+        hook.remove()
+    return torch.cat(maps)
+
+
+def resized(maps: Float[Tensor, "n u v"], size: int | tuple[int, int]) -> Float[Tensor, "n h w"]:
+    """The maps at the size of the images, bilinear: to be looked at, not to be measured."""
+    to = (size, size) if isinstance(size, int) else size
+    return F.interpolate(maps[:, None], to, mode="bilinear", align_corners=False)[:, 0]
+
+
+def half_mass_area(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
+    """The smallest share of the area that holds half of a map's positive mass, in (0, 0.5].
+
+    Places are taken from the brightest down, the last one in part, so the number is continuous: 0.5 for
+    a flat map, 0.5 / (h w) if all is in one place. A map without positive mass looks nowhere and is 0,
+    the only way to reach 0. Only maps of one resolution compare: finer ones can be narrower.
+    """
+    mass = _mass(maps).sort(dim=1, descending=True).values
+    reached = mass.cumsum(dim=1)
+    half = reached[:, -1:] / 2
+    whole = (reached < half).sum(dim=1, keepdim=True).clamp(max=mass.shape[1] - 1)  # places taken in full
+    before = (reached - mass).gather(1, whole)
+    last = mass.gather(1, whole)
+    area = (whole + (half - before) / torch.where(last > 0, last, 1)) / mass.shape[1]
+    return torch.where(half > 0, area, 0)[:, 0].to(maps.dtype)
+
+
+def entropy(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
+    """Shannon entropy of the positive mass over log(h w): 1 for a flat map, 0 for one place.
+
+    A map without positive mass is 0 as well; `spread` counts them. One place alone is flat: 1.
+    """
+    mass = _mass(maps)
+    total = mass.sum(dim=1)
+    p = mass / torch.where(total > 0, total, 1)[:, None]
+    nats = torch.special.entr(p).sum(dim=1)
+    relative = nats / math.log(mass.shape[1]) if mass.shape[1] > 1 else torch.ones_like(nats)
+    return torch.where(total > 0, relative, 0).to(maps.dtype)
+
+
+def compared(
+    labels: Int[Tensor, " n"], best: Int[Tensor, " n"], last: Int[Tensor, " n"]
+) -> Int[Tensor, " m"]:
+    """Indices of the samples that are right at best and wrong at last, as in the paper's figures."""
+    return ((best == labels) & (last != labels)).nonzero()[:, 0]
+
+
+def spread(
+    model: Classifier, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, layer: nn.Module | None = None
+) -> dict[str, Any]:
+    """How far the Grad-CAM maps of y spread over x, sample by sample, for paired comparisons.
+
+    `half_mass_area` and `entropy` are [n], `maps` [n, u, v] with their ReLU; `empty` marks the maps
+    without positive mass [n], which both numbers count as 0; `layer` is its name, `resolution` [u, v].
+    """
+    layer = model.saliency_layer() if layer is None else layer
+    maps = grad_cam(model, x, y, layer=layer)
+    return {
+        "layer": layer_name(model, layer),
+        "resolution": list(maps.shape[1:]),
+        "maps": maps,
+        "half_mass_area": half_mass_area(maps),
+        "entropy": entropy(maps),
+        "empty": _mass(maps).sum(dim=1) == 0,
+    }
+
+
+def layer_name(model: nn.Module, layer: nn.Module) -> str:
+    """What the model calls this module; raises UserError if it is not one of its own."""
+    for name, module in model.named_modules():
+        if module is layer:
+            return name
+    raise UserError(
+        f"the layer given to Grad-CAM ({type(layer).__name__}) is not part of {type(model).__name__}; "
+        "take one from model.named_modules()"
+    )
+
+
+def _mass(maps: Float[Tensor, "n u v"]) -> Float[Tensor, "n uv"]:
+    """What speaks for the class, in float64: float32 sums would tell a map from its permutation."""
+    return maps.flatten(1).clamp(min=0).double()

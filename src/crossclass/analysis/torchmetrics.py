@@ -1,0 +1,158 @@
+"""The measures as torchmetrics classes: `update` with batches, `compute` once, exact over processes.
+
+Thin over `attribution` and `instances`, their functional twins. States are float64 sums and int64 counts, so
+uneven shards, any batch size and any number of processes give one result, and `.half()` changes nothing.
+
+    C = ClassCorrelation(num_classes=10, num_features=512)
+    C.update(features, labels, W)  # or C.update(attributions, labels)
+    C.compute()  # [10, 10]
+
+A confusion matrix is torchmetrics' own: `MulticlassConfusionMatrix(num_classes)`. Its classwise accuracy,
+`MulticlassAccuracy(num_classes, average=None)`, says 0 for a class without samples; ours says NaN.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from crossclass.analysis import attribution, instances
+from crossclass.core.errors import UserError
+
+
+class ClassCorrelation(Metric):
+    """C[i, j], the cosine of the mean attributions of classes i and j (eq. 6), float64.
+
+    Its state is each class's sum of attributions, [K, D], and number of samples; it does not grow.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int, num_features: int) -> None:
+        super().__init__()
+        self.num_classes, self.num_features = num_classes, num_features
+        zeros = torch.zeros(num_classes, num_features, dtype=torch.float64)
+        self.add_state("sums", default=zeros, dist_reduce_fx="sum")
+        self.add_state("counts", default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        features: Float[Tensor, "n d"],
+        labels: Int[Tensor, " n"],
+        W: Float[Tensor, "k d"] | None = None,
+    ) -> None:
+        """Add a batch: features g(x) with the head's weights W, or, without W, attributions g(x) * W[y].
+
+        Raises UserError for labels or widths that the metric was not made for.
+        """
+        _check(self.num_classes, self.num_features, features, labels, W)
+        batch = torch.zeros_like(self.sums).index_add_(0, labels.long(), features.to(torch.float64))
+        self.sums += batch if W is None else batch * W.to(torch.float64)
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+
+    def compute(self) -> Float[Tensor, "k k"]:
+        """C over everything seen; a class without samples has a row and a column of 0."""
+        return attribution.correlation(self.sums / self.counts.clamp(min=1)[:, None])
+
+
+class CAS(ClassCorrelation):
+    """CAS = sum over i != j of max(C[i, j], 0) (eq. 7), a float64 scalar; read it beside accuracy."""
+
+    def compute(self) -> Float[Tensor, ""]:
+        """CAS over everything seen, between 0 and K(K-1)."""
+        return self.sums.new_tensor(attribution.cas(super().compute()))
+
+
+class InstanceCAS(Metric):
+    """I-CAS (section 5.3), a float64 scalar.
+
+    A nearest neighbour needs all the others: the metric keeps the unit attribution vector of every sample
+    (n x D float32 values, gathered into every process), and `compute` costs O(n^2 D).
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    units: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, num_classes: int, num_features: int, block: int = 2048) -> None:
+        super().__init__()
+        self.num_classes, self.num_features, self.block = num_classes, num_features, block
+        self.add_state("units", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        # a process that never sees a sample must still gather tensors of the right type and width
+        self.units.append(torch.zeros(0, self.num_features, device=self.device))
+        self.labels.append(torch.zeros(0, dtype=torch.int64, device=self.device))
+
+    def update(
+        self,
+        features: Float[Tensor, "n d"],
+        labels: Int[Tensor, " n"],
+        W: Float[Tensor, "k d"] | None = None,
+    ) -> None:
+        """Keep a batch; arguments and errors are those of `ClassCorrelation`."""
+        _check(self.num_classes, self.num_features, features, labels, W)
+        if W is None:
+            W = features.new_ones(self.num_classes, self.num_features)
+        self.units.append(instances.unit_attributions(features, W, labels).float())
+        self.labels.append(labels.long())
+
+    def compute(self) -> Float[Tensor, ""]:
+        """I-CAS over everything seen, between 0 and K(K-1)."""
+        units, labels = dim_zero_cat(self.units), dim_zero_cat(self.labels)
+        nearest = instances.nearest_units(units, labels, self.num_classes, self.block)
+        I = instances.instance_correlation(nearest, labels)  # noqa: E741 - the paper's matrix
+        return I.new_tensor(attribution.cas(I))
+
+
+class ClasswiseAccuracy(Metric):
+    """The fraction of each class that is classified rightly, float64; NaN for a class without samples."""
+
+    full_state_update = False
+    is_differentiable = False
+    right: Tensor
+    seen: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        for name in ("right", "seen"):
+            self.add_state(name, default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> None:
+        """Count a batch of predicted classes; raises UserError for a label out of range."""
+        _check_labels(self.num_classes, labels)
+        self.seen += torch.bincount(labels, minlength=self.num_classes)
+        self.right += torch.bincount(labels[predicted == labels], minlength=self.num_classes)
+
+    def compute(self) -> Float[Tensor, " k"]:
+        """Accuracies in [0, 1]."""
+        return self.right.to(torch.float64) / self.seen
+
+
+def _check_labels(k: int, labels: Tensor) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < k:
+        raise UserError(
+            f"labels reach from {int(labels.min())} to {int(labels.max())}, but the metric was made for "
+            f"num_classes={k}; labels count from 0 to {k - 1}"
+        )
+
+
+def _check(k: int, d: int, features: Tensor, labels: Tensor, W: Tensor | None) -> None:
+    _check_labels(k, labels)
+    shape = (k, d) if W is None else tuple(W.shape)
+    if features.shape[1] != d or shape != (k, d):
+        given = "" if W is None else f" and W is {W.shape[0]} x {W.shape[1]}"
+        raise UserError(
+            f"features have width {features.shape[1]}{given}, but the metric was made for "
+            f"num_classes={k}, num_features={d}; make it with the shape of the model's head"
+        )

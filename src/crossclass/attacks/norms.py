@@ -1,0 +1,146 @@
+"""The norm ball is an object with three verbs: `sample` a start, the `steepest` step, `project` back.
+
+With them PGD is a dozen lines for every norm, and a new norm is one class. Shapes are
+[n, ...]; every operation is per sample and in float32, the unit is the image range [0, 1].
+"""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from crossclass.core.config import Eps, Settings
+from crossclass.core.rng import normal, uniform
+
+Start = Literal["uniform", "uniform_radius", "ball", "sphere", "gauss", "none"]
+Delta = Float[Tensor, "n ..."]
+
+GAUSS = 0.001  # TRADES and MART start at x + 0.001 N(0, 1): the KL gradient at x itself is zero
+
+
+def _per_sample(value: Float[Tensor, " n"], like: Delta) -> Tensor:
+    return value.view(-1, *[1] * (like.ndim - 1))
+
+
+def _norm(delta: Delta) -> Float[Tensor, " n"]:
+    """l_2 norm per sample, scaled first: squares of 1e-20 and of 1e20 leave float32."""
+    flat = delta.flatten(1)
+    top = flat.abs().amax(dim=1)
+    safe = torch.where(top > 0, top, torch.ones_like(top))
+    return (flat / safe[:, None]).norm(dim=1) * top
+
+
+class Linf(Settings):
+    """|delta|_inf <= eps: every pixel may change by at most eps."""
+
+    kind: Literal["linf"] = "linf"
+    eps: Eps = 8 / 255
+    """Radius in [0, 1] units, such as 8/255."""
+
+    starts: ClassVar[tuple[Start, ...]] = ("uniform", "gauss", "none")
+    inside: ClassVar[Start] = "uniform"
+    """The start that is uniform in the ball."""
+
+    @field_validator("eps")
+    @classmethod
+    def _in_range(cls, eps: float) -> float:
+        if eps < 0:
+            raise ValueError("eps is a radius and cannot be negative")
+        if eps > 1:
+            raise ValueError(f"images are in [0, 1]; did you mean eps={eps:g}/255?")
+        return eps
+
+    def __str__(self) -> str:
+        return f"l_inf {_radius(self.eps)}"
+
+    def norm(self, delta: Delta) -> Float[Tensor, " n"]:
+        """max |delta| per sample."""
+        return delta.flatten(1).abs().amax(dim=1)
+
+    def sample(self, x: Delta, start: Start, generator: torch.Generator | None) -> Delta:
+        """A start delta: `uniform` in the ball (the first of `starts` is the default), `gauss`, `none`."""
+        if start == "none":
+            return torch.zeros_like(x)
+        if start == "gauss":
+            return self.project(GAUSS * normal(x, generator))
+        return (2 * uniform(x, generator) - 1) * self.eps
+
+    def steepest(self, gradient: Delta, step: float) -> Delta:
+        """step * sign(gradient) (eq. 2); a zero or NaN gradient does not move."""
+        return step * gradient.sign().nan_to_num(nan=0.0)
+
+    def project(self, delta: Delta) -> Delta:
+        """The nearest point of the ball."""
+        return delta.clamp(-self.eps, self.eps)
+
+
+class L2(Settings):
+    """|delta|_2 <= eps over all pixels and channels of an image."""
+
+    kind: Literal["l2"] = "l2"
+    eps: Eps = 128 / 255
+    """Radius in [0, 1] units, such as 128/255 or 0.5."""
+
+    starts: ClassVar[tuple[Start, ...]] = ("uniform_radius", "ball", "sphere", "gauss", "none")
+    inside: ClassVar[Start] = "ball"
+    """The start that is uniform in the ball."""
+
+    @field_validator("eps")
+    @classmethod
+    def _in_range(cls, eps: float) -> float:
+        if eps < 0:
+            raise ValueError("eps is a radius and cannot be negative")
+        if eps >= 32:  # large images make radii of several units legitimate
+            raise ValueError(f"images are in [0, 1]; did you mean eps={eps:g}/255?")
+        return eps
+
+    def __str__(self) -> str:
+        return f"l_2 {_radius(self.eps)}"
+
+    def norm(self, delta: Delta) -> Float[Tensor, " n"]:
+        """|delta|_2 per sample."""
+        return _norm(delta)
+
+    def sample(self, x: Delta, start: Start, generator: torch.Generator | None) -> Delta:
+        """A start delta; three distributions are in use and their mean radii differ by a factor of 2.
+
+        `uniform_radius`: uniform direction times a radius uniform in [0, eps] (the paper's code, Rice);
+        `ball`: uniform in the ball (foolbox, ART); `sphere`: on its surface (Madry, APGD).
+        """
+        if start == "none":
+            return torch.zeros_like(x)
+        noise = normal(x, generator)
+        if start == "gauss":
+            return self.project(GAUSS * noise)
+        radius = torch.ones(len(x), dtype=torch.float32, device=x.device)
+        if start != "sphere":
+            radius = uniform(radius, generator)
+        if start == "ball":
+            radius = radius ** (1.0 / math.prod(x.shape[1:]))
+        return self.project(self.steepest(noise, 1.0) * _per_sample(radius * self.eps, x))
+
+    def steepest(self, gradient: Delta, step: float) -> Delta:
+        """step * gradient / |gradient|, exact from 1e-37 to 1e38; a zero or NaN gradient does not move."""
+        gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        top = _per_sample(gradient.flatten(1).abs().amax(dim=1), gradient)
+        unit = gradient / torch.where(top > 0, top, torch.ones_like(top))
+        norm = _per_sample(unit.flatten(1).norm(dim=1), gradient)
+        return unit * (step / torch.where(norm > 0, norm, torch.ones_like(norm)))
+
+    def project(self, delta: Delta) -> Delta:
+        """The nearest point of the ball."""
+        norm = _norm(delta)
+        outside = norm > self.eps
+        factor = torch.where(outside, self.eps / torch.where(outside, norm, torch.ones_like(norm)), 1.0)
+        return delta * _per_sample(factor, delta)
+
+
+def _radius(eps: float) -> str:
+    n = eps * 255
+    return f"{n:.4g}/255" if abs(n - round(n, 2)) < 1e-9 else f"{eps:.4g}"
+
+
+AnyThreat = Annotated[Linf | L2, Field(discriminator="kind")]

@@ -1,0 +1,151 @@
+"""Someone else's code runs inside a fence: what it moves in torch, in Python or in the model is put back.
+
+Libraries seed the global streams (AutoAttack, with the wall clock), leave models in another mode
+(torchattacks), move them to another device (foolbox). Behind the fence the next random number, every
+switch and every tensor of the model are what they would have been without the call.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crossclass.attacks.base import Images, Network
+from crossclass.attacks.model_state import frozen
+from crossclass.core.errors import UserError
+
+_SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
+)
+_FLAGS = (
+    (torch.backends.cudnn, "enabled"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+)
+# what torch itself keeps in every module: parameters, buffers, submodules, hooks
+_STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+
+
+class Handed(nn.Module):
+    """A model as libraries want it: a module in eval mode, float32 in and out; a plain function will do."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+        self.training = False
+
+    def forward(self, x: Images) -> Float[Tensor, "n k"]:
+        """Logits in float32, whatever the model computes in; input gradients contiguous."""
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+        x = x.flatten(1).view(x.shape)  # its backward is contiguous: libraries take .view() of gradients
+        return self.net(x.to(dtype)).float()
+
+
+@contextmanager
+def fenced(model: Network, seed: int, who: str) -> Iterator[Handed]:
+    """The model to hand to `who`, whose random numbers all come from `seed`; everything is put back.
+
+    Raises UserError if a weight was changed (it is put back too). Gradients can be taken inside,
+    whatever mode the caller is in; the parameters are frozen.
+    """
+    with (
+        _streams(seed),
+        _switches(),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        _untouched(model, who),
+        frozen(model),
+    ):
+        yield Handed(model)
+
+
+@contextmanager
+def _streams(seed: int) -> Iterator[None]:
+    """Python's, numpy's and torch's global streams start from `seed`, and go on as before afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the stream libraries use
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(gpus)):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _switches() -> Iterator[None]:
+    """Default dtype, threads, determinism, tracing and cuDNN's flags are afterwards what they were."""
+    by_call = [(get, put, get()) for get, put in _SETTERS]
+    by_name = [(owner, name, getattr(owner, name)) for owner, name in _FLAGS]
+    try:
+        yield
+    finally:
+        for get, put, before in by_call:
+            if get() != before:
+                put(before)
+        for owner, name, before in by_name:
+            if getattr(owner, name) != before:
+                setattr(owner, name, before)
+
+
+@contextmanager
+def _untouched(model: Network, who: str) -> Iterator[None]:
+    """Structure, tensors and gradients of the model are put back; a changed weight is an error."""
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    structure = [(m, {k: dict(vars(m)[k]) for k in _STRUCTURE}) for m in modules.values()]
+    weights = [
+        (f"{path}.{name}".lstrip("."), m, name, p, p.grad)
+        for path, m in modules.items()
+        for name, p in m.named_parameters(recurse=False)
+    ]
+    buffers = [b for m in modules.values() for b in m.buffers(recurse=False)]
+    tensors = [(t, t.data, t.detach().clone()) for t in [*(p for _, _, _, p, _ in weights), *buffers]]
+    changed: list[str] = []
+    try:
+        for _, _, _, p, _ in weights:
+            p.grad = None  # kept aside: a backward pass would add to it in place
+        yield
+    finally:
+        for (name, m, own, _, _), (_, _, before) in zip(weights, tensors, strict=False):
+            now = vars(m)["_parameters"].get(own)
+            if now is None or not _same(now.detach().to(before), before):
+                changed.append(name)
+        for m, kept in structure:
+            for k, entries in kept.items():
+                vars(m)[k].clear()
+                vars(m)[k].update(entries)
+        with torch.no_grad():
+            for t, storage, before in tensors:
+                if t.data_ptr() != storage.data_ptr() or t.dtype != storage.dtype:
+                    t.data = storage
+                if not _same(t, before):
+                    t.copy_(before)
+        for _, _, _, p, grad in weights:
+            p.grad = grad
+    if changed:
+        more = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
+        raise UserError(
+            f"{who} changed the model's weights ({changed[0]}{more}); they were put back, but an attack may "
+            "only change images: let it work on a copy.deepcopy of the model"
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal entry by entry, NaN equal to NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

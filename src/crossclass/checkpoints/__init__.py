@@ -1,0 +1,1 @@
+"""Checkpoint files: our own with their card, and those of other people."""

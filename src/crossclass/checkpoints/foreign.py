@@ -1,0 +1,121 @@
+"""Anyone's file of weights, in the network that was named or that the file describes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossclass import models
+from crossclass.attacks.norms import Linf
+from crossclass.checkpoints import formats as weights
+from crossclass.checkpoints import matching
+from crossclass.checkpoints.loaded import Source, Subject, about, describe, normalisation, not_the_classes
+from crossclass.core.config import override, split_assignment
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
+from crossclass.data import AnyData, Splits
+
+
+def stranger(
+    path: Path,
+    data: AnyData,
+    splits: Splits,
+    changes: Sequence[str],
+    runtime: Runtime,
+    trust: bool,
+    allow_partial: bool,
+) -> Subject:
+    """Anyone's file of weights in the network that was named, or that the file describes."""
+    tree = weights.read(path, trust)
+    wanted = about(changes, "model")
+    named = [c for c in wanted if c.partition("=")[0] in ("model", "model.kind")]
+    seen = _recognised(tree)
+    if not named and (seen is None or seen.share < 1) and not allow_partial:
+        closest = f"; the closest built-in is {_closest(seen)}" if seen else ""
+        raise UserError(
+            f"{path} is no network that is built in{closest}; name yours with "
+            "model=python:module:factory, or a kind with model.kind=..."
+        )
+    settings = override(Source(model=None if named or seen is None else seen.settings), wanted).model
+    assert settings is not None
+    classes, (_, channels, *_, size) = len(splits.class_names), splits.test.images.shape
+    if seen is not None and seen.share == 1 and seen.classes != classes:
+        raise UserError(not_the_classes(path, seen.classes, classes))
+    said: list[str] = [] if named or seen is None else [f"recognised as {models.describe(settings, classes)}"]
+    given = any(_normalises(*split_assignment(c)) for c in wanted)
+    pictures = splits.train.images if len(splits.train) else splits.test.images
+    built = settings if given else settings.but(normalise="none")
+    model = models.build(built, pictures, classes, 0)
+    target = model.net if isinstance(model, models.Wrapped) else model
+    assert isinstance(target, nn.Module)
+    fit = matching.load(
+        target, tree, allow_partial=allow_partial, where=str(path), closest=_closest(seen) if seen else ""
+    )
+    said += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
+    if not given:
+        said.append(_normalise(model, target, fit, classes, channels, size))
+    model = runtime.placed(model.eval())  # type: ignore[assignment]
+    told = {
+        "checkpoint": path.stem,
+        "run": "",
+        "epoch": None,
+        "chosen_by": None,
+        "data": describe(data),
+        "model": models.describe(settings, classes),
+        "normalise": normalisation(model),
+        "loaded": said,
+    }
+    carried = fit.normalisation[:2] if fit.normalisation else None
+    return Subject(model, splits, told, (Linf(),), carried)
+
+
+def _normalise(
+    model: models.Classifier, target: nn.Module, fit: matching.Fit, classes: int, channels: int, size: int
+) -> str:
+    """Choose the normalisation that nobody gave, put it into the model and say which and why."""
+    own = target is not model and weights.normalisation(dict(target.state_dict()))
+    if own:
+        return f"the network normalises itself ({', '.join(own[2])}); nothing is put in front of it"
+    if {"mean", "std"} <= set(fit.state) and target is model:
+        return "normalisation: the file's own"
+    if fit.normalisation is not None:
+        mean, std, names = fit.normalisation
+        why = f"read from the file ({', '.join(names)})"
+    else:
+        name = _usual(classes, size) if channels == 3 else "none"
+        (mean, std), why = models.STATISTICS[name], f"{name}, the usual one for such images"
+    for buffer, values in (("mean", mean), ("std", std)):
+        setattr(model, buffer, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
+    return f"normalisation: {why}; `doctor` tries the others, model.normalise=... sets it"
+
+
+def _normalises(path: str, value: Any) -> bool:
+    """Whether a change says which normalisation it is to be: `model.normalise=` or `model={...}`."""
+    return path.startswith("model.normalise") or (isinstance(value, dict) and "normalise" in value)
+
+
+def _usual(classes: int, size: int) -> str:
+    if size >= 128:
+        return "imagenet"
+    return {(10, 32): "cifar10", (100, 32): "cifar100", (200, 64): "tinyimagenet"}.get(
+        (classes, size), "none"
+    )
+
+
+def _recognised(tree: dict[str, Any]) -> models.Recognised | None:
+    """The built-in network that some candidate of the file describes best."""
+    best: models.Recognised | None = None
+    for candidate in weights.candidates(tree):
+        for _, tensors in weights.peelings(candidate.tensors):
+            seen = models.recognise(tensors)
+            if seen is not None and (best is None or seen.share > best.share):
+                best = seen
+            if best is not None and best.share == 1:
+                return best
+    return best
+
+
+def _closest(seen: models.Recognised) -> str:
+    return f"{models.describe(seen.settings, seen.classes)} ({seen.share:.0%} of its parameters fit)"

@@ -1,0 +1,152 @@
+"""Anyone's file of weights becomes plain named tensors, and nothing in it is executed.
+
+safetensors and npz hold numbers only; torch files are programs and have a reader of their own
+(`pickles`). What a file is, its bytes say, not its name: many a model.pth is a web page. `candidates`,
+`peelings` and `normalisation` then list how its names may be read.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crossclass.checkpoints.candidates import Candidate, candidates, is_normalisation, normalisation, peelings
+from crossclass.checkpoints.safe_pickle import DAMAGED, Numbers, error, imports, read_torch, refusal
+
+SUFFIXES = frozenset(
+    {".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".safetensors", ".npz", ".t7", ".model"}
+)
+"""How such files are usually called; what they are, their bytes say."""
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"Rar!": "a rar archive; unpack it first",
+    b"\x89HDF": "an HDF5 file, as Keras writes them; export its arrays to npz",
+    b"\x93NUMPY": "one array without a name; save all of them by name with numpy.savez",
+    b"%PDF": "a PDF saved as weights; download the file itself",
+}
+_DEEPEST = 12  # levels of dicts that are looked at: a pickle can hold a dict that contains itself
+
+
+def read(path: Path, trust: bool = False) -> dict[str, Any]:
+    """The file's tensors on the CPU, by name and nested as in the file; all else is dropped.
+
+    Raises UserError for what is no file of weights, is damaged, holds no tensors, or is a pickle that
+    wants to import something and `trust` is not given; `trust` executes what such a file says.
+    """
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.is_file())[:3]
+        listed = f", such as {', '.join(inside)}" if inside else ""
+        raise error(path, f"is a folder; give one file of weights{listed}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+        tree = _tidy(_READERS[_format(path, head)](path, trust))
+    except FileNotFoundError as e:
+        raise error(path, "does not exist; correct the path") from e
+    except OSError as e:
+        raise error(path, f"cannot be read ({e.strerror or 'damaged'}); check it and its permissions") from e
+    if isinstance(tree, Tensor):
+        raise error(path, "holds one tensor without a name; save the model's state_dict() instead")
+    if not tree:
+        raise error(path, "holds no named tensors; save the model's state_dict()")
+    return tree
+
+
+def _format(path: Path, head: bytes) -> str:
+    decoded = head.decode("utf-8", "ignore")
+    text = decoded.strip("\ufeff \t\r\n").lower()
+    if not head:
+        raise error(path, "is empty; download or copy it again")
+    if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<!--")) or "<html" in text:
+        raise error(path, "is a web page saved as weights; download the file itself")
+    if text.startswith("version https://git-lfs"):
+        raise error(path, "is a git-lfs pointer saved as weights, not the file; fetch it by `git lfs pull`")
+    for magic, what in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise error(path, f"is {what}")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
+        return "safetensors"
+    if head.startswith(b"PK"):
+        return _zipped(path)
+    if head[257:262] == b"ustar":
+        return "torch"  # as torch 0.1 wrote it, or any tar archive
+    printable = all(c.isprintable() or c.isspace() or c == "\ufeff" for c in decoded)
+    is_text = printable and len(decoded.encode()) > len(head) - 4  # the cut may fall inside a character
+    if is_text and not imports(path.read_bytes())[1]:  # the oldest pickles are text, too
+        raise error(path, f"is text saved as weights ('{text[:40]}'); download the file itself")
+    return "torch"
+
+
+def _zipped(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except OSError:
+        raise
+    except Exception as e:  # damage surfaces as many kinds
+        raise error(path, DAMAGED) from e
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    raise error(path, f"is a zip archive of other files ({', '.join(names[:3])}); unpack it first")
+
+
+def _read_safetensors(path: Path, trust: bool) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise error(path, DAMAGED) from e
+
+
+def _read_npz(path: Path, trust: bool) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    name = ""
+    try:
+        with np.load(path, allow_pickle=trust) as archive:
+            for name in archive.files:
+                arrays[name] = archive[name]
+    except Exception as e:  # of zipfile, zlib, numpy, and of what a trusted pickle runs
+        if name and "allow_pickle" in str(e):
+            raise refusal(path, f"its array '{name}' holds Python objects") from e
+        raise error(path, DAMAGED) from e
+    return {k: v.item() if v.dtype == object and v.ndim == 0 else v for k, v in arrays.items()}
+
+
+def _tensor(array: np.ndarray) -> Tensor | None:
+    if array.dtype.kind not in "biuf":
+        return None
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _tidy(value: Any, depth: int = 0) -> Any:
+    """Tensors and dicts of them by name; None for all else."""
+    if isinstance(value, Tensor):
+        plain = value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+        return value.detach() if plain else None
+    if isinstance(value, Numbers):
+        value = value.array()
+    if isinstance(value, np.ndarray):
+        return _tensor(value)
+    if isinstance(value, nn.Module):
+        return _tidy(value.state_dict(), depth)
+    if isinstance(value, list | tuple) and depth == 0:  # torch.save((model.state_dict(), epoch))
+        value = {str(i): part for i, part in enumerate(value)}
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return None
+    items = ((k, _tidy(v, depth + 1)) for k, v in value.items() if isinstance(k, str))
+    return {k: v for k, v in items if isinstance(v, Tensor) or v}
+
+
+_READERS = {"safetensors": _read_safetensors, "npz": _read_npz, "torch": read_torch}
+
+__all__ = ["SUFFIXES", "Candidate", "candidates", "is_normalisation", "normalisation", "peelings", "read"]

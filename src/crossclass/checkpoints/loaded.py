@@ -1,0 +1,84 @@
+"""A model that can be measured, what is known about it, and where its images come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossclass import models
+from crossclass.attacks.norms import AnyThreat
+from crossclass.core.config import Settings, override, split_assignment
+from crossclass.core.errors import UserError
+from crossclass.data import AnyData, Npz, Splits
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that can be measured, with what is known about it."""
+
+    model: models.Classifier
+    """On the device, in eval mode."""
+    splits: Splits
+    about: dict[str, Any]
+    """`checkpoint, run, epoch, chosen_by, data, model, normalise, loaded`: plain, for the JSON files."""
+    threats: tuple[AnyThreat, ...]
+    """The balls it is measured under unless told otherwise."""
+    file_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and std that a stranger's file carries."""
+
+    @property
+    def name(self) -> str:
+        """What to call it beside others: the checkpoint, and the run or file it is of."""
+        return f"{self.about['checkpoint']} of {self.about['run']}" if self.about["run"] else self.file
+
+    @property
+    def file(self) -> str:
+        """The checkpoint's own name."""
+        return str(self.about["checkpoint"])
+
+
+class Source(Settings):
+    """Where a stranger's model and images come from; what stands in a run folder needs none of it."""
+
+    model: models.AnyModel | None = None
+    """Unset: recognised by the names and shapes in the file."""
+    data: AnyData | None = None
+
+
+def about(changes: Sequence[str], head: str) -> list[str]:
+    """The changes of one part: `data.path=DIR` and `data=...` are about `data`."""
+    return [c for c in changes if split_assignment(c)[0].split(".")[0] == head]
+
+
+def data_of(changes: Sequence[str], path: Path) -> AnyData:
+    """The images for a file that says nothing about its data; `data.path=DIR` implies npz."""
+    wanted = about(changes, "data")
+    if not wanted:
+        raise UserError(
+            f"nothing says which images {path} is for; give data.path=DIR (train.npz and test.npz) or "
+            "data.kind=cifar10 data.path=DIR"
+        )
+    kinds = [c for c in wanted if c.partition("=")[0] in ("data.kind", "data")]
+    data = override(Source(data=None if kinds else Npz()), wanted).data
+    assert data is not None
+    return data
+
+
+def describe(data: AnyData) -> str:
+    """A data set in a few words."""
+    plain = data.plain()
+    sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
+    return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
+
+
+def normalisation(model: models.Classifier) -> dict[str, list[float]]:
+    """The constants that a model normalises with, as plain numbers."""
+    return {k: [round(v, 4) for v in getattr(model, k).flatten().tolist()] for k in ("mean", "std")}
+
+
+def not_the_classes(path: Path, head: int, data: int) -> str:
+    """What is said of a file for other classes than the data have."""
+    return (
+        f"{path} tells {head} classes apart, the data have {data}; give its own data with data.path=DIR (a "
+        "class without images still needs its name in class_names)"
+    )

@@ -1,0 +1,230 @@
+"""A run's folder is the only state outside a model: settings, one row per epoch, checkpoints.
+
+    <out>/<label>-<digest>/  config.yaml   the whole run, defaults included (never a path)
+                             env.json      versions, device, where the data lay
+                             events.jsonl  one row per epoch; metrics.csv the same numbers for pasting
+                             best.val, best.test, last, last_good, epoch_NNN (.safetensors, with a card each)
+                             measure.json  the full evaluation of the checkpoints that matter
+                             resume/       the last two states of training;  DONE  when finished
+                             failure.json  why it stopped, if a loss was no number; the batch in failure/
+                             .lock         held by the process that trains it
+
+The folder is found by the digest; the label is for people.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crossclass.checkpoints import card as checkpoint
+from crossclass.core.config import Settings, contradictions
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.files import append_line, refusal, whole_lines, write_atomic
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("epoch", "lr", "seconds", "train_clean", "train_robust", "val_clean", "val_robust"),
+    *("test_clean", "test_robust", "cas", "cas_normalised", "negative_mass", "val_cas"),
+    *("predicted_classes", "train_loss", "check_seconds"),
+    *("robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted"),
+    *("val_share", "watched", "watched_n", "fgsm_n"),
+)
+"""Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
+
+
+_EXECUTION = (
+    "torch",
+    "device",
+    "processor",
+    "threads",
+    "layout",
+    "processes",
+    "micro_batch",
+    "sync_batch_norm",
+    "compile",
+    "bf16",
+)
+"""What of env.json may change the last bits of a run that goes on elsewhere."""
+
+
+def place_of(text: str) -> tuple[Path, str]:
+    """Folder or file, and the checkpoint named behind an `@`, if any; a path may hold an `@` itself."""
+    whole = Path(text).expanduser()
+    place, at, which = text.rpartition("@")
+    return (whole, "") if whole.exists() or not at else (Path(place).expanduser(), which)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, out: Path, label: str, run: Settings) -> "RunFolder":
+        """The folder of a run under `out`, made if it is new; raises UserError if it is another's."""
+        digest = run.digest()
+        if (out / "config.yaml").exists():
+            raise UserError(f"{out} is the folder of a run; out=DIR is the folder that holds the runs")
+        found = sorted(out.glob(f"*-{digest}")) if out.is_dir() else []
+        folder = cls(found[0] if found else out / f"{label}-{digest}")
+        config, text = folder.path / "config.yaml", run.yaml()
+        if config.exists() and (others := contradictions(folder.config(), run, str(config))):
+            raise UserError(
+                f"{config} is not the run that would be trained: {others[0]} differs (another run, or "
+                "another version's defaults); choose another folder with out=DIR"
+            )
+        if not config.exists():
+            if folder.path.is_dir() and any(p.suffix == ".safetensors" for p in folder.path.iterdir()):
+                raise UserError(f"{folder.path} holds checkpoints but no config.yaml; choose another out=DIR")
+            write_atomic(config, text)
+        return folder
+
+    @classmethod
+    def at(cls, path: Path) -> "RunFolder":
+        """An existing run folder; raises UserError if it is none."""
+        if not path.is_dir():
+            near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(f"there is no run folder {path}{did_you_mean(path.name, near)}")
+        if not (path / "config.yaml").exists():
+            raise UserError(f"{path} is not a run folder: it has no config.yaml")
+        return cls(path)
+
+    @property
+    def done(self) -> bool:
+        """Whether training and the full evaluation are finished."""
+        return (self.path / "DONE").exists()
+
+    def begin(self, env: Mapping[str, Any]) -> list[str]:
+        """Write env.json for a sitting of this run; notes on what differs from the sitting before.
+
+        What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
+        Half-written files that a killed process left are deleted; whoever calls this holds the lock.
+        """
+        for path in self.path.rglob(".*.tmp"):
+            _delete(path)
+        before, notes = self.read("env.json") or {}, []
+        earlier = before.get("earlier") or []
+        changed = {k: before[k] for k in _EXECUTION if k in before and before[k] != env.get(k)}
+        if changed:
+            earlier = [*earlier, {**changed, "epochs": len(self.rows())}]
+            said = ", ".join(f"{k} {v} before, {env.get(k)} now" for k, v in changed.items())
+            notes = [f"this run was begun otherwise, and its last bits may depend on it: {said}"]
+        self.write("env.json", {**env, "earlier": earlier})
+        return notes
+
+    def end(self, measures: Any) -> None:
+        """Write the full evaluation, mark the run as finished, and delete what it would resume from."""
+        self.write("measure.json", measures)
+        write_atomic(self.path / "DONE", "")
+        for path in [*self._states(), self.path / "failure.json"]:
+            _delete(path)
+
+    def config(self) -> str:
+        """The text of config.yaml."""
+        return (self.path / "config.yaml").read_text()
+
+    def rows(self, upto: int | None = None) -> list[Row]:
+        """The logged epochs, in order; a line that was cut off by a kill is left out."""
+        rows: list[Row] = []
+        for number, line in enumerate(whole_lines(self.path / "events.jsonl"), 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise UserError(f"{self.path / 'events.jsonl'}, line {number} is damaged") from e
+            if upto is None or row["epoch"] <= upto:
+                rows.append(row)
+        return rows
+
+    def rewind(self, epoch: int) -> list[Row]:
+        """Forget rows after `epoch`, which a resumed run will write again."""
+        rows = self.rows(epoch)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        if text or (self.path / "events.jsonl").exists():
+            write_atomic(self.path / "events.jsonl", text)
+        return rows
+
+    def log(self, row: Row, rows: Sequence[Row]) -> None:
+        """Append one epoch; `rows` are all so far, for the table."""
+        append_line(self.path / "events.jsonl", json.dumps(row))
+        write_atomic(self.path / "metrics.csv", table(rows))
+
+    def write(self, name: str, content: Any) -> None:
+        """One JSON file of the folder."""
+        write_atomic(self.path / name, json.dumps(content, indent=1) + "\n")
+
+    def read(self, name: str) -> Any:
+        """One JSON file of the folder, or None."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except json.JSONDecodeError as e:
+            raise UserError(f"{path} is damaged; delete it to have it made again") from e
+
+    def checkpoint(self, name: str) -> Path:
+        """Where `best.val`, `best.test`, `last` or `epoch_010` lies."""
+        return self.path / f"{name}.safetensors"
+
+    def checkpoints(self) -> list[str]:
+        """The names of the checkpoints that exist."""
+        return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors"))
+
+    def save_state(self, epoch: int, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+        """Keep the state after an epoch; the one before stays as a spare until the next."""
+        folder = self.path / "resume"
+        checkpoint.save(folder / f"epoch_{epoch:05d}.safetensors", tensors, {**card, "epoch": epoch})
+        for old in self._states()[2:]:
+            _delete(old)
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+        """The newest readable state with notes on those that were not, or None before the first epoch.
+
+        Raises UserError if there are states and none can be read.
+        """
+        notes: list[str] = []
+        for path in self._states():
+            try:
+                tensors, card = checkpoint.load(path)
+            except UserError as e:
+                notes.append(f"{e}; going back to the state before it")
+                continue
+            return tensors, card, notes
+        if notes:
+            raise UserError(
+                f"no state in {self.path / 'resume'} can be read; delete that folder to train from the start"
+            )
+        return None
+
+    def _states(self) -> list[Path]:
+        return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The scalars of all epochs as the text of metrics.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _cell(r.get(k)) for k in COLUMNS} for r in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        raise refusal(path, e) from e

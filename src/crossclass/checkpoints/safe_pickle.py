@@ -1,0 +1,163 @@
+"""A torch file is a pickle, that is, a program; this reads its tensors and runs nothing of it.
+
+torch's weights-only reader follows only what makes tensors. numpy's classes, which training scripts
+leave in their files, stand for inert look-alikes here, so that numpy never sees a foreign state.
+Whatever else a file wants to import is refused by name, and followed only on trust.
+"""
+
+import io
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossclass.core.errors import UserError
+
+_LEGACY = 5  # pickles in a file of torch before 1.6: its number, version, machine, the object, storage keys
+DAMAGED = "is damaged or was cut off; download or copy it again"
+
+
+def error(path: Path, what: str) -> UserError:
+    """`path what` as one line."""
+    return UserError(f"{path} {what}")
+
+
+def read_torch(path: Path, trust: bool) -> Any:
+    """What torch.save (or, on trust, any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
+
+    Raises UserError if the file is damaged, or wants more than tensors and `trust` is not given.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
+        try:
+            with torch.serialization.safe_globals(_stand_ins()):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as e:
+            if not trust:
+                raise _explained(path, e) from e
+        return _read_trusted(path)
+
+
+def _read_trusted(path: Path) -> Any:
+    try:
+        if _bare(path.read_bytes()):
+            with path.open("rb") as file:
+                return pickle.load(file)
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except (ImportError, AttributeError) as e:
+        what = f"needs code that is not here ({e}); run where its author's code can be imported"
+        raise error(path, f"{what}, or save its state_dict() there") from e
+    except Exception as e:  # whatever a foreign program may raise
+        raise error(path, f"{DAMAGED} ({type(e).__name__}: {str(e)[:100]})") from e
+
+
+def _explained(path: Path, e: Exception) -> UserError:
+    """Why the weights-only reader gave up: refused, or damaged."""
+    if "TorchScript" in str(e):
+        return refusal(path, "it is a TorchScript program, not a state_dict")
+    if "legacy .tar" in str(e):
+        return error(path, "is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
+    raw, zipped = path.read_bytes(), False
+    with suppress(zipfile.BadZipFile):  # the look for an archive's end can itself trip over damage
+        zipped = zipfile.is_zipfile(path)
+    if zipped:
+        with suppress(Exception), zipfile.ZipFile(path) as archive:
+            raw = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+    bare = _bare(raw) and not zipped
+    listed, whole = imports(raw, 1 if bare or zipped else _LEGACY)
+    named = re.findall(r"GLOBAL ([\w.]+)", str(e)) or (listed if bare else [])
+    if whole and named:
+        return refusal(path, f"its pickle wants to import {', '.join(list(dict.fromkeys(named))[:3])}")
+    if whole and (bare or isinstance(e, pickle.UnpicklingError)):
+        return refusal(path, "its pickle is not one that torch's weights-only reader can follow")
+    return error(path, DAMAGED)
+
+
+def refusal(path: Path, why: str) -> UserError:
+    """Why a file is not read, and what reading it would take."""
+    todo = "only if you trust its author, read it with --trust"
+    return error(path, f"is refused: {why}, and unpickling it could run any code; {todo}")
+
+
+def _bare(raw: bytes) -> bool:
+    """Neither an archive nor begun by torch's own number: perhaps a pickle that torch.save did not write."""
+    magic = torch.serialization.MAGIC_NUMBER
+    begin = raw[:64]
+    return not (begin[:2] == b"PK" or magic.to_bytes(10, "little") in begin or str(magic).encode() in begin)
+
+
+def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
+    """What so many pickles in a row would import, read off without following any; are they whole?"""
+    names: list[str] = []
+    texts: list[str] = []
+    memo: dict[int, str] = {}  # the text last seen, right where it is a text that is kept
+    known = 0
+    with suppress(Exception):
+        stream = io.BytesIO(raw)
+        for op, arg, _ in chain.from_iterable(pickletools.genops(stream) for _ in range(pickles)):
+            if op.name in ("GLOBAL", "INST"):
+                names.append(str(arg).replace(" ", "."))
+            elif op.name == "STACK_GLOBAL":
+                names.append(".".join(texts[-2:]))
+            elif op.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                memo[known if arg is None else arg] = texts[-1] if texts else ""
+                known += 1
+            elif op.name in ("GET", "BINGET", "LONG_BINGET") and arg in memo:
+                texts.append(memo[arg])
+            elif "UNICODE" in op.name or "STRING" in op.name:
+                texts.append(str(arg))
+        return names, True
+    return names, False
+
+
+class _Dtype:
+    """Stands for numpy.dtype in a pickle: a code and a byte order, no numpy object is made from them."""
+
+    def __init__(self, code: str = "", align: bool = False, copy: bool = False) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+
+class Numbers:
+    """Stands for numpy.ndarray in a pickle: keeps its state, out of which only numbers are read."""
+
+    state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray | None:
+        """The numbers in a numpy array of our own making, None for Python objects and for nonsense."""
+        with suppress(Exception):
+            _, shape, kind, fortran, raw = self.state
+            if isinstance(raw, bytes) and re.fullmatch(r"[biuf]\d{1,2}", kind.code):
+                dtype = np.dtype(kind.code).newbyteorder("=" if kind.order == "|" else kind.order)
+                return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+        return None
+
+
+def _stand_ins() -> list[Any]:
+    def no_number(kind: _Dtype, raw: bytes = b"") -> None:
+        """A numpy scalar, such as a best accuracy: no tensor, so nothing is lost."""
+
+    def empty(kind: type, shape: tuple[int, ...], code: bytes) -> Numbers:
+        return Numbers()
+
+    def no_bytes() -> bytes:
+        return b""
+
+    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
+    functions = [(f, f"{c}.{n}") for c in cores for f, n in ((no_number, "scalar"), (empty, "_reconstruct"))]
+    return [*functions, (no_bytes, "builtins.bytes"), (_Dtype, "numpy.dtype"), (Numbers, "numpy.ndarray")]

@@ -1,0 +1,54 @@
+"""Everything that has a name: runs, and the plug-ins of every family."""
+
+from collections.abc import Iterator
+
+from crossclass import attacks, data, models
+from crossclass.attacks import norms as threat
+from crossclass.core.config import Settings, kind_of, members
+from crossclass.paper.runs import NAMED
+from crossclass.training import recipes
+from crossclass.training.run import Run
+
+
+def lines() -> Iterator[str]:
+    """One line each: the full name first, what it is, what it does."""
+    from crossclass.paper.registry import EXPERIMENTS  # drawing and evaluation come with it
+
+    width = max(map(len, NAMED))
+    for id_, entry in EXPERIMENTS.items():
+        yield f"{id_:{width}} paper    {entry.title}"
+    for name, run in NAMED.items():
+        yield f"{name:{width}} run      {_first(run)}"
+    for kind, (family, plugin) in plugins().items():
+        yield f"{kind:{width}} {family:8} {(plugin.__doc__ or '').splitlines()[0]}"
+
+
+def plugins() -> dict[str, tuple[str, type[Settings]]]:
+    """Every plug-in by its kind (`recipe.trades` where a run has that name), with its family's name."""
+    families = {
+        "recipe": recipes.AnyRecipe,
+        "attack": attacks.AnyAttack,
+        "threat": threat.AnyThreat,
+        "data": data.AnyData,
+        "model": models.AnyModel,
+    }
+    return {
+        f"{family}.{kind}" if (kind := kind_of(m)) in NAMED else kind: (family, m)
+        for family, union in families.items()
+        for m in members(union)
+    }
+
+
+def _first(run: Run) -> str:
+    recipe, kinds = run.recipe, [run.recipe.kind]
+    while hasattr(recipe, "inner"):  # what a wrapper is around
+        recipe = recipe.inner
+        kinds.append(recipe.kind)
+    attack = getattr(recipe, "attack", "clean images")
+    extras = [f"smoothing {run.smoothing:g}"] if run.smoothing else []
+    extras += [
+        name.replace("_", " ")
+        for name in ("mixed labels" if run.mix else "", *(p.kind for p in (run.ensembling, run.average) if p))
+        if name
+    ]
+    return "; ".join([f"{' of '.join(kinds)} on {run.data.kind}: {attack}", *extras, f"{run.epochs} epochs"])

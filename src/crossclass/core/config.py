@@ -1,0 +1,293 @@
+"""Every plug-in is a frozen pydantic model of its settings: it prints, compares, hashes and is YAML.
+
+`Settings` adds what pydantic leaves out: a validated changed copy (`but`), a short digest of what
+differs from the defaults, overrides of the form `path.to.field=value`, and errors in one sentence.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
+
+from crossclass.core.errors import UserError, did_you_mean
+
+T = TypeVar("T", bound="Settings")
+
+
+def parse_fraction(value: object) -> object:
+    """`"8/255"` becomes 0.0313...; anything that is not a fraction in text is left to pydantic."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError) as e:
+            raise ValueError(f"'{value}' is not a fraction such as 8/255") from e
+    return value
+
+
+def as_fraction(value: float) -> str | float:
+    """Write multiples of 1/255 back as people say them (exact for every n/255 up to 25500/255)."""
+    n = round(value * 255)
+    return f"{n}/255" if 0 < n <= 25500 and n / 255 == value else value
+
+
+Eps = Annotated[
+    float,
+    BeforeValidator(parse_fraction),
+    PlainSerializer(as_fraction, when_used="json"),
+]
+"""A radius in units of the image range [0, 1]; `8/255` may be written as text, and is written back so."""
+
+
+class Settings(BaseModel):
+    """Base of every plug-in: frozen, refusing unknown names, validated whenever it is made."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+    @model_serializer(mode="wrap")
+    def _keep_kind(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # exclude_defaults would drop `kind`, and two plug-ins at their defaults would digest alike
+        out = handler(self)
+        return {"kind": self.kind, **out} if hasattr(self, "kind") else out
+
+    def but(self: T, **changes: Any) -> T:
+        """A changed copy, validated again (pydantic's own `model_copy` does not validate)."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return validated(type(self), {**kept, **changes})
+
+    def plain(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Plain JSON-able data; without defaults only what differs from them (and every `kind`)."""
+        out: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=not defaults)
+        return out
+
+    def digest(self) -> str:
+        """12 hex digits of what differs from the defaults, so that adding a setting orphans nothing."""
+        text = json.dumps(self.plain(defaults=False), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def yaml(self) -> str:
+        """The complete settings as YAML, defaults included."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Make `cls` from plain data; a mistake raises `UserError` in one sentence with its path."""
+    try:
+        return cls.model_validate(dict(data))
+    except ValidationError as e:
+        raise UserError(_sentence(e, cls, where)) from e
+
+
+def load_yaml(cls: type[T], text: str, where: str) -> T:
+    """Make `cls` from YAML text; `where` names the file in errors."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        line = getattr(getattr(e, "problem_mark", None), "line", None)
+        at = f", line {line + 1}" if line is not None else ""
+        problem = getattr(e, "problem", None) or "not valid YAML"
+        raise UserError(f"{where}{at}: {problem}; correct the YAML") from e
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected settings such as 'seed: 0', found a {type(data).__name__}")
+    return validated(cls, data, where)
+
+
+def throughout(settings: T, **values: Any) -> T:
+    """A copy in which every field of these names has these values, also in settings inside settings."""
+    own = {name: getattr(settings, name) for name in type(settings).model_fields}
+    inner = {name: throughout(v, **values) for name, v in own.items() if isinstance(v, Settings)}
+    return settings.but(**inner, **{name: v for name, v in values.items() if name in own})
+
+
+def contradictions(text: str, settings: Settings, where: str) -> list[str]:
+    """Paths at which stored YAML says something else than `settings` do.
+
+    A setting that was added since, and so is not in the text, does not count.
+    """
+    stored = read_flat(text, where)
+    now = flat(settings.plain())
+    return [path for path, value in stored.items() if path not in now or now[path] != value]
+
+
+def read_flat(text: str, where: str) -> dict[str, Any]:
+    """Stored settings as `path: value`. Raises UserError if they are damaged."""
+    try:
+        stored = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise UserError(f"{where} is damaged: not valid YAML; restore it, or choose another out=DIR") from e
+    if not isinstance(stored, dict):
+        raise UserError(f"{where} is damaged: no settings in it; restore it, or choose another out=DIR")
+    return flat(stored)
+
+
+def override(settings: T, assignments: Iterable[str]) -> T:
+    """Apply `path.to.field=value` texts (values in YAML) together, then validate once.
+
+    Setting a `kind` replaces that sub-tree by the new member's defaults; whatever else is set below it
+    then changes these, so the order of the texts does not matter.
+    """
+    pairs = [split_assignment(a) for a in assignments]
+    return _set(settings, [(path.split("."), value, path) for path, value in pairs])
+
+
+def split_assignment(text: str) -> tuple[str, Any]:
+    """`"a.b=1e-3"` becomes `("a.b", 0.001)`."""
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise UserError(f"'{text}' is not of the form path.to.setting=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        raise UserError(f"'{text}': the value is not valid YAML") from e
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
+        with suppress(ValueError):
+            parsed = float(parsed)
+    return path.strip(), parsed
+
+
+def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
+    fields = type(settings).model_fields
+    new: dict[str, Any] = {name: getattr(settings, name) for name in fields}
+    below: dict[str, list[tuple[list[str], Any, str]]] = {}
+    typed: dict[str, str] = {}
+    for (head, *rest), value, path in changes:
+        if head not in fields:
+            raise UserError(f"unknown setting '{path}'{did_you_mean(head, fields)}")
+        typed[head] = path
+        if not rest and isinstance(value, str) and value in _models(fields[head].annotation):
+            new[head] = _member(
+                fields[head].annotation, value, path
+            )  # attack=autoattack is attack.kind=autoattack
+        elif not rest:
+            new[head] = value
+        elif rest == ["kind"]:
+            new[head] = _member(fields[head].annotation, value, path)
+        else:
+            below.setdefault(head, []).append((rest, value, path))
+    if any(isinstance(new[head], str) for head in below):  # "python:my_nets:f", which is a whole sub-tree
+        first = _valid(type(settings), new, typed)
+        new |= {head: getattr(first, head) for head in below}
+    for head, deeper in below.items():
+        if not isinstance(new[head], Settings):
+            what = "is not set" if new[head] is None else "has no settings below it"
+            raise UserError(f"'{deeper[0][2]}': '{head}' {what}; give '{head}.kind=...' or '{head}=...'")
+        new[head] = _set(new[head], deeper)
+    return _valid(type(settings), new, typed)
+
+
+def _valid(cls: type[T], new: dict[str, Any], typed: dict[str, str]) -> T:
+    try:
+        return cls.model_validate(new)
+    except ValidationError as e:
+        head = str((e.errors()[0]["loc"] or ("",))[0])
+        raise UserError(_sentence(e, cls, "", typed=typed.get(head, ""))) from e
+
+
+def _member(annotation: Any, kind: object, path: str) -> Settings:
+    options = _models(annotation)
+    if not isinstance(kind, str) or kind not in options:
+        raise UserError(f"unknown kind '{kind}' for '{path}'{did_you_mean(str(kind), options)}")
+    member = options[kind]()
+    assert isinstance(member, Settings)
+    return member
+
+
+def members(union: Any) -> list[type[Settings]]:
+    """The plug-ins of a family, read off its union `AnyX = Annotated[A | B, ...]`."""
+    inner = get_args(union)[0] if get_args(union) else union
+    return [m for m in (get_args(inner) or (inner,)) if isinstance(m, type)]
+
+
+def kind_of(plugin: type[Settings]) -> str:
+    """The `kind` under which a plug-in is named in YAML."""
+    return str(plugin.model_fields["kind"].default)
+
+
+def adapter(union: Any) -> TypeAdapter:
+    """A validator for a family, as in `adapter(AnyAttack).validate_python({"kind": "pgd"})`."""
+    return TypeAdapter(union)
+
+
+def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: str = "") -> str:
+    """Pydantic's first error as one sentence with the path as the user would type it."""
+    first = error.errors(include_url=False)[0]
+    names: list[str] = []
+    owner: type[BaseModel] | None = cls  # whose field the last name is, or should be
+    model: type[BaseModel] | None = cls
+    options: dict[str, type[BaseModel]] = {}
+    for part in map(str, first["loc"]):
+        if part in options:  # the tag of a union, which nobody types
+            model, options = options[part], {}
+            continue
+        names.append(part)
+        owner = model
+        field = model.model_fields.get(part) if model else None
+        options = _models(field.annotation) if field else {}
+        model = next(iter(options.values())) if len(options) == 1 else None
+    path = ".".join(names)
+    if typed.count(".") > path.count("."):
+        path = typed
+    prefix = f"{where}: " if where else ""
+    given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        known = owner.model_fields if owner else {}
+        return f"{prefix}unknown setting '{path}'{did_you_mean(names[-1], known)}"
+    if first["type"] == "union_tag_invalid":
+        expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
+        tag = str(first.get("ctx", {}).get("tag", ""))
+        return f"{prefix}unknown kind '{tag}' for '{path or typed}'{did_you_mean(tag, expected)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{prefix}'{path}' needs a kind, such as '{path}.kind=...'"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message[0].lower() + message[1:]
+    shown = "" if isinstance(given, dict | BaseModel) or first["type"] == "missing" else f"={given}"
+    return f"{prefix}{path or typed}{shown}: {message}" if path or typed else f"{prefix}{message}"
+
+
+def _models(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The settings classes inside a field's annotation, by kind (or by name)."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        return {str(kind.default) if kind else annotation.__name__: annotation}
+    found: dict[str, type[BaseModel]] = {}
+    for arg in get_args(annotation):
+        found.update(_models(arg))
+    return found
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain settings as `{"recipe.attack.steps": 10, ...}`."""
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def differences(a: Settings, b: Settings) -> dict[str, tuple[Any, Any]]:
+    """Where two settings differ: path to (value in a, value in b), None where a path is missing."""
+    one, two = flat(a.plain()), flat(b.plain())
+    return {k: (one.get(k), two.get(k)) for k in {**one, **two} if one.get(k) != two.get(k)}

@@ -1,0 +1,66 @@
+"""Image files become arrays: folders of classes, and the pixels of one file as RGB."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from crossclass.core.errors import did_you_mean
+from crossclass.data.raw import Raw, demand, guarded, hint, is_image
+
+SAVE_AGAIN = "save it again or remove it"
+
+
+def read_folder(folder: Path, split: str) -> Raw:
+    """`<folder>/<split>/<class>/<image>` as RGB, sorted by name; `train` says what classes exist."""
+    demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
+    part, put = folder / split, f"put images into {split}/<class>"
+    demand(part.is_dir(), part, "there is no such folder", put + hint(part, "folder"))
+    home = folder / "train" if (folder / "train").is_dir() else part
+    # From `home`, so that a class without test images keeps its index.
+    names = tuple(path.name for path in visible(home) if path.is_dir())
+    tiny = ", or use data.kind=tiny_imagenet" if (folder / "wnids.txt").is_file() else ""
+    files: list[tuple[Path, int]] = []
+    for place in (path for path in visible(part) if path.is_dir()):
+        near = "" if place.name in names else did_you_mean(place.name, names)
+        demand(place.name in names, place, f"is no class of {home}", f"rename it or add it{near}")
+        images = [path for path in visible(place) if is_image(path)]
+        demand(len(images) > 0 or home != part, place, "holds no images", f"add some or remove it{tiny}")
+        files += [(path, names.index(place.name)) for path in images]
+    demand(len(files) > 0, part, "has no class folders with images", put)
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    return Raw(stack([path for path, _ in files]), labels, names)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, hidden things left out."""
+    with guarded(folder, "cannot be listed", "check its permissions"):
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def stack(paths: list[Path], size: tuple[int, int] | None = None, todo: str = SAVE_AGAIN) -> np.ndarray:
+    """uint8 [n, h, w, 3]; all images must have one size: (height, width), or else that of the first."""
+    h, w = size or rgb(paths[0], todo).shape[:2]
+    with guarded(paths[0].parent, f"{len(paths)} images of {w} x {h} do not fit", "use fewer"):
+        images = np.empty((len(paths), h, w, 3), dtype=np.uint8)
+    wanted = f"not {w} x {h}" if size else f"but {paths[0]} is {w} x {h}"
+    for i, path in enumerate(paths):
+        image = rgb(path, todo)
+        what = f"is {image.shape[1]} x {image.shape[0]} pixels, {wanted}"
+        demand(image.shape == (h, w, 3), path, what, todo if size else "bring all images to one size")
+        images[i] = image
+    return images
+
+
+def rgb(path: Path, todo: str = SAVE_AGAIN) -> np.ndarray:
+    """The pixels as they are stored: EXIF does not turn them, and an alpha channel is dropped."""
+    with guarded(path, "is no readable image", todo), warnings.catch_warnings():
+        # Pillow only warns up to twice its limit; 90 million pixels are no training image.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            whole = image.mode[0] not in "IF"  # `convert` would clip more bits at 255 without a word
+            demand(whole, path, f"has mode {image.mode}", "save it with 8 bits per channel")
+            image.load()
+            image.info.pop("transparency", None)  # of a palette; Pillow warns that it will be lost
+            return np.asarray(image.convert("RGB"))

@@ -1,0 +1,184 @@
+"""Tiny-ImageNet: 200 classes of ImageNet at 64 x 64 pixels, 110,000 JPEGs that are decoded once.
+
+    tiny-imagenet-200/wnids.txt                     the classes, in the order of their labels
+                      words.txt                     what their names mean
+                      train/<wnid>/images/*.JPEG    500 of each class
+                      val/images/*.JPEG             50 of each, told apart by val/val_annotations.txt
+
+Nobody published labels of the official test images, so the official *validation* images are our test part,
+in the order of val_annotations.txt. Training images come by turns, the first of every class, then the
+second of every class ..., so that whatever is cut off at an end holds equally many of each.
+
+Decoding takes a minute, so the pixels are kept in `decoded-<split>.npz` beside the folders. That file is
+believed only while names, sizes and times of all JPEGs are those that it was made from.
+"""
+
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.data.download import Archive, again, unpacking, verified
+from crossclass.data.folders import stack, visible
+from crossclass.data.raw import Raw, demand, guarded, is_image
+
+ARCHIVE = Archive(
+    "tiny_imagenet",
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "90528d7ca1a48142e341f4ef8d21d0de",
+    "tiny-imagenet-200",
+    248,
+)
+CLASSES = 200
+PER_CLASS = {"train": 500, "test": 50}
+SIDE = 64
+WNID = r"n\d{8}"
+MEMBERS = re.compile(  # the boxes and the unlabelled test images stay in the archive
+    rf"{ARCHIVE.folder}/(wnids\.txt|words\.txt|val/val_annotations\.txt|(train/{WNID}|val)/images/\w+\.JPEG)"
+)
+MEMBER_BYTES = 8 * 2**20  # the largest true member, words.txt, has 2.5 MiB
+
+ClassOrder = Literal["wnids", "sorted"]
+Files = list[tuple[Path, int]]
+"""Images and their classes."""
+
+
+def read_tiny_imagenet(
+    folder: Path, split: str, download: bool = False, class_order: ClassOrder = "wnids"
+) -> Raw:
+    """`train` or `test` (the official validation images) as RGB; fetched if `download`; raises UserError.
+
+    Labels follow wnids.txt, or the sorted wnids, as in models trained through an image folder.
+    """
+    if split not in PER_CLASS:
+        raise UserError(f"Tiny-ImageNet has no split '{split}'{did_you_mean(split, PER_CLASS)}")
+    home = _home(folder, download)
+    wnids = _wnids(home)
+    files = _train(home, wnids) if split == "train" else _test(home, wnids)
+    images = _decoded(home / f"decoded-{split}.npz", [path for path, _ in files])
+    names, labels = _names(home, wnids), np.array([label for _, label in files], dtype=np.int64)
+    if class_order == "sorted":
+        order = np.argsort(wnids)
+        names, labels = tuple(names[i] for i in order), np.argsort(order)[labels]
+    return Raw(images, labels, names)
+
+
+def _home(folder: Path, download: bool) -> Path:
+    for home in (folder / ARCHIVE.folder, folder):
+        if (home / "wnids.txt").is_file() or (home.name == ARCHIVE.folder and home.is_dir()):
+            return home
+    path = ARCHIVE.fetched(folder, download)
+    home, data = folder / ARCHIVE.folder, io.BytesIO(verified(path, ARCHIVE.md5, path))
+    with unpacking(path, home) as scratch, zipfile.ZipFile(data) as bundle:
+        for member in bundle.infolist():  # by name, so that nothing is written outside
+            if MEMBERS.fullmatch(member.filename) and member.file_size <= MEMBER_BYTES:
+                target = scratch.parent / member.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(bundle.read(member))
+    return home
+
+
+def _lines(home: Path, name: str) -> list[str]:
+    path = home / name
+    demand(path.is_file(), path, "there is no such file", again(home))
+    with guarded(path, "cannot be read as text", again(home)):
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _wnids(home: Path) -> list[str]:
+    wnids = [line.strip() for line in _lines(home, "wnids.txt")]
+    good = len({wnid for wnid in wnids if re.fullmatch(WNID, wnid)})
+    what = f"holds {good} different WordNet ids in {len(wnids)} lines, not {CLASSES}"
+    demand(good == len(wnids) == CLASSES, home / "wnids.txt", what, again(home))
+    return wnids
+
+
+def _names(home: Path, wnids: list[str]) -> tuple[str, ...]:
+    """The first word of each class; where several classes share it, the wnid tells them apart."""
+    words = {wnid: text for wnid, _, text in (line.partition("\t") for line in _lines(home, "words.txt"))}
+    firsts = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
+    uses = Counter(firsts)
+    pairs = zip(firsts, wnids, strict=True)
+    return tuple(first if uses[first] == 1 else f"{first} ({wnid})" for first, wnid in pairs)
+
+
+def _train(home: Path, wnids: list[str]) -> Files:
+    classes = [_jpegs(home / "train" / wnid / "images") for wnid in wnids]
+    for wnid, paths in zip(wnids, classes, strict=True):
+        what = f"holds {len(paths)} images, not {PER_CLASS['train']}"
+        demand(len(paths) == PER_CLASS["train"], home / "train" / wnid / "images", what, again(home))
+    return [(path, label) for turn in zip(*classes, strict=True) for label, path in enumerate(turn)]
+
+
+def _test(home: Path, wnids: list[str]) -> Files:
+    where, place = home / "val" / "val_annotations.txt", home / "val" / "images"
+    rows = [line.split("\t") for line in _lines(home, "val/val_annotations.txt")]
+    index = {wnid: label for label, wnid in enumerate(wnids)}
+    for i, row in enumerate(rows, start=1):
+        what = f"line {i} gives no image and class, but '{' '.join(row)[:60]}'"
+        demand(len(row) > 1, where, what, again(home))
+        what = f"line {i} gives {row[0][:60]} the class '{row[1][:60]}', which is not in wnids.txt"
+        demand(row[1] in index, where, what, again(home))
+    annotated, there = [row[0] for row in rows], {path.name for path in _jpegs(place)}
+    both = len(there.intersection(annotated))
+    what = f"annotates {len(rows)} images, {both} of which are among the {len(there)} in {place}"
+    demand(both == len(rows) == len(there), where, what, again(home))
+    files = [(place / row[0], index[row[1]]) for row in rows]
+    sizes = Counter(row[1] for row in rows)
+    uneven = [wnid for wnid in wnids if sizes[wnid] != PER_CLASS["test"]]
+    what = f"does not give every class {PER_CLASS['test']} images (see {', '.join(uneven[:3])})"
+    demand(not uneven, where, what, again(home))
+    return files
+
+
+def _jpegs(place: Path) -> list[Path]:
+    """The images of a folder, in the order of their numbers; none if there is no such folder."""
+    paths = [path for path in visible(place) if is_image(path)] if place.is_dir() else []
+    return sorted(paths, key=lambda path: (len(path.name), path.name))
+
+
+def _decoded(cache: Path, paths: list[Path]) -> np.ndarray:
+    key = _fingerprint(cache.parent, paths)
+    images = _kept(cache, key, len(paths))
+    if images is None:
+        images = stack(paths, (SIDE, SIDE), again(cache.parent))
+        _keep(cache, key, images)
+    return images
+
+
+def _fingerprint(home: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with guarded(path, "cannot be read", again(home)):
+            now = path.stat()
+        digest.update(f"{path.relative_to(home).as_posix()} {now.st_size} {now.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _kept(cache: Path, key: str, n: int) -> np.ndarray | None:
+    with suppress(Exception), cache.open("rb") as file:  # absent or damaged: the JPEGs are still there
+        archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
+        if str(archive["key"]) == key:
+            images = np.asarray(archive["images"])
+            if images.dtype == np.uint8 and images.shape == (n, SIDE, SIDE, 3):
+                return images
+    return None
+
+
+def _keep(cache: Path, key: str, images: np.ndarray) -> None:
+    scratch = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    with suppress(OSError):  # a read-only folder or a full disk: decode again next time
+        try:
+            with scratch.open("wb") as file:
+                np.savez(file, key=np.array(key), images=images)
+            scratch.replace(cache)
+        finally:
+            scratch.unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Does the network get the images it was trained on? The plausible alternatives are tried and compared.
+
+Every alternative sees the same images; it is preferred only if it is right more often by more than
+half a point and by more than chance (McNemar's exact test, shared among the alternatives).
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from crossclass.diagnostics.findings import ALPHA, Finding, beats, judged, percent, some, tail
+from crossclass.diagnostics.probe import Patient, Statistics, normalising
+from crossclass.models import STATISTICS
+
+EXTRA: dict[str, Statistics] = {
+    "half": ((0.5,), (0.5,)),  # images in [-1, 1]
+    "bytes": ((0.0,), (1 / 255,)),  # images in 0..255
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10, std of image means": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
+"""Constants in common use that are no data set's."""
+
+
+def candidates(p: Patient) -> dict[str, Statistics]:
+    """The plausible normalisations for these images, by name; the file's own comes first."""
+    named = {"file": p.file} if p.file else {}
+    named |= {**STATISTICS, "data": p.data, **EXTRA}
+    channels = p.x.shape[1]
+    fitting = {n: s for n, s in named.items() if len(s[0]) in (1, channels)}
+    if channels > 1:
+        fitting.pop("mnist", None)
+    return fitting
+
+
+def normalisation(p: Patient) -> list[Finding]:
+    """Accuracy as loaded against every other plausible normalisation."""
+    loaded: Statistics = tuple(p.model.mean.flatten().tolist()), tuple(p.model.std.flatten().tolist())
+    tried = {n: s for n, s in candidates(p).items() if not _same(s, loaded)}
+    right: dict[str, Bool[Tensor, " n"]] = {}
+    for name, (mean, std) in tried.items():
+        with normalising(p.model, mean, std):
+            right[name] = p.judge(p.x, p.y)
+    own = next((n for n, s in candidates(p).items() if _same(s, loaded)), "its own constants")
+    best = max(right, key=lambda n: int(right[n].sum()))
+    # the file's word breaks a tie: accuracies cannot tell neighbours apart
+    if "file" in right and not beats(right[best], right["file"], 0.005, len(right)):
+        best = "file"
+    better = beats(right[best], p.right, by=0.005, tests=len(right))
+    numbers = {"loaded": own, "as loaded": _share(p.right), **{n: _share(r) for n, r in right.items()}}
+    table = ", ".join(f"{n} {percent(r)}" for n, r in right.items())
+    found = f"as loaded ({own}) {percent(p.right)}; {table} ({p.conditions})"
+    kind = {"none": "normalised-twice", "bytes": "wrong-range"}.get(best, "wrong-normalisation")
+    if better:
+        alike = [n for n in right if n != best and not beats(right[best], right[n], 0.005, len(right))]
+        found = f"{best} is best" + (f" ({some(alike)} as good within error)" if alike else "") + f": {found}"
+    none, raw = right.get("none", p.right), right.get("bytes", p.right)
+    texts = {
+        "wrong-normalisation": (found, f"set {_setting(best, tried[best])}"),
+        "normalised-twice": (
+            f"as loaded ({own}) {percent(p.right)}, none {percent(none)}",
+            "the network normalises itself, or never saw normalised images: set model.normalise=none",
+        ),
+        "wrong-range": (
+            f"in [0, 1] {percent(p.right)}, in 0..255 {percent(raw)}",
+            f"the network wants 0..255, or divides by 255 itself: set {_setting('bytes', EXTRA['bytes'])}",
+        ),
+    }
+    out = []
+    for name, (short, remedy) in texts.items():
+        wrong = better and name == kind
+        out.append(judged(name, "fault", wrong, found if wrong else short, remedy, **numbers))
+    return out
+
+
+def orientation(p: Patient) -> list[Finding]:
+    """Accuracy with the channels reversed, and with height and width exchanged."""
+    views = {}
+    if p.x.shape[1] == 3:
+        bgr = "reverse the input channels of the first convolution's weight (weight.flip(1))"
+        views["wrong-channel-order"] = ("blue, green, red", p.x.flip(1), bgr)
+    if p.x.shape[2] == p.x.shape[3]:
+        turned = "transpose the images when the arrays are made (n, h, w, c in row order)"
+        views["transposed-images"] = ("transposed", p.x.transpose(2, 3).contiguous(), turned)
+    out = []
+    for name, (what, x, remedy) in views.items():
+        other = p.judge(x, p.y)
+        found = f"as given {percent(p.right)}, {what} {percent(other)} ({p.conditions})"
+        numbers = {"as given": _share(p.right), "other": _share(other)}
+        wrong = beats(other, p.right, by=0.005)
+        out.append(judged(name, "fault", wrong, found, remedy, **numbers))
+    return out
+
+
+def labels(p: Patient) -> list[Finding]:
+    """A renumbering of the classes that explains the errors: found on one half, tried on the other."""
+    logits = p.answers
+    k = max(p.classes, logits.shape[1])
+    predicted, half = logits.argmax(dim=1), torch.arange(len(p.y), device=p.y.device) % 2 == 0
+    counts = torch.bincount(p.y[half] * k + predicted[half], minlength=k * k).view(k, k)
+    true_of = renumbering(counts).to(p.y.device)
+    before, after = predicted[~half] == p.y[~half], true_of[predicted[~half]] == p.y[~half]
+    wrong = beats(after, before, by=0.05)
+    changed = [i for i in range(k) if int(true_of[i]) != i]
+    found = f"{percent(before)} as given, {percent(after)} after the best renumbering ({p.conditions})"
+    if wrong:
+        found += ": output " + some([f"{i} is {_name(p, int(true_of[i]))}" for i in changed], 10)
+    remedy = "put the head's rows into the order of the data's class_names, or rename the classes"
+    numbers = {"as given": _share(before), "renumbered": _share(after), "class_of_output": true_of.tolist()}
+    out = [judged("permuted-labels", "fault", wrong, found, remedy, **numbers)]
+    chance = float(torch.bincount(p.y).max()) / len(p.y)
+    confidence = float(logits.softmax(dim=1).amax(dim=1).mean())
+    guessing = tail(int(p.right.sum()), len(p.y), chance) > ALPHA
+    found = f"{percent(p.right)} right, {percent(chance)} by guessing, mean confidence {percent(confidence)}"
+    sure = confidence > 0.5 + 0.5 * chance
+    remedy = (
+        "it is sure and wrong: check the classes, the normalisation and the data set it was trained on"
+        if sure
+        else "it looks untrained: check that the weights were loaded (names, prefixes)"
+    )
+    numbers = {"accuracy": _share(p.right), "chance": chance, "confidence": confidence}
+    out.append(judged("chance-accuracy", "fault", guessing, f"{found} ({p.conditions})", remedy, **numbers))
+    return out
+
+
+def renumbering(counts: Int[Tensor, "k k"]) -> Int[Tensor, " k"]:
+    """The class meant by each output, from counts [true, predicted]: the largest entries first.
+
+    Greedy, one output per class; on ties an output keeps its number, so nothing moves without evidence.
+    """
+    k = len(counts)
+    order = (2 * counts + torch.eye(k, dtype=counts.dtype, device=counts.device)).flatten()
+    meant, taken = [-1] * k, [False] * k
+    for cell in order.argsort(descending=True, stable=True).tolist():
+        true, output = divmod(cell, k)
+        if meant[output] < 0 and not taken[true]:
+            meant[output], taken[true] = true, True
+    return torch.tensor(meant)
+
+
+def _same(a: Statistics, b: Statistics) -> bool:
+    """Equal up to a ten-thousandth, one value for all channels written either way."""
+    width = max(len(a[0]), len(b[0]))
+    wide = [[(v * width if len(v) == 1 else v) for v in s] for s in (a, b)]
+    pairs = zip(wide[0], wide[1], strict=True)
+    return all(abs(x - y) < 1e-4 for u, v in pairs for x, y in zip(u, v, strict=True))
+
+
+def _setting(name: str, s: Statistics) -> str:
+    if name in STATISTICS or name == "data":
+        return f"model.normalise={name}"
+    mean, std = (", ".join(f"{v:.6g}" for v in values) for values in s)
+    return f"model.normalise={{mean: [{mean}], std: [{std}]}}"
+
+
+def _share(right: Bool[Tensor, " n"]) -> float:
+    return float(right.double().mean())
+
+
+def _name(p: Patient, i: int) -> str:
+    return p.class_names[i] if i < p.classes else str(i)

@@ -1,0 +1,140 @@
+"""Are the outputs logits, one per class, of the image alone, and the same every time?"""
+
+import math
+
+import torch
+
+from crossclass.analysis.evaluate import collapse
+from crossclass.attacks.model_state import frozen
+from crossclass.core.runtime import full_precision
+from crossclass.diagnostics.findings import Finding, judged, percent, some
+from crossclass.diagnostics.probe import Patient, gap
+
+ROUNDING = 1e-3
+"""Kernels of other batch sizes differ by about 1e-6 of the largest output; randomness by far more."""
+
+
+def runs(p: Patient) -> list[Finding]:
+    """One batch through the network; the error of a network that does not fit the images."""
+    shape, failed = list(p.x.shape[1:]), ""
+    try:
+        p.each(p.x[:2], p.model.outputs)
+        p.each(p.x[:2], p.model)
+    except (RuntimeError, ValueError, TypeError, IndexError) as e:
+        failed = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'without a message'}"
+    found = f"images of shape {shape}" + (f": {failed}" if failed else " pass")
+    remedy = "check channels, image size and model.* settings against those it was trained with"
+    return [judged("cannot-run", "fault", bool(failed), found, remedy, shape=shape)]
+
+
+def class_count(p: Patient) -> list[Finding]:
+    """Outputs and head rows against the classes of the data."""
+    outputs, rows = p.answers.shape[1], len(p.model.head.weight)
+    found = f"{outputs} outputs, {rows} head rows, {p.classes} classes in the data"
+    remedy = "give the data set it was trained on (data=...), or a head for these classes"
+    wrong = not outputs == rows == p.classes
+    numbers = {"outputs": outputs, "rows": rows, "classes": p.classes}
+    return [judged("wrong-class-count", "fault", wrong, found, remedy, **numbers)]
+
+
+def finite(p: Patient) -> list[Finding]:
+    """NaN or infinity in the outputs."""
+    bad = int((~p.answers.isfinite().all(dim=1)).sum())
+    found = f"{bad} of {p.conditions} have NaN or infinite outputs"
+    remedy = "look for overflow (half precision, a missing or tiny std) or for broken weights"
+    return [judged("non-finite-outputs", "fault", bad > 0, found, remedy, images=bad)]
+
+
+def probabilities(p: Patient) -> list[Finding]:
+    """Softmax: rows >= 0 that sum to one. Log-softmax: their exponentials do. Sigmoid: all in [0, 1]."""
+    z = p.answers
+    low, high, sums = float(z.min()), float(z.max()), z.double().sum(dim=1)
+    log_sums = z.double().logsumexp(dim=1)
+    flat = float(z.max() - z.min()) < 1e-6  # constant outputs have a finding of their own
+    softmax = low >= 0 and bool(((sums - 1).abs() < 1e-3).all()) and not flat
+    log_softmax = high <= 1e-4 and bool((log_sums.abs() < 1e-3).all()) and not flat
+    sigmoid = low >= 0 and high <= 1 and not softmax and not flat
+    found = (
+        f"outputs in [{low:.3g}, {high:.3g}], row sums in [{float(sums.min()):.3g}, "
+        f"{float(sums.max()):.3g}], logsumexp in [{float(log_sums.min()):.3g}, "
+        f"{float(log_sums.max()):.3g}] ({p.conditions})"
+    )
+    numbers = {"low": _plain(low), "high": _plain(high)}
+    squash = (
+        "remove the last {} and return the logits: attacks see its flat ends, and W g(x) is not the output"
+    )
+    logs = "return the logits: attributions of W g(x) do not explain log-probabilities"
+    return [
+        judged("softmax-outputs", "fault", softmax, found, squash.format("softmax"), **numbers),
+        judged("sigmoid-outputs", "fault", sigmoid, found, squash.format("sigmoid"), **numbers),
+        judged("log-softmax-outputs", "warning", log_softmax, found, logs, **numbers),
+    ]
+
+
+def head(p: Patient) -> list[Finding]:
+    """Does W g(x) + b equal what the network answers?"""
+    x, g = p.x[:32], p.own[0][:32]
+    with full_precision(), frozen(p.model), torch.no_grad():
+        ours = p.model.head(g.to(p.model.head.weight.dtype)).float()
+    # a random network answers otherwise each time: then only one and the same pass can be compared
+    far = gap(ours, p.own[1][:32] if p.unrest > ROUNDING else p.answers[:32])
+    found = f"head(features) and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
+    remedy = "name the layer that gives the logits as the head (its input is g(x)); do not read C and CAS"
+    return [judged("head-mismatch", "warning", far > ROUNDING, found, remedy, gap=_plain(far))]
+
+
+def repeatable(p: Patient) -> list[Finding]:
+    """The same batch twice, then each image alone."""
+    x, random = p.x[:32], p.unrest > ROUNDING
+    found = f"two passes in eval mode differ by {p.unrest:.2g} of the largest output ({len(x)} images)"
+    remedy = (
+        "switch the noise off (dropout in eval mode), or attack its mean: expectation over transformations"
+    )
+    out = [judged("random-outputs", "warning", random, found, remedy, gap=_plain(p.unrest))]
+    if not random:
+        far = gap(torch.cat([p.logits(image[None]) for image in x[:16]]), p.logits(x)[:16])
+        found = f"images alone and in a batch of {len(x)} differ by {far:.2g} of the largest output"
+        remedy = "use running statistics (model.eval(), track_running_stats) and nothing that sees the batch"
+        out.append(judged("batch-dependent", "fault", far > ROUNDING, found, remedy, gap=_plain(far)))
+    return out
+
+
+def predictions(p: Patient) -> list[Finding]:
+    """Constant outputs, a collapse onto one class, classes that are never predicted."""
+    z, k = p.answers, max(p.classes, p.answers.shape[1])
+    spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())
+    constant = spread <= 1e-6 * max(top, 1e-30)
+    predicted, there = z.argmax(dim=1), torch.bincount(p.y, minlength=k)
+    message = collapse(predicted.cpu(), p.classes) if k == p.classes else None
+    collapsed = message is not None and collapse(p.y.cpu(), p.classes) is None
+    missing = ((there >= 20) & (torch.bincount(predicted, minlength=k) == 0)).nonzero().flatten().tolist()
+    names = [p.class_names[i] for i in missing]
+    share = float(torch.bincount(predicted, minlength=k).max()) / len(z)
+    broken = "the network ignores the image: look for zero or lost weights, or a wrong normalisation"
+    return [
+        judged(
+            "constant-outputs", "fault", constant, f"outputs vary by {spread:.2g} ({p.conditions})", broken
+        ),
+        judged(
+            "collapsed-predictions",
+            "warning",
+            collapsed,
+            f"{percent(share)} of {p.conditions} go to one class",
+            "do not read CAS; look at the normalisation and the training log (catastrophic overfitting?)",
+            share=share,
+        ),
+        judged(
+            "unpredicted-classes",
+            "note",
+            bool(missing),
+            f"{len(missing)} classes with 20 images or more are never predicted"
+            + (f": {some(names)}" if names else ""),
+            "their rows of C come from wrong predictions only; train longer, or check the labels",
+            classes=missing,
+        ),
+    ]
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no infinity."""
+    return value if math.isfinite(value) else None

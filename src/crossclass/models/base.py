@@ -1,0 +1,118 @@
+"""f(x) = W g(normalise(x)): every model takes images in [0, 1] and shows its `features` and its `head`.
+
+Normalisation belongs to the model (its mean and std are buffers in the state dict), so 8/255 means
+8/255 for everyone, and nobody can normalise twice or with another data set's constants.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from crossclass.core.config import Settings
+
+STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tinyimagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Mean and standard deviation per channel, in [0, 1] units, as published recipes use them.
+
+`std` is that of all pixels, but for tinyimagenet, whose usual constants are means of per-image values (the
+pixels of 20 of its classes have .276 .272 .289).
+"""
+
+
+class MeanStd(Settings):
+    """Normalisation by constants of one's own, one value per channel or one for all."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _usable(self) -> "MeanStd":
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError("mean and std need equally many values, one per channel")
+        if min(self.std) <= 0:
+            raise ValueError("every std must be positive")
+        return self
+
+
+Normalise = Literal["cifar10", "cifar100", "tinyimagenet", "imagenet", "data", "none"] | MeanStd
+
+
+class Classifier(nn.Module):
+    """Images [n, c, h, w] in [0, 1] to logits [n, k]; `features` [n, d] and a linear `head` are exposed."""
+
+    mean: Tensor
+    std: Tensor
+    head: nn.Linear
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(pattern, replacement) pairs that turn parameter names used by others into ours, applied in order."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Patterns of names that other people's files carry although their network never uses them."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def normalise(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """(x - mean) / std, the model's own."""
+        mean, std = self.mean, self.std
+        if x.device.type == "cpu":
+            # One channel at a time a CPU takes five times as long, in both directions: spread over an image,
+            # in the layout of x, the constants give the same bits.
+            layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+            mean, std = (v.expand(1, *x.shape[1:]).contiguous(memory_format=layout) for v in (mean, std))
+        return (x - mean) / std
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """g(x), the input of the head."""
+        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def outputs(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+        """Features and logits of one forward pass."""
+        g = self.features(x)
+        return g, self.head(g)
+
+    def saliency_layer(self) -> nn.Module:
+        """Where Grad-CAM looks by default: the last module whose output still has a map of the image."""
+        raise NotImplementedError(f"{type(self).__name__} must define saliency_layer()")
+
+    def last_map_layer(self) -> nn.Module | None:
+        """The module whose output F has g(x) as its mean over space; None if the features are no such mean.
+
+        There Grad-CAM is CAM: the map is the spatial decomposition of the attribution W[c] * g(x).
+        """
+        return None
+
+    def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
+        """The output of `saliency_layer` as a map; transformers reshape their tokens here."""
+        return activation
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits W g(x) + b."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+def space_mean(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
+    """Mean over space, whose gradient comes back in the layout of x.
+
+    Torch's own returns it contiguous, and with channels-last activations the next operator then takes several
+    times as long (torch 2.13). The bits are the same either way.
+    """
+    if x.stride(1) == 1:
+        return x.permute(0, 2, 3, 1).mean(dim=(1, 2))
+    return x.mean(dim=(2, 3))
+
+
+def last_block(stage: nn.Module) -> nn.Module:
+    """The last module of a sequence of blocks."""
+    *_, block = stage.children()
+    return block

@@ -1,0 +1,165 @@
+"""Which built-in network do these names and shapes describe?
+
+Depth, width, blocks, stem, pooling, patch and grid can be read off the shapes; each family proposes one
+candidate, which is built without memory (on torch's meta device) and compared tensor by tensor.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossclass.core.errors import UserError
+from crossclass.models.base import Classifier
+from crossclass.models.preactresnet import BLOCKS, PreActResNet
+from crossclass.models.resnet import ResNet
+from crossclass.models.vit import ViT
+from crossclass.models.wideresnet import WideResNet
+
+BuiltIn = PreActResNet | ResNet | WideResNet | ViT
+Shapes = Mapping[str, tuple[int, ...]]
+_HEADS = ("head.weight", "linear.weight", "fc.weight")
+_NO_WEIGHTS = re.compile(
+    r"(^|\.)(num_batches_tracked|total_ops|total_params|mean|std|mu|sigma)$|^normali[sz]e"
+)
+"""Counters and normalisation, which say nothing about the network."""
+
+
+class Recognised(NamedTuple):
+    """The closest built-in network. `settings` say its shapes; normalisation is not in them."""
+
+    settings: BuiltIn
+    classes: int
+    channels: int
+    size: int
+    """Side of the images; 32 where the network takes any."""
+    share: float
+    """Tensors with equal names and shapes, of all in the network or the file; 1.0 is exact."""
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
+    """The built-in network that a state dict without prefixes comes closest to, if it resembles any.
+
+    What shapes cannot show is guessed: the stride of the stem (2 for an even kernel), a ViT's heads (64
+    channels each). A 7x7 stem with torchvision's names is followed by max pooling, which ours lack, so
+    ImageNet nets are never exact.
+    """
+    shapes: Shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    found = [r for family in _FAMILIES for r in family(shapes)]
+    return max(found, key=lambda r: r.share, default=None)
+
+
+def _preactresnets(shapes: Shapes) -> Iterator[Recognised]:
+    residual = _residual(shapes)
+    if residual is not None:
+        depth, blocks, width, stem, channels, classes, _ = residual
+        stride = 2 - stem % 2
+        settings = PreActResNet(depth=depth, blocks=blocks, width=width, stem=stem, stem_stride=stride)
+        yield from _candidate(settings, shapes, classes, channels, 32)
+
+
+def _resnets(shapes: Shapes) -> Iterator[Recognised]:
+    residual = _residual(shapes)
+    if residual is None:
+        return
+    depth, blocks, width, stem, channels, classes, inputs = residual
+    stages = len(blocks or BLOCKS[depth])
+    expansion = 4 if depth == 50 else 1
+    windows, rest = divmod(inputs, width * 2 ** (stages - 1) * expansion)
+    side = round(windows**0.5)
+    stride = 2 - stem % 2
+    settings = ResNet(depth=depth, blocks=blocks, width=width, stem=stem, stem_stride=stride)
+    size = 32
+    if rest == 0 and side > 1 and side * side == windows:
+        settings, size = settings.but(pool=4), 4 * side * stride * 2 ** (stages - 1)
+    yield from _candidate(settings, shapes, classes, channels, size)
+
+
+def _residual(
+    shapes: Shapes,
+) -> tuple[int, tuple[int, ...] | None, int, int, int, int, int] | None:
+    """depth, blocks, width, stem kernel, channels, classes and head's inputs of layerN.M.conv names."""
+    counts: dict[int, int] = {}
+    for name in shapes:
+        if match := re.match(r"layer(\d+)\.(\d+)\.conv1\.weight$", name):
+            stage, block = int(match[1]), int(match[2])
+            counts[stage] = max(counts.get(stage, 0), block + 1)
+    stem, head = shapes.get("conv1.weight", ()), _head(shapes)
+    if sorted(counts) != list(range(1, len(counts) + 1)) or not 1 <= len(counts) <= 6 or len(stem) != 4:
+        return None
+    if head is None:
+        return None
+    blocks: tuple[int, ...] | None = tuple(counts[s] for s in sorted(counts))
+    depth = 50 if "layer1.0.conv3.weight" in shapes else 34 if blocks == BLOCKS[34] else 18
+    if blocks == BLOCKS[depth]:
+        blocks = None
+    width, channels, _, kernel = stem
+    if kernel == 7 and any(".downsample." in name for name in shapes):
+        kernel = 3
+    return depth, blocks, width, kernel, channels, *head
+
+
+def _wideresnets(shapes: Shapes) -> Iterator[Recognised]:
+    numbers = [int(m[1]) for n in shapes if (m := re.match(r"block1\.layer\.(\d+)\.conv1\.weight$", n))]
+    stem, first, head = (
+        shapes.get("conv1.weight", ()),
+        shapes.get("block1.layer.0.conv1.weight", ()),
+        _head(shapes),
+    )
+    if numbers and len(stem) == 4 and len(first) == 4 and head is not None:
+        settings = WideResNet(depth=6 * (max(numbers) + 1) + 4, widen=max(1, first[0] // 16))
+        yield from _candidate(settings, shapes, head[0], stem[1], 32)
+
+
+def _vits(shapes: Shapes) -> Iterator[Recognised]:
+    numbers = [int(m[1]) for n in shapes if (m := re.match(r"blocks\.(\d+)\.attn\.qkv\.weight$", n))]
+    proj, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
+    head = _head(shapes)
+    if not numbers or len(proj) != 4 or len(positions) != 3 or head is None:
+        return
+    width, channels, _, patch = proj
+    hidden = shapes.get("blocks.0.mlp.fc1.weight", (4 * width,))
+    heads = width // 64 if width % 64 == 0 else 3 if width % 3 == 0 else 1
+    grid = round((positions[1] - 1) ** 0.5)
+    settings = ViT(patch=patch, width=width, depth=max(numbers) + 1, heads=heads, mlp_ratio=hidden[0] / width)
+    yield from _candidate(settings, shapes, head[0], channels, grid * patch)
+
+
+def _head(shapes: Shapes) -> tuple[int, int] | None:
+    """Classes and inputs of the head."""
+    found = [shapes[name] for name in _HEADS if len(shapes.get(name, ())) == 2]
+    return (found[0][0], found[0][1]) if found else None
+
+
+def _candidate(
+    settings: BuiltIn, shapes: Shapes, classes: int, channels: int, size: int
+) -> Iterator[Recognised]:
+    try:
+        with torch.device("meta"):
+            model = settings(classes, channels, (0.0,), (1.0,), size)
+    except UserError:
+        return
+    own = {n: tuple(t.shape) for n, t in model.state_dict().items() if not _NO_WEIGHTS.search(n)}
+    theirs = {_renamed(n, model): s for n, s in shapes.items() if not _is_idle(n, model)}
+    same = sum(theirs.get(name) == shape for name, shape in own.items())
+    yield Recognised(settings, classes, channels, size, same / len(own.keys() | theirs.keys()))
+
+
+def _renamed(name: str, model: Classifier) -> str:
+    for pattern, replacement in model.renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _is_idle(name: str, model: Classifier) -> bool:
+    return bool(_NO_WEIGHTS.search(name)) or any(re.search(p, name) for p in model.unused)
+
+
+_FAMILIES: tuple[Callable[[Shapes], Iterator[Recognised]], ...] = (
+    _preactresnets,
+    _resnets,
+    _wideresnets,
+    _vits,
+)

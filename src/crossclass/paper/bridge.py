@@ -1,0 +1,238 @@
+"""The bridge from the theory to images: does AT drop shared parts beyond some eps there too?
+
+The same data twice: as the strengths of the parts that pictures show (eq. 8 itself: `Shapes` with three
+classes of which every two share a part), and as those pictures. Three models: a linear one on strengths, a
+linear one on pixels, a small convolutional one. Nothing is tied, no weight is clamped; `effective` weighs
+parts in all alike.
+
+What to expect. Margin loss: at w_C = 0 the *worst* rival counts, hence theorem 1's threshold eps0 (the untied
+rows have it too: the loss is convex and classes are alike, so tying costs nothing). Cross-entropy: there the
+rivals' margins -w1 x_E - w2 x_C,j + 2 eps (w1 + w2) tie, the softmax averages over them, and
+
+    dL/dw2 at w2 = 0  =  -(mu - 2 eps) E[1 - p_y]  <  0   for every eps < mu/2 and every sigma, w1,
+
+since x_C is independent of x_E and has mean mu. So with cross-entropy w2 > 0 up to mu/2, where w1 ends too:
+**theorem 1's zero belongs to the margin loss**. What remains of it is that w2/w1 falls.
+
+A penalty makes the rows of W sum to 0; then CAS is `theory.sharing.cas_centred`, not that of eq. (16).
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossclass.analysis import attribution, evaluate
+from crossclass.attacks import PGD
+from crossclass.attacks.losses import cross_entropy, margin
+from crossclass.attacks.norms import Linf
+from crossclass.checkpoints.load import load_model
+from crossclass.core.errors import UserError
+from crossclass.core.runtime import Runtime
+from crossclass.data import Shapes
+from crossclass.models import AnyModel, PreActResNet, Python
+from crossclass.paper.effective import effective, errors, responses
+from crossclass.paper.theory import closed, sharing
+from crossclass.training.loop import train
+from crossclass.training.recipes import AT
+from crossclass.training.run import Check, Run
+
+PICTURES = Shapes(
+    n_train=600,
+    n_val=0,
+    n_test=600,
+    classes=3,
+    edges=((1, 2), (0, 2), (0, 1)),  # part C_j is shown by all classes but j, as in eq. (8)
+    size=16,
+    mu=0.35,
+    sigma=0.2,
+    noise=0.1,
+)
+"""The paper's data model as small pictures."""
+
+CONV = PreActResNet(width=16, stem=4, stem_stride=2, blocks=(1,), normalise="data")
+
+
+def pixels(num_classes: int, side: int = 16) -> nn.Module:
+    """A linear model on pictures of side x side pixels and three channels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * side * side, num_classes))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much the bridge trains; the default takes most of a minute on one core."""
+
+    strengths: tuple[float, ...] = (0.0, 0.15, 0.3, 0.4, 0.45)
+    """eps on the strengths, as multiples of mu."""
+    pixels: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255)
+    """eps of the linear model on pictures."""
+    conv: tuple[float, ...] = (0.0, 8 / 255, 16 / 255, 24 / 255)
+    """eps of the convolutional model on pictures."""
+    seeds: int = 3
+    """Of the models on strengths."""
+    picture_seeds: int = 1
+    """Of those on pictures."""
+    n: int = 1200
+    """Samples of strengths that are trained on."""
+    steps: int = 150
+    epochs: int = 16
+    data: Shapes = PICTURES
+
+    def __post_init__(self) -> None:
+        if self.data.classes < 3 or not self.data.graph or self.data.sigma == 0:
+            raise UserError("the bridge needs data with 3 classes or more, shared parts, and sigma > 0")
+        if self.seeds < 2 or min(self.picture_seeds, self.n // 100, self.steps // 20, self.epochs) < 1:
+            raise UserError(
+                "the bridge needs seeds >= 2, picture_seeds >= 1, n >= 100, steps >= 20, epochs >= 1"
+            )
+        for name in ("strengths", "pixels", "conv"):
+            given, limit = getattr(self, name), 0.5 if name == "strengths" else 1.0
+            if not all(0 <= e < limit for e in given) or list(given) != sorted(set(given)):
+                raise UserError(f"{name} holds rising eps, at least 0 and below {limit:g}, not {list(given)}")
+
+
+QUICK = Effort((0.0, 0.45), (0.0, 2 / 255), (0.0,), 2, 1, 300, 40, 2, PICTURES.but(n_train=60, n_test=60))
+"""Seconds: every part runs, nothing is decided."""
+
+Loss = Literal["margin", "ce"]
+_PENALTY = {"margin": 1.0, "ce": 0.01}
+
+
+def fit_strengths(
+    x: Float[Tensor, "n p"], y: Int[Tensor, " n"], eps: float, loss: Loss, steps: int
+) -> Float[Tensor, "k p"]:
+    """W [k, p] of an untied linear model after AT on strengths: no box, the whole sample a step.
+
+    Margin loss: penalty 1 and steps 1/t as in `linear`. Cross-entropy: penalty 0.01, constant step, momentum.
+    """
+    model = nn.utils.skip_init(nn.Linear, x.shape[1], int(y.max()) + 1, bias=False)
+    nn.init.zeros_(model.weight)
+    attack = _corner(eps, loss)
+    recipe, penalty = AT(attack=attack), _PENALTY[loss]
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.3, momentum=0.9 if loss == "ce" else 0.0, weight_decay=penalty
+    )
+    for t in range(1, steps + 1):
+        if loss == "margin":
+            optimizer.param_groups[0]["lr"] = 1 / (penalty * t)
+        logits = model(recipe.craft(model, x, y))
+        value = margin(logits, y) if loss == "margin" else cross_entropy(logits, y)
+        optimizer.zero_grad()
+        value.mean().backward()
+        optimizer.step()
+    return model.weight.detach().clone()
+
+
+def _corner(eps: float, loss: Loss) -> PGD:
+    """Twice to the corner that the gradient points to: from there another rival may be the worst."""
+    return PGD(threat=Linf(eps=eps), steps=2, step=2.0, start="none", loss=loss, box=None)
+
+
+def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str, float]:
+    data = effort.data.but(n_train=effort.n, n_test=max(effort.n, 300), seed=effort.data.seed + seed)
+    x, x_test = (data.drawn(part).strengths / data.mu for part in ("train", "test"))
+    y, y_test = (torch.arange(len(s)) % data.classes for s in (x, x_test))  # as the pictures come
+    W = fit_strengths(x, y, eps, loss, effort.steps)
+    x_adv = _corner(eps, "ce")(lambda s: s @ W.T, x_test, y_test)
+    w_e, w_c = effective(W, data.graph)
+    return {
+        "exclusive": w_e,
+        "shared": w_c,
+        "error_exclusive": 0.0,
+        "error_shared": 0.0,
+        "cas_closed": sharing.cas_centred(w_e, w_c),
+        "cas_closed_attacked": sharing.cas_centred(w_e, w_c, 1.0, eps),
+        "cas_clean": attribution.cas(attribution.correlation(attribution.class_means(x_test, W, y_test))),
+        "cas": attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y_test))),
+        "clean": evaluate.accuracy((x_test @ W.T).argmax(dim=1), y_test),
+        "robust": evaluate.accuracy((x_adv @ W.T).argmax(dim=1), y_test),
+    }
+
+
+def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed: int) -> dict[str, float]:
+    data = effort.data.but(seed=effort.data.seed + seed)
+    attack = PGD(threat=Linf(eps=eps), steps=3, step=0.5)
+    run = Run(
+        data=data,
+        model=settings,
+        recipe=AT(attack=attack),
+        augment=None,
+        epochs=effort.epochs,
+        batch=50,
+        lr=lr,
+        schedule="cosine",
+        drops=(),
+        eps_warmup=effort.epochs // 2,
+        check=Check(every=effort.epochs, n=30, attack=attack),
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as out:
+        for folder, row in train(run, out, runtime=Runtime(device="cpu")):
+            if row["epoch"] == run.epochs:  # `last` is written; the full evaluation is not needed
+                model, _ = load_model(folder.checkpoint("last"), trust=True)  # code of ours
+                break
+    test, s = data().test, data.drawn("test").strengths / data.mu
+    clean = evaluate.under(model, test, None)
+    seen = evaluate.under(model, test, attack.but(steps=10, step=0.25)) if eps else clean
+    with torch.no_grad():
+        logits = clean.features @ clean.W.T
+    w_e, w_c = effective(responses(logits, s), data.graph)
+    error_e, error_c = errors(logits, s, data.graph)
+    return {
+        "exclusive": w_e,
+        "shared": w_c,
+        "error_exclusive": error_e,
+        "error_shared": error_c,
+        "cas_clean": attribution.cas(clean.C),
+        "cas": attribution.cas(seen.C),
+        "clean": evaluate.accuracy(seen.clean, seen.labels),
+        "robust": evaluate.accuracy(seen.robust, seen.labels),
+    }
+
+
+def measure_bridge(
+    effort: Effort | None = None, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Train the three models at each eps; plain numbers to be judged. Raises UserError.
+
+    eps of the strengths is in units of mu, of pictures in those of pixels; weights are per unit of mu.
+    """
+    effort = effort or Effort()
+    data = effort.data
+    linear = Python(call=f"{__name__}:pixels", arguments={"side": data.size})
+    families: tuple[tuple[str, tuple[float, ...], int, Callable[[float, int], dict[str, float]]], ...] = (
+        (
+            "strengths, margin",
+            effort.strengths,
+            effort.seeds,
+            lambda e, s: _on_strengths(effort, e, "margin", s),
+        ),
+        ("strengths, ce", effort.strengths, effort.seeds, lambda e, s: _on_strengths(effort, e, "ce", s)),
+        (
+            "pixels, ce",
+            effort.pixels,
+            effort.picture_seeds,
+            lambda e, s: _on_pictures(effort, e, linear, 0.02, s),
+        ),
+        ("conv, ce", effort.conv, effort.picture_seeds, lambda e, s: _on_pictures(effort, e, CONV, 0.1, s)),
+    )
+    out: dict[str, Any] = {}
+    for name, grid, seeds, point in families:
+        out[name] = []
+        for eps in grid:
+            progress(f"{name}, eps {eps:.4f}")
+            ones = [point(eps, seed) for seed in range(seeds)]
+            out[name].append({"eps": eps, **{key: [one[key] for one in ones] for key in ones[0]}})
+    spread = data.sigma / data.mu
+    about = {
+        "mu": data.mu,
+        "sigma": data.sigma,
+        "classes": data.classes,
+        "size": data.size,
+        "noise": data.noise,
+    }
+    return {**about, "eps0": float(closed.eps0(1.0, spread)), "families": out}

@@ -1,0 +1,60 @@
+"""What weight any model gives to exclusive and to shared parts, where the parts' strengths are known.
+
+Logits are fitted to strengths by least squares, f_i ~ b_i + sum_p R[i, p] s_p (for a linear model on
+strengths R is W). Then, with E_i the part of class i alone and C a part that several classes show,
+
+    w_E = mean over i of  R[i, E_i] - (mean of R[j, E_i] over j != i),
+    w_C = mean over C of  (mean of R[i, C] over classes that show C) - (mean over those that do not).
+
+They are w1 and w2 if R is of the form of eq. (16), and stay so if the same is added to all logits. A network
+is not linear in s; what is fitted to it says how much its logits rise with a part on average, over parts
+absent and present and of any strength.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossclass.core.errors import UserError
+
+BLOCKS = 10
+"""Parts of the samples, each left out once by the jackknife."""
+
+
+def responses(logits: Float[Tensor, "n k"], strengths: Float[Tensor, "n p"]) -> Float[Tensor, "k p"]:
+    """R of the least-squares fit, in float64."""
+    X = torch.cat([strengths.new_ones(len(strengths), 1), strengths], dim=1)
+    return torch.linalg.lstsq(X.double(), logits.double()).solution[1:].T
+
+
+def effective(R: Float[Tensor, "k p"], edges: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """(w_E, w_C); the parts are the classes' own, then one for each edge, which joins the two that show it.
+
+    Raises UserError unless there are three classes and an edge: else nobody lacks a shared part.
+    """
+    k = len(R)
+    if k < 3 or not edges:
+        raise UserError(
+            "the weight of shared parts needs data with 3 classes or more and a part that two share"
+        )
+    own = R[:, :k].double()
+    off = (own.sum() - own.diag().sum()) / (k * (k - 1))
+    shared = []
+    for p, pair in enumerate(edges, start=k):
+        rest = [i for i in range(k) if i not in pair]
+        shared.append(float(R[list(pair), p].mean() - R[rest, p].mean()))
+    return float(own.diag().mean() - off), float(np.mean(shared))
+
+
+def errors(
+    logits: Float[Tensor, "n k"], strengths: Float[Tensor, "n p"], edges: Sequence[tuple[int, int]]
+) -> tuple[float, float]:
+    """Standard errors of (w_E, w_C) as fitted to so many samples: the jackknife over blocks of them."""
+    block = torch.arange(len(logits)) * BLOCKS // len(logits)
+    left = [effective(responses(logits[block != b], strengths[block != b]), edges) for b in range(BLOCKS)]
+    variance = np.var(np.array(left), axis=0) * (BLOCKS - 1)
+    return sqrt(float(variance[0])), sqrt(float(variance[1]))

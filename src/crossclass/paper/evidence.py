@@ -1,0 +1,182 @@
+"""What is kept of a finished run: every number that figures, tables and claims are made of, no weights.
+
+    <results>/runs/<label>-<digest>/  config.yaml  the whole run
+                                      env.json     versions and device, without paths
+                                      metrics.csv  one line per epoch; matrices.json C of the checked epochs
+                                      measure.json the full evaluation of best and last
+                                      clean.json, saliency.json ... what single figures need besides
+
+A study can be trained in several sittings and on several machines: whoever has these files needs no
+checkpoint. Matrices of many classes are kept for the full evaluation alone.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.config import read_flat
+from crossclass.core.errors import UserError
+from crossclass.core.files import write_atomic
+
+Plain = dict[str, Any]
+
+LARGE = 20
+"""More classes than these keep no matrix per epoch, and no instance-wise one."""
+_PRIVATE = ("data_path",)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers of one finished run."""
+
+    place: Path
+    env: Plain
+    rows: list[Plain]
+    """One per epoch, as logged; `C` where an epoch was checked and the classes are few."""
+    measures: list[Plain]
+    """The full evaluation: best.val, best.test, last, and their comparison."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    drops: Sequence[int] = ()
+    """Epochs after which the learning rate fell."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.env["seed"])
+
+    @property
+    def best(self) -> Plain:
+        """The measured checkpoint that the validation part chose, else the test part."""
+        return self._measured("best.val", "best.test")
+
+    @property
+    def last(self) -> Plain:
+        """The measured last checkpoint."""
+        return self._measured("last")
+
+    @property
+    def comparison(self) -> Plain | None:
+        """Best minus last on the same images, with intervals; None where they are one checkpoint."""
+        found = [m["comparison"] for m in self.measures if "comparison" in m]
+        return found[0] if found else None
+
+    def _measured(self, *names: str) -> Plain:
+        for name in names:
+            for m in self.measures:
+                if m.get("checkpoint") == name:
+                    return m
+        raise UserError(f"{self.place / 'measure.json'} does not hold {' or '.join(names)}; measure it again")
+
+    def checked(self) -> list[Plain]:
+        """The epochs that were checked on test images."""
+        return [r for r in self.rows if r.get("test_robust") is not None]
+
+    def at(self, share: float) -> Plain:
+        """The checked epoch nearest to a share of the paper's schedule (the earlier of two equally near).
+
+        The paper drops the learning rate at 50 and 75 %. In a schedule with two drops elsewhere a share is
+        counted within its phase: 35 % is at 70 % of what comes before the first drop.
+        """
+        last, drops = max(r["epoch"] for r in self.rows), list(self.drops)
+        here = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
+        wanted = float(np.interp(share, (0, 0.5, 0.75, 1), here))
+        return min(self.checked(), key=lambda r: (abs(r["epoch"] - wanted), r["epoch"]))
+
+
+def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
+    """Write a finished run's numbers under `into`, and read them back.
+
+    Raises UserError if the run is not finished.
+    """
+    measures = folder.read("measure.json")
+    if not folder.done or not measures:
+        raise UserError(f"{folder.path} is not finished; train it to its end first")
+    place, rows = into / folder.path.name, folder.rows()
+    env = {k: v for k, v in (folder.read("env.json") or {}).items() if k not in _PRIVATE}
+    write_atomic(place / "config.yaml", folder.config())
+    _write(place / "env.json", env)
+    _write(place / "measure.json", [_slim(m) for m in measures])
+    matrices = {str(r["epoch"]): _rounded(r["C"]) for r in rows if r.get("C") and len(r["C"]) <= LARGE}
+    _write(place / "matrices.json", matrices, indent=None)
+    for name, content in extras.items():
+        _write(place / f"{name}.json", content)
+    write_atomic(place / "metrics.csv", (folder.path / "metrics.csv").read_text())  # last: it says "complete"
+    return read(place)
+
+
+def read(place: Path) -> Evidence:
+    """The evidence in a folder. Raises UserError if it is not whole."""
+    env, measures = _json(place / "env.json"), _json(place / "measure.json")
+    matrices = _json(place / "matrices.json")
+    rows = _rows(place / "metrics.csv")
+    for row in rows:
+        row["C"] = matrices.get(str(row["epoch"]))
+    drops = read_flat(_text(place / "config.yaml"), str(place / "config.yaml")).get("drops") or ()
+    known = {"env", "measure", "matrices"}
+    extras = {p.stem: _json(p) for p in sorted(place.glob("*.json")) if p.stem not in known}
+    return Evidence(place, env, rows, measures, extras, tuple(drops))
+
+
+def complete(place: Path, extras: Sequence[str] = ()) -> bool:
+    """Whether a folder holds the evidence of a run, with these extras."""
+    return all((place / name).is_file() for name in ("metrics.csv", *(f"{e}.json" for e in extras)))
+
+
+def _slim(measure: Plain) -> Plain:
+    """Without what is large and drawn nowhere."""
+    if len((measure.get("comparison") or {}).get("C_difference") or ()) > LARGE:
+        return {"comparison": measure["comparison"] | {"C_difference": None}}  # best minus last, both kept
+    C = measure.get("C")
+    if not C or len(C) <= LARGE:
+        return measure
+    large = ("icas_matrix", "all_pairs_matrix", "confusion")
+    return {k: v for k, v in measure.items() if k not in large} | {"C": _rounded(C, 2)}
+
+
+def _rounded(C: list[list[float | None]], digits: int = 4) -> list[list[float | None]]:
+    return [[None if v is None else round(v, digits) for v in row] for row in C]
+
+
+def _write(path: Path, content: Any, indent: int | None = 1) -> None:
+    write_atomic(path, json.dumps(content, indent=indent) + "\n")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as e:
+        raise UserError(f"{path} is missing; delete its folder to have it made again from the run") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
+
+
+def _rows(path: Path) -> list[Plain]:
+    try:
+        with path.open(newline="") as f:
+            found = list(csv.DictReader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path} cannot be read; delete its folder to have it made again") from e
+    return [{k: _value(v) for k, v in row.items()} for row in found]
+
+
+def _value(text: str | None) -> Any:
+    if text in ("", None):
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and "." not in text and "e" not in text.lower() else number

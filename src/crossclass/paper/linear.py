@@ -1,0 +1,180 @@
+"""The theory once more, by training: the project's PGD-AT on samples of eq. (8), with the model of eq. (16).
+
+    f_i(x) = w1 x_E,i + w2 sum_{k != i} x_C,k        w <- max(w - alpha_t (grad loss(x_adv) + lambda w), 0)
+
+What crafts is `recipes.AT` with `attacks.PGD`: margin loss, no box, one full step from x itself, which for
+a linear model is the corner. What updates is torch's SGD with the penalty as weight decay and the step
+alpha_t = 1/(lambda t), under which strongly convex problems converge as 1/t. No formula of the theory takes
+part.
+
+At w2 = 0 exactly the rivals tie and x_C has no gradient, so it is not attacked, and the step lifts w2 off 0
+again by about mu/(lambda t): if the minimum is at 0, the iterates return there over and over, from ever
+smaller heights. "w2 reached 0" therefore says that it was 0 in the second half of the steps, exactly.
+
+Label smoothing (eq. 13, reading A) adds -(beta/(K-1)) sum_{j != i} f_j at a worst point of its own: the same
+attack, on the two logits of `Others`.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossclass.attacks import PGD
+from crossclass.attacks.losses import margin
+from crossclass.attacks.norms import Linf
+from crossclass.core.errors import UserError
+from crossclass.paper.theory import closed, montecarlo, samples
+from crossclass.paper.theory.setting import PAPER, Layout, check
+from crossclass.training.recipes import AT
+
+
+class Tied(nn.Module):
+    """Models of two weights each (eq. 16), side by side: the first block of samples is the first model's."""
+
+    maps: Tensor
+
+    def __init__(self, models: int = 1, layout: Layout = PAPER, start: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("maps", torch.tensor(samples.design(layout), dtype=torch.float32))
+        self.w = nn.Parameter(torch.full((models, 2), start))
+
+    def weights(self) -> Float[Tensor, "m k d"]:
+        """W of every model: w1 on E_i, w2 on the cross-class features of class i."""
+        return torch.einsum("mt,ktd->mkd", self.w, self.maps)
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Logits W x; n is a multiple of the number of models."""
+        blocks = x.view(len(self.w), -1, x.shape[1])
+        return (blocks @ self.weights().transpose(1, 2)).flatten(0, 1)
+
+
+class Others(nn.Module):
+    """(0, sum_{j != y} f_j(x)): its margin for label 1 is what label smoothing adds to the loss (eq. 13)."""
+
+    def __init__(self, model: nn.Module, y: Int[Tensor, " n"]) -> None:
+        super().__init__()
+        self.model, self.y = model, y
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"]:
+        """Two logits of each sample."""
+        f = self.model(x)
+        rest = f.sum(dim=1) - f.gather(1, self.y[:, None])[:, 0]
+        return torch.stack((torch.zeros_like(rest), rest), dim=1)
+
+
+def at(eps: float) -> AT:
+    """AT with a linear model's adversary: one full step from x to the corner, no box. Raises UserError."""
+    if eps > 1:
+        raise UserError(
+            f"eps = {eps:g} is too large for the attack; divide mu, sigma and eps by the same number"
+        )
+    return AT(attack=PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", loss="margin", box=None))
+
+
+def robust_loss(
+    model: nn.Module, x: Float[Tensor, "n d"], y: Int[Tensor, " n"], recipe: AT, beta: float = 0.0
+) -> Float[Tensor, " n"]:
+    """Each sample's loss at its crafted points: the margin (eq. 10), or the smoothed one (eq. 13)."""
+    logits = model(recipe.craft(model, x, y))
+    loss = (1 - beta) * margin(logits, y)
+    if beta == 0:
+        return loss
+    others, label = Others(model, y), torch.ones_like(y)
+    return loss + beta / (logits.shape[1] - 1) * margin(others(recipe.craft(others, x, label)), label)
+
+
+def fit(
+    x: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    eps: float,
+    lam: float = 1.0,
+    beta: float = 0.0,
+    layout: Layout = PAPER,
+    models: int = 1,
+    steps: int = 100,
+) -> tuple[Float[Tensor, "m 2"], list[bool]]:
+    """(w1, w2) of each model after AT on its block of samples, and whether its w2 reached 0."""
+    model, recipe = Tied(models, layout), at(eps)
+    optimizer = torch.optim.SGD([model.w], lr=1 / lam, weight_decay=lam)
+    reached = torch.zeros(models, dtype=torch.bool)
+    for t in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = 1 / (lam * t)
+        loss = models * robust_loss(model, x, y, recipe, beta).mean()  # the sum of the models' mean losses
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.w.clamp_(min=0)
+            reached |= (model.w[:, 1] == 0) & (2 * t > steps)
+    return model.w.detach().clone(), reached.tolist()
+
+
+def measure_training(
+    mu: float = 1.0,
+    sigma: float = 0.9,
+    lam: float = 1.0,
+    beta: float = 0.25,
+    layout: Layout = PAPER,
+    eps: Sequence[float] | None = None,
+    n: int = 1500,
+    seeds: int = 4,
+    steps: int = 100,
+) -> dict[str, Any]:
+    """AT and label-smoothed AT at several eps, from samples of n of each seed: plain numbers to be judged.
+
+    Unset eps is a grid from 0 to mu/2 with points at 4 standard errors to either side of eps0 and eps1.
+    Raises UserError for a setting outside the paper's conditions or too few samples, seeds or steps.
+    """
+    check(mu, sigma, 0.0, beta, layout=layout, lam=lam)
+    for name, value, least in (("n", n, 10 * layout.classes), ("seeds", seeds, 2), ("steps", steps, 20)):
+        if value < least:
+            raise UserError(
+                f"training the linear model needs {name} >= {least}, but {name} = {value} is given"
+            )
+    runs = [_thresholds(mu, sigma, b, layout, n) for b in dict.fromkeys((0.0, beta))]
+    grid = _grid(runs, mu) if eps is None else [float(e) for e in eps]
+    check(mu, sigma, np.array(grid), beta, layout=layout, lam=lam)
+    draws = [samples.draw(n, mu, sigma, layout, np.random.default_rng([1, s])) for s in range(seeds)]
+    x = torch.tensor(np.concatenate([d[0] for d in draws]), dtype=torch.float32)
+    y = torch.tensor(np.concatenate([d[1] for d in draws]))
+    for run in runs:
+        b = run["beta"]
+        # one step's way off 0, where nothing in w2's slope is attacked and no rival is the worst
+        run["resolution"] = float(closed.slopes(mu, 0.0, 0.0, b, layout=layout)[1]) / (lam * steps)
+        for e in grid:
+            w, reached = fit(x, y, e, lam, b, layout, seeds, steps)
+            expected = closed.optimum(mu, sigma, e, lam, b, layout=layout)
+            run["points"].append(
+                {
+                    "eps": e,
+                    "w1": w[:, 0].tolist(),
+                    "w2": w[:, 1].tolist(),
+                    "reached": reached,
+                    "closed": [float(v) for v in expected],
+                    "error": [v / (lam * sqrt(seeds)) for v in run["error_w"]],
+                }
+            )
+    about = {"mu": mu, "sigma": sigma, "lambda": lam, "layout": str(layout), "classes": layout.classes}
+    return {**about, "n": n, "seeds": seeds, "steps": steps, "runs": runs}
+
+
+def _thresholds(mu: float, sigma: float, beta: float, layout: Layout, n: int) -> dict[str, Any]:
+    """Where w2 should vanish, and the standard errors of a sample of n: of that eps, and of lambda w."""
+    many, rng = 40_000, np.random.default_rng([2, 0])
+    error = montecarlo.threshold(mu, sigma, many, rng, beta, layout=layout).error * sqrt(many / n)
+    fall = closed.slopes(mu, sigma, 0.0, beta, layout=layout)[1]
+    fall -= closed.slopes(mu, sigma, 1.0, beta, layout=layout)[1]
+    threshold = float(closed.eps1(mu, sigma, beta, layout=layout))
+    error_w = [(1 - beta) * sigma * sqrt(layout.exclusive / n), error * float(fall)]
+    return {"beta": beta, "threshold": threshold, "error": error, "error_w": error_w, "points": []}
+
+
+def _grid(runs: Sequence[Mapping[str, Any]], mu: float) -> list[float]:
+    found = {0.0, 0.25 * mu, 0.45 * mu, *(f * runs[0]["threshold"] for f in (0.5, 1.0))}
+    found |= {run["threshold"] + s * run["error"] for run in runs for s in (-4, 4)}
+    return sorted(e for e in found if 0 <= e < mu / 2)

@@ -1,0 +1,65 @@
+"""What a run says of itself, and what of it differs from an anchor."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossclass.core.config import flat
+from crossclass.paper.published_curves.anchors import Anchor
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Of a run that is to be compared; what is unset is unknown, and said to be."""
+
+    epochs: int | None = None
+    """Planned; unset takes the last logged epoch for the end."""
+    drops: tuple[int, ...] | None = None
+    """Epochs after which the learning rate falls; unset takes the anchor's, at equal length."""
+    tested: str | None = None
+    """The attack behind test_robust, such as `PGD-20, l_inf 8/255, ...`."""
+    n: int | None = None
+    """Test images behind it."""
+    config: Mapping[str, Any] | None = None
+    """The contents of config.yaml."""
+
+
+def conditions(
+    config: Mapping[str, Any], rows: Sequence[Row], env: Mapping[str, Any] | None = None
+) -> Conditions:
+    """Those of a run folder, from the contents of its config.yaml, events.jsonl and env.json."""
+    said: Row = next((r for r in reversed(rows) if r.get("test_robust") is not None), {})
+    env, check = env or {}, config.get("check") or {}
+    sizes = ((env.get("sizes") or {}).get("test"), check.get("n"))
+    n = said.get("test_n") or (min(v for v in sizes if v) if sizes[0] else None)
+    tested = said.get("watched_attack") or str(env.get("check") or "").partition(", judged")[0] or None
+    drops = tuple(config.get("drops") or ()) if config.get("schedule", "steps") == "steps" else ()
+    return Conditions(config.get("epochs"), drops, tested, n, config)
+
+
+def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:
+    """One sentence for each condition that is not the anchor's, or not known."""
+    if run.tested is None:
+        yield f"test attack: not recorded here, {anchor.test} in the anchor"
+    elif any(a != b for a, b in zip(run.tested.split(", "), anchor.test.split(", "), strict=False)):
+        yield f"test attack: {run.tested} here, {anchor.test} in the anchor"
+    if run.n is None:
+        yield f"test images: not recorded here (the run's noise is left out), {anchor.n:,} in the anchor"
+    elif run.n != anchor.n:
+        yield f"test images: {run.n:,} here, {anchor.n:,} in the anchor"
+    if run.config is None:
+        yield "settings: not given, so they could not be compared"
+        return
+    recipe = run.config.get("recipe") or {}
+    attack = recipe.get("attack") or (recipe.get("inner") or {}).get("attack")  # AWP wraps a recipe
+    here = flat({**run.config, "attack": attack})
+    for path, wanted in flat(anchor.settings()).items():
+        if (found := here.get(path)) != wanted:
+            name = path.replace("attack.", "recipe.attack.")
+            yield f"{name}: {_word(found)} here, {_word(wanted)} in the anchor"
+
+
+def _word(value: Any) -> str:
+    return "unset" if value is None else str(value)

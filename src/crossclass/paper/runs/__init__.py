@@ -1,0 +1,51 @@
+"""Named runs by their name, run files, and `path=value` changes to both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossclass.core.config import load_yaml, override, split_assignment
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.trust import ask_trust
+from crossclass.paper.runs.mini import MINI
+from crossclass.paper.runs.paper import PAPER
+from crossclass.paper.runs.published import PUBLISHED
+from crossclass.training import teachers
+from crossclass.training.run import Run
+
+NAMED: dict[str, Run] = {**MINI, **PAPER, **PUBLISHED}
+
+
+def named(name: str) -> Run:
+    """A run by its name; raises UserError with the nearest name."""
+    if name not in NAMED:
+        raise UserError(f"unknown run '{name}'{did_you_mean(name, NAMED)}")
+    return NAMED[name]
+
+
+def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True) -> tuple[str, Run]:
+    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes.
+
+    Without `trust`, a file that names code to import is refused: whoever goes on to run it asks for that.
+    """
+    if target.endswith((".yaml", ".yml")):
+        path = Path(target)
+        if not path.is_file():
+            raise UserError(f"there is no run file {target}")
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"{target} cannot be read as text; give a YAML file") from e
+        label, run = path.stem, load_yaml(Run, text, target)
+        for wanted in (run, *teachers.runs(run)):
+            ask_trust(wanted.plain(), target, trust)
+    else:
+        label, run = target, named(target)
+    return label, with_changes(run, assignments)
+
+
+def with_changes(run: Run, assignments: Sequence[str]) -> Run:
+    """The run after `path=value` changes; `data.path=DIR` implies npz where the data has no files."""
+    paths = [split_assignment(a)[0] for a in assignments]
+    if "data.path" in paths and "data.kind" not in paths and not hasattr(run.data, "path"):
+        assignments = ["data.kind=npz", *assignments]
+    return override(run, assignments)

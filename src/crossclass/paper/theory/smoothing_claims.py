@@ -1,0 +1,222 @@
+"""Theorem 3 and corollary 1: what label smoothing does to w2, in each reading of eq. (13) and each layout."""
+
+import numpy as np
+
+from crossclass.paper.theory import closed, descent, montecarlo, samples
+from crossclass.paper.theory.grid import ADMISSIBLE, ERRORS, Grid, Part, agrees, judged, switch
+from crossclass.paper.theory.layout_claims import (
+    corollary_layouts,
+    gained,
+    ordered,
+    switched,
+    theorem_layouts,
+)
+from crossclass.paper.theory.setting import PAPER, READINGS, Number
+from crossclass.paper.verdict import Verdict, above, everywhere
+
+SMOOTHED = ADMISSIBLE + ", 0 < beta < 1/3"
+MEANING = {
+    "A": "the second term's own worst case (adopted)",
+    "B": "the second term clean",
+    "C": "one perturbation for the whole smoothed loss",
+    "D": "the bracket's perturbation used again",
+}
+
+
+def theorem3(rng: np.random.Generator, n: int) -> list[Verdict]:
+    """Theorem 3 for each reading, by samples, and in the layouts of appendix E.5."""
+    sigma, beta = 0.3, 0.25
+    eps1 = {r: float(closed.eps1(1.0, sigma, beta, r)) for r in READINGS}
+    rows = [
+        judged(
+            f"there is an eps1 with eps0 < eps1 < mu/2 (Theorem 3), reading {r}: {MEANING[r]}",
+            SMOOTHED,
+            [ordered(PAPER, r)],
+            f"mu = 1, sigma = {sigma}, beta = {beta} has eps1 = {eps1[r]:.4f} > mu/2: w2 never reaches 0",
+        )
+        for r in READINGS
+    ]
+    switches = [switched(PAPER, r) for r in READINGS]
+    w1_gone = [_w1_gone()]
+    return [
+        *rows,
+        judged("w2_LS > 0 for eps < eps1 and w2_LS = 0 for eps > eps1, in all readings", SMOOTHED, switches),
+        _losses(rng, n),
+        _descended(rng, n),
+        judged(
+            "Theorem 3 is about w2 only: w1_LS is 0 from eps = (1 - beta) mu/(2 - beta) < mu/2 on, reading A",
+            SMOOTHED,
+            w1_gone,
+        ),
+        *theorem_layouts(),
+    ]
+
+
+def corollary1(rng: np.random.Generator, n: int) -> list[Verdict]:
+    """Corollary 1 for each reading, by samples, in the layouts of appendix E.5, and what it does not say."""
+    rows = []
+    sigma, beta = 0.3, 0.25
+    eps1 = {r: float(closed.eps1(1.0, sigma, beta, r)) for r in READINGS}
+    for r in READINGS:
+        g, chain, more = Grid.over(), ordered(PAPER, r, (24, 24, 8)).slack, gained(PAPER, r).slack
+        rows.append(
+            judged(
+                f"Theorem 3's eps1 exists and w2_LS > w2* below it (Corollary 1 as printed), reading {r}",
+                SMOOTHED + ", eps < eps1",
+                [Part(np.where(np.isnan(more), np.nan, np.minimum(chain, more)), g.settings())],
+                f"mu = 1, sigma = {sigma}, beta = {beta} has eps1 = {eps1[r]:.4f} > mu/2",
+            )
+        )
+    return [
+        *rows,
+        judged(
+            "w2_LS > w2* for all eps < min(eps1, mu/2), in all four readings (the inequality alone)",
+            SMOOTHED,
+            [gained(PAPER, r) for r in READINGS],
+        ),
+        _paired_descents(rng, n),
+        *_side_effects(),
+        *corollary_layouts(),
+    ]
+
+
+def _w1_gone() -> Part:
+    g = Grid.over()
+    w1 = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta)[0]
+    end = (1 - g.beta) * g.mu / (2 - g.beta)
+    slack = np.minimum(switch(w1, g.eps < end), g.mu / 2 - end)
+    return Part(slack, {"mu": g.mu, "eps": g.eps, "beta": g.beta})
+
+
+def _losses(rng: np.random.Generator, n: int) -> Verdict:
+    pairs = []
+    for r in READINGS:
+        for _ in range(2):
+            sigma, eps, beta = (float(v) for v in rng.uniform((0.1, 0.02, 0.02), (1.6, 0.48, 0.32)))
+            w1, w2 = (float(v) for v in rng.uniform(0.1, 1.0, 2))
+            seen = montecarlo.loss(w1, w2, 1.0, sigma, eps, n, rng, 1.0, beta, r, brute=True)
+            pairs.append((seen, float(closed.loss(w1, w2, 1.0, sigma, eps, 1.0, beta, r))))
+    return agrees(
+        "the expected smoothed loss (eqs. 12, 13) has the closed form behind eps1, to within 0.15",
+        f"2 random settings for each reading, {n:,} samples each, all 64 corners tried for each sample",
+        pairs,
+        0.15,
+    )
+
+
+def _descended(rng: np.random.Generator, n: int) -> Verdict:
+    slack, where = [], []
+    for sigma, beta in zip(rng.uniform(0.1, 1.6, 8), rng.uniform(0.05, 0.33, 8), strict=True):
+        x, y = samples.draw(n, 1.0, float(sigma), PAPER, rng)
+        eps1, eps0 = float(closed.eps1(1.0, float(sigma), float(beta))), float(closed.eps0(1.0, float(sigma)))
+        error = montecarlo.threshold_of(x, y, float(beta)).error
+        for eps in ((eps0 + eps1) / 2, eps1 - 3.01 * error, eps1 + 3.01 * error, (eps1 + 0.5) / 2):
+            if 0 < eps < 0.5 and abs(eps - eps1) > 3 * error:
+                w2 = descent.descend(x, y, eps, 1.0, float(beta)).w2
+                slack.append(float(switch(w2, eps < eps1)))
+                where.append((float(sigma), eps, float(beta)))
+    sigmas, radii, betas = np.array(where).T
+    return judged(
+        "projected descent on the smoothed loss ends at w2 = 0 once eps exceeds eps1 by more than three "
+        "standard errors, and at w2 > 0 once it is as far below, reading A",
+        f"mu = 1, 8 random (sigma, beta), eps on either side of eps1, {n:,} samples each",
+        [Part(np.array(slack), {"sigma": sigmas, "eps": radii, "beta": betas})],
+    )
+
+
+def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verdict:
+    words, least = [], np.inf
+    for sigma, beta in zip(rng.uniform(0.3, 1.6, 6), rng.uniform(0.1, 0.33, 6), strict=True):
+        eps1 = float(closed.eps1(1.0, float(sigma), float(beta)))
+        gains = np.zeros((2, blocks))
+        for block in range(blocks):
+            x, y = samples.draw(n // 2, 1.0, float(sigma), PAPER, rng)
+            for i, share in enumerate((0.4, 0.8)):
+                plain, smooth = (descent.descend(x, y, share * eps1, 1.0, b).w2 for b in (0.0, float(beta)))
+                gains[i, block] = smooth - plain
+        for gain in gains:
+            low, high = montecarlo.estimate(gain).interval(ERRORS)
+            words.append(above((low, high)))
+            least = min(least, low)
+    return Verdict(
+        "projected descent ends at a larger w2 on the smoothed loss than on the robust loss, reading A",
+        everywhere(words),
+        f"mu = 1, 6 random (sigma, beta), eps = 0.4 and 0.8 eps1, {blocks} blocks of {n // 2:,} samples",
+        f"least mean gain less three standard errors {least:.4f}",
+        {"settings": len(words), "least": float(least)},
+    )
+
+
+def _side_effects() -> list[Verdict]:
+    """What a larger w2 does to r = w2/w1 and to robust accuracy, reading A."""
+    g = Grid.over()
+    plain = closed.optimum(g.mu, g.sigma, g.eps)
+    smooth = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta)
+    below = g.eps < closed.eps1(g.mu, g.sigma, g.beta)
+    early = below & (g.eps < closed.eps0(g.mu, g.sigma))
+
+    def part(slack: Number, where: Number = below) -> Part:
+        return Part(np.where(where, slack, np.nan), g.settings())
+
+    left = np.asarray(smooth[0] - smooth[1])
+    inside = g.beta * (g.mu - g.eps) < (1 - g.beta) * g.sigma / np.sqrt(np.pi)
+    pair = closed.signal(*smooth, g.mu, g.sigma, g.eps) - closed.signal(*plain, g.mu, g.sigma, g.eps)
+    moved = [np.asarray(closed.p_moved(*w, g.mu, g.sigma, g.eps)) for w in (plain, smooth)]
+    top1 = np.where(moved[1] > 1e-250, moved[0] - moved[1], np.nan)  # smaller ones are no longer numbers
+    w1, w2 = closed.optimum(g.mu, g.sigma, g.eps, 1.0, 0.01)
+    best = closed.ratio_best((g.mu - 2 * g.eps) / g.sigma)
+    little = np.minimum(w2 / w1 - closed.ratio_at(g.mu, g.sigma, g.eps), best - w2 / w1)
+    where = SMOOTHED + ", eps < eps1; reading A"
+    return [
+        judged(
+            "smoothing leaves w2 within Theorem 2's [0, w1]: w2_LS <= w1_LS",
+            where,
+            [part(left)],
+            _example(0.3, 0.3, 0.3),
+        ),
+        judged(
+            "w2_LS < w1_LS exactly where beta (mu - eps) < (1 - beta) sigma/sqrt(pi)",
+            where,
+            [part(np.where(inside, left, -left))],
+        ),
+        judged(
+            "label smoothing raises P_pair, robust accuracy against one class (Corollary 1 is about w2 only)",
+            where,
+            [part(pair)],
+            _example(0.2, 0.3, 0.33),
+        ),
+        judged(
+            "label smoothing raises P_pair wherever it leaves w2_LS <= w1_LS",
+            where + ", w2_LS <= w1_LS",
+            [part(pair, below & (left >= 0))],
+        ),
+        judged(
+            "label smoothing raises P_all, top-1 robust accuracy (Corollary 1 is about w2 only)",
+            where,
+            [part(top1)],
+            _example(0.9, 0.28, 0.3),
+        ),
+        judged(
+            "for eps0 <= eps < eps1 label smoothing lowers P_all: there w2 = 0 was best",
+            SMOOTHED + ", eps0 <= eps < eps1; reading A",
+            [part(-top1, below & ~early)],
+        ),
+        judged(
+            "a little label smoothing (beta = 0.01) brings w2/w1 closer to r_opt without passing it",
+            ADMISSIBLE + ", eps < eps0; reading A",
+            [Part(np.where(g.eps < closed.eps0(g.mu, g.sigma), little, np.nan), _without_beta(g))],
+        ),
+    ]
+
+
+def _without_beta(g: Grid) -> dict[str, np.ndarray]:
+    return {"mu": g.mu, "sigma": g.sigma, "eps": g.eps}
+
+
+def _example(sigma: float, eps: float, beta: float) -> str:
+    parts = []
+    for name, b in (("AT", 0.0), ("smoothed", beta)):
+        w1, w2 = (float(w) for w in closed.optimum(1.0, sigma, eps, 1.0, b))
+        pair, every = closed.p_pair(w1, w2, 1.0, sigma, eps), closed.p_all(w1, w2, 1.0, sigma, eps)
+        parts.append(f"{name} w = ({w1:.3f}, {w2:.3f}), P_pair {float(pair):.4f}, P_all {float(every):.4f}")
+    return f"mu = 1, sigma = {sigma}, eps = {eps}, beta = {beta}: " + "; ".join(parts)

@@ -1,0 +1,92 @@
+"""The theory to play with: sliders, a table and two curves, as one HTML fragment that needs no network.
+
+The browser computes the closed forms afresh in plain JavaScript; the table's first values are Python's, and
+are all that is shown where there is no JavaScript. Tests run the script and hold it to Python.
+"""
+
+from types import MappingProxyType
+
+import numpy as np
+from markupsafe import Markup
+
+from crossclass.report.page import TEMPLATES, environment
+
+PARTS = TEMPLATES / "theory_panel"
+DEFAULT = MappingProxyType({"mu": 1.0, "sigma": 0.9, "eps": 0.15, "beta": 0.25})
+READING = "A"
+SLIDERS = MappingProxyType(  # name, lowest, highest, step: wide enough to leave the paper's conditions
+    {
+        "mu": ("μ, mean of an active feature", 0.2, 2.0, 0.05),
+        "sigma": ("σ, its standard deviation", 0.05, 3.6, 0.05),
+        "eps": ("ε, radius of the perturbation", 0.0, 1.0, 0.01),
+        "beta": ("β, label smoothing", 0.0, 0.4, 0.01),
+    }
+)
+_READINGS = {
+    "A": "its own worst case (adopted)",
+    "B": "none, the term is clean",
+    "C": "one for both terms (K = 3: as B)",
+    "D": "that of the first term",
+}
+_ROWS = {
+    "w1": Markup("class-specific weight w<sub>1</sub>*"),
+    "w2": Markup("cross-class weight w<sub>2</sub>*"),
+    "ratio": Markup("r = w<sub>2</sub>*/w<sub>1</sub>*"),
+    "threshold": Markup("w<sub>2</sub>* &gt; 0 for ε below: ε<sub>0</sub>, ε<sub>1</sub>"),
+    "pair": Markup("P<sub>pair</sub>, above one other class"),
+    "all": Markup("P<sub>all</sub>, above both: top-1"),
+}
+
+
+def panel() -> str:
+    """The panel as a `<section>` to put anywhere into a page: style, script and static table are inside."""
+    sliders = [
+        {"key": key, "name": name, "low": low, "high": high, "step": step, "value": f"{DEFAULT[key]:.2f}"}
+        for key, (name, low, high, step) in SLIDERS.items()
+    ]
+    cells = {key: [_number(v) for v in pair] for key, pair in _values().items()}
+    style, view = (Markup((PARTS / name).read_text("utf-8").strip()) for name in ("style.css", "view.js"))
+    env = environment().overlay(trim_blocks=True, lstrip_blocks=True)
+    return env.get_template(f"{PARTS.name}/panel.html.j2").render(
+        style=style,
+        maths=Markup(script().strip()),
+        view=view,
+        sliders=sliders,
+        default=DEFAULT,
+        reading=READING,
+        readings=_READINGS,
+        rows=_ROWS,
+        cells=cells,
+    )
+
+
+def script() -> str:
+    """The panel's mathematics alone: JavaScript that defines `theory` and touches no page."""
+    return (PARTS / "maths.js").read_text("utf-8")
+
+
+def _values() -> dict[str, tuple[float, float]]:
+    """The table of the default setting: adversarial training, label smoothing."""
+    from crossclass.paper.theory import closed  # scipy: not needed by a page of runs
+
+    mu, sigma, eps, beta = DEFAULT.values()
+    weights = [closed.optimum(mu, sigma, eps, beta=b, reading=READING) for b in (0.0, beta)]
+    pair, both = (
+        [float(p(w1, w2, mu, sigma, eps)) for w1, w2 in weights] for p in (closed.p_pair, closed.p_all)
+    )
+    best = closed.ratio_best(np.divide(mu - 2 * eps, sigma))
+    (at, smoothed), ends = weights, (closed.eps0(mu, sigma), closed.eps1(mu, sigma, beta, READING))
+    found = {
+        "w1": (at[0], smoothed[0]),
+        "w2": (at[1], smoothed[1]),
+        "ratio": (at[1] / at[0], smoothed[1] / smoothed[0]),
+        "threshold": ends,
+        "pair": pair,
+        "all": both,
+        "best": (best, closed.p_all(1.0, best, mu, sigma, eps)),
+    }
+    return {key: (float(a), float(b)) for key, (a, b) in found.items()}
+
+
+def _number(value: float | int) -> str:
+    return f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""Adversarial training: runs, recipes, the one training loop, validation and alarms."""

@@ -1,0 +1,89 @@
+"""Averages of the weights along training, SWA and EMA: the average is what a run's checkpoints hold."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crossclass.attacks.model_state import evaluating
+from crossclass.core.config import Settings
+
+
+class SWA(Settings):
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean over the ends of epochs from `start` on.
+
+    Batch norm is refreshed by one pass over clean, augmented *training* images before the average is used,
+    as in VITA-Group/Alleviate-Robust-Overfitting.
+    """
+
+    kind: Literal["swa"] = "swa"
+    start: int = Field(1, ge=1)
+    """First epoch whose end is averaged; before it, the average is the network itself."""
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether batch norm has to be computed anew for the average."""
+        return True
+
+    def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """Steps inside an epoch count nothing."""
+
+    def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """Take in the end of an epoch, counted from 1."""
+        mix(average, model, 1 / max(1, epoch - self.start + 1))
+
+
+class EMA(Settings):
+    """Exponential moving average of the weights after every step; batch-norm statistics are copied."""
+
+    kind: Literal["ema"] = "ema"
+    decay: float = Field(0.995, ge=0, lt=1)
+    start: int = Field(1, ge=1)
+    """First epoch that is averaged; before it, the average is the network itself."""
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether batch norm has to be computed anew for the average."""
+        return False
+
+    def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """Take in one step."""
+        mix(average, model, 1 - self.decay if epoch >= self.start else 1.0)
+
+    def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """The end of an epoch counts nothing."""
+
+
+@torch.no_grad()
+def mix(average: nn.Module, model: nn.Module, share: float) -> None:
+    """average <- (1 - share) average + share model, in place; buffers become the model's."""
+    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+        mean.copy_(now) if share == 1 else mean.lerp_(now, share)
+    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)
+
+
+@torch.no_grad()
+def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Batch-norm statistics anew: the plain mean over the given batches of images."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [m.momentum for m in norms]
+    with evaluating(model):  # dropout stays off; only batch norm is in train mode
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for a cumulative mean
+                norm.train()
+            for x in batches:
+                model(x)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+AnyAverage = Annotated[SWA | EMA, Field(discriminator="kind")]

@@ -1,0 +1,187 @@
+"""One epoch of training: the batches, the steps, and what to do when one of them goes wrong.
+
+Every random draw is of the global batch and starts from (seed, epoch, step, purpose); processes and smaller
+pieces take their rows of it. Nothing waits for the device until the epoch is over.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from crossclass.attacks import trusted
+from crossclass.attacks.losses import hard
+from crossclass.checkpoints.run_folder import Row
+from crossclass.core.errors import UserError
+from crossclass.core.progress import Progress, Say
+from crossclass.core.rng import generator, share
+from crossclass.core.runtime import Runtime
+from crossclass.core.sync_batchnorm import apart
+from crossclass.data import Split, Splits, as_float, batches
+from crossclass.training.labels import smoothed
+from crossclass.training.nonfinite import FirstBad, NotFiniteError
+from crossclass.training.recipes import AnyRecipe
+from crossclass.training.run import Run
+from crossclass.training.state import Learner
+
+
+def train_epoch(
+    recipe: AnyRecipe, learner: Learner, splits: Splits, epoch: int, progress: Progress, say: Say
+) -> Row:
+    """Move the learner through an epoch, counted from 1; its row of the log.
+
+    Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
+    memory that is too small.
+    """
+    run, runtime, model, optimizer = learner.run, learner.runtime, learner.model, learner.optimizer
+    split, started = splits.train, time.perf_counter()
+    model.train()
+    right, total = torch.zeros((), device=runtime.place), torch.zeros((), device=runtime.place)
+    watched = FirstBad(runtime.place)
+    indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
+    for step, index in enumerate(indices):
+        for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
+            group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
+        x, y, soft = _prepared(run, runtime, split, index, epoch, step, len(splits.class_names))
+        rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
+        mine = index[rows].to(runtime.place)
+        logits, loss, x_adv = _gradients(recipe, learner, (x, y, soft), index, epoch, step, say)
+        gradients = [p.grad for p in learner.parameters if p.grad is not None]
+        runtime.sum(gradients)
+        norm = (
+            nn.utils.get_total_norm(gradients)
+            if run.clip is None
+            else nn.utils.clip_grad_norm_(learner.parameters, run.clip)
+        )
+        watched.look(step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine})
+        optimizer.step()
+        if run.ensembling is not None:
+            run.ensembling.remember(logits, learner.memory, mine, epoch)
+        if run.average is not None and learner.average is not None:
+            run.average.after_step(learner.average, model, epoch)
+        with torch.no_grad():
+            right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
+            total += loss * len(index)
+        progress("train", step + 1, len(indices))
+    if run.average is not None and learner.average is not None:
+        run.average.after_epoch(learner.average, model, epoch)
+    learner.agree()
+    runtime.sum([right, total])
+    lr = optimizer.param_groups[0]["lr"]
+    if not math.isfinite(float(total)) or watched.found:
+        raise NotFiniteError(watched, epoch, lr)
+    seen = float(right) / len(split)
+    adversarial = run.recipe.threat is not None
+    return {
+        "epoch": epoch,
+        "lr": lr,
+        "seconds": round(time.perf_counter() - started, 3),
+        "train_loss": float(total) / len(split),
+        "train_clean": None if adversarial else seen,
+        "train_robust": seen if adversarial else None,
+    }
+
+
+def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:
+    """Augmented training images once through, for the batch norm of an average."""
+    for step, index in enumerate(batches(len(split), run.batch, generator(run.seed, epoch, 0, "refresh"))):
+        yield _batch(run, runtime, split, index.to(runtime.place), epoch, step)[0]
+
+
+def _batch(
+    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Augmented images in [0, 1] and their classes; the one place that draws training batches."""
+    images = split.images[index]
+    if run.augment is not None:
+        images = run.augment(images, generator(run.seed, epoch, step, "augment"))
+    return as_float(images).contiguous(memory_format=runtime.memory_format), split.labels[index]
+
+
+def _prepared(
+    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int, classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The global batch: images, labels as drawn (mixed, maybe), and labels for the loss (smoothed, maybe)."""
+    x, y = _batch(run, runtime, split, index.to(runtime.place), epoch, step)
+    if run.mix is not None:
+        x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
+    return x, y, smoothed(y, run.smoothing, classes) if run.smoothing else y
+
+
+def _gradients(
+    recipe: AnyRecipe,
+    learner: Learner,
+    batch: tuple[Tensor, Tensor, Tensor],
+    index: Tensor,
+    epoch: int,
+    step: int,
+    say: Say,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave the gradient of this process's share in the parameters; logits, loss share, adversarial images.
+
+    In pieces of at most `learner.micro` images, which get smaller when the memory is too small and the
+    pieces do not change the result. Raises UserError if they would.
+    """
+    rows, whole = learner.runtime.rows(len(index)), len(index) < learner.runtime.processes
+    while True:
+        learner.optimizer.zero_grad(set_to_none=True)
+        try:
+            with apart(learner.model, whole):
+                found = [
+                    _piece(recipe, learner, batch, part, index, epoch, step)
+                    for part in pieces(rows, learner.micro)
+                ]
+            logits, losses, images = zip(*found, strict=True)
+            return torch.cat(logits), torch.stack(losses).sum(), torch.cat(images)
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e):
+                raise
+        most = min(learner.micro or len(index), rows.stop - rows.start)
+        if learner.sees_batches or most == 1:
+            who = learner.sees_batches
+            why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
+            raise UserError(
+                f"out of memory with {most} images at once; {why}set "
+                f"runtime.micro_batch={max(1, most // 2)} to accept that, or a smaller batch= or model"
+            )
+        learner.micro = -(-most // 2)
+        say(f"out of memory with {most} images at once; going on with {learner.micro}, which changes nothing")
+
+
+def _piece(
+    recipe: AnyRecipe,
+    learner: Learner,
+    batch: tuple[Tensor, Tensor, Tensor],
+    part: slice,
+    index: Tensor,
+    epoch: int,
+    step: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add the gradient of some rows of the global batch to the parameters'."""
+    run, runtime, n = learner.run, learner.runtime, len(index)
+    x, y, soft = (t[part] for t in batch)
+    noise = share(generator(run.seed, epoch, step, "attack"), part, n)
+    with trusted():  # bytes over 255, or mixtures of such
+        x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
+    with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
+        more = share(generator(run.seed, epoch, step, "loss"), part, n)
+        loss, logits = recipe.loss(learner.model, x, x_adv, soft, more)
+    if run.ensembling is not None:
+        loss = loss + run.ensembling.penalty(logits, learner.memory, index[part].to(x.device), epoch)
+    loss = loss * (runtime.weight(n) * len(x) / n)  # the sum over pieces and processes is the batch's mean
+    torch.autograd.backward(loss)
+    return logits.detach(), loss.detach(), x_adv.detach()
+
+
+def pieces(rows: slice, most: int | None) -> list[slice]:
+    """A range of rows cut into pieces of at most so many."""
+    size = most or max(1, rows.stop - rows.start)
+    return [slice(at, min(at + size, rows.stop)) for at in range(rows.start, rows.stop, size)]
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether an error is a device's, or the machine's, word for a memory that is full."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(e, torch.OutOfMemoryError | MemoryError) or any(w in str(e) for w in words)

@@ -1,0 +1,284 @@
+"""The one training loop. A run is said by one object; its folder is that object's digest.
+
+`train(run)` yields one row per epoch; `trained(run)` returns at once if the result exists. Every random
+draw starts from (seed, epoch, step, purpose), so a run that was killed and resumed equals an
+uninterrupted one bit for bit on a CPU, and checking never changes what is trained.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from crossclass import models
+from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.load import describe
+from crossclass.checkpoints.run_folder import Row, RunFolder
+from crossclass.core.config import differences, flat, throughout
+from crossclass.core.errors import UserError
+from crossclass.core.files import held
+from crossclass.core.progress import Progress, Say, silent
+from crossclass.core.runtime import Runtime
+from crossclass.data import Splits
+from crossclass.training import alarms, teachers
+from crossclass.training import nonfinite as failure
+from crossclass.training import validation as watch
+from crossclass.training.epoch import clean_images, train_epoch
+from crossclass.training.nonfinite import NotFiniteError
+from crossclass.training.run import Run
+from crossclass.training.state import Learner
+
+
+def sealed(run: Run, splits: Splits) -> Run:
+    """The run with checksums in place of where its files lie."""
+    run = run.but(recipe=teachers.sealed(run.recipe))
+    if hasattr(run.data, "checksum"):
+        return run.but(data=run.data.but(checksum=splits.checksum))
+    return run
+
+
+def trained(
+    run: Run,
+    out: Path | str = "runs",
+    label: str = "run",
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+) -> RunFolder:
+    """The folder of the finished run, trained or resumed if need be."""
+    *_, (folder, _) = train(run, out, label, runtime, progress)
+    return folder
+
+
+def train(
+    run: Run,
+    out: Path | str = "runs",
+    label: str = "run",
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+    say: Say = lambda text: None,
+) -> Iterator[tuple[RunFolder, Row]]:
+    """Train or resume, yielding the folder and each epoch's row (also those that were there already).
+
+    Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
+    before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
+    """
+    runtime = runtime or Runtime()
+    splits = run.data()
+    splits.part("train")  # there may be none: a folder of test images is enough to measure
+    run = sealed(run, splits)
+    folder = runtime.first(lambda: RunFolder.of(Path(out), label, run))
+    if runtime.first(lambda: folder.done):
+        yield from ((folder, row) for row in folder.rows())
+        return
+
+    def find(teacher: Run) -> RunFolder:
+        *_, (found, _) = train(teacher, out, f"{label}-teacher", runtime, progress, say)
+        return found
+
+    with runtime.entered(held(folder.path / ".lock", f"{folder.path} is being trained")):
+        if not runtime.first(lambda: folder.done):  # another process may have finished it since
+            about = _about(run, splits, runtime, label)
+            for note in runtime.first(lambda: folder.begin(about)):
+                say(note)
+            yield from _train(run, folder, splits.to(runtime.place), runtime, find, progress, say)
+            return
+    yield from ((folder, row) for row in folder.rows())
+
+
+def _train(
+    run: Run,
+    folder: RunFolder,
+    splits: Splits,
+    runtime: Runtime,
+    find: Callable[[Run], RunFolder],
+    progress: Progress,
+    say: Say,
+) -> Iterator[tuple[RunFolder, Row]]:
+    """Train what `train` has prepared, to the end; `find` trains a teacher.
+
+    `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
+    """
+    played = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
+    if not runtime.lowers:
+        played = throughout(played, precision="fp32")
+    built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
+    learner = Learner(played, runtime, built, len(splits.train), len(splits.class_names))
+    for note in _cautions(run, learner, runtime):
+        say(note)
+    rows = _resume(folder, learner, runtime, say)
+    yield from ((folder, row) for row in rows)
+
+    ended = bool(rows and rows[-1].get("ended_by"))
+    with runtime.tracked("crossclass", folder.path, flat(run.plain())) as send:
+        for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
+            current = played.recipe_at(epoch)
+            try:
+                row = train_epoch(current, learner, splits, epoch, progress, say)
+            except NotFiniteError as e:
+                alarm = failure.written(folder, e, runtime, splits.train.labels)
+                raise UserError(
+                    f"{alarm}; lower lr or set clip=1.0, and train again: the epochs before are kept"
+                ) from e
+            checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
+            keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
+            images = clean_images(played, runtime, splits.train, epoch)
+            model = learner.product(images) if keeping else learner.model
+            row |= watch.unchecked()
+            if checked:
+                row |= watch.check(played, runtime, model, splits, epoch, progress)
+            rows.append(row)
+            row |= _observed(run, rows, len(splits.class_names))
+            row |= runtime.first(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
+            send(row, epoch)
+            yield folder, row
+            if row["ended_by"]:
+                break
+
+    found = watch.final(played, folder, runtime, splits, progress)
+    runtime.first(lambda: folder.end(found))
+
+
+def _recorded(
+    run: Run, folder: RunFolder, learner: Learner, model: nn.Module, splits: Splits, rows: list[Row]
+) -> Row:
+    """Write down the epoch just trained; its row as the log has it."""
+    row = rows[-1]
+    if run.roll_back and row["ended_by"]:
+        row |= _rolled_back(folder, row)
+    folder.log(row, rows)
+    _keep(run, folder, model, splits, rows)
+    folder.save_state(row["epoch"], learner.tensors(), {"digest": run.digest()})
+    return row
+
+
+def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
+    """What a person should know about how this run is executed."""
+    if not runtime.lowers and throughout(run, precision="fp32") != run:
+        yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
+    if runtime.crowded:
+        yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
+    if not learner.sees_batches:
+        return
+    alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
+    who = learner.sees_batches
+    if runtime.processes > 1 and (who == "AWP" or not runtime.sync_batch_norm):
+        remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
+        yield (
+            f"{runtime.processes} processes: {who} sees {min(alone, most)} of {run.batch} images, so "
+            f"the result is not that of one process{remedy}"
+        )
+    elif most < alone:
+        yield (
+            f"runtime.micro_batch={most}: {who} sees {most} of {run.batch} images at a time, so the "
+            "result is not that of whole batches"
+        )
+
+
+def _observed(run: Run, rows: list[Row], classes: int) -> Row:
+    """What the row just added says beside the others, and the alarms that it raises."""
+    found = alarms.raised(rows, classes) if rows[-1].get("watched") else []
+    ending = [a for a in found if a.name in run.stop_on and a.level == "alarm"]  # a note ends nothing
+    return {
+        **alarms.trends(rows),
+        "alarms": [asdict(a) for a in found],
+        "warnings": [*rows[-1]["warnings"], *(str(a) for a in found if a.level == "alarm")],
+        "ended_by": asdict(ending[0]) if ending else None,
+    }
+
+
+def _rolled_back(folder: RunFolder, row: Row) -> Row:
+    """To which epoch `last` goes back, and why, in words."""
+    good, found = row["ended_by"]["good"], _good(folder, row["ended_by"]["good"])
+    if found is None:
+        said = "nothing to roll back to: no checkpoint was kept before the trouble; `last` is this epoch's"
+        return {"rolled_back_to": None, "warnings": [*row["warnings"], said]}
+    name, epoch = found[0], found[1]["epoch"]
+    why = "the last check" if epoch == good else f"the newest checkpoint kept ({name})"
+    said = f"rolled back to epoch {epoch}, {why} before the trouble"
+    return {"rolled_back_to": epoch, "warnings": [*row["warnings"], said]}
+
+
+def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
+    """Write the checkpoints that this epoch earns."""
+    row = rows[-1]
+    names = [f"best.{s}" for s in ("val", "test") if watch.best(rows, s) is row]
+    if run.keep_every and row["epoch"] % run.keep_every == 0:
+        names.append(f"epoch_{row['epoch']:03d}")
+    if row["epoch"] == run.epochs or row["ended_by"]:
+        names.append("last")
+    if run.roll_back and row.get("watched"):
+        names.append("last_good")
+    if row.get("rolled_back_to"):
+        found = _good(folder, row["rolled_back_to"])
+        assert found is not None
+        tensors, card = checkpoint.load(folder.checkpoint(found[0]))
+        checkpoint.save(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
+        names = [n for n in names if not n.startswith("last")]
+    for name in names:
+        card = {
+            "format": 1,
+            "checkpoint": name,
+            "epoch": row["epoch"],
+            "chosen_by": name.partition(".")[2] or None,
+            "digest": run.digest(),
+            "model": run.model.plain(),
+            "classes": len(splits.class_names),
+            "channels": splits.train.images.shape[1],
+            "size": splits.train.images.shape[-1],
+            "class_names": list(splits.class_names),
+            "recipe": run.recipe.plain(),
+            "seed": run.seed,
+            "check": f"{run.check_attack()}",
+            "scores": {
+                k: row.get(k) for k in ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
+            },
+        }
+        checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
+
+
+def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | None:
+    """Name and card of the newest checkpoint that was kept up to an epoch, if any."""
+    if epoch is None:
+        return None
+    kept = [(name, folder.checkpoint(name)) for name in ("last_good", "best.val", "best.test")]
+    cards = [(name, checkpoint.load(path)[1]) for name, path in kept if path.exists()]
+    return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
+
+
+def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Say) -> list[Row]:
+    """Put the newest state back; the rows up to it."""
+    state = runtime.first(folder.load_state)
+    if state is None:
+        return runtime.first(lambda: folder.rewind(0))
+    tensors, card, notes = state
+    for note in notes:
+        say(note)
+    learner.restore(tensors)
+    rows = runtime.first(lambda: folder.rewind(card["epoch"]))
+    if len(rows) != card["epoch"]:
+        raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
+    say(f"resuming after epoch {card['epoch']}")
+    return rows
+
+
+def _about(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
+    path = getattr(run.data, "path", None)
+    images = len(splits.test.first(run.check.n))
+    return {
+        **runtime.about(),
+        "global_batch": run.batch,
+        "label": label,
+        "seed": run.seed,
+        "digest": run.digest(),
+        "class_names": list(splits.class_names),
+        "data": describe(run.data),
+        "data_path": str(path.absolute()) if path else None,
+        "data_checksum": splits.checksum,
+        "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
+        "check": f"{run.check_attack()}, judged in fp32 on {images} test images",
+        "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test)} test images",
+        "sharing": None if splits.sharing is None else splits.sharing.tolist(),
+        "settings_changed": differences(run, Run()),
+    }

@@ -1,0 +1,145 @@
+"""A run: everything that determines a trained model, in one object; its digest names its folder."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from crossclass.attacks import PGD, AnyAttack
+from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.core.config import Settings
+from crossclass.core.errors import did_you_mean
+from crossclass.data import CIFAR10, AnyData
+from crossclass.data.augment import Augment
+from crossclass.models import AnyModel, PreActResNet
+from crossclass.training.alarms import RULES
+from crossclass.training.averaging import AnyAverage
+from crossclass.training.labels import Mix, TemporalEnsembling
+from crossclass.training.recipes.at import AT
+from crossclass.training.recipes.family import AnyRecipe, in_epoch
+from crossclass.training.schedule import Schedule, factor
+
+
+class Check(Settings):
+    """What is measured during training, and how thoroughly; the full evaluation is `final`."""
+
+    every: int = Field(1, ge=1)
+    """Epochs between checks; the first and the last epoch are always checked."""
+    n: int | None = Field(None, ge=1)
+    """At most this many validation, test and (clean only) training images per check; unset is all."""
+    attack: AnyAttack | None = None
+    """Unset is PGD-20 in the recipe's own ball, eps/4 a step (eps/8 for l_2)."""
+    final: AnyAttack | None = None
+    """The attack at the checkpoints that matter, on all test images; unset is the same PGD-20."""
+    batch: int = Field(250, ge=1)
+
+
+class Run(Settings):
+    """Everything that determines a trained model; its digest names its folder.
+
+    The defaults are the paper's (Table 2): PGD-10 AT at 8/255, PreActResNet-18, 200 epochs.
+    """
+
+    data: AnyData = CIFAR10()
+    model: AnyModel = PreActResNet()
+    recipe: AnyRecipe = AT()
+    augment: Augment | None = Augment()
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(128, ge=1)
+    lr: float = Field(0.1, gt=0)
+    schedule: Schedule = "steps"
+    """`cyclic` and `cosine` take no drops and change the rate with every batch."""
+    drops: tuple[int, ...] = (100, 150)
+    """Epochs after which the learning rate falls to a tenth."""
+    lr_warmup: int = Field(0, ge=0)
+    """Epochs over which the learning rate rises linearly from 0."""
+    eps_warmup: int = Field(0, ge=0)
+    """Epoch in which eps reaches its value, rising linearly."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay: Literal["all", "matrices"] = "all"
+    """`matrices` leaves biases and batch norm undecayed (a second parameter group)."""
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
+    attack_labels: Literal["hard", "soft"] = "hard"
+    """Whether crafting sees smoothed labels (labels mixed by `mix` it always sees)."""
+    mix: Mix | None = None
+    """Mixup and cutmix."""
+    ensembling: TemporalEnsembling | None = None
+    """Self-distillation from the network's own past predictions."""
+    average: AnyAverage | None = None
+    """Weight averaging; what is checked and kept is then the average."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the training step; crafting has its own (`recipe.attack.precision`)."""
+    check: Check = Check()
+    stop_on: tuple[str, ...] = ()
+    """Alarms that end the training, such as [catastrophic-overfitting]; unset only tells."""
+    roll_back: bool = False
+    """If an alarm ends it, `last` is the last checkpoint before the trouble."""
+    keep_every: int = Field(0, ge=0)
+    """Keep `epoch_NNN` every so many epochs; 0 keeps none."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _schedule(self) -> "Run":
+        if list(self.drops) != sorted(set(self.drops)) or any(d < 1 for d in self.drops):
+            raise ValueError("drops must be rising epochs, counted from 1")
+        if self.schedule != "steps" and self.drops:
+            raise ValueError(f"schedule={self.schedule} has no drops; set drops=[]")
+        if self.schedule == "cyclic" and self.lr_warmup:
+            raise ValueError("schedule=cyclic rises from 0 by itself; leave out lr_warmup")
+        if self.drops and self.drops[-1] >= self.epochs:
+            hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
+            raise ValueError(
+                f"drops={list(self.drops)} do not lie inside {self.epochs} epochs; set drops={hint}, say"
+            )
+        for name in ("average", "ensembling"):
+            start = getattr(getattr(self, name), "start", 1)
+            if start > self.epochs:
+                raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
+        return self
+
+    @field_validator("stop_on")
+    @classmethod
+    def _known_alarms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in RULES:
+                raise ValueError(f"there is no alarm '{name}'{did_you_mean(name, RULES)}")
+        return names
+
+    @model_validator(mode="after")
+    def _ball(self) -> "Run":
+        threat = self.recipe.threat
+        if threat is not None and threat.kind == "l2" and 0 < threat.eps < 0.05:
+            raise ValueError(
+                f"an {threat} ball is of the size of l_inf radii and protects against nothing; did you mean "
+                "128/255, or threat.kind=linf?"
+            )
+        return self
+
+    def lr_at(self, epoch: int, done: float = 1.0) -> float:
+        """Learning rate in epoch 1, 2, ... when the share `done` of its batches will have been seen."""
+        return self.lr * factor(self.schedule, epoch - 1 + done, self.epochs, self.drops, self.lr_warmup)
+
+    def recipe_at(self, epoch: int) -> AnyRecipe:
+        """The recipe as it is in an epoch, warm-ups applied."""
+        return in_epoch(self.recipe, epoch, self.eps_warmup)
+
+    @property
+    def threat(self) -> AnyThreat:
+        """The ball that the run is trained in; l_inf 8/255 for a recipe without one."""
+        return self.recipe.threat or Linf()
+
+    def check_attack(self) -> AnyAttack:
+        """The attack of the per-epoch check."""
+        return self.check.attack or reference_attack(self.threat)
+
+    def final_attack(self) -> AnyAttack:
+        """The attack of the full evaluation."""
+        return self.check.final or reference_attack(self.threat)
+
+
+def reference_attack(threat: AnyThreat) -> PGD:
+    """PGD-20 as in the paper's code: a step is eps/4 for l_inf and eps/8 for l_2."""
+    return PGD(threat=threat, steps=20, step=0.125 if threat.kind == "l2" else 0.25)

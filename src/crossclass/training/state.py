@@ -1,0 +1,108 @@
+"""What training moves: the network, the optimizer, an average of the weights, remembered predictions.
+
+As plain tensors it is the state a run resumes from, bit for bit.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crossclass.core.runtime import Runtime
+from crossclass.models import Classifier
+from crossclass.training.averaging import refresh
+from crossclass.training.recipes import AWP
+from crossclass.training.run import Run
+
+
+class Learner:
+    """The moving parts of one run on its device."""
+
+    def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
+        self.run, self.runtime = run, runtime
+        self.model = runtime.prepared(runtime.placed(built))
+        self.crafting = runtime.crafting(self.model)
+        """The network as attacks call it: the same weights, maybe compiled."""
+        # frozen, so that its batch norm is refreshed without a word between processes
+        averaged = run.average is not None
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
+        self.optimizer = optimizer(run, self.model)
+        self.micro = runtime.micro_batch
+        """At most so many images at once; falls when the memory is too small."""
+        memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
+        self.memory = {name: tensor.to(runtime.place) for name, tensor in memory.items()}
+        self._visits = self.memory["visits"].clone() if self.memory else torch.zeros(0)
+
+    def product(self, images: Iterable[Tensor]) -> nn.Module:
+        """The network that is checked and kept: the average if there is one, its batch norm refreshed."""
+        if self.average is None:
+            return self.model
+        assert self.run.average is not None
+        if self.run.average.refreshes:
+            refresh(self.average, images)
+        return self.average
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def sees_batches(self) -> str | None:
+        """What makes a training step depend on which images go through the network together, if anything."""
+        if any(isinstance(m, _BatchNorm) for m in self.model.modules()):
+            return "batch norm"
+        return "AWP" if isinstance(self.run.recipe, AWP) else None
+
+    def agree(self) -> None:
+        """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
+        for network in (self.model, self.average):
+            if network is not None:
+                self.runtime.average(network)
+        if self.run.ensembling is not None and self.runtime.processes > 1:
+            self.run.ensembling.join(self.memory, self._visits, self.runtime.sum)
+            self._visits = self.memory["visits"].clone()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state, names like `model/conv1.weight`, `momentum/...`, `average/...`, `memory/...`."""
+        out = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        for parameter, state in self.optimizer.state.items():
+            if state.get("momentum_buffer") is not None:
+                out[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
+        if self.average is not None:
+            out |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        return out | {f"memory/{k}": v for k, v in self.memory.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put a state back that `tensors` gave."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "average": {}, "memory": {}}
+        for name, tensor in tensors.items():
+            head, _, tail = name.partition("/")
+            parts[head][tail] = tensor
+        self.model.load_state_dict(parts["model"])
+        by_name = dict(self.model.named_parameters())
+        for name, buffer in parts["momentum"].items():
+            like = by_name[name]
+            self.optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        for name, tensor in parts["memory"].items():
+            self.memory[name].copy_(tensor)
+        if self.memory:
+            self._visits = self.memory["visits"].clone()
+
+
+def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum; `decay=matrices` leaves biases and batch norm undecayed in a second group."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
+    if run.decay == "matrices":
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)

@@ -1,0 +1,228 @@
+"""What is measured while a run is trained, and at its end: plain rows of numbers, judged in float32.
+
+The observatory watches the validation part, or test images where nothing is held out; then the row says
+`watched: test`, and its keys `val_fgsm`, `val_predicted`, `val_share` are of test images. Beside the
+accuracies it holds two signs of catastrophic overfitting, on the first `fgsm_n` images:
+
+    fgsm_gap          accuracy under one full step from x (FGSM) minus under the check's attack
+    gradient_cosine   mean cos(grad_x l(x, y), grad_x l(x + eta, y)), eta uniform in the ball
+                      (GradAlign's; Andriushchenko & Flammarion 2020, eq. 3)
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from crossclass import models
+from crossclass.analysis import compare, evaluate
+from crossclass.analysis.measure import Measure, look, plain
+from crossclass.attacks import Network
+from crossclass.attacks.losses import cross_entropy
+from crossclass.attacks.model_state import frozen
+from crossclass.attacks.norms import L2, AnyThreat
+from crossclass.checkpoints.load import identity, load_model
+from crossclass.checkpoints.run_folder import Row, RunFolder
+from crossclass.core.errors import UserError
+from crossclass.core.progress import Progress
+from crossclass.core.rng import generator
+from crossclass.core.runtime import Runtime, full_precision
+from crossclass.data import Split, Splits, as_float, batches
+from crossclass.training import alarms
+from crossclass.training.run import Run
+
+PROBED = 500
+"""At most so many images for FGSM and the cosine: two gradients and a forward pass of each."""
+
+
+def check(
+    run: Run, runtime: Runtime, model: nn.Module, splits: Splits, epoch: int, progress: Progress
+) -> Row:
+    """What is measured after an epoch, on validation and test images, in float32."""
+    started, bare, attack = time.perf_counter(), classifier(model), run.check_attack()
+    parts = {"test": splits.test.first(run.check.n)}
+    if len(splits.val):
+        parts["val"] = splits.val.first(run.check.n)
+    watched = "val" if "val" in parts else "test"
+    few, k = parts[watched].first(PROBED), len(splits.class_names)
+    total, done, row = sum(len(p) for p in parts.values()) + len(few), 0, unchecked()
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n * runtime.processes  # the others do as much
+        progress("check", min(done, total), total)
+
+    for name, part in parts.items():
+        seen = evaluate.under(
+            bare,
+            part,
+            attack,
+            run.seed,
+            batch=run.check.batch,
+            epoch=epoch,
+            purpose="check",
+            memory_format=runtime.memory_format,
+            advance=advance,
+            shared=runtime.shared,
+        )
+        found = evaluate.summary(seen, splits.class_names)
+        row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
+        if name == watched:
+            counts = torch.bincount(seen.robust, minlength=k)
+            row |= {"val_predicted": int((counts > 0).sum()), "val_share": float(counts.max()) / len(part)}
+            pgd = (seen.robust == seen.labels)[: len(few)]
+        if name == "val":
+            row["val_cas"] = found["cas"]
+            continue
+        for key in (*_FROM_TEST, "warnings"):
+            row[key] = found[key]
+    threat = getattr(attack, "threat", run.threat)
+    probe = probed(
+        bare, few, threat, run.seed, epoch, run.check.batch, runtime.memory_format, advance, runtime.shared
+    )
+    row |= {"watched": watched, "watched_n": len(parts[watched]), "watched_attack": str(attack)}
+    row |= {"fgsm_n": len(few), "test_n": len(parts["test"])}
+    row["val_fgsm"] = float(probe.right.double().mean())
+    row["fgsm_gap"] = row["val_fgsm"] - float(pgd.double().mean())  # on the same images
+    row["gradient_cosine"] = mean_cosine(probe.cosine)
+    if run.recipe.threat is not None:
+        row["train_clean"] = evaluate.clean_accuracy(
+            bare, splits.train.first(run.check.n), run.check.batch, runtime.shared
+        )
+    row["check_seconds"] = round(time.perf_counter() - started, 3)
+    return row
+
+
+_FROM_TEST = ("cas", "cas_normalised", "negative_mass", "classwise_robust", "predicted_classes", "C")
+_OBSERVED = ("val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted", "val_share")
+_CONDITIONS = ("watched", "watched_n", "watched_attack", "fgsm_n", "test_n")
+
+
+def unchecked() -> Row:
+    """The same columns for an epoch that was not checked."""
+    names = ("val_clean", "val_robust", "test_clean", "test_robust", "val_cas", "check_seconds")
+    return {**dict.fromkeys((*names, *_FROM_TEST, *_OBSERVED, *_CONDITIONS)), "warnings": []}
+
+
+class Probe(NamedTuple):
+    """What one step says about a network, per sample, on the CPU."""
+
+    right: Bool[Tensor, " n"]
+    """Classified rightly under FGSM: x + eps * steepest(gradient), clipped into [0, 1]."""
+    cosine: Float[Tensor, " n"]
+    """Of the input gradients at x and at x + eta; NaN where one of them is zero or not finite."""
+
+
+def probed(
+    model: nn.Module,
+    split: Split,
+    threat: AnyThreat,
+    seed: int = 0,
+    epoch: int = 0,
+    batch: int = 250,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    advance: Callable[[int], None] = lambda n: None,
+    shared: evaluate.Shared = evaluate.alone,
+) -> Probe:
+    """FGSM and GradAlign's cosine in one go, since both want the gradient at x; float32, eval mode."""
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(model) as f:
+
+        def look(step: int, index: Tensor) -> tuple[Tensor, Tensor]:
+            index = index.to(split.labels.device)
+            x = as_float(split.images[index]).contiguous(memory_format=memory_format)
+            y = split.labels[index]
+            eta = threat.sample(x, threat.inside, generator(seed, epoch, step, "check"))
+            at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
+            with torch.no_grad():
+                x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
+                right = (f(x_adv).argmax(dim=1) == y).cpu()
+            advance(len(index))
+            return right, _cosine(at_x, beside).cpu()
+
+        seen = shared(batches(len(split), batch, None), look)
+    right, cosine = zip(*seen, strict=True)
+    return Probe(torch.cat(right), torch.cat(cosine))
+
+
+def _gradient(f: Network, x: Tensor, y: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(f(x), y).sum(), x)
+    return gradient
+
+
+def _cosine(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    """Of each pair, exact also where a confident network's gradients are 1e-30; NaN where it is undefined."""
+    unit = L2().steepest  # a zero or NaN gradient becomes zero
+    u, v = unit(a, 1.0).flatten(1), unit(b, 1.0).flatten(1)
+    there = (u != 0).any(dim=1) & (v != 0).any(dim=1)
+    return torch.where(there, (u * v).sum(dim=1), torch.nan)
+
+
+def mean_cosine(cosine: Float[Tensor, " n"]) -> float | None:
+    """Over the samples where it is defined; None if it is nowhere."""
+    value = float(cosine.double().nanmean())
+    return None if math.isnan(value) else value
+
+
+def best(rows: list[Row], split: str) -> Row | None:
+    """The first row with the highest robust accuracy on `val` or `test`, or None if none was checked."""
+    checked = [r for r in rows if r.get(f"{split}_robust") is not None]
+    return max(checked, key=lambda r: r[f"{split}_robust"]) if checked else None
+
+
+def best_with_cas(rows: Sequence[Row], n: int | None = None, split: str = "val") -> Row | None:
+    """EXPERIMENT, used by no default: the row of largest CAS among those as robust as the best.
+
+    Score: robust accuracy p on `split`; rows within one standard error sqrt(p (1 - p) / n) of the largest
+    count as equal, and CAS of the same split breaks the tie (the first of equals; rows without CAS, or
+    with at most half of the classes predicted, only where no other is left). That CAS says anything about
+    robustness beyond the accuracy itself is the open question, so compare it with `best`. `n` is the
+    number of images where the rows do not say (`watched_n`, `test_n`); raises UserError if neither does.
+    """
+    top = best(list(rows), split)
+    if top is None:
+        return None
+    n = (top.get("test_n") if split == "test" else top.get("watched_n")) or n
+    if not n:
+        raise UserError("best_with_cas: the rows do not say how many images were checked; pass n")
+    key = f"{split}_robust"
+    least = top[key] - math.sqrt(top[key] * (1 - top[key]) / n)
+    near = [r for r in rows if r.get(key) is not None and r[key] >= least]
+    cas, used = ("val_cas", "val_predicted") if split == "val" else ("cas", "predicted_classes")
+    usable = [r for r in near if r.get(cas) is not None and not alarms.few(r, used)]
+    return max(usable, key=lambda r: r[cas]) if usable else top
+
+
+def final(
+    run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
+) -> list[dict[str, Any]]:
+    """The full evaluation of best.val, best.test and last on all test images, and best minus last."""
+    settings = Measure(seed=run.seed, batch=run.check.batch)
+    attack, seen, results = run.final_attack(), dict[int, compare.Seen](), []
+    for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
+        if not path.exists():
+            continue
+        model, card = load_model(path, trust=True)  # the code that this process has just trained
+        placed, epoch = classifier(runtime.placed(model)), card["epoch"]
+        if epoch not in seen:
+            seen[epoch] = look(placed, splits, attack, settings, runtime, progress)
+        about = identity(card, path.parent.name, run.data, placed)
+        results.append({**about, **plain(seen[epoch], splits, attack, settings)})
+    best, last = results[0], results[-1]
+    if best["epoch"] != last["epoch"]:
+        said = {"a": best["checkpoint"], "b": last["checkpoint"]}
+        said |= {k: best[k] for k in ("attack", "n", "split", "conditions")}
+        pair = seen[best["epoch"]], seen[last["epoch"]]
+        found = compare.comparison(*pair, splits.class_names)
+        results.append({"comparison": {**said, **found, "saliency": None}})
+    return results
+
+
+def classifier(model: nn.Module) -> models.Classifier:
+    """The module, known to be one of ours."""
+    assert isinstance(model, models.Classifier)
+    return model
