@@ -3,7 +3,7 @@
 DATA holds test.npz; each FILE is a checkpoint of ours, all of one architecture. Timed in turns, medians of
 five rounds, robust accuracies beside the times:
 
-    keep=first   attacking only what still stands, beside keep=best, which attacks every image to the end;
+    return_iterate=first   attacking only what still stands, beside return_iterate=best, which attacks every image to the end;
                  the robust accuracy is the same number, and with restarts more is left out
     stacked      all checkpoints in one call of torch.func.vmap, beside one after the other
     batch        the same images in batches of 64, 250 and 1,000
@@ -76,7 +76,7 @@ def main(data: str, files: list[str], out: str) -> None:
         z = few.expand(len(nets), *few.shape).contiguous().requires_grad_()
         torch.autograd.grad(vmap(loss)(parameters, buffers, z).sum(), z)
 
-    def apart() -> None:
+    def no_sync() -> None:
         for each in nets:
             z = few.detach().requires_grad_()
             torch.autograd.grad(torch.nn.functional.cross_entropy(each(z), labels, reduction="sum"), z)

@@ -20,13 +20,13 @@ from crossclass import models
 from crossclass.analysis import attribution, evaluate, instances
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core.runtime import Runtime, full_precision
 from crossclass.data import Shapes
 from crossclass.models import Classifier, PreActResNet
-from crossclass.training.loop import train, trained
+from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 NET = PreActResNet(width=16, blocks=(1, 1, 1))
 RUN = Run(
@@ -35,10 +35,10 @@ RUN = Run(
     recipe=AT(attack=PGD(steps=2)),
     augment=None,
     epochs=4,
-    drops=(2,),
+    lr_milestones=(2,),
     batch=16,
     lr=0.02,
-    check=Check(attack=PGD(steps=2), final=PGD(steps=2)),
+    validation=Validation(attack=PGD(steps=2), final=PGD(steps=2)),
 )
 TOLERANCES = {
     "logits": 1e-4,
@@ -99,7 +99,7 @@ def compared(device: torch.device) -> dict[str, float]:
         or any(p.grad is not None or not p.requires_grad for p in there.parameters())
     )
     seen = [
-        evaluate.under(m, test.to(m.mean.device), PGD(steps=10, threat=Linf(eps=2 / 255)))
+        evaluate.evaluate(m, test.to(m.mean.device), PGD(steps=10, threat=Linf(eps=2 / 255)))
         for m in (here, there)
     ]
     found["C"] = float((seen[0].C - seen[1].C).abs().max())
@@ -112,7 +112,7 @@ def compared(device: torch.device) -> dict[str, float]:
     ]
     found["I-CAS"] = abs(icas[0] - icas[1])
     attack = PGD(steps=10, threat=Linf(eps=2 / 255), precision="bf16")
-    low = evaluate.under(there, test.to(device), attack)
+    low = evaluate.evaluate(there, test.to(device), attack)
     right = [evaluate.accuracy(e.robust, e.labels) for e in (seen[1], low)]
     found["robust accuracy, bf16 crafting against fp32"] = abs(right[0] - right[1])
     return found
@@ -123,14 +123,14 @@ def short_runs(device: torch.device) -> dict[str, float]:
     kind: Any = device.type
     with tempfile.TemporaryDirectory() as place:
         runtimes = {"here": Runtime(device="cpu"), "there": Runtime(device=kind)}
-        folders = {name: trained(RUN, Path(place) / name, "run", r) for name, r in runtimes.items()}
-        stream = train(RUN, Path(place) / "again", "run", runtimes["there"])
+        folders = {name: train(RUN, Path(place) / name, "run", r) for name, r in runtimes.items()}
+        stream = iterate_epochs(RUN, Path(place) / "again", "run", runtimes["there"])
         for _ in range(2):
             next(stream)
         stream.close()
-        folders["again"] = trained(RUN, Path(place) / "again", "run", runtimes["there"])
+        folders["again"] = train(RUN, Path(place) / "again", "run", runtimes["there"])
         losses = {name: [r["train_loss"] for r in f.rows()] for name, f in folders.items()}
-        checkpoint.load(folders["again"].checkpoint("last"))
+        load_checkpoint(folders["again"].checkpoint("last"))
     return {
         "training loss of a short run": gap(losses["here"], losses["there"]),
         "resumed run (training loss)": gap(losses["there"], losses["again"]),
@@ -145,7 +145,7 @@ def gap(a: list[float], b: list[float]) -> float:
 def main() -> None:
     """Compare, print, write."""
     asked: Any = sys.argv[1] if len(sys.argv) > 1 else "auto"
-    device = Runtime(device=asked).place
+    device = Runtime(device=asked).torch_device
     kind = device.type
     found = compared(device) | short_runs(device)
     wrong = [name for name, value in found.items() if not value <= TOLERANCES[name]]

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from crossclass.checkpoints import card as checkpoint
-from crossclass.checkpoints import formats as weights
+from crossclass.checkpoints import formats
+from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
 from crossclass.cli.jobs import expand
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
@@ -30,8 +30,8 @@ from crossclass.report.reading import read_results, read_run
 from crossclass.training.run import Run
 
 TYPED = """
-    recipe.attack.threat.eps=4/255 model.width=64 drops=[45,68] recipe.kind=awp average.kind=ema
-    recipe.inner.kind=trades data.path=DIR model=python:my_nets:f seed=0,1,2 check.attack=null
+    recipe.attack.threat.eps=4/255 model.width=64 lr_milestones=[45,68] recipe.kind=awp average.kind=ema
+    recipe.inner.kind=trades data.path=DIR model=python:my_nets:f seed=0,1,2 validation.attack=null
     recipe={kind:kd} model.normalise={mean:[0.5]} lr=1e-3 stop_on=[a] recipe.attack.steps=10
 """
 
@@ -80,7 +80,7 @@ def written(name: str, read: Callable[[Path], object]) -> Read:
 def own_checkpoint() -> list[bytes]:
     """A checkpoint of ours."""
     with tempfile.TemporaryDirectory() as place:
-        checkpoint.save(Path(place) / "a.safetensors", state(), {"epoch": 3, "checkpoint": "last"})
+        save_checkpoint(Path(place) / "a.safetensors", state(), {"epoch": 3, "checkpoint": "last"})
         return [(Path(place) / "a.safetensors").read_bytes()]
 
 
@@ -236,8 +236,8 @@ def as_json(value: Any) -> bytes:
 
 
 DOORS: dict[str, tuple[Callable[[], list[bytes]], Read, bool]] = {
-    "checkpoint": (own_checkpoint, written("a.safetensors", checkpoint.load), False),
-    "weights": (strangers, written("model.pth", weights.read), False),
+    "checkpoint": (own_checkpoint, written("a.safetensors", load_checkpoint), False),
+    "weights": (strangers, written("model.pth", formats.read), False),
     "run file": (run_files, written("run.yaml", yaml_file), True),
     "settings": (assignments, typed, True),
     "sweep file": (sweeps, written("sweep.yaml", swept), True),

@@ -14,16 +14,16 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
 from crossclass.models import AnyModel
 from crossclass.training.epoch import train_epoch
-from crossclass.training.recipes import AT, Distilled, Teacher, Trades
+from crossclass.training.recipes import AT, KnowledgeDistillation, Teacher, Trades
 from crossclass.training.run import Run
-from crossclass.training.state import Learner
+from crossclass.training.state import TrainState
 
 STEPS = 10
 BF16 = PGD(steps=STEPS, precision="bf16")
 OURS = {
     "AT": AT(attack=BF16),
-    "KD": Distilled(inner=AT(attack=BF16)),
-    "TRADES": Trades(attack=BF16.but(start="gauss", loss="kl")),
+    "KD": KnowledgeDistillation(inner=AT(attack=BF16)),
+    "TRADES": Trades(attack=BF16.replace(start="gauss", loss="kl")),
     "FGSM-RS": AT(attack=FGSM(start="uniform", step=1.25, precision="bf16")),
 }
 WORK = {"AT": 2 * STEPS + 3, "KD": 2 * STEPS + 4, "TRADES": 2 * STEPS + 1 + 6, "FGSM-RS": 2 + 3}
@@ -41,7 +41,7 @@ def epochs(
     splits = Splits(split, split, split, tuple("0123456789"), "")
     jobs: dict[str, Callable[[], object]] = {}
     for kind in kinds:
-        run = Run(data=Npz(), model=settings, recipe=OURS[kind], batch=batch, epochs=10, drops=(5,))
+        run = Run(data=Npz(), model=settings, recipe=OURS[kind], batch=batch, epochs=10, lr_milestones=(5,))
         jobs[f"{kind}, ours"] = _ours(run, splits)
         jobs[f"{kind}, standard loop"] = _standard(kind, settings, split, batch)
     return jobs, {name: float(WORK[name.partition(",")[0]]) for name in jobs}
@@ -54,11 +54,11 @@ def _network(settings: AnyModel) -> nn.Module:
 def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
-    learner = Learner(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
+    learner = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
     recipe = run.recipe
-    if isinstance(recipe, Distilled):
-        teacher = runtime.placed(_network(run.model)).requires_grad_(False)
-        recipe = recipe.but(teachers=(Teacher(module=teacher),))
+    if isinstance(recipe, KnowledgeDistillation):
+        teacher = runtime.to_device(_network(run.model)).requires_grad_(False)
+        recipe = recipe.replace(teachers=(Teacher(module=teacher),))
     return lambda: train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
 
 

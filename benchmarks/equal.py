@@ -26,7 +26,7 @@ def compared(target: str, data: str, n: int, steps: int, runtime: Runtime) -> li
         threat = subject.threats[0]
         attacks = [PGD(threat=threat, steps=steps, precision=p) for p in ("fp32", "bf16")]
         high, low = (
-            evaluate.under(subject.model, subject.splits.test, a, memory_format=runtime.memory_format)
+            evaluate.evaluate(subject.model, subject.splits.test, a, memory_format=runtime.memory_format)
             for a in attacks
         )
         right = [e.robust == e.labels for e in (high, low)]

@@ -35,7 +35,7 @@ from crossclass.models import PreActResNet
 from crossclass.training.epoch import train_epoch
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run
-from crossclass.training.state import Learner
+from crossclass.training.state import TrainState
 
 BATCH, STEPS, EPS, PER_EPOCH = 128, 10, 8 / 255, 391
 GFLOP = 25.55 * 50000
@@ -97,7 +97,7 @@ def crafting(device: torch.device, batch: int, rounds: int) -> dict[str, float]:
     pgd = PGD(steps=STEPS)
     found = {
         "eager, fp32": seconds(lambda: pgd(net, x, y), device, rounds),
-        "eager, bf16": seconds(lambda: pgd.but(precision="bf16")(net, x, y), device, rounds),
+        "eager, bf16": seconds(lambda: pgd.replace(precision="bf16")(net, x, y), device, rounds),
     }
     with frozen(net):
         plain = ascend(net, x, delta, y)
@@ -109,7 +109,7 @@ def crafting(device: torch.device, batch: int, rounds: int) -> dict[str, float]:
     if device.type == "cuda":
         for mode in ("default", "reduce-overhead"):
             compiled = torch.compile(net, mode=mode)
-            attack = pgd.but(precision="bf16")
+            attack = pgd.replace(precision="bf16")
             found[f"compiled, {mode}, bf16"] = seconds(lambda: attack(compiled, x, y), device, rounds)  # noqa: B023
     return found
 
@@ -129,9 +129,9 @@ def epochs(device: torch.device, batch: int, batches: int) -> dict[str, float]:
         kind: Any = device.type
         runtime = Runtime(device=kind, compile=compile_)
         net = models.build(run.model, images[:1], 10, 0)
-        learner = Learner(run, runtime, net, len(part), 10)  # type: ignore[arg-type]
+        learner = TrainState(run, runtime, net, len(part), 10)  # type: ignore[arg-type]
 
-        def job(learner: Learner = learner, recipe: AT = recipe) -> None:
+        def job(learner: TrainState = learner, recipe: AT = recipe) -> None:
             train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
 
         found[f"our epoch, {name}"] = seconds(job, device, 3) / batches
@@ -153,7 +153,7 @@ def optimizers(device: torch.device, rounds: int) -> dict[str, float]:
 def main() -> None:
     """All variants."""
     asked: Any = next((a for a in sys.argv[1:] if not a.startswith("out=")), "auto")
-    device = Runtime(device=asked).place
+    device = Runtime(device=asked).torch_device
     fast = device.type == "cuda"
     batch, batches, rounds, side = (BATCH, 20, 10, 8192) if fast else (4, 2, 1, 1024)
     a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))

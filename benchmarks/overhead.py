@@ -23,16 +23,14 @@ import torch
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz
 from crossclass.paper import runs
-from crossclass.training import epoch
-from crossclass.training import loop as train
-from crossclass.training import validation as watch
+from crossclass.training import epoch, validation
 
 EPOCHS, IMAGES = 6, 1000
 PARTS = {
     "crafting and gradients": (epoch, "_piece"),
     "optimizer": (torch.optim.SGD, "step"),
-    "checks": (watch, "check"),
-    "final evaluation": (watch, "final"),
+    "checks": (validation, "check"),
+    "final evaluation": (validation, "final"),
 }
 
 
@@ -57,12 +55,12 @@ def main() -> None:
         for split, n in (("train", IMAGES), ("test", 100)):
             images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
             np.savez(Path(place) / f"{split}.npz", images=images, labels=np.arange(n) % 10)
-        run = runs.named("cifar10-mini").but(data=Npz(path=Path(place)), epochs=EPOCHS, drops=())
-        run = run.but(check=run.check.but(every=EPOCHS))
+        run = runs.named("cifar10-mini").replace(data=Npz(path=Path(place)), epochs=EPOCHS, lr_milestones=())
+        run = run.replace(validation=run.validation.replace(every=EPOCHS))
         for name, (owner, attribute) in PARTS.items():
             new = timed(spent, name, getattr(owner, attribute))
             stack.enter_context(patch.object(owner, attribute, new))
-        stream = train.train(run, Path(place) / "runs", "overhead", Runtime(device="cpu"))
+        stream = loop.iterate_epochs(run, Path(place) / "runs", "overhead", Runtime(device="cpu"))
         next(stream)  # the first epoch warms up, and builds what is built once
         spent.clear()
         started = perf_counter()

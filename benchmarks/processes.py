@@ -21,7 +21,14 @@ from statistics import median
 import torch
 
 EPOCHS = 4
-COMMON = ["train", "cifar10-mini", f"epochs={EPOCHS}", "drops=[2]", "check.every=9", "check.n=100"]
+COMMON = [
+    "train",
+    "cifar10-mini",
+    f"epochs={EPOCHS}",
+    "lr_milestones=[2]",
+    "validation.every=9",
+    "validation.n=100",
+]
 WAYS = {"1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 1)}
 
 

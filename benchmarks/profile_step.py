@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whole import network
 
 from crossclass.attacks import PGD
-from crossclass.core import allocator as memory
+from crossclass.core import allocator
 
 STEPS, ROUNDS = 10, 7
 GROUPS = {
@@ -92,7 +92,7 @@ def main() -> None:
     out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
     if numbers := [a for a in sys.argv[1:] if a.isdigit()]:
         torch.set_num_threads(int(numbers[0]))
-    memory.kept()  # as in every process that trains or measures
+    allocator.kept()  # as in every process that trains or measures
     found = {name: profiled(name) for name in ("thin net", "PreActResNet-18", "DeiT-Ti")}
     for name, told in found.items():
         print(f"{name}, batch {told['batch']}: {told['ms per step']:.1f} ms a step; bf16 matrix rate:")

@@ -80,7 +80,7 @@ def operations(model: nn.Module, x: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def product(dtype: torch.dtype, side: int = 2048) -> Job:
+def eval_model(dtype: torch.dtype, side: int = 2048) -> Job:
     """A matrix product of 17 GFLOP."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     return lambda: a @ b
@@ -113,7 +113,7 @@ def attacks(net: str, norm: str, steps: int, rounds: int) -> Numbers:
         "matrix product, bf16": product(torch.bfloat16),
         "matrix product, fp32": product(torch.float32),
     }
-    jobs["ours, bf16"] = lambda: pgd.but(precision="bf16")(fast, x_fast, y)
+    jobs["ours, bf16"] = lambda: pgd.replace(precision="bf16")(fast, x_fast, y)
     jobs["ours, fp32"] = lambda: pgd(fast, x_fast, y)
     others = peers(norm, EPS[norm], steps)
     for name, attack in others.items():

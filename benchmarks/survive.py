@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core.errors import UserError
 
 RUN = """\
@@ -66,9 +66,9 @@ CAMPAIGNS: dict[str, list[str]] = {
         "run.yaml",
         "recipe.kind=at",
         "epochs=4",
-        "drops=[2]",
+        "lr_milestones=[2]",
         "seed=0,1,2,3",
-        "smoothing=0,0.1",
+        "label_smoothing=0,0.1",
         "jobs=2",
         "out=sweep",
     ],
@@ -157,7 +157,7 @@ def broken(here: Path) -> list[str]:
             continue
         try:
             if path.suffix == ".safetensors":
-                checkpoint.load(path)
+                load_checkpoint(path)
             elif path.suffix == ".json":
                 json.loads(path.read_text())
         except (UserError, ValueError, OSError) as e:
@@ -171,7 +171,7 @@ def contents(here: Path) -> dict[str, Any]:
     for path in sorted(here.rglob("*")):
         name = str(path.relative_to(here))
         if path.suffix == ".safetensors" and "resume" not in path.parts:
-            tensors, card = checkpoint.load(path)
+            tensors, card = load_checkpoint(path)
             out[name] = ({k: v.numpy().tobytes() for k, v in tensors.items()}, card)
         elif path.name == "events.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]

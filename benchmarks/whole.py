@@ -27,7 +27,7 @@ STARTS = {
     "crossclass --help": ["-m", "crossclass", "--help"],
     "import torch": ["-c", "import torch"],
     "import crossclass": ["-c", "import crossclass"],
-    "import crossclass, and use all of it": ["-c", "import crossclass; crossclass.PGD, crossclass.trained"],
+    "import crossclass, and use all of it": ["-c", "import crossclass; crossclass.PGD, crossclass.train"],
 }
 
 

@@ -31,7 +31,7 @@ class Robust(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Lightning validates without gradients; the attack takes its own."""
         x, y = batch
-        features = self.net[:-1](self.attack.but(steps=20)(self.net, x, y))
+        features = self.net[:-1](self.attack.replace(steps=20)(self.net, x, y))
         head = self.net[-1]
         self.cas.update(features, y, head.weight.detach())
         self.classwise.update(head(features).argmax(dim=1), y)

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from crossclass.checkpoints.run_folder import RunFolder, table
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 out, runs = Path(sys.argv[1]), [RunFolder.at(Path(a)) for a in sys.argv[2:]]
 said = [yaml.safe_load(run.config()) for run in runs]
@@ -28,4 +28,4 @@ for run, settings, seed in zip(runs, said, seeds, strict=True):
 text = yaml.safe_dump(said[-1], sort_keys=False, default_flow_style=None, width=100)
 (out / "settings.yaml").write_text(text)
 (out / "measure.json").write_text(json.dumps(measures) + "\n")
-plot.save(plot.curves(curves, drops, width=8), out / "curves.svg")
+plots.save(plots.curves(curves, drops, width=8), out / "curves.svg")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from crossclass.data import cifar
 from crossclass.data.cifar import CIFAR10
-from crossclass.data.readers import Raw, read_cifar100, read_tiny_imagenet
+from crossclass.data.readers import ArraySplit, read_cifar100, read_tiny_imagenet
 from reading import sound
 
 # CIFAR-10
@@ -82,7 +82,7 @@ def trust(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str = "CIFAR10") ->
         monkeypatch.setattr(cifar, kind, known._replace(archive=known.archive._replace(md5=digest)))
 
 
-def is_made_cifar10(train: Raw, test: Raw) -> None:
+def is_made_cifar10(train: ArraySplit, test: ArraySplit) -> None:
     expected = PIXELS.transpose(0, 1, 3, 4, 2)
     np.testing.assert_array_equal(sound(train).images, expected[:5].reshape(10, 32, 32, 3))
     np.testing.assert_array_equal(train.labels, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
@@ -187,7 +187,7 @@ def tiny_contents() -> dict[str, bytes]:
     return files | {f"test/images/test_{i}.JPEG": jpeg(1) for i in range(2)}
 
 
-def levels(raw: Raw) -> list[int]:
+def levels(raw: ArraySplit) -> list[int]:
     """The gray of each image, which must be one gray in all channels."""
     assert (np.ptp(raw.images.astype(int), axis=(1, 2, 3)) <= 3).all()
     return np.median(raw.images.reshape(len(raw.images), -1), axis=1).astype(int).tolist()

@@ -150,10 +150,10 @@ def trained(_trained: tuple[TinyNet, Tensor, Tensor]) -> Iterator[tuple[TinyNet,
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of a run of seconds that nothing interrupted; read, never changed."""
-    from crossclass.training.loop import trained
+    from crossclass.training.loop import train
     from runs import CPU, TINY
 
-    return trained(TINY, tmp_path_factory.mktemp("whole"), "tiny", CPU)
+    return train(TINY, tmp_path_factory.mktemp("whole"), "tiny", CPU)
 
 
 @pytest.fixture(scope="session")
@@ -183,9 +183,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without their figures, for the tests that only read."""
-    from crossclass.report import plots as plot
+    from crossclass.report import plots
 
-    nothing = plot.matrix([[1.0]], ["a"])
+    nothing = plots.matrix([[1.0]], ["a"])
     for name in ("curves", "matrix", "difference"):
         monkeypatch.setattr(plot, name, lambda *_, **__: nothing)
-    monkeypatch.setattr(plot, "svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr(plots, "svg", lambda _: "<svg></svg>")

@@ -22,7 +22,7 @@ SMALL = {
 STRIDED = ResNet(width=4, blocks=(1, 1), stem=4, stem_stride=2, pool=4)
 
 
-BUILT_IN = [*SMALL.values(), ResNet(width=2, depth=50, blocks=(1, 1), pool=4), THIN.but(depth=50)]
+BUILT_IN = [*SMALL.values(), ResNet(width=2, depth=50, blocks=(1, 1), pool=4), THIN.replace(depth=50)]
 
 
 FOREIGN = {"python", "timm", "torchvision", "hf"}
@@ -31,7 +31,7 @@ FOREIGN = {"python", "timm", "torchvision", "hf"}
 def made(settings, size=16, classes=5, channels=3, seed=0):
     """A net whose norms have seen something, in eval mode."""
     images = IMAGES[:, :channels].repeat(1, 1, size // 16, size // 16)
-    net = models.build(settings.but(normalise="data"), images, classes, seed)
+    net = models.build(settings.replace(normalise="data"), images, classes, seed)
     g = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, t in net.state_dict().items():

@@ -19,13 +19,13 @@ EPS = 0.05
 QUICK = Doctor(n=300, n_attack=12, threat=Linf(eps=EPS), batch=100)
 
 
-FULL = QUICK.but(n_attack=100)
+FULL = QUICK.replace(n_attack=100)
 
 
-TRIPLE = FULL.but(threat=Linf(eps=0.15))
+TRIPLE = FULL.replace(threat=Linf(eps=0.15))
 
 
-WIDE = FULL.but(threat=Linf(eps=0.4))
+WIDE = FULL.replace(threat=Linf(eps=0.4))
 
 
 class Small(Classifier):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossclass.core.errors import UserError
-from crossclass.data.readers import Raw
+from crossclass.data.readers import ArraySplit
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 
@@ -16,7 +16,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 1, 0])
 
 
-def refused(call: Callable[..., Raw], *arguments: Any, says: tuple[str, ...]) -> str:
+def refused(call: Callable[..., ArraySplit], *arguments: Any, says: tuple[str, ...]) -> str:
     """The message of the UserError that `call` must raise: one line that says all of `says`."""
     with pytest.raises(UserError) as caught:
         call(*arguments)
@@ -29,7 +29,7 @@ def refused(call: Callable[..., Raw], *arguments: Any, says: tuple[str, ...]) ->
     return message
 
 
-def sound(raw: Raw) -> Raw:
+def sound(raw: ArraySplit) -> ArraySplit:
     """What every reader promises about what it returns."""
     assert raw.images.dtype == np.uint8
     assert raw.images.ndim == 4

@@ -3,15 +3,15 @@
 import torch
 
 from crossclass.attacks import PGD
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import PreActResNet
-from crossclass.training.loop import train
+from crossclass.training.loop import iterate_epochs
 from crossclass.training.recipes import AT
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 CPU = Runtime(device="cpu")
 
@@ -22,10 +22,10 @@ TINY = Run(
     recipe=AT(attack=PGD(steps=2)),
     augment=Augment(crop=1),
     epochs=4,
-    drops=(2, 3),
+    lr_milestones=(2, 3),
     batch=8,
     lr=0.05,
-    check=Check(attack=PGD(steps=2), final=PGD(steps=3), batch=5),
+    validation=Validation(attack=PGD(steps=2), final=PGD(steps=3), batch=5),
     keep_every=2,
 )
 
@@ -39,7 +39,7 @@ def ones(results: list[dict]) -> list[dict]:
 
 
 def weights(folder: RunFolder, name: str = "last") -> dict[str, torch.Tensor]:
-    return checkpoint.load(folder.checkpoint(name))[0]
+    return load_checkpoint(folder.checkpoint(name))[0]
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -62,7 +62,7 @@ def killed_after(epoch: int, out, run=TINY, inside: bool = False) -> None:
         if inside and what == "train" and current == epoch and done == 2:
             raise KilledError
 
-    stream = train(run, out, "tiny", CPU, progress)
+    stream = iterate_epochs(run, out, "tiny", CPU, progress)
     try:
         for _, row in stream:
             current = row["epoch"]

@@ -82,15 +82,15 @@ def test_every_file_has_a_name_and_its_source_is_said():
 
 
 def test_the_papers_default_run_has_the_settings_of_rice_but_for_what_it_says():
-    notes = verify(anchor("rice2020"), "rice2020", run=replace(FULL, config=Run().plain())).notes
+    notes = verify(anchor("rice2020"), "rice2020", run=replace(FULL, config=Run().to_dict())).notes
     assert list(notes) == ["recipe.attack.bn: eval here, train in the anchor"]
-    run = Run(recipe=AT(attack=Run().recipe.attack.but(bn="train")))
-    assert verify(anchor("rice2020"), "rice2020", run=replace(FULL, config=run.plain())).notes == ()
+    run = Run(recipe=AT(attack=Run().recipe.attack.replace(bn="train")))
+    assert verify(anchor("rice2020"), "rice2020", run=replace(FULL, config=run.to_dict())).notes == ()
 
 
 def test_a_curve_follows_itself():
     for name, a in ANCHORS.items():
-        v = verify(anchor(name), name, run=replace(FULL, drops=a.drops, tested=a.tested))
+        v = verify(anchor(name), name, run=replace(FULL, lr_milestones=a.drops, tested=a.tested))
         assert (v.verdict, v.where, v.shape_only) == ("holds", (), False)
         assert all(p.agrees and p.run == p.anchor for p in v.parts)
         assert len(v.parts) == 16
@@ -200,7 +200,7 @@ def test_a_short_run_does_not_pass():
     first = verify(anchor("rice2020")[:2], "rice2020", run=Conditions(epochs=2, drops=(), n=10_000))
     assert first.verdict != "holds"
     half = [{**r, "epoch": r["epoch"] // 2} for r in anchor("rice2020") if r["epoch"] % 2 == 0]
-    v = verify(half, "rice2020", run=replace(FULL, epochs=100, drops=(50, 75)))
+    v = verify(half, "rice2020", run=replace(FULL, epochs=100, lr_milestones=(50, 75)))
     assert v.shape_only
     assert v.verdict == "undecided"
     assert places(v) == []
@@ -211,10 +211,10 @@ def test_a_short_run_does_not_pass():
 
 
 def test_other_drops_are_another_schedule():
-    v = verify(anchor("rice2020"), "rice2020", run=replace(FULL, drops=(50, 150)))
+    v = verify(anchor("rice2020"), "rice2020", run=replace(FULL, lr_milestones=(50, 150)))
     assert v.shape_only
     assert v.verdict != "holds"
-    one = verify(anchor("rice2020"), "rice2020", run=replace(FULL, drops=(100,)))
+    one = verify(anchor("rice2020"), "rice2020", run=replace(FULL, lr_milestones=(100,)))
     assert one.shape_only
     assert one.verdict != "holds"
 
@@ -227,7 +227,7 @@ def test_the_schedule_is_the_anchors_where_the_run_says_nothing():
 def test_a_shape_can_contradict():
     rows = [{**r, "epoch": i} for i, r in enumerate(anchor("rice2020")[::2], 1)]
     flipped = [{**r, "test_robust": 0.9 - r["test_robust"]} for r in rows]
-    v = verify(flipped, "rice2020", run=replace(FULL, epochs=100, drops=(50, 75)))
+    v = verify(flipped, "rice2020", run=replace(FULL, epochs=100, lr_milestones=(50, 75)))
     assert v.verdict == "does not hold"
     jump = "from before the first drop to peak after the first drop"
     assert f"{jump}, robust accuracy" in places(v)
@@ -248,19 +248,19 @@ def test_a_flat_shape_is_undecided_not_agreeing():
 
 
 def test_an_unfinished_shape_leaves_its_best_open():
-    v = verify(anchor("rice2020")[:40], "rice2020", run=replace(FULL, epochs=100, drops=(50, 75)))
+    v = verify(anchor("rice2020")[:40], "rice2020", run=replace(FULL, epochs=100, lr_milestones=(50, 75)))
     assert {p.name: p.agrees for p in v.parts}["epoch of the best"] is None
     assert {p.name: p.agrees for p in v.parts}["from best to last"] is None
     assert v.verdict == "undecided"
 
 
 def test_a_cosine_schedule_is_judged_by_quarters():
-    v = verify(anchor("rice2020-cosine"), "rice2020-cosine", run=replace(FULL, drops=()))
+    v = verify(anchor("rice2020-cosine"), "rice2020-cosine", run=replace(FULL, lr_milestones=()))
     assert [p.name.partition(" quarter")[0] for p in v.parts[:4]] == ["first", "second", "third", "fourth"]
 
 
 def test_conditions_come_from_the_files_of_a_run():
-    config = {"epochs": 60, "drops": [30, 45], "schedule": "steps", "check": {"n": None}}
+    config = {"epochs": 60, "lr_milestones": [30, 45], "schedule": "steps", "validation": {"n": None}}
     env = {
         "check": "PGD-10, l_inf 8/255, crafted in bf16, judged in fp32 on 800 test images",
         "sizes": {"test": 800},
@@ -269,15 +269,15 @@ def test_conditions_come_from_the_files_of_a_run():
     said = conditions(config, rows, env)
     assert (said.epochs, said.drops, said.n) == (60, (30, 45), 800)
     assert said.tested == "PGD-10, l_inf 8/255, crafted in bf16"
-    assert conditions({**config, "check": {"n": 500}}, rows, env).n == 500
+    assert conditions({**config, "validation": {"n": 500}}, rows, env).n == 500
     new = [
         {**rows[0], "test_n": 700, "watched_attack": "PGD-20, l_2 128/255"},
         {"epoch": 2, "test_robust": None},
     ]
     assert conditions(config, new, env).n == 700
     assert conditions(config, new, env).tested == "PGD-20, l_2 128/255"
-    assert conditions({"epochs": 9, "schedule": "cosine", "drops": [3]}, rows) == Conditions(
-        9, (), None, None, {"epochs": 9, "schedule": "cosine", "drops": [3]}
+    assert conditions({"epochs": 9, "schedule": "cosine", "lr_milestones": [3]}, rows) == Conditions(
+        9, (), None, None, {"epochs": 9, "schedule": "cosine", "lr_milestones": [3]}
     )
 
 

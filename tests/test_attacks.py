@@ -12,8 +12,8 @@ from torch import Tensor
 
 from attacking import FOREIGN, Y, every, every_loss, given_starts, make, ours, predicted, starts_of, steps_of
 from conftest import Plane, pictures, seeded, tiny_net
-from crossclass.attacks import FGSM, PGD, within
-from crossclass.core import config as settings
+from crossclass.attacks import FGSM, PGD, validate_images
+from crossclass.core import config
 from crossclass.core.errors import UserError
 
 # --- contract: ball and box (T5, T21)
@@ -46,7 +46,7 @@ def test_a_bf16_forward_leaves_the_radius_exact(attack: type, ball: type) -> Non
     size = a.threat.norm(a(tiny_net(), x, Y, seeded(0)) - x)
     assert (size <= eps + 2e-7).all()  # bf16 itself would give 8.03/255, and sums up to 9.5/255
     assert (size >= eps - 2e-6).all()
-    assert not torch.equal(a(tiny_net(), x, Y), a.but(precision="fp32")(tiny_net(), x, Y))
+    assert not torch.equal(a(tiny_net(), x, Y), a.replace(precision="fp32")(tiny_net(), x, Y))
 
 
 @every
@@ -77,9 +77,11 @@ def test_rounding_outside_the_box_is_clipped_and_more_is_refused(attack: type, b
 
 def test_a_refusal_names_the_box_and_the_range_that_was_found() -> None:
     with pytest.raises(UserError, match=r"in \[-1, 1\], found \[-2\.12, 2\.64\]"):
-        within(torch.tensor([[-2.12, 2.64]]), (-1.0, 1.0))
-    assert torch.equal(within(torch.tensor([[0.5, math.nan]]), (0.0, 1.0))[0, :1], torch.tensor([0.5]))
-    assert within(torch.tensor([[-5.0]]), None) == -5
+        validate_images(torch.tensor([[-2.12, 2.64]]), (-1.0, 1.0))
+    assert torch.equal(
+        validate_images(torch.tensor([[0.5, math.nan]]), (0.0, 1.0))[0, :1], torch.tensor([0.5])
+    )
+    assert validate_images(torch.tensor([[-5.0]]), None) == -5
 
 
 # --- contract: what a sample's result depends on (T7), and what it does not
@@ -94,7 +96,7 @@ def test_a_sample_does_not_depend_on_its_batch_nor_on_a_nan_neighbour(
         loss = "ce"
     model, x, y = tiny_net().double(), pictures(7), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     starts = torch.stack([ball(eps=0.1).sample(x, ball(eps=0.1).starts[0], seeded(s)) for s in range(2)])
-    options = {"loss": loss, "restarts": 2, "keep": "best", "start": ball(eps=0.1).starts[0]}
+    options = {"loss": loss, "restarts": 2, "return_iterate": "best", "start": ball(eps=0.1).starts[0]}
 
     def craft(rows: list[int], x: Tensor) -> Tensor:
         return make(attack, given_starts(ball, starts[:, rows], eps=0.1), **options)(model, x[rows], y[rows])
@@ -135,7 +137,7 @@ def test_attacks_hold_no_state_and_leave_the_global_stream_alone(attack: type, b
 
 @every_loss
 def test_grad_and_inference_modes_and_layouts_do_not_matter(attack: type, ball: type, loss: str) -> None:
-    x, model, options = pictures(5), tiny_net(), {"loss": loss, "keep": "best"}
+    x, model, options = pictures(5), tiny_net(), {"loss": loss, "return_iterate": "best"}
     for a, y in (
         (make(attack, ball, **options), Y),
         (make(attack, ball, **options, box=None), torch.eye(3)[Y] * 0.7 + 0.1),
@@ -168,7 +170,7 @@ def test_a_plain_function_is_a_model(attack: type, ball: type) -> None:
 
 @every_loss
 def test_labels_may_be_classes_of_any_integer_type_or_one_hot(attack: type, ball: type, loss: str) -> None:
-    a, model, x = make(attack, ball, loss=loss, keep="best", restarts=2), tiny_net(), pictures(5)
+    a, model, x = make(attack, ball, loss=loss, return_iterate="best", restarts=2), tiny_net(), pictures(5)
     expected = a(model, x, Y, seeded(0))
     for dtype in (torch.int32, torch.int16, torch.int8):
         assert torch.equal(a(model, x, Y.to(dtype), seeded(0)), expected)
@@ -255,7 +257,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence() -> None:
         (PGD, {"bn": "off"}, "bn"),
     ):
         with pytest.raises(UserError) as caught:
-            settings.validated(cls, given)
+            config.validated(cls, given)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
 

@@ -74,7 +74,7 @@ def test_batch_norm_moves_by_the_documented_count(attack: type, ball: type, bn: 
         (PGD(steps=4, bn="train"), 4),
         (PGD(steps=0, bn="train"), 0),
         (PGD(steps=4, loss="kl", bn="train"), 5),  # one for the clean prediction
-        (PGD(steps=4, keep="best", bn="train"), 5),  # one to score the last iterate
+        (PGD(steps=4, return_iterate="best", bn="train"), 5),  # one to score the last iterate
         (PGD(steps=4, restarts=3, bn="train"), 15),
         (FGSM(bn="train"), 1),
     ],

@@ -12,7 +12,7 @@ from attacking import accuracy, every_ball, make, ours, predicted
 from conftest import Plane, seeded
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core import config as settings
+from crossclass.core import config
 
 # --- the plane: the optimum is known (T10, T11, T12)
 
@@ -23,12 +23,12 @@ def plane_problem(n: int = 6, d: int = 20) -> tuple[Plane, Tensor, Tensor]:
     return Plane(w, 0.1), torch.rand(n, d, generator=g), torch.arange(n) % 2
 
 
-@pytest.mark.parametrize("ball", [Linf, L2], ids=settings.kind_of)
+@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
 @pytest.mark.parametrize("loss", ["ce", "margin"])
 @pytest.mark.parametrize("eps", [8 / 255, 0.5])
 def test_on_a_plane_every_start_reaches_the_closed_form(ball: type, loss: str, eps: float) -> None:
     plane, x, y = plane_problem()
-    expected = plane.worst(x, y, settings.kind_of(ball), eps)
+    expected = plane.worst(x, y, config.kind_of(ball), eps)
     for start in ball.starts:
         attack = PGD(threat=ball(eps=eps), steps=60, step=0.25, start=start, loss=loss, box=None)
         x_adv = attack(plane, x, y, seeded(0))
@@ -44,7 +44,7 @@ def test_on_a_plane_the_optimum_in_ball_and_box_is_found_exactly(loss: str, eps:
     expected = plane.worst_linf_in_box(x, y, eps).float()
     for attack in (
         PGD(threat=Linf(eps=eps), steps=12, loss=loss),
-        PGD(threat=Linf(eps=eps), steps=12, loss=loss, keep="best", restarts=2),
+        PGD(threat=Linf(eps=eps), steps=12, loss=loss, return_iterate="best", restarts=2),
         FGSM(threat=Linf(eps=eps), loss=loss),
     ):
         torch.testing.assert_close(attack(plane, x, y, seeded(0)), expected, rtol=0, atol=1e-6)
@@ -72,7 +72,7 @@ def test_a_targeted_attack_descends_to_its_target(attack: type, ball: type, loss
     b = make(attack, ball, targeted=False, start="none", loss=loss, steps=1, step=0.05)
     torch.testing.assert_close(a(plane, x, 1 - y), b(plane, x, y))  # two classes: the same question
     torch.testing.assert_close(
-        a.but(box=None)(plane, x, y) - x, x - b.but(box=None)(plane, x, y), atol=1e-6, rtol=0
+        a.replace(box=None)(plane, x, y) - x, x - b.replace(box=None)(plane, x, y), atol=1e-6, rtol=0
     )
     margins = [plane.margin(x, y)]
     for _ in range(6):
@@ -99,7 +99,7 @@ def test_the_loss_rises_on_a_net_and_falls_towards_a_target(attack: type, ball: 
 def test_targeted_best_keeps_what_hits_the_target(trained: Any) -> None:
     net, x, y = trained
     target = (y + 1) % 3
-    attack = PGD(threat=Linf(eps=0.08), steps=4, restarts=2, keep="best", targeted=True)
+    attack = PGD(threat=Linf(eps=0.08), steps=4, restarts=2, return_iterate="best", targeted=True)
     found = attack.search(net, x, target, seeded(0))
     assert found.wrong is not None
     assert torch.equal(found.wrong, predicted(net, found.x_adv) == target)
@@ -142,7 +142,7 @@ SOFT = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.3, 0.2,
 CLASSES = torch.tensor([0, 2, 3, 1])
 
 
-@pytest.mark.parametrize("ball", [Linf, L2], ids=settings.kind_of)
+@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
 @pytest.mark.parametrize(("restarts", "keep"), [(1, "last"), (1, "best"), (3, "last"), (3, "best")])
 @pytest.mark.parametrize(
     ("loss", "targeted"), [("ce", False), ("ce", True), ("margin", False), ("margin", True), ("kl", False)]
@@ -154,7 +154,7 @@ def test_pgd_is_its_literal_twin(
     model, net = two_layers()
     threat = ball(eps=0.5 if ball is Linf else 0.9)
     for box in ((0.0, 1.0), None):
-        choices = {"steps": 6, "loss": loss, "targeted": targeted, "keep": keep, "box": box}
+        choices = {"steps": 6, "loss": loss, "targeted": targeted, "return_iterate": keep, "box": box}
         attack = PGD(threat=threat, restarts=restarts, step=0.7, **choices)
         x, g = torch.rand(4, 1, 2, 3, generator=seeded(5)), seeded(2)
         found = attack.search(model, x, labels, seeded(2))
@@ -182,10 +182,10 @@ def test_the_twins_problem_tells_the_choices_apart() -> None:
     base = PGD(threat=L2(eps=0.9), steps=6, step=0.7)
     seen: list[Tensor] = []
     for change in (
-        {}, {"loss": "margin"}, {"loss": "kl"}, {"targeted": True}, {"restarts": 3}, {"keep": "best"},
+        {}, {"loss": "margin"}, {"loss": "kl"}, {"targeted": True}, {"restarts": 3}, {"return_iterate": "best"},
         {"box": None}, {"steps": 5}, {"step": 0.5}, {"threat": Linf(eps=0.5)}, {"start": "none"},
     ):  # fmt: skip
-        x_adv = base.but(**change)(model, x, CLASSES, seeded(2))
+        x_adv = base.replace(**change)(model, x, CLASSES, seeded(2))
         assert not any(torch.allclose(x_adv, other, atol=1e-3) for other in seen), change
         seen.append(x_adv)
     assert not torch.allclose(base(model, x, SOFT, seeded(2)), seen[0], atol=1e-3)
@@ -198,7 +198,7 @@ def test_the_twins_problem_tells_the_choices_apart() -> None:
 def test_robust_accuracy_falls_with_restarts_steps_and_radius(ball: type, trained: Any) -> None:
     net, x, y = trained
     size = 0.05 if ball is Linf else 0.4
-    base = PGD(threat=ball(eps=size), steps=2, step=0.5, keep="last")
+    base = PGD(threat=ball(eps=size), steps=2, step=0.5, return_iterate="last")
 
     def robust(attack: PGD) -> tuple[float, Tensor]:
         x_adv = attack(net, x, y, seeded(0))
@@ -208,14 +208,14 @@ def test_robust_accuracy_falls_with_restarts_steps_and_radius(ball: type, traine
     assert clean > 0.9
     for changes in (
         [{"restarts": r} for r in (1, 2, 4, 8)],
-        [{"keep": "best", "steps": s, "step": 0.8} for s in (0, 1, 2, 5, 10)],
-        [{"keep": "best", "restarts": r} for r in (1, 3, 6)],
+        [{"return_iterate": "best", "steps": s, "step": 0.8} for s in (0, 1, 2, 5, 10)],
+        [{"return_iterate": "best", "restarts": r} for r in (1, 3, 6)],
         [
-            {"keep": "best", "steps": 10, "threat": ball.model_construct(eps=size * f)}
+            {"return_iterate": "best", "steps": 10, "threat": ball.model_construct(eps=size * f)}
             for f in (0, 0.2, 0.5, 1, 2, 4)
         ],
     ):
-        seen = [robust(base.but(**c)) for c in changes]
+        seen = [robust(base.replace(**c)) for c in changes]
         accuracies = [a for a, _ in seen]
         assert accuracies == sorted(accuracies, reverse=True)
         assert accuracies[0] > accuracies[-1]
@@ -227,7 +227,7 @@ def test_the_worst_restart_is_kept_and_not_the_last(trained: Any) -> None:
     net, x, y = trained
     one, g = PGD(threat=Linf(eps=0.06), steps=1, step=0.5), seeded(0)
     alone = torch.stack([predicted(net, one(net, x, y, g)) != y for _ in range(6)])
-    together = one.but(restarts=6).search(net, x, y, seeded(0))
+    together = one.replace(restarts=6).search(net, x, y, seeded(0))
     assert together.wrong is not None
     assert torch.equal(together.wrong, alone.any(dim=0))
     assert torch.equal(predicted(net, together.x_adv) != y, alone.any(dim=0))
@@ -238,13 +238,19 @@ def test_the_worst_restart_is_kept_and_not_the_last(trained: Any) -> None:
 def test_an_undefended_net_has_no_accuracy_in_a_ball_of_the_whole_range(ball: type, trained: Any) -> None:
     net, x, y = trained
     whole = ball.model_construct(eps=1.0 if ball is Linf else 10.0)
-    assert accuracy(net, PGD(threat=whole, steps=20, step=0.1, keep="best")(net, x, y, seeded(0)), y) == 0
+    assert (
+        accuracy(net, PGD(threat=whole, steps=20, step=0.1, return_iterate="best")(net, x, y, seeded(0)), y)
+        == 0
+    )
     assert accuracy(net, PGD(threat=ball(eps=0))(net, x, y), y) == accuracy(net, x, y)
 
 
 def test_what_a_search_reports_is_what_a_float32_evaluation_sees(trained: Any) -> None:
     net, x, y = trained
-    for attack in (PGD(threat=Linf(eps=0.05), keep="best"), PGD(threat=L2(eps=0.4), restarts=3, steps=3)):
+    for attack in (
+        PGD(threat=Linf(eps=0.05), return_iterate="best"),
+        PGD(threat=L2(eps=0.4), restarts=3, steps=3),
+    ):
         found = attack.search(net, x, y, seeded(0))
         assert found.wrong is not None
         assert torch.equal(found.wrong, predicted(net, found.x_adv) != y)

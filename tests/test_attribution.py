@@ -250,7 +250,7 @@ def split(n: int = 23, classes: int = 3, seed: int = 0) -> Split:
 ATTACKED = [
     None,
     PGD(threat=Linf(eps=0.05), steps=3),
-    PGD(threat=L2(eps=0.5), steps=3, keep="best", restarts=2),
+    PGD(threat=L2(eps=0.5), steps=3, return_iterate="best", restarts=2),
     FGSM(threat=Linf(eps=0.1), start="uniform"),
 ]
 
@@ -265,7 +265,7 @@ def test_under_is_a_naive_loop_over_all_images(attack: Any, batch: int) -> None:
         {k: v.clone() for k, v in model.state_dict().items()},
     )
     chance = torch.get_rng_state()
-    seen = evaluate.under(
+    seen = evaluate.evaluate(
         model, part, attack, seed=3, batch=batch, epoch=2, purpose="check", advance=told.append
     )
     assert [m.training for m in model.modules()] == before
@@ -302,21 +302,23 @@ def test_evaluating_repeats_itself_and_moves_no_statistics_even_if_the_attack_wo
     still = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        seen = evaluate.under(model, split(), attack, batch=10)
+        seen = evaluate.evaluate(model, split(), attack, batch=10)
     assert all(torch.equal(v, still[k]) for k, v in model.state_dict().items())
-    plain = attack.but(bn="eval")
-    a, b = (evaluate.under(model, split(), plain, seed=1, batch=10) for _ in range(2))
+    plain = attack.replace(bn="eval")
+    a, b = (evaluate.evaluate(model, split(), plain, seed=1, batch=10) for _ in range(2))
     assert torch.equal(a.features, b.features)
     assert not torch.equal(a.features, seen.features)
     for other in ({"seed": 2}, {"seed": 1, "epoch": 1}, {"seed": 1, "purpose": "check"}):
-        assert not torch.equal(evaluate.under(model, split(), plain, batch=10, **other).features, a.features)
+        assert not torch.equal(
+            evaluate.evaluate(model, split(), plain, batch=10, **other).features, a.features
+        )
 
 
 def test_the_mode_is_restored_when_evaluation_fails() -> None:
     model = small().train()
     model.conv = nn.Conv2d(4, 6, 3)
     with pytest.raises(RuntimeError):
-        evaluate.under(model, split(), None)
+        evaluate.evaluate(model, split(), None)
     assert all(m.training for m in model.modules())
     with pytest.raises(RuntimeError):
         evaluate.clean_accuracy(model, split())
@@ -328,7 +330,7 @@ def test_clean_accuracy_counts_every_image(batch: int) -> None:
     model, part = small().train(), split()
     right = evaluate.clean_accuracy(model, part, batch)
     assert all(m.training for m in model.modules())
-    seen = evaluate.under(model, part, None)
+    seen = evaluate.evaluate(model, part, None)
     assert right == pytest.approx(evaluate.accuracy(seen.clean, part.labels))
     assert right == int((seen.clean == part.labels).sum()) / 23
 
@@ -345,11 +347,11 @@ def test_images_without_usable_gradient_are_counted_and_warned_of() -> None:
         model, part = Saturated().eval(), split(40)
     dark = (as_float(part.images)[:, 0, 0, 0] <= 0.5).sum()
     for attack in (PGD(steps=3, start="none"), PGD(steps=3, restarts=2, start="none"), FGSM()):
-        seen = evaluate.under(model, part, attack, batch=9)
+        seen = evaluate.evaluate(model, part, attack, batch=9)
         assert 0 < seen.dead == 40 - int(dark)
         warnings = evaluate.summary(seen, ("a", "b", "c", "d"))["warnings"]
         assert any(f"no usable gradient for {seen.dead} of 40 images" in w for w in warnings)
-    assert evaluate.under(model, part, PGD(steps=0)).dead == 0
+    assert evaluate.evaluate(model, part, PGD(steps=0)).dead == 0
 
 
 def test_an_image_counts_as_dead_only_if_every_step_of_every_restart_was() -> None:
@@ -358,7 +360,7 @@ def test_an_image_counts_as_dead_only_if_every_step_of_every_restart_was() -> No
             return super().search(model, x, y, generator)._replace(dead=torch.arange(len(x)) % 7)
 
     for restarts, expected in ((1, 12), (2, 3)):  # 0, 1, ... 6 of 3 or of 6 steps, three times, and 0, 1
-        seen = evaluate.under(small(), split(23), Reported(steps=3, restarts=restarts), batch=23)
+        seen = evaluate.evaluate(small(), split(23), Reported(steps=3, restarts=restarts), batch=23)
         assert seen.dead == expected
 
 
@@ -406,7 +408,7 @@ def test_a_constant_predictor_maximises_cas_and_the_summary_says_so() -> None:
 
 def test_a_summary_is_consistent_with_its_parts_and_names_empty_classes() -> None:
     model, part = small(), split(60)  # three of four classes have images
-    seen, names = evaluate.under(model, part, ATTACKED[1]), ("a", "b", "c", "d")
+    seen, names = evaluate.evaluate(model, part, ATTACKED[1]), ("a", "b", "c", "d")
     found = evaluate.summary(seen, names)
     assert found["clean"] == pytest.approx(float((seen.clean == part.labels).double().mean()))
     assert found["robust"] == pytest.approx(sum(found["confusion"][i][i] for i in range(4)) / 60)
@@ -424,7 +426,7 @@ def test_a_summary_is_consistent_with_its_parts_and_names_empty_classes() -> Non
 
 
 def test_the_auc_of_planted_pairs_is_given_where_it_exists() -> None:
-    seen = evaluate.under(small(), split(60, classes=4), None)
+    seen = evaluate.evaluate(small(), split(60, classes=4), None)
     names, some = ("a", "b", "c", "d"), torch.eye(4, dtype=torch.int64)
     some[0, 1] = some[1, 0] = 1
     truth = evaluate.summary(seen, names, some)["truth"]

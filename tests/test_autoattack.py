@@ -13,7 +13,7 @@ from attacking import Y
 from conftest import Plane, pictures, seeded, tiny_net
 from crossclass.attacks import PGD, AutoAttack
 from crossclass.attacks.norms import L2, Linf
-from crossclass.attacks.sandbox import Handed
+from crossclass.attacks.sandbox import FrozenModule
 from crossclass.core.errors import UserError
 from traces import quick
 
@@ -189,7 +189,7 @@ def test_the_settings_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None
                 "batch": batch_size,
             }
         )
-        assert isinstance(self.model, Handed)
+        assert isinstance(self.model, FrozenModule)
         return x, y
 
     monkeypatch.setattr(pyautoattack.AutoAttack, "run_standard_evaluation", run)

@@ -49,7 +49,7 @@ def test_strengths_are_those_of_the_pictures(split: Any) -> None:
 
 
 def test_strengths_are_equation_8() -> None:
-    s = PICTURES.but(n_train=20_000, sigma=0.1).drawn("train").strengths
+    s = PICTURES.replace(n_train=20_000, sigma=0.1).drawn("train").strengths
     y = torch.arange(20_000) % 3
     active = torch.tensor(samples.design(PAPER).sum(axis=1))[y] > 0
     assert torch.equal(s != 0, active)
@@ -253,9 +253,9 @@ def test_errors_of_several_seeds_come_from_their_spread() -> None:
         ({"pixels": (-0.1,)}, "at least 0"),
         ({"seeds": 1}, "seeds >= 2"),
         ({"steps": 10}, "steps >= 20"),
-        ({"data": PICTURES.but(classes=2, edges=((0, 1),))}, "3 classes or more"),
-        ({"data": PICTURES.but(edges=())}, "shared parts"),
-        ({"data": PICTURES.but(sigma=0.0)}, "sigma > 0"),
+        ({"data": PICTURES.replace(classes=2, edges=((0, 1),))}, "3 classes or more"),
+        ({"data": PICTURES.replace(edges=())}, "shared parts"),
+        ({"data": PICTURES.replace(sigma=0.0)}, "sigma > 0"),
     ],
 )
 def test_mistakes_are_said_in_a_sentence(wrong: dict[str, Any], said: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import DamagedError, fingerprint, load_checkpoint, save_checkpoint
 from crossclass.core import files
 from crossclass.core.errors import UserError
 
@@ -25,8 +25,8 @@ TENSORS = {
 
 
 def test_tensors_and_card_come_back(tmp_path):
-    checkpoint.save(tmp_path / "x.safetensors", TENSORS, {"epoch": 3, "scores": {"cas": 1.5}})
-    tensors, card = checkpoint.load(tmp_path / "x.safetensors")
+    save_checkpoint(tmp_path / "x.safetensors", TENSORS, {"epoch": 3, "scores": {"cas": 1.5}})
+    tensors, card = load_checkpoint(tmp_path / "x.safetensors")
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
     assert card["epoch"] == 3
@@ -35,17 +35,17 @@ def test_tensors_and_card_come_back(tmp_path):
 
 
 def test_the_fingerprint_sees_names_shapes_types_and_bits():
-    base = checkpoint.fingerprint({"a": torch.zeros(2, 3)})
+    base = fingerprint({"a": torch.zeros(2, 3)})
     others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]
     others.append({"a": torch.zeros(2, 3).index_fill(0, torch.tensor([1]), -0.0)})
-    assert base not in [checkpoint.fingerprint(o) for o in others]
+    assert base not in [fingerprint(o) for o in others]
 
 
 @given(st.data())
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cut_or_flipped_file_reads_as_good(tmp_path, data):
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, TENSORS, {"epoch": 3})
+    save_checkpoint(path, TENSORS, {"epoch": 3})
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content) - 1))]
@@ -54,11 +54,11 @@ def test_no_cut_or_flipped_file_reads_as_good(tmp_path, data):
         content[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     try:
-        tensors, _ = checkpoint.load(path)
+        tensors, _ = load_checkpoint(path)
     except UserError as e:
         words = str(e)
     else:  # a flip in the card's own words leaves every tensor as it was
-        assert checkpoint.fingerprint(tensors) == checkpoint.fingerprint(TENSORS)
+        assert fingerprint(tensors) == fingerprint(TENSORS)
         return
     assert "\n" not in words
     assert "x.safetensors" in words
@@ -66,15 +66,15 @@ def test_no_cut_or_flipped_file_reads_as_good(tmp_path, data):
 
 def test_foreign_and_missing_files_explain_themselves(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint"):
-        checkpoint.load(tmp_path / "none.safetensors")
+        load_checkpoint(tmp_path / "none.safetensors")
     (tmp_path / "page.safetensors").write_text("<html>not found</html>")
-    with pytest.raises(checkpoint.DamagedError, match="damaged or not a safetensors file"):
-        checkpoint.load(tmp_path / "page.safetensors")
+    with pytest.raises(DamagedError, match="damaged or not a safetensors file"):
+        load_checkpoint(tmp_path / "page.safetensors")
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "theirs.safetensors")
     with pytest.raises(UserError, match="not written by crossclass"):
-        checkpoint.load(tmp_path / "theirs.safetensors")
+        load_checkpoint(tmp_path / "theirs.safetensors")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])

@@ -280,7 +280,7 @@ def test_ids_of_the_paper_are_all_there():
 
 def test_table_2_is_what_the_paper_prints():
     table = printed("hyperparameters_table2")
-    says = {"epochs": "epochs", "batch": "batch_size", "lr": "lr", "drops": "lr_decay_epochs"}
+    says = {"epochs": "epochs", "batch": "batch_size", "lr": "lr", "lr_milestones": "lr_decay_epochs"}
     says |= {"momentum": "sgd_momentum", "weight_decay": "weight_decay"}
     assert {key: table[name] for key, name in says.items()} == WANTED
 

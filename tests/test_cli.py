@@ -106,8 +106,13 @@ def test_checkpoints_of_one_name_are_told_apart(call, here):
 
 
 def test_demo_ends_with_the_plain_path_of_the_page(call, here):
-    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "drops=[]", "out=d"]
-    small += ["check.attack.steps=1", "recipe.attack.steps=1", "check.final.kind=fgsm", "model.width=4"]
+    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "lr_milestones=[]", "out=d"]
+    small += [
+        "validation.attack.steps=1",
+        "recipe.attack.steps=1",
+        "validation.final.kind=fgsm",
+        "model.width=4",
+    ]
     code, out, _ = call("demo", *small)
     assert code == 0
     page = Path(out.splitlines()[-1])
@@ -178,12 +183,12 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
 
 
 def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
-    from crossclass.training import loop as train
+    from crossclass.training import loop
 
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "train_epoch", stop)
+    monkeypatch.setattr(loop, "train_epoch", stop)
     code, _, err = call("train", "tiny.yaml")
     assert code == 130
     assert "the same command goes on" in err

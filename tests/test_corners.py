@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crossclass import models
-from crossclass.analysis.measure import measured
+from crossclass.analysis.measure import measure
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.run_folder import RunFolder, place_of
@@ -29,10 +29,10 @@ from crossclass.report import reading
 from crossclass.report.run import _warnings
 from crossclass.training.averaging import refresh
 from crossclass.training.labels import Mix
-from crossclass.training.loop import train, trained
-from crossclass.training.nonfinite import FirstBad
-from crossclass.training.recipes import AT, Distilled
-from crossclass.training.run import Check, Run
+from crossclass.training.loop import iterate_epochs, train
+from crossclass.training.nonfinite import FirstNonFinite
+from crossclass.training.recipes import AT, KnowledgeDistillation
+from crossclass.training.run import Run, Validation
 from tiny import TINY
 
 CPU = Runtime(device="cpu")
@@ -42,9 +42,9 @@ SMALL = Run(
     recipe=AT(attack=PGD(steps=1)),
     augment=None,
     epochs=1,
-    drops=(),
+    lr_milestones=(),
     batch=16,
-    check=Check(attack=PGD(steps=1), final=PGD(steps=1)),
+    validation=Validation(attack=PGD(steps=1), final=PGD(steps=1)),
 )
 NETS = """
 import torch
@@ -77,14 +77,16 @@ def here(tmp_path, monkeypatch):
 
 
 def run_of(here: Path, out: str = "runs", **changes) -> RunFolder:
-    return trained(SMALL.but(data=Npz(path=here / "data"), **changes), here / out, "r", CPU)
+    return train(SMALL.replace(data=Npz(path=here / "data"), **changes), here / out, "r", CPU)
 
 
 class TestTeachers:
-    RUN = SMALL.but(model=models.from_text("python:cornered_nets:net"), recipe=Distilled(inner=SMALL.recipe))
+    RUN = SMALL.replace(
+        model=models.from_text("python:cornered_nets:net"), recipe=KnowledgeDistillation(inner=SMALL.recipe)
+    )
 
     def test_a_network_of_ones_own_is_distilled_from_itself(self, here):
-        folder = trained(self.RUN.but(data=Npz(path=here / "data")), here / "runs", "kd", CPU)
+        folder = train(self.RUN.replace(data=Npz(path=here / "data")), here / "runs", "kd", CPU)
         assert folder.done
 
     def test_a_run_file_cannot_name_code_through_its_teachers(self, here, capsys):
@@ -128,7 +130,7 @@ def _nothing():
 
 
 def test_a_later_step_may_have_more_rows_than_the_first():
-    watched = FirstBad(torch.device("cpu"))
+    watched = FirstNonFinite(torch.device("cpu"))
     watched.look(0, torch.tensor(True), {"x": torch.zeros(1, 2)})
     watched.look(1, torch.tensor(False), {"x": torch.ones(3, 2)})
     watched.look(2, torch.tensor(False), {"x": torch.zeros(2, 2)})
@@ -154,20 +156,20 @@ class TestTargets:
         folder = run_of(here)
         other = images(here / "other", seed=1)
         asked = [f"data={{kind: npz, path: {other}}}", "n=12"]
-        (best, last) = measured([str(folder.path)], asked, CPU)[:2]
-        (same, *_) = measured([str(folder.path)], ["n=12"], CPU)
+        (best, last) = measure([str(folder.path)], asked, CPU)[:2]
+        (same, *_) = measure([str(folder.path)], ["n=12"], CPU)
         assert best["confusion"] != same["confusion"] or last["cas"] != same["cas"]
 
     def test_data_of_another_kind_can_be_named(self, here):
-        run = SMALL.but(data=Shapes(n_train=24, n_val=6, n_test=6, classes=3, size=16))
-        folder = trained(run, here / "runs", "s", CPU)
-        found = measured([f"{folder.path}@last"], ["data.kind=npz", f"data.path={here / 'data'}"], CPU)
+        run = SMALL.replace(data=Shapes(n_train=24, n_val=6, n_test=6, classes=3, size=16))
+        folder = train(run, here / "runs", "s", CPU)
+        found = measure([f"{folder.path}@last"], ["data.kind=npz", f"data.path={here / 'data'}"], CPU)
         assert found[0]["data"].startswith("npz")
 
     def test_a_path_may_hold_an_at_sign(self, here):
         folder = run_of(here, "me@example.org")
         for target in (str(folder.path), f"{folder.path}@last"):
-            assert measured([target], ["n=6"], CPU)
+            assert measure([target], ["n=6"], CPU)
         assert place_of(f"{folder.path}@last") == (folder.path, "last")
         assert place_of(str(folder.path)) == (folder.path, "")
 
@@ -176,10 +178,10 @@ class TestTargets:
 
         torch.save(cornered_nets.net().state_dict(), here / "own.pth")
         folder, change = run_of(here), "model=python:cornered_nets:net"
-        found = measured([f"{folder.path}@last", "own.pth"], [change, "data.path=data", "n=6"], CPU)
+        found = measure([f"{folder.path}@last", "own.pth"], [change, "data.path=data", "n=6"], CPU)
         assert len(found) == 3  # two, and their difference
         with pytest.raises(UserError, match="says itself which model it is"):
-            measured([str(folder.path)], [change], CPU)
+            measure([str(folder.path)], [change], CPU)
 
     def test_a_model_given_whole_keeps_its_normalisation(self, here):
         import cornered_nets
@@ -187,14 +189,14 @@ class TestTargets:
         torch.save(cornered_nets.net().state_dict(), here / "own.pth")
         whole = "model={kind: python, call: 'cornered_nets:net', normalise: {mean: [0.1], std: [0.7]}}"
         whole = whole.replace("[0.1]", "[0.1, 0.1, 0.1]").replace("[0.7]", "[0.7, 0.7, 0.7]")
-        (found,) = measured(["own.pth"], [whole, "data.path=data", "n=6"], CPU)
+        (found,) = measure(["own.pth"], [whole, "data.path=data", "n=6"], CPU)
         assert found["normalise"] == {"mean": [0.1] * 3, "std": [0.7] * 3}
 
     def test_another_ball_brings_its_own_step(self, here):
         folder = run_of(here, recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=1)))
 
         def attack(*changes: str) -> dict:
-            return measured([f"{folder.path}@last"], [*changes, "n=6"], CPU)[0]["conditions"]["attack"]
+            return measure([f"{folder.path}@last"], [*changes, "n=6"], CPU)[0]["conditions"]["attack"]
 
         assert attack("attack.steps=2")["step"] == 0.125
         assert attack("attack.threat.kind=linf", "attack.threat.eps=4/255", "attack.steps=2")["step"] == 0.25
@@ -210,7 +212,7 @@ def test_starts_that_break_everything_leave_nothing_to_attack():
 
     x = torch.rand(5, 3, 4, 4)
     wrong = (View()(x).argmax(dim=1) + 1) % 3
-    found = PGD(threat=Linf(eps=0.0), restarts=3, keep="first").search(View().eval(), x, wrong)
+    found = PGD(threat=Linf(eps=0.0), restarts=3, return_iterate="first").search(View().eval(), x, wrong)
     assert found.wrong is not None
     assert found.wrong.all()
 
@@ -236,7 +238,7 @@ def test_the_uniform_start_of_either_ball_fills_it():
 
 def test_a_cyclic_rate_has_no_warm_up():
     with pytest.raises(UserError, match="leave out lr_warmup"):
-        validated(Run, {"schedule": "cyclic", "drops": [], "lr_warmup": 5})
+        validated(Run, {"schedule": "cyclic", "lr_milestones": [], "lr_warmup": 5})
 
 
 def test_batch_norm_keeps_its_momentum_when_a_refresh_fails():
@@ -299,7 +301,7 @@ class TestWords:
 
     def test_a_result_says_how_often_its_attack_steps(self, here):
         folder = run_of(here)
-        (plain, *_) = measured([f"{folder.path}@last"], ["attack.kind=fgsm", "n=6"], CPU)
+        (plain, *_) = measure([f"{folder.path}@last"], ["attack.kind=fgsm", "n=6"], CPU)
         assert plain["conditions"]["steps"] == 1
 
 
@@ -308,10 +310,10 @@ class TestFirstUse:
 
     def test_an_attack_may_be_named_by_its_kind(self, here):
         folder = run_of(here)
-        (found,) = measured([f"{folder.path}@last"], ["attack=fgsm", "n=6"], CPU)
+        (found,) = measure([f"{folder.path}@last"], ["attack=fgsm", "n=6"], CPU)
         assert found["conditions"]["attack"]["kind"] == "fgsm"
         assert found["conditions"]["eps"] == "8/255"
-        (found,) = measured([f"{folder.path}@last"], ["attack=pgd", "attack.steps=2", "n=6"], CPU)
+        (found,) = measure([f"{folder.path}@last"], ["attack=pgd", "attack.steps=2", "n=6"], CPU)
         assert found["conditions"]["steps"] == 2
 
     @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ class TestFirstUse:
 
     def test_a_checkpoint_is_not_compared_with_itself(self, here):
         folder = run_of(here)  # one epoch: best and last are the same
-        found = measured([str(folder.path)], ["n=6"], CPU)
+        found = measure([str(folder.path)], ["n=6"], CPU)
         assert not any("comparison" in entry for entry in found)
 
     def test_clean_images_have_no_robust_accuracy(self, here, capsys):
@@ -389,8 +391,8 @@ class TestFirstUse:
         said = []
         monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-        run = SMALL.but(data=Npz(path=here / "data"))
-        for _ in train(run, here / "runs", "r", Runtime(device="cpu"), say=said.append):
+        run = SMALL.replace(data=Npz(path=here / "data"))
+        for _ in iterate_epochs(run, here / "runs", "r", Runtime(device="cpu"), say=said.append):
             pass
         assert any("runtime.threads=1" in text for text in said)
 

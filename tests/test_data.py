@@ -71,7 +71,7 @@ def test_balanced_parts_are_balanced_seeded_and_disjoint(tmp_path):
     assert torch.bincount(splits.val.labels).tolist() == [2, 2, 2, 2]
     assert not set(serial(splits.train)) & set(serial(splits.val))
     assert serial(data().train) == serial(splits.train)
-    assert serial(data.but(subset_seed=1)().train) != serial(splits.train)
+    assert serial(data.replace(subset_seed=1)().train) != serial(splits.train)
 
 
 def test_too_many_images_are_refused(tmp_path):
@@ -274,22 +274,22 @@ class TestEveryKind:
 
     @every
     def test_has_the_sizes_asked_for(self, made):
-        cut = made.but(n_train=9, n_val=5, n_test=6)
+        cut = made.replace(n_train=9, n_val=5, n_test=6)
         splits = cut()
         assert (len(splits.train), len(splits.val), len(splits.test)) == (9, 5, 6)
-        assert splits.checksum != made.but(n_train=9, n_val=5, n_test=5)().checksum
+        assert splits.checksum != made.replace(n_train=9, n_val=5, n_test=5)().checksum
 
     @cut
     def test_validation_follows_training(self, made):
-        splits, whole = made.but(n_train=9, n_val=5)(), made.but(n_train=14, n_val=0)()
+        splits, whole = made.replace(n_train=9, n_val=5)(), made.replace(n_train=14, n_val=0)()
         assert torch.equal(torch.cat([splits.train.images, splits.val.images]), whole.train.images)
         assert torch.equal(torch.cat([splits.train.labels, splits.val.labels]), whole.train.labels)
 
     @cut
     def test_can_be_balanced(self, made):
         present = len(made().train.labels.unique())
-        cut = made.but(n_train=present, n_val=min(present, 4), n_test=min(present, 4), balanced=True)
-        splits, other = cut(), cut.but(subset_seed=1)()
+        cut = made.replace(n_train=present, n_val=min(present, 4), n_test=min(present, 4), balanced=True)
+        splits, other = cut(), cut.replace(subset_seed=1)()
         assert sorted(splits.train.labels.tolist()) == list(range(present))
         assert len(splits.test.labels.unique()) == min(present, 4)
         assert not torch.equal(splits.train.images, other.train.images)
@@ -323,19 +323,19 @@ def test_published_sets_are_read_whole(made, sizes):
 @pytest.mark.parametrize("made", ["tiny_imagenet"], indirect=True)
 class TestTinyImageNet:
     def test_what_is_held_out_has_equally_many_of_each_class(self, made):
-        splits = made.but(n_val=8)()
+        splits = made.replace(n_val=8)()
         assert splits.val.labels.bincount().tolist() == [2, 2, 2, 2]
         assert splits.train.labels.bincount().tolist() == [3, 3, 3, 3]
         assert splits.class_names == ("word 4", "word 3", "word 1", "word 2")
 
     def test_classes_may_be_sorted_as_in_image_folders(self, made):
-        usual, splits = made(), made.but(class_order="sorted")()
+        usual, splits = made(), made.replace(class_order="sorted")()
         assert splits.class_names == ("word 1", "word 2", "word 3", "word 4")
         for name in ("train", "test"):
             a, b = usual.part(name), splits.part(name)
             assert torch.equal(a.images, b.images)
             assert [usual.class_names[i] for i in a.labels] == [splits.class_names[i] for i in b.labels]
-        assert made.but(class_order="sorted").digest() != made.digest()
+        assert made.replace(class_order="sorted").digest() != made.digest()
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_download_is_asked_for_only_on_request(kind, reader, wanted, tmp_path, m
 
     def read(place, split, download=False, *more):
         seen.append((place, split, download))
-        return readers.Raw(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
+        return readers.ArraySplit(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
 
     monkeypatch.setattr(readers, f"read_{reader}", read)
     kind(path=tmp_path, download=wanted)()
@@ -383,7 +383,7 @@ class TestShapes:
         a, b = small(), small()
         assert torch.equal(a.train.images, b.train.images)
         assert a.checksum == b.checksum
-        assert small.but(seed=1)().checksum != a.checksum
+        assert small.replace(seed=1)().checksum != a.checksum
         assert not torch.equal(a.train.images[:6], a.test.images)
 
     def test_a_longer_draw_is_as_balanced(self):
@@ -483,4 +483,4 @@ def test_bytes_become_unit_range():
 
 
 def test_raw_is_plain():
-    assert readers.Raw._fields == ("images", "labels", "class_names")
+    assert readers.ArraySplit._fields == ("images", "labels", "class_names")

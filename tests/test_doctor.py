@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass import diagnostics as doctor
+from crossclass import diagnostics
 from crossclass.attacks.norms import Linf
 from crossclass.data import Splits
 from crossclass.diagnostics import FINDINGS, examine
@@ -188,7 +188,7 @@ CASES: list[Case] = [
     ("saturated-loss", "warning", {"ill": change(after=lambda z, x: 1e4 * z), "settings": FULL}),
     ("weak-cross-entropy", "warning", {"ill": change(after=common), "settings": FULL}),
     ("attack-without-effect", "warning", {"ill": change(before=Reversed.apply), "settings": FULL}),
-    ("attack-without-effect", "note", {"settings": FULL.but(threat=Linf(eps=1e-5))}),
+    ("attack-without-effect", "note", {"settings": FULL.replace(threat=Linf(eps=1e-5))}),
     ("gradient-masking-eps", "fault", {"ill": remembers(1.5 * EPS), "settings": FULL}),
     ("gradient-masking-steps", "fault", {"ill": remembers(0.95 * 0.15), "settings": TRIPLE}),
     ("gradient-masking-unbounded", "fault", {"ill": change(before=Reversed.apply), "settings": FULL}),
@@ -206,7 +206,7 @@ def test_an_illness_is_found_by_its_name(
     name: str, level: str, case: dict[str, Any], nets: dict[str, Small], data: Splits, monkeypatch
 ):
     if "settings" not in case:  # found before anything is attacked
-        monkeypatch.setattr(doctor, "STAGES", doctor.STAGES[:3])
+        monkeypatch.setattr(diagnostics, "STAGES", diagnostics.STAGES[:3])
     net = copy.deepcopy(nets[case.get("net", "none")])
     case.get("ill", lambda net, data: None)(net, data)
     surrogate = copy.deepcopy(nets[case["on"]]) if "on" in case else None

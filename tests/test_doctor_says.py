@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass import diagnostics as doctor
+from crossclass import diagnostics
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits
@@ -28,7 +28,7 @@ from patients import EPS, FULL, QUICK, Small, bad, by_name, infinite, relabelled
 @pytest.mark.parametrize("threat", [Linf(eps=EPS), L2(eps=0.4)], ids=["linf", "l2"])
 def test_a_sound_network_raises_nothing(which: str, threat: Any, nets: dict[str, Small], data: Splits):
     surrogate = nets["robust" if which == "none" else "none"]
-    found = examine(copy.deepcopy(nets[which]), data, FULL.but(threat=threat), surrogate=surrogate)
+    found = examine(copy.deepcopy(nets[which]), data, FULL.replace(threat=threat), surrogate=surrogate)
     assert [str(f) for f in found if f.level != "fine"] == []
     assert all(f.remedy == "" for f in found)
     looked = set(by_name(found))
@@ -69,7 +69,7 @@ def test_files_sorted_by_class_do_no_harm(nets: dict[str, Small], data: Splits):
     order = data.test.labels.argsort(stable=True)
     test = Split(data.test.images[order], data.test.labels[order])
     splits = Splits(data.train, data.val, test, data.class_names, data.checksum)
-    settings = QUICK.but(n=120)
+    settings = QUICK.replace(n=120)
     patient = admitted(nets["none"], splits, settings, None, None)
     assert torch.bincount(patient.y, minlength=3).min() > 20
     assert bad(examine(copy.deepcopy(nets["none"]), splits, settings)) == []
@@ -118,7 +118,7 @@ def test_range_and_twice_name_the_setting(nets: dict[str, Small], data: Splits):
 
 
 def test_the_file_breaks_a_tie_but_not_the_evidence(nets: dict[str, Small], data: Splits, monkeypatch):
-    monkeypatch.setattr(doctor, "STAGES", doctor.STAGES[:3])
+    monkeypatch.setattr(diagnostics, "STAGES", diagnostics.STAGES[:3])
     net = copy.deepcopy(nets["imagenet"])
     net.mean, net.std = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     near, far = ((0.6,), (0.3,)), ((0.65,), (0.9,))
@@ -129,7 +129,7 @@ def test_the_file_breaks_a_tie_but_not_the_evidence(nets: dict[str, Small], data
 
 
 def test_the_other_view_is_the_right_one(nets: dict[str, Small], data: Splits, monkeypatch):
-    monkeypatch.setattr(doctor, "STAGES", doctor.STAGES[:3])
+    monkeypatch.setattr(diagnostics, "STAGES", diagnostics.STAGES[:3])
     views = {"wrong-channel-order": lambda x: x.flip(1), "transposed-images": lambda x: x.transpose(2, 3)}
     whole = by_name(examine(copy.deepcopy(nets["none"]), data, QUICK))["transposed-images"]
     for name, view in views.items():
@@ -213,14 +213,14 @@ def test_modules_that_ignore_eval_are_named(nets: dict[str, Small], data: Splits
 def test_batch_norm_accuracies_are_those_of_the_two_modes(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["none"])
     net.bn.running_mean += 0.7
-    settings = QUICK.but(batch=150)
+    settings = QUICK.replace(batch=150)
     p = admitted(net, data, settings, None, None)
     f = by_name(examine(net, data, settings))["stale-batch-norm"]
     with torch.no_grad():
         running = (net(p.x).argmax(1) == p.y).double().mean()
         apart = copy.deepcopy(net)
         apart.bn.train()
-        own = torch.cat([apart(p.x[:150]), apart(p.x[150:])])
+        own = torch.cat([no_sync(p.x[:150]), no_sync(p.x[150:])])
     assert f.numbers["running"] == pytest.approx(float(running))
     assert f.numbers["batch"] == pytest.approx(float((own.argmax(1) == p.y).double().mean()))
 

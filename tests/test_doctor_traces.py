@@ -61,7 +61,7 @@ def test_network_and_global_streams_are_as_before(trip: int | None, nets: dict[s
     before, other = state(net), state(surrogate)
     stream, array = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     try:
-        examine(net, data, QUICK.but(n=100), surrogate=surrogate)
+        examine(net, data, QUICK.replace(n=100), surrogate=surrogate)
         assert trip is None
     except Tripped:
         assert trip is not None
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_findings(nets: dict[str, Small], data: Spl
     first = examine(net, data, QUICK)
     torch.rand(3)
     assert examine(net, data, QUICK) == first
-    assert examine(net, data, QUICK.but(seed=1)) != first
+    assert examine(net, data, QUICK.replace(seed=1)) != first
 
 
 def test_constants_come_back_after_an_exception(nets: dict[str, Small]):

@@ -153,9 +153,9 @@ def test_arguments_may_be_radii_and_eps_follows_the_threat(monkeypatch: pytest.M
 
     given = {"a": "eps", "b": "eps/4", "c": "8/255", "d": "0.5/2", "e": "8", "f": "eps2", "g": [1, "eps"],
              "h": "1/0.5"}  # fmt: skip
-    attack = noticing(monkeypatch, look).but(arguments=given, threat=Linf(eps=0.2))
+    attack = noticing(monkeypatch, look).replace(arguments=given, threat=Linf(eps=0.2))
     attack(tiny_net(), pictures(5), Y, seeded(0))
-    attack.but(threat=L2(eps=2))(tiny_net(), pictures(5), Y, seeded(0))
+    attack.replace(threat=L2(eps=2))(tiny_net(), pictures(5), Y, seeded(0))
     rest = {"c": 8 / 255, "d": 0.25, "e": "8", "f": "eps2", "g": [1, "eps"], "h": 2.0}
     assert seen == [{"a": 0.2, "b": 0.05, **rest}, {"a": 2.0, "b": 0.5, **rest}]
 

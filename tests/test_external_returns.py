@@ -11,7 +11,7 @@ from conftest import Forwards, Tripped, pictures, seeded, tiny_net
 from crossclass.analysis.evaluate import under
 from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core import config as settings
+from crossclass.core import config
 from crossclass.core.errors import UserError
 from crossclass.data import Split
 from crossclass.training.recipes import AT
@@ -105,11 +105,11 @@ def test_errors_that_are_not_the_strangers_pass() -> None:
 
 def test_settings_round_trip_and_say_every_condition() -> None:
     attack = stranger("ascent", L2(eps="128/255"), eps="eps", steps=7)
-    again = settings.load_yaml(External, attack.yaml(), "f")
+    again = config.load_yaml(External, attack.yaml(), "f")
     assert again == attack
     assert hash(again) == hash(attack)
-    assert hash(attack) != hash(attack.but(arguments={}))
-    assert attack.digest() != attack.but(call="strangers:stays").digest()
+    assert hash(attack) != hash(attack.replace(arguments={}))
+    assert attack.digest() != attack.replace(call="strangers:stays").digest()
     assert str(attack) == "strangers:ascent(eps=eps, steps=7), l_2 128/255"
     assert str(AutoAttack()) == "AutoAttack standard, l_inf 8/255"
     reduced = AutoAttack(attacks=("apgd-ce", "fab"), steps=7, queries=50, batch=10, threat=L2(eps=0.5))
@@ -117,11 +117,11 @@ def test_settings_round_trip_and_say_every_condition() -> None:
         "AutoAttack custom (apgd-ce + fab), l_2 127.5/255, 7 steps, 50 queries, batches of 10"
     )
     assert str(AutoAttack(version="rand")) == "AutoAttack rand, l_inf 8/255"
-    assert settings.load_yaml(AutoAttack, reduced.yaml(), "f") == reduced
-    made = settings.override(AT(), ["attack.kind=external", "attack.call=strangers:stays"])
+    assert config.load_yaml(AutoAttack, reduced.yaml(), "f") == reduced
+    made = config.override(AT(), ["attack.kind=external", "attack.call=strangers:stays"])
     assert made.attack == External(call="strangers:stays")
-    for member in settings.members(AnyAttack):
-        assert member().unmoving() == member()
+    for member in config.members(AnyAttack):
+        assert member().for_evaluation() == member()
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
@@ -135,7 +135,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         (AutoAttack, {"queries": 10, "version": "rand"}, "rand means 100 steps"),
     ):
         with pytest.raises(UserError) as caught:
-            settings.validated(cls, given)
+            config.validated(cls, given)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"give call=package\.module:function"):

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from crossclass.attacks import PGD
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.models import PreActResNet
 from crossclass.report import write_report
-from crossclass.training.loop import trained
-from crossclass.training.nonfinite import FirstBad
+from crossclass.training.loop import train
+from crossclass.training.nonfinite import FirstNonFinite
 from crossclass.training.recipes import AT
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 CPU = Runtime(device="cpu")
 RUN = Run(
@@ -25,9 +25,9 @@ RUN = Run(
     recipe=AT(attack=PGD(steps=1)),
     augment=None,
     epochs=3,
-    drops=(2,),
+    lr_milestones=(2,),
     batch=8,
-    check=Check(attack=PGD(steps=1), final=PGD(steps=1)),
+    validation=Validation(attack=PGD(steps=1), final=PGD(steps=1)),
 )
 
 
@@ -50,12 +50,12 @@ def spoiled(monkeypatch, call: int, how: str) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_it_stops_and_keeps_the_batch(tmp_path, monkeypatch, how, clip):
     spoiled(monkeypatch, 7, how)  # four steps an epoch
-    run = RUN.but(clip=clip)
+    run = RUN.replace(grad_clip_norm=clip)
     with pytest.raises(UserError, match=r"not finite in epoch 2: .* in step 3 at lr 0.1; its batch is kept"):
-        trained(run, tmp_path, "t", CPU)
+        train(run, tmp_path, "t", CPU)
     folder = RunFolder.of(tmp_path, "t", run)
     assert [r["epoch"] for r in folder.rows()] == [1], "the epoch before is kept"
-    batch, card = checkpoint.load(folder.path / "failure" / "batch.safetensors")
+    batch, card = load_checkpoint(folder.path / "failure" / "batch.safetensors")
     assert (card["epoch"], card["step"], len(batch["x"])) == (2, 3, 8)
     train = run.data().train
     assert torch.equal(batch["x"], train.images[batch["index"]].float() / 255)
@@ -68,29 +68,29 @@ def test_the_report_says_it_and_a_run_that_goes_on_forgets_it(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         spoiled(patched, 7, "loss")
         with pytest.raises(UserError, match="lower lr or set clip"):
-            trained(RUN, tmp_path, "t", CPU)
+            train(RUN, tmp_path, "t", CPU)
     folder = RunFolder.of(tmp_path, "t", RUN)
     alarm = json.loads((folder.path / "failure.json").read_text())
     assert (alarm["name"], alarm["epoch"], alarm["level"]) == ("not-finite", 2, "alarm")
     page = write_report([folder.path], tmp_path / "page.html").read_text()
     assert "not finite in epoch 2, where training stopped" in page
-    trained(RUN, tmp_path, "t", CPU)
+    train(RUN, tmp_path, "t", CPU)
     assert not (folder.path / "failure.json").exists()
-    straight = trained(RUN, tmp_path / "other", "t", CPU)
-    assert checkpoint.load(straight.checkpoint("last"))[1] == checkpoint.load(folder.checkpoint("last"))[1]
+    straight = train(RUN, tmp_path / "other", "t", CPU)
+    assert load_checkpoint(straight.checkpoint("last"))[1] == load_checkpoint(folder.checkpoint("last"))[1]
 
 
 def test_a_run_without_an_epoch_says_why(tmp_path, monkeypatch):
     spoiled(monkeypatch, 1, "loss")
     with pytest.raises(UserError, match="in epoch 1"):
-        trained(RUN, tmp_path, "t", CPU)
+        train(RUN, tmp_path, "t", CPU)
     with pytest.raises(UserError, match=r"no epochs yet \(the training loss or its gradient is not a number"):
         write_report([RunFolder.of(tmp_path, "t", RUN).path], tmp_path / "page.html")
 
 
 class TestFirstBad:
-    def look(self, *fine: bool, sizes: tuple[int, ...]) -> FirstBad:
-        watched = FirstBad(torch.device("cpu"))
+    def look(self, *fine: bool, sizes: tuple[int, ...]) -> FirstNonFinite:
+        watched = FirstNonFinite(torch.device("cpu"))
         for step, (good, size) in enumerate(zip(fine, sizes, strict=True)):
             batch = {"x": torch.full((size, 2), float(step)), "index": torch.full((size,), step)}
             watched.look(step, torch.tensor(good), batch)
@@ -109,15 +109,15 @@ class TestFirstBad:
         assert torch.equal(watched.batch["x"], torch.full((2, 2), 1.0))
 
     def test_it_keeps_a_copy(self):
-        watched, x = FirstBad(torch.device("cpu")), torch.zeros(2)
+        watched, x = FirstNonFinite(torch.device("cpu")), torch.zeros(2)
         watched.look(0, torch.tensor(False), {"x": x})
         x.fill_(1)
         assert torch.equal(watched.batch["x"], torch.zeros(2))
 
 
 def test_watching_moves_nothing(tmp_path, monkeypatch):
-    straight = trained(RUN, tmp_path / "one", "t", CPU)
-    monkeypatch.setattr(FirstBad, "look", lambda *a: None)
-    blind = trained(RUN, tmp_path / "two", "t", CPU)
-    a, b = (checkpoint.load(f.checkpoint("last"))[0] for f in (straight, blind))
+    straight = train(RUN, tmp_path / "one", "t", CPU)
+    monkeypatch.setattr(FirstNonFinite, "look", lambda *a: None)
+    blind = train(RUN, tmp_path / "two", "t", CPU)
+    a, b = (load_checkpoint(f.checkpoint("last"))[0] for f in (straight, blind))
     assert all(torch.equal(a[k], b[k]) for k in a)

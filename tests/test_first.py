@@ -1,4 +1,4 @@
-"""`keep=first` leaves out work and nothing else: what `best` finds wrong, it finds wrong."""
+"""`return_iterate=first` leaves out work and nothing else: what `best` finds wrong, it finds wrong."""
 
 import pytest
 import torch
@@ -51,10 +51,10 @@ def labels(net: nn.Module) -> Tensor:
 def test_it_finds_wrong_what_best_finds_wrong(threat, change):
     net = Counting().eval()
     y = labels(net)
-    best = PGD(threat=threat, steps=6, step=0.3, keep="best").but(**change)
+    best = PGD(threat=threat, steps=6, step=0.3, return_iterate="best").replace(**change)
     expected = best.search(net, X, y, torch.Generator().manual_seed(2))
     most, net.seen = net.seen, 0
-    found = best.but(keep="first").search(net, X, y, torch.Generator().manual_seed(2))
+    found = best.replace(return_iterate="first").search(net, X, y, torch.Generator().manual_seed(2))
     assert torch.equal(found.wrong, expected.wrong)
     assert 0 < int(found.wrong.sum()) < len(X) or best.targeted or best.steps == 0
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_what_was_wrong_before_costs_one_forward_pass():
     net = Counting().eval()
     y = (net(X).argmax(dim=1) + 1) % 4
     net.seen = 0
-    found = PGD(threat=Linf(eps=0.0), steps=10, restarts=3, keep="first").search(net, X, y)
+    found = PGD(threat=Linf(eps=0.0), steps=10, restarts=3, return_iterate="first").search(net, X, y)
     assert net.seen == len(X)
     assert found.wrong.all()
     assert torch.equal(found.x_adv, X)
@@ -81,12 +81,12 @@ def test_steps_without_a_gradient_are_counted_for_those_that_take_them():
         net[1].bias.copy_(torch.tensor([1.0, 0, 0, 0]))
     y = torch.zeros(len(X), dtype=torch.long)
     y[:3] = 1
-    found = PGD(steps=4, restarts=2, keep="first").search(net, X, y)
+    found = PGD(steps=4, restarts=2, return_iterate="first").search(net, X, y)
     assert found.dead.tolist() == [0] * 3 + [8] * 37
 
 
 def test_batch_statistics_would_see_the_others_leave():
     for bn in ("train", "train_frozen_stats"):
         with pytest.raises(UserError, match="bn=eval"):
-            validated(PGD, {"keep": "first", "bn": bn})
-    assert "stopped at the first success" in str(PGD(keep="first"))
+            validated(PGD, {"return_iterate": "first", "bn": bn})
+    assert "stopped at the first success" in str(PGD(return_iterate="first"))

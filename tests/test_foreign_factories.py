@@ -127,16 +127,16 @@ def test_a_factory_in_the_current_folder_is_found_and_named_in_a_word(tmp_path, 
     net = models.build(run.model, IMAGES, 4, 0)
     assert net.head_name == "2"
     assert net.features(torch.rand(2, 3, 8, 8)).shape == (2, 5)
-    assert list(foreign_code(run.plain())) == ["nets_of_mine:net"]
+    assert list(foreign_code(run.to_dict())) == ["nets_of_mine:net"]
     monkeypatch.delitem(sys.modules, "nets_of_mine")
 
 
 def test_settings_of_foreign_models_are_plain_and_hashable():
     mine = Python(call="a:b", arguments={"depth": 20, "wide": [1, 2]}, head="fc")
     assert load_yaml(Python, mine.yaml(), "f") == mine
-    assert models.settings_of(mine.plain()) == mine
+    assert models.settings_of(mine.to_dict()) == mine
     assert hash(mine) == hash(Python(call="a:b", arguments={"depth": 20, "wide": [1, 2]}, head="fc"))
-    assert len({hash(m) for m in (mine, mine.but(arguments={}), Timm(name="a"), HF(repo="a"))}) == 4
+    assert len({hash(m) for m in (mine, mine.replace(arguments={}), Timm(name="a"), HF(repo="a"))}) == 4
     assert hash(Run(model=mine)) == hash(Run(model=mine))
     run = override(
         Run(), ["model.kind=python", "model.call=a:b", "model.arguments={depth: 20}", "model.head=fc"]

@@ -168,7 +168,7 @@ def test_a_vit_starts_from_resized_weights_and_is_not_fetched_again(hub):
     assert state["patch_embed.proj.weight"].shape == (12, 3, 4, 4)
     body = [n for n in wanted if not n.startswith("head")]
     assert all(torch.equal(state[n], wanted[n]) for n in body)
-    fresh = models.build(SMALL.but(pretrained=None), IMAGES, 4, 0)
+    fresh = models.build(SMALL.replace(pretrained=None), IMAGES, 4, 0)
     assert torch.equal(net.head.weight, fresh.head.weight), "nine classes are not four"
     assert torch.equal(net.mean, fresh.mean)
     assert torch.equal(models.build(SMALL, IMAGES, 9, 0).head.weight, given["head.weight"])

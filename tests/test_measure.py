@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import reference
 from crossclass import models
-from crossclass.analysis.measure import measured
+from crossclass.analysis.measure import measure
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import save_checkpoint
 from crossclass.checkpoints.load import subjects
 from crossclass.cli import main
 from crossclass.core.errors import UserError
@@ -100,7 +100,7 @@ def nets(here: Path) -> str:
 
 
 def test_the_papers_state_dict_gives_algorithm_1(here, net):
-    (r,) = measured(["prn.pt"], ["data.path=data", "attack.steps=3", "batch=20"], CPU)
+    (r,) = measure(["prn.pt"], ["data.path=data", "attack.steps=3", "batch=20"], CPU)
     data = np.load("data/test.npz")
     x = torch.tensor(data["images"]).permute(0, 3, 1, 2) / 255
     y = torch.tensor(data["labels"]).long()
@@ -124,9 +124,9 @@ def test_the_papers_state_dict_gives_algorithm_1(here, net):
 
 
 def test_defaults_for_a_stranger_are_pgd_20_at_8(here):
-    (r,) = measured(["prn.pt"], ["data.path=data", "n=4"], CPU)
+    (r,) = measure(["prn.pt"], ["data.path=data", "n=4"], CPU)
     assert r["attack"] == "PGD-20, l_inf 8/255, step 0.25 eps, uniform start"
-    (r,) = measured(["prn.pt"], ["data.path=data", "n=4", "attack=none"], CPU)
+    (r,) = measure(["prn.pt"], ["data.path=data", "n=4", "attack=none"], CPU)
     assert r["attack"] == "none (clean images)"
     assert r["clean"] == r["robust"]
 
@@ -136,7 +136,7 @@ def test_a_factory_of_twenty_lines(here):
     model = imported(f"{nets(here)}:Net")()
     np.savez("net.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
     changes = [f"model=python:{nets(here)}:Net", "data.path=data", "attack=none"]
-    (r,) = measured(["net.npz"], changes, CPU)
+    (r,) = measure(["net.npz"], changes, CPU)
     x = torch.tensor(np.load("data/test.npz")["images"]).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in models.STATISTICS["cifar10"])
     z = (x - mean) / std
@@ -149,7 +149,7 @@ def test_a_factory_of_twenty_lines(here):
 def test_a_network_that_normalises_itself_is_left_alone(here):
     model = imported(f"{nets(here)}:Normalised")()
     torch.save(model.state_dict(), "own.pt")
-    (r,) = measured(
+    (r,) = measure(
         ["own.pt"], [f"model=python:{nets(here)}:Normalised", "data.path=data", "attack=none"], CPU
     )
     assert r["normalise"] == {"mean": [0.0], "std": [1.0]}
@@ -159,9 +159,9 @@ def test_a_network_that_normalises_itself_is_left_alone(here):
 def test_constants_in_the_file_beat_the_usual_ones(here, net):
     state = {"mu": torch.full((3, 1, 1), 0.4), "sigma": torch.full((3, 1, 1), 0.2), **official(net)}
     torch.save(state, "rb.pt")
-    (r,) = measured(["rb.pt"], ["data.path=data", "attack=none"], CPU)
+    (r,) = measure(["rb.pt"], ["data.path=data", "attack=none"], CPU)
     assert r["normalise"] == {"mean": [0.4] * 3, "std": [0.2] * 3}
-    (r,) = measured(["rb.pt"], ["data.path=data", "attack=none", "model.normalise=imagenet"], CPU)
+    (r,) = measure(["rb.pt"], ["data.path=data", "attack=none", "model.normalise=imagenet"], CPU)
     assert r["normalise"]["mean"] == [0.485, 0.456, 0.406]
 
 
@@ -169,7 +169,7 @@ def test_two_checkpoints_are_compared(here, net):
     with torch.no_grad():
         net.head.weight.mul_(1.5).add_(0.1)
     torch.save(official(net), "other.pt")
-    one, two, last = measured(["prn.pt", "other.pt"], ["data.path=data", "attack.steps=2"], CPU)
+    one, two, last = measure(["prn.pt", "other.pt"], ["data.path=data", "attack.steps=2"], CPU)
     c = last["comparison"]
     assert (c["a"], c["b"]) == ("prn", "other")
     assert c["d_cas"] == pytest.approx(one["cas"] - two["cas"])
@@ -178,21 +178,21 @@ def test_two_checkpoints_are_compared(here, net):
     changes = [abs(p["change"]) for p in c["pairs"]]
     assert changes == sorted(changes, reverse=True)
     assert c["intervals"]["d_cas"][0] <= c["intervals"]["d_cas"][1]
-    same = measured(["prn.pt", "prn.pt"], ["data.path=data", "attack.steps=2"], CPU)[2]["comparison"]
+    same = measure(["prn.pt", "prn.pt"], ["data.path=data", "attack.steps=2"], CPU)[2]["comparison"]
     assert same["d_cas"] == same["d_icas"] == 0
 
 
 def test_correct_examples_only(here, net):
-    (every,) = measured(["prn.pt"], ["data.path=data", "attack=none"], CPU)
-    (right,) = measured(["prn.pt"], ["data.path=data", "attack=none", "examples=correct"], CPU)
+    (every,) = measure(["prn.pt"], ["data.path=data", "attack=none"], CPU)
+    (right,) = measure(["prn.pt"], ["data.path=data", "attack=none", "attribution_subset=correct"], CPU)
     assert right["clean"] == every["clean"]
-    assert right["conditions"]["examples"] == "correct"
+    assert right["conditions"]["attribution_subset"] == "correct"
     assert right["C"] != every["C"]
 
 
 def test_a_class_without_images_is_named_and_counts_nothing(here):
     npz(here / "nine", classes=9, names=10)
-    (r,) = measured(["prn.pt"], ["data.path=nine", "attack=none"], CPU)
+    (r,) = measure(["prn.pt"], ["data.path=nine", "attack=none"], CPU)
     assert r["empty_classes"] == [9]
     assert any("c9" in w for w in r["warnings"])
     assert r["classwise_clean"][9] is None
@@ -218,7 +218,7 @@ MISTAKES = {
         ["data.path=data", "model.kind=preactresne"],
         "did you mean 'preactresnet'",
     ),
-    "misspelt setting": (["prn.pt"], ["data.path=data", "exampels=all"], "did you mean 'examples'"),
+    "misspelt setting": (["prn.pt"], ["data.path=data", "atribution_subset=all"], "did you mean 'attribution_subset'"),
 }
 
 
@@ -231,7 +231,7 @@ def test_mistakes_are_one_sentence(here, net, what):
     torch.save({**state, "odd.weight": torch.zeros(3, 3)}, "odd.pt")
     targets, changes, words = MISTAKES[what]
     with pytest.raises(UserError) as e:
-        measured(targets, changes, CPU)
+        measure(targets, changes, CPU)
     assert words in str(e.value)
     assert "\n" not in str(e.value)
     assert not Path("poisoned").exists()
@@ -243,7 +243,7 @@ def test_trust_is_asked_for_code_that_a_file_names(here):
     with pytest.raises(SystemExit) as e:
         main(["train", "run.yaml", "data.path=data"])
     assert e.value.code == 2
-    more = "recipe.attack.steps=1 augment=null check.attack={kind: fgsm} check.final={kind: fgsm} lr=0.01"
+    more = "recipe.attack.steps=1 augment=null validation.attack={kind: fgsm} validation.final={kind: fgsm} lr=0.01"
     changes = [*more.replace(": ", ":").split()]
     changes = [c.replace("kind:", "kind: ") for c in changes]
     with pytest.raises(SystemExit) as e:
@@ -267,8 +267,8 @@ def test_partial_loads_are_refused_unless_allowed(here, net):
         "model.blocks=[1,1,1,1]",
     ]
     with pytest.raises(UserError, match="--allow-partial"):
-        measured(["part.pt"], changes, CPU)
-    (r,) = measured(["part.pt"], changes, CPU, allow_partial=True)
+        measure(["part.pt"], changes, CPU)
+    (r,) = measure(["part.pt"], changes, CPU, allow_partial=True)
     assert any("head.weight" in line for line in r["loaded"])
 
 
@@ -304,7 +304,7 @@ def test_a_grid_of_maps_is_drawn(here, net):
         net.head.weight.copy_(net.head.weight.roll(1, 0))
     torch.save(official(net), "other.pt")
     picture = here / "grid.png"
-    results = measured(
+    results = measure(
         ["prn.pt", "other.pt"], ["data.path=data", "attack=none", "saliency=3"], CPU, grid=picture
     )
     found = results[-1]["comparison"]["saliency"]
@@ -322,14 +322,14 @@ def test_our_own_checkpoint_outside_its_folder_needs_data(here, net):
         "checkpoint": "last",
         "epoch": 3,
         "chosen_by": None,
-        "model": THIN.plain(),
+        "model": THIN.to_dict(),
         "classes": 10,
         "channels": 3,
     }
-    checkpoint.save(Path("ours.safetensors"), net.state_dict(), card)
+    save_checkpoint(Path("ours.safetensors"), net.state_dict(), card)
     with pytest.raises(UserError, match=r"data\.path=DIR"):
-        measured(["ours.safetensors"], [], CPU)
-    (r,) = measured(["ours.safetensors"], ["data.path=data", "attack=none"], CPU)
+        measure(["ours.safetensors"], [], CPU)
+    (r,) = measure(["ours.safetensors"], ["data.path=data", "attack=none"], CPU)
     assert (r["checkpoint"], r["epoch"], r["run"]) == ("last", 3, "")
     with pytest.raises(UserError, match="says itself which model"):
-        measured(["ours.safetensors"], ["data.path=data", "model.kind=vit"], CPU)
+        measure(["ours.safetensors"], ["data.path=data", "model.kind=vit"], CPU)

@@ -92,7 +92,7 @@ def test_the_seed_alone_decides_and_rebuilding_gives_the_same_function(settings)
 @pytest.mark.parametrize("settings", BUILT_IN, ids=str)
 def test_settings_are_plain_text_and_back(settings):
     assert load_yaml(type(settings), settings.yaml(), "f") == settings
-    assert models.settings_of(settings.plain()) == settings
+    assert models.settings_of(settings.to_dict()) == settings
     assert models.describe(settings, 5).endswith(", 5 classes")
 
 
@@ -154,7 +154,7 @@ def test_mean_pooling_takes_images_of_any_size(size):
 def test_dropout_acts_in_training_only():
     settings = WideResNet(depth=10, widen=1, dropout=0.5)
     net, x = made(settings), torch.rand(2, 3, 16, 16)
-    plain = models.rebuild(settings.but(dropout=0.0), net.state_dict(), 5, 3)
+    plain = models.rebuild(settings.replace(dropout=0.0), net.state_dict(), 5, 3)
     assert torch.equal(net(x), plain(x))
     net.train()
     plain.train()
@@ -208,18 +208,18 @@ def test_a_ratio_of_whole_numbers_gives_a_whole_number_of_hidden_units():
 
 
 def test_normalisation_lives_in_the_model_and_its_state():
-    net = models.build(THIN.but(normalise="cifar10"), IMAGES, 5, 0)
+    net = models.build(THIN.replace(normalise="cifar10"), IMAGES, 5, 0)
     x = torch.rand(2, 3, 8, 8)
     for c in range(3):
         mean, std = STATISTICS["cifar10"][0][c], STATISTICS["cifar10"][1][c]
         assert torch.allclose(net.normalise(x)[:, c], (x[:, c] - mean) / std)
     assert {"mean", "std"} <= set(net.state_dict())
-    own = models.build(THIN.but(normalise=MeanStd(mean=(0.5,), std=(0.25,))), IMAGES, 5, 0)
+    own = models.build(THIN.replace(normalise=MeanStd(mean=(0.5,), std=(0.25,))), IMAGES, 5, 0)
     assert torch.allclose(own.normalise(x), (x - 0.5) / 0.25)
 
 
 def test_statistics_of_the_training_part():
-    net = models.build(THIN.but(normalise="data"), IMAGES, 5, 0)
+    net = models.build(THIN.replace(normalise="data"), IMAGES, 5, 0)
     z = net.normalise(IMAGES.float() / 255)
     assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
@@ -250,7 +250,7 @@ def test_a_model_may_be_named_in_a_word():
 
 
 def test_what_stood_in_runs_before_keeps_its_digest():
-    assert Run(model=THIN).plain(defaults=False) == {
+    assert Run(model=THIN).to_dict(defaults=False) == {
         "model": {"kind": "preactresnet", "blocks": [1, 1], "width": 4, "stem": 4, "stem_stride": 2}
     }
     assert Run(model=PreActResNet()).digest() == Run().digest() == "44136fa355b3"

@@ -10,7 +10,6 @@ import torch
 
 from crossclass import models
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
-from crossclass.models import recognize as recognise
 from networks import BUILT_IN, STRIDED, THIN, parameters
 
 

@@ -21,11 +21,11 @@ import torch
 
 import crossclass
 from crossclass import cli
-from crossclass.core.config import throughout
+from crossclass.core.config import replace_everywhere
 from crossclass.data import Digits, Npz, Shapes
 from crossclass.models import PreActResNet
 from crossclass.paper import runs
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -84,16 +84,16 @@ real = runs.resolve
 
 def small(label: str, run: Run) -> tuple[str, Run]:
     """The same run, done in a second or two."""
-    run = throughout(run, steps=1)
+    run = replace_everywhere(run, steps=1)
     if isinstance(run.model, PreActResNet):
-        run = run.but(model=run.model.but(width=4, stem_stride=2, blocks=(1, 1)))
+        run = run.replace(model=run.model.replace(width=4, stem_stride=2, blocks=(1, 1)))
     data = run.data
     if isinstance(data, Shapes):
-        data = data.but(n_train=60, n_val=20, n_test=20)
+        data = data.replace(n_train=60, n_val=20, n_test=20)
     elif not isinstance(data, Digits):  # archives are not at hand; their images come as npz here
         data = Npz(path=data.path, n_val=30)  # below 100 images nobody asks what a teacher knows
-    check = Check(n=20, attack=run.check_attack(), final=run.final_attack())
-    return label, run.but(data=data, epochs=2, drops=(), batch=32, check=check, keep_every=0)
+    check = Validation(n=20, attack=run.check_attack(), final=run.final_attack())
+    return label, run.replace(data=data, epochs=2, lr_milestones=(), batch=32, validation=check, keep_every=0)
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:

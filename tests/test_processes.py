@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass.analysis.measure import measured
+from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
-from crossclass.core.files import held
+from crossclass.core.files import lock
 from crossclass.core.rng import generator, normal, share, uniform
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import SyncedBatchNorm2d, synced
@@ -30,9 +30,9 @@ from crossclass.models import PreActResNet, ViT
 from crossclass.training import epoch
 from crossclass.training.averaging import EMA, SWA
 from crossclass.training.labels import Mix, TemporalEnsembling
-from crossclass.training.loop import train, trained
-from crossclass.training.recipes import AT, AWP, MART, Distilled, GradAlign, Standard, Trades
-from crossclass.training.run import Check, Run
+from crossclass.training.loop import iterate_epochs, train
+from crossclass.training.recipes import AT, AWP, MART, GradAlign, KnowledgeDistillation, Standard, Trades
+from crossclass.training.run import Run, Validation
 
 CPU = Runtime(device="cpu")
 # 25 images in batches of 8: the last one has a single image for two processes
@@ -42,30 +42,32 @@ PLAIN = Run(
     recipe=AT(attack=PGD(steps=2)),
     augment=Augment(crop=1),
     epochs=2,
-    drops=(1,),
+    lr_milestones=(1,),
     batch=8,
     lr=0.05,
-    check=Check(attack=PGD(steps=1), final=PGD(steps=1), batch=3),
+    validation=Validation(attack=PGD(steps=1), final=PGD(steps=1), batch=3),
 )
-NORMED = PLAIN.but(model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"))
+NORMED = PLAIN.replace(model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"))
 ALIKE = {
     "at": PLAIN,
-    "l2": PLAIN.but(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, step=0.25))),
-    "standard": PLAIN.but(recipe=Standard()),
-    "trades": PLAIN.but(recipe=Trades(attack=PGD(steps=2, start="gauss", loss="kl"))),
-    "mart": PLAIN.but(recipe=MART(attack=PGD(steps=2, start="gauss"))),
-    "gradalign": PLAIN.but(recipe=GradAlign(attack=FGSM())),
-    "kd": PLAIN.but(recipe=Distilled(inner=AT(attack=PGD(steps=1)))),
-    "ensembling": PLAIN.but(ensembling=TemporalEnsembling(weight=5.0), mix=Mix(prob=0.8), smoothing=0.1),
-    "ema": PLAIN.but(average=EMA(decay=0.9), clip=0.5),
+    "l2": PLAIN.replace(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, step=0.25))),
+    "standard": PLAIN.replace(recipe=Standard()),
+    "trades": PLAIN.replace(recipe=Trades(attack=PGD(steps=2, start="gauss", loss="kl"))),
+    "mart": PLAIN.replace(recipe=MART(attack=PGD(steps=2, start="gauss"))),
+    "gradalign": PLAIN.replace(recipe=GradAlign(attack=FGSM())),
+    "kd": PLAIN.replace(recipe=KnowledgeDistillation(inner=AT(attack=PGD(steps=1)))),
+    "ensembling": PLAIN.replace(
+        ensembling=TemporalEnsembling(weight=5.0), mix=Mix(prob=0.8), label_smoothing=0.1
+    ),
+    "ema": PLAIN.replace(weight_averaging=EMA(decay=0.9), grad_clip_norm=0.5),
     "synced": NORMED,
-    "synced-swa": NORMED.but(average=SWA()),
+    "synced-swa": NORMED.replace(weight_averaging=SWA()),
 }
 """Runs that must not depend on the number of processes."""
 
 
 def plain(run: Run, **more: object) -> dict:
-    return {"run": run.plain(), **more}
+    return {"run": run.to_dict(), **more}
 
 
 def together(out: Path, wanted: dict, processes: int = 2, timeout: float = 240) -> list[subprocess.Popen]:
@@ -105,7 +107,7 @@ def finish(started: list[subprocess.Popen], timeout: float = 240) -> None:
 
 def weights(out: Path, label: str) -> dict[str, torch.Tensor]:
     (folder,) = out.glob(f"{label}-????????????")
-    return checkpoint.load(folder / "last.safetensors")[0]
+    return load_checkpoint(folder / "last.safetensors")[0]
 
 
 def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -118,21 +120,21 @@ def two(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("two")
     sync = {"sync_batch_norm": True}
     wanted = {k: plain(v, runtime=sync if k.startswith("synced") else {}) for k, v in ALIKE.items()}
-    wanted["alone"] = plain(NORMED.but(epochs=1, drops=()))
-    wanted["uneven"] = plain(PLAIN.but(epochs=1, drops=()), uneven=True)
-    wanted["broken"] = plain(PLAIN.but(lr=1e30))
-    wanted["pieces"] = plain(PLAIN.but(seed=7), runtime={"micro_batch": 3})
+    wanted["alone"] = plain(NORMED.replace(epochs=1, lr_milestones=()))
+    wanted["uneven"] = plain(PLAIN.replace(epochs=1, lr_milestones=()), uneven=True)
+    wanted["broken"] = plain(PLAIN.replace(lr=1e30))
+    wanted["pieces"] = plain(PLAIN.replace(seed=7), runtime={"micro_batch": 3})
     (out / "wanted").mkdir()
-    busy = RunFolder.of(out, "busy", PLAIN.but(seed=9))
-    wanted["busy"] = plain(PLAIN.but(seed=9))
-    with held(busy.path / ".lock", "it is being trained"):
+    busy = RunFolder.of(out, "busy", PLAIN.replace(seed=9))
+    wanted["busy"] = plain(PLAIN.replace(seed=9))
+    with lock(busy.path / ".lock", "it is being trained"):
         finish(together(out, wanted))
     return out
 
 
 @pytest.mark.parametrize("label", ALIKE)
 def test_two_processes_train_what_one_does(two, tmp_path, label):
-    trained(ALIKE[label], tmp_path, label, CPU)
+    train(ALIKE[label], tmp_path, label, CPU)
     assert furthest(weights(two, label), weights(tmp_path, label)) < 2e-5
     rows = [next(out.glob(f"{label}-????????????/events.jsonl")) for out in (two, tmp_path)]
     for a, b in zip(*([json.loads(line) for line in r.read_text().splitlines()] for r in rows), strict=True):
@@ -147,18 +149,18 @@ def test_numbers_measured_by_two_are_those_of_one(two, label):
     (folder,) = two.glob(f"{label}-????????????")
     stored = [m for m in json.loads((folder / "measure.json").read_text()) if m.get("checkpoint") == "last"]
     runtime = Runtime(device="cpu")
-    again = measured([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
+    again = measure([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
     for key in ("clean", "robust", "C", "cas", "icas", "confusion", "intervals", "classwise_robust"):
         assert stored[0][key] == again[0][key], key
 
 
 def test_batch_norm_of_ones_own_images_is_another_run(two, tmp_path):
-    trained(NORMED.but(epochs=1, drops=()), tmp_path, "alone", CPU)
+    train(NORMED.replace(epochs=1, lr_milestones=()), tmp_path, "alone", CPU)
     assert furthest(weights(two, "alone"), weights(tmp_path, "alone")) > 1e-3
 
 
 def test_processes_may_attack_for_different_times(two, tmp_path):
-    trained(PLAIN.but(epochs=1, drops=()), tmp_path, "uneven", CPU)
+    train(PLAIN.replace(epochs=1, lr_milestones=()), tmp_path, "uneven", CPU)
     assert furthest(weights(two, "uneven"), weights(tmp_path, "uneven")) < 2e-5
 
 
@@ -167,7 +169,7 @@ def test_what_is_wrong_is_wrong_for_all(two):
     assert said[0] == said[1]
     assert "not finite in epoch 1" in said[0]
     (folder,) = two.glob("broken-*")
-    kept = [checkpoint.load(p)[0] for p in sorted((folder / "failure").iterdir())]
+    kept = [load_checkpoint(p)[0] for p in sorted((folder / "failure").iterdir())]
     assert sum(len(batch["index"]) for batch in kept) in (8, 4)
     said = [(two / f"busy.error{rank}").read_text() for rank in (0, 1)]
     assert all("is being trained by process" in text for text in said)
@@ -183,7 +185,7 @@ def test_the_world_is_recorded(two):
 
 def test_killed_together_and_resumed_it_is_the_same(two, tmp_path):
     # each with its own batch norm: it resumes alike only because they agree on it after every epoch
-    run = NORMED.but(epochs=12, drops=(6,), batch=4)
+    run = NORMED.replace(epochs=12, lr_milestones=(6,), batch=4)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(together(whole, {"long": plain(run)}))
     started = together(killed, {"long": plain(run)})
@@ -207,12 +209,12 @@ CUTS = [((0, 8), None, [8]), ((4, 9), 2, [2, 2, 1]), ((3, 3), 2, [])]
 class TestPieces:
     @pytest.mark.parametrize("label", ["at", "l2", "trades", "mart", "gradalign", "ensembling"])
     def test_pieces_add_up_to_the_batch(self, tmp_path, label):
-        trained(ALIKE[label], tmp_path / "whole", "w", CPU)
-        trained(ALIKE[label], tmp_path / "pieces", "w", Runtime(device="cpu", micro_batch=3))
+        train(ALIKE[label], tmp_path / "whole", "w", CPU)
+        train(ALIKE[label], tmp_path / "pieces", "w", Runtime(device="cpu", micro_batch=3))
         assert furthest(weights(tmp_path / "whole", "w"), weights(tmp_path / "pieces", "w")) < 2e-5
 
     def test_of_several_processes_too(self, two, tmp_path):
-        trained(PLAIN.but(seed=7), tmp_path, "pieces", CPU)
+        train(PLAIN.replace(seed=7), tmp_path, "pieces", CPU)
         assert furthest(weights(two, "pieces"), weights(tmp_path, "pieces")) < 2e-5
 
     def test_with_batch_norm_it_is_said(self, tmp_path):
@@ -254,11 +256,11 @@ class TestMemory:
         ],
     )
     def test_smaller_pieces_where_nothing_depends_on_them(self, tmp_path, monkeypatch, error):
-        run = PLAIN.but(check=PLAIN.check.but(batch=2))
-        trained(run, tmp_path / "whole", "w", CPU)
+        run = PLAIN.replace(validation=PLAIN.validation.replace(batch=2))
+        train(run, tmp_path / "whole", "w", CPU)
         self.short(monkeypatch, 3, error)
         said: list[str] = []
-        list(train(run, tmp_path / "short", "w", CPU, say=said.append))
+        list(iterate_epochs(run, tmp_path / "short", "w", CPU, say=said.append))
         assert said == [
             "out of memory with 8 images at once; going on with 4, which changes nothing",
             "out of memory with 4 images at once; going on with 2, which changes nothing",
@@ -268,26 +270,26 @@ class TestMemory:
     def test_with_batch_norm_it_names_the_setting(self, tmp_path, monkeypatch):
         self.short(monkeypatch, 3, MemoryError())
         with pytest.raises(UserError, match=r"with 8 images .* runtime.micro_batch=4 to accept"):
-            trained(NORMED, tmp_path, "n", CPU)
+            train(NORMED, tmp_path, "n", CPU)
 
     def test_awp_depends_on_the_pieces_too(self, tmp_path, monkeypatch):
         said: list[str] = []
-        run = PLAIN.but(recipe=AWP(inner=PLAIN.recipe))
-        next(train(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        run = PLAIN.replace(recipe=AWP(inner=PLAIN.recipe))
+        next(iterate_epochs(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
         assert said[0].startswith("runtime.micro_batch=3: AWP sees 3 of 8 images at a time")
         self.short(monkeypatch, 3, MemoryError())
         with pytest.raises(UserError, match=r"8 images at once; AWP sees them together"):
-            trained(run.but(seed=5), tmp_path, "n", CPU)
+            train(run.replace(seed=5), tmp_path, "n", CPU)
 
     def test_a_single_image_that_does_not_fit(self, tmp_path, monkeypatch):
         self.short(monkeypatch, 0, MemoryError())
         with pytest.raises(UserError, match=r"out of memory with 1 images at once; set"):
-            trained(PLAIN, tmp_path, "n", CPU)
+            train(PLAIN, tmp_path, "n", CPU)
 
     def test_other_errors_stay_what_they_are(self, tmp_path, monkeypatch):
         self.short(monkeypatch, 3, RuntimeError("shapes do not fit"))
         with pytest.raises(RuntimeError, match="shapes do not fit"):
-            trained(PLAIN, tmp_path, "n", CPU)
+            train(PLAIN, tmp_path, "n", CPU)
 
 
 class TestShare:

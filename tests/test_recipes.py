@@ -25,8 +25,8 @@ from crossclass.training.recipes import (
     AWP,
     MART,
     AnyRecipe,
-    Distilled,
     GradAlign,
+    KnowledgeDistillation,
     Standard,
     Teacher,
     Trades,
@@ -90,7 +90,7 @@ def literal(recipe: AnyRecipe, model: nn.Module, x: Tensor, x_adv: Tensor, y: Te
             rival = max(v for k, v in enumerate(q) if k != label)
             bce = -math.log(q[label]) - math.log(1.0001 - rival)
             total += bce + recipe.beta * literal_kl(p, q) * (1 - p[label])
-        elif isinstance(recipe, Distilled):
+        elif isinstance(recipe, KnowledgeDistillation):
             total += (1 - recipe.lam) * -math.log(q[label])
             weights = sum(t.weight for t in recipe.teachers)
             for t in recipe.teachers:
@@ -116,12 +116,12 @@ PLAIN = [
     Trades(beta=6),
     Trades(beta=0.5),
     MART(beta=5),
-    Distilled(teachers=teachers(1)),
-    Distilled(teachers=teachers(1, 6), lam=0.7, T=2),
-    Distilled(teachers=teachers(1), lam=0.3, T=4, scaled=False),
-    Distilled(teachers=teachers(1), lam=0.9, T=1.5, direction="student_teacher", shown="clean"),
-    Distilled(teachers=teachers(1), lam=0.0),
-    Distilled(teachers=teachers(2), lam=1.0),
+    KnowledgeDistillation(teachers=teachers(1)),
+    KnowledgeDistillation(teachers=teachers(1, 6), lam=0.7, T=2),
+    KnowledgeDistillation(teachers=teachers(1), lam=0.3, T=4, scaled=False),
+    KnowledgeDistillation(teachers=teachers(1), lam=0.9, T=1.5, direction="student_teacher", shown="clean"),
+    KnowledgeDistillation(teachers=teachers(1), lam=0.0),
+    KnowledgeDistillation(teachers=teachers(2), lam=1.0),
 ]
 
 
@@ -169,17 +169,17 @@ def test_saturated_logits_give_finite_losses_and_gradients(recipe, scale):
 def test_a_teacher_that_says_the_same_costs_nothing_but_the_labels():
     # T14: KL of equal predictions is zero, and so is its gradient
     model = Net(1)
-    recipe = Distilled(teachers=(Teacher(module=Net(1)),), lam=0.5, T=3)
+    recipe = KnowledgeDistillation(teachers=(Teacher(module=Net(1)),), lam=0.5, T=3)
     x, x_adv, y = batch(2)
     loss, _ = recipe.loss(model, x, x_adv, y)
     assert loss.item() == pytest.approx(0.5 * literal(AT(), model, x, x_adv, y), rel=1e-10)
-    (g,) = torch.autograd.grad(recipe.but(lam=1.0).loss(model, x, x_adv, y)[0], model.b)
+    (g,) = torch.autograd.grad(recipe.replace(lam=1.0).loss(model, x, x_adv, y)[0], model.b)
     assert g.abs().max() < 1e-12
 
 
 def test_distillation_at_temperature_one_is_training_on_mixed_labels():
     model, teacher = Net(1), Net(2)
-    recipe = Distilled(teachers=(Teacher(module=teacher),), lam=0.4, T=1)
+    recipe = KnowledgeDistillation(teachers=(Teacher(module=teacher),), lam=0.4, T=1)
     x, x_adv, y = batch(3)
     soft = 0.6 * nn.functional.one_hot(y, K) + 0.4 * teacher(x_adv).softmax(dim=1).detach()
     one = torch.autograd.grad(recipe.loss(model, x, x_adv, y)[0], list(model.parameters()))
@@ -189,7 +189,9 @@ def test_distillation_at_temperature_one_is_training_on_mixed_labels():
 
 def test_the_teacher_stays_as_it_is():
     teacher = tiny_net(4).train()
-    recipe = Distilled(inner=AT(attack=PGD(steps=1)), teachers=(Teacher(module=teacher),), attacked="total")
+    recipe = KnowledgeDistillation(
+        inner=AT(attack=PGD(steps=1)), teachers=(Teacher(module=teacher),), attacked="total"
+    )
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     student, x, y = tiny_net(5).train(), pictures(5), torch.tensor([0, 1, 2, 0, 1])
     x_adv = recipe.craft(student, x, y, seeded(0))
@@ -203,18 +205,20 @@ def test_total_attacks_the_mixed_labels():
     teacher, student = tiny_net(4), tiny_net(5)
     x, y = pictures(5), torch.tensor([0, 1, 2, 0, 1])
     inner = AT(attack=PGD(steps=3))
-    recipe = Distilled(inner=inner, teachers=(Teacher(module=teacher),), lam=0.9, attacked="total")
+    recipe = KnowledgeDistillation(
+        inner=inner, teachers=(Teacher(module=teacher),), lam=0.9, attacked="total"
+    )
     mixed = 0.1 * nn.functional.one_hot(y, 3) + 0.9 * teacher(x).softmax(dim=1).detach()
     expected = inner.craft(student, x, mixed, seeded(1))
     assert torch.equal(recipe.craft(student, x, y, seeded(1)), expected)
     assert torch.equal(
-        recipe.but(attacked="ce").craft(student, x, y, seeded(1)), inner.craft(student, x, y, seeded(1))
+        recipe.replace(attacked="ce").craft(student, x, y, seeded(1)), inner.craft(student, x, y, seeded(1))
     )
 
 
 def test_a_named_teacher_cannot_speak():
     with pytest.raises(TypeError, match="only named"):
-        Distilled().loss(Net(0), *batch(0))
+        KnowledgeDistillation().loss(Net(0), *batch(0))
     with pytest.raises(ValueError, match="not both"):
         Teacher(changes=("seed=1",), fingerprint="0")
 
@@ -253,7 +257,9 @@ class TestGradAlign:
 
 
 class TestAWP:
-    @pytest.mark.parametrize("inner", [AT(), Trades(), Distilled(teachers=teachers(1))], ids=lambda r: r.kind)
+    @pytest.mark.parametrize(
+        "inner", [AT(), Trades(), KnowledgeDistillation(teachers=teachers(1))], ids=lambda r: r.kind
+    )
     def test_equals_perturb_differentiate_restore(self, inner):
         """csdongxian/AWP literally: a copy takes a step up, its layers are rescaled, the model is moved."""
         recipe, (x, x_adv, y) = AWP(inner=inner, gamma=0.05), batch(6)
@@ -420,7 +426,7 @@ class TestRun:
             (["average.kind=swa", "average.start=201"], "average.start=201 lies after the last epoch, 200"),
             (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "128/255"),
             (["schedule=cyclic"], r"set drops=\[\]"),
-            (["smoothing=1"], "smoothing"),
+            (["label_smoothing=1"], "smoothing"),
             (["recipe.kind=trade"], "did you mean 'trades'"),
         ],
     )
@@ -434,7 +440,7 @@ class TestRun:
         assert [paper.lr_at(e) for e in (1, 100, 101, 150, 151, 200)] == pytest.approx(
             [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
         )
-        wong = Run(schedule="cyclic", drops=(), epochs=15, lr=0.2)
+        wong = Run(schedule="cyclic", lr_milestones=(), epochs=15, lr=0.2)
         assert [wong.lr_at(8, 0.5), wong.lr_at(15), wong.lr_at(4, 0.75)] == pytest.approx([0.2, 0.0, 0.1])
         assert factor("cosine", 200.0, 200, (), 0) == pytest.approx(0)
         assert factor("cosine", 100.0, 200, (), 0) == pytest.approx(0.5)
@@ -443,7 +449,7 @@ class TestRun:
         assert [warm.lr_at(5), warm.lr_at(1, 0.5), warm.lr_at(11)] == pytest.approx([0.05, 0.005, 0.1])
 
     def test_eps_warms_up_also_inside_wrappers(self):
-        for recipe in (AT(), Trades(), Distilled(), AWP(inner=Distilled())):
+        for recipe in (AT(), Trades(), KnowledgeDistillation(), AWP(inner=KnowledgeDistillation())):
             run = Run(recipe=recipe, eps_warmup=4)
             eps = [run.recipe_at(e).threat.eps * 255 for e in (1, 2, 4, 9)]
             assert eps == pytest.approx([2, 4, 8, 8])

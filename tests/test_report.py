@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from crossclass.core.errors import UserError
-from crossclass.report import plots as plot
-from crossclass.report import write_report
+from crossclass.report import plots, write_report
 from reports import ATTACK, CAS_NOTE, ENDS, EVIL, ROWS, Page, made, row, square, words
 
 
@@ -137,7 +136,7 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> str:
         raise RuntimeError("no figure today")
 
-    monkeypatch.setattr(plot, "svg", fail)
+    monkeypatch.setattr(plots, "svg", fail)
     with pytest.raises(RuntimeError):
         write_report([folder], out)
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
@@ -147,10 +146,10 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_figures_are_deterministic(tmp_path: Path) -> None:
     def drawn() -> list[str]:
-        several = plot.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]})
-        one, C = plot.curves({"a": ROWS}, {"a": [3]}), plot.matrix(square(6, 0.1), EVIL)
-        minus = plot.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"])
-        return [plot.svg(figure) for figure in (several, one, C, minus)]
+        several = plots.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]})
+        one, C = plots.curves({"a": ROWS}, {"a": [3]}), plots.matrix(square(6, 0.1), EVIL)
+        minus = plots.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"])
+        return [plots.svg(figure) for figure in (several, one, C, minus)]
 
     first = drawn()
     assert first == drawn()
@@ -158,26 +157,26 @@ def test_figures_are_deterministic(tmp_path: Path) -> None:
     assert all("<style" not in s and "<metadata" not in s for s in first)
     ids = [set(re.findall(r'\bid="([^"]*)"', s)) for s in first]
     assert not ids[0] & ids[1]
-    figure = plot.curves({"a": ROWS}, {"a": [3]})
-    assert plot.svg(figure) == plot.svg(figure)
+    figure = plots.curves({"a": ROWS}, {"a": [3]})
+    assert plots.svg(figure) == plots.svg(figure)
     assert "lr /10" in first[1]
     for kind in ("svg", "png", "pdf"):
-        assert plot.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
+        assert plots.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_best_epoch_is_chosen_by_validation_where_there_is_any() -> None:
-    assert plot.chosen(ROWS) == (2, "test")
-    assert plot.chosen([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
-    assert plot.chosen([{"epoch": 1}]) is None
-    assert plot.points(ROWS, "cas")[-1][0] == 4
+    assert plots.chosen(ROWS) == (2, "test")
+    assert plots.chosen([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
+    assert plots.chosen([{"epoch": 1}]) is None
+    assert plots.points(ROWS, "cas")[-1][0] == 4
 
 
 def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
     rows = [row(1, 0.1, 0.99, predicted_classes=1), *(row(e, 0.2, 0.1) for e in range(2, 6))]
-    figure = plot.curves({"a": rows})
+    figure = plots.curves({"a": rows})
     assert figure.axes[1].get_ylim()[1] < 10
-    assert "few classes predicted" in plot.svg(figure)
+    assert "few classes predicted" in plots.svg(figure)
 
 
 def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):

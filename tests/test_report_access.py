@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossclass.report import plots as plot
-from crossclass.report import write_report, write_study
+from crossclass.report import plots, write_report, write_study
 from crossclass.report.page import TEMPLATES
 
 MINI = Path(__file__).parent.parent / "results" / "mini"
@@ -21,7 +20,7 @@ NAMES = [f"class {i}" for i in range(10)]
 LOGGED = ("train_robust", "test_robust", "test_clean", "val_robust")
 
 
-class Seen(HTMLParser):
+class EvaluationPass(HTMLParser):
     """Every tag with its attributes and the heads it lies in, and the text of every cell."""
 
     def __init__(self, html: str) -> None:
@@ -134,7 +133,7 @@ def test_a_page_of_a_hundred_classes_is_below_three_megabytes(tmp_path: Path) ->
 
 
 def test_downloads_of_a_study_are_the_files(study_page: str) -> None:
-    found = {a["download"]: a["href"] or "" for a in Seen(study_page).all("a") if "download" in a}
+    found = {a["download"]: a["href"] or "" for a in EvaluationPass(study_page).all("a") if "download" in a}
     assert set(found) == {f"{p.name}.gz" for kind in ("json", "csv") for p in MINI.glob(f"*.{kind}")}
     for name, data in found.items():
         packed = base64.b64decode(data.removeprefix("data:application/gzip;base64,"))
@@ -156,13 +155,13 @@ def test_the_first_theorem_has_the_panel(tmp_path: Path, names: tuple[str, ...])
 
 
 def test_every_head_of_a_column_says_so(page: str) -> None:
-    heads = [a for tag, a, inside in Seen(page).tags if tag == "th" and inside]
+    heads = [a for tag, a, inside in EvaluationPass(page).tags if tag == "th" and inside]
     assert heads
     assert {a.get("scope") for a in heads} == {"col"}
 
 
 def test_no_row_of_a_study_has_an_empty_head(study_page: str) -> None:
-    assert all(text for tag, text in Seen(study_page).cells if tag == "th")
+    assert all(text for tag, text in EvaluationPass(study_page).cells if tag == "th")
     table = study_page.split('aria-label="All claims"')[1].split("</table>")[0]
     entries = [json.loads(p.read_text()) for p in MINI.glob("*.json")]
     claims = {e["id"]: sum(not v["beyond"] for v in e["verdicts"]) for e in entries}
@@ -171,14 +170,14 @@ def test_no_row_of_a_study_has_an_empty_head(study_page: str) -> None:
 
 
 def test_pictures_of_a_study_are_told(study_page: str) -> None:
-    drawn = [a["aria-label"] or "" for a in Seen(study_page).all("div") if a.get("role") == "img"]
+    drawn = [a["aria-label"] or "" for a in EvaluationPass(study_page).all("div") if a.get("role") == "img"]
     entries = {e["id"]: e for e in (json.loads(p.read_text()) for p in MINI.glob("*.json"))}
     assert len(drawn) == len(entries) - 1  # a table is a table
     for id_, entry in entries.items():
         told = [label for label in drawn if label.endswith(f" in {id_}.csv.")]
         assert len(told) == (id_ != "table2")
         assert all(label.startswith(f"{entry['title']}. {entry['claim']}") for label in told)
-    assert all(a.get("alt") for a in Seen(study_page).all("img"))
+    assert all(a.get("alt") for a in EvaluationPass(study_page).all("img"))
 
 
 def test_table_2_is_a_table(study_page: str) -> None:
@@ -192,16 +191,16 @@ def test_table_2_is_a_table(study_page: str) -> None:
 
 
 def test_wide_pictures_move_under_the_fingers_and_the_keys(study_page: str) -> None:
-    regions = [a for a in Seen(study_page).all("div") if a.get("class") == "pan"]
+    regions = [a for a in EvaluationPass(study_page).all("div") if a.get("class") == "pan"]
     assert len(regions) == study_page.count('<figure class="card">') - 1  # the maps that stand elsewhere
     assert all((a["tabindex"], a["role"]) == ("0", "region") and a["aria-label"] for a in regions)
 
 
 def test_roles_say_what_a_thing_does(run_page: str) -> None:
-    (canvas,) = Seen(run_page).all("canvas")
+    (canvas,) = EvaluationPass(run_page).all("canvas")
     assert (canvas["role"], canvas["tabindex"]) == ("application", "0")  # arrow keys reach it
     assert canvas["aria-label"]
-    arrows = [a for a in Seen(run_page).all("span") if a.get("class") == "arrow"]
+    arrows = [a for a in EvaluationPass(run_page).all("span") if a.get("class") == "arrow"]
     assert arrows
     assert {(a.get("role"), a["aria-label"]) for a in arrows} == {("img", "to")}  # a bare span has no name
 
@@ -219,7 +218,7 @@ def test_inlined_drawings_are_the_same_drawings() -> None:
     text = '<?xml?>\n<svg width="9pt">\n <style>*{x}</style>\n  <g id="a">\n   '
     text += '<path d="M 1.23456 -0.5 \nL 2.999999 3"/>'
     text += '\n  <use xlink:href="#a" x="0.123456"/></g></svg>\n'
-    once = plot.inline(text, "m")
+    once = plots.inline(text, "m")
     assert 'd="M 1.23 -0.5\nL 3.00 3"' in once
     assert 'id="m-a"' in once
     assert 'href="#m-a" x="0.12"' in once
@@ -227,8 +226,8 @@ def test_inlined_drawings_are_the_same_drawings() -> None:
 
 
 def test_what_was_not_measured_stays_unknown() -> None:
-    assert plot.minus([[1.0, None], [0.5, 2.0]], [[0.25, 1.0], [None, 2.0]]) == [[0.75, None], [None, 0.0]]
-    figure = plot.confusion([[3, None], [0, 7]], ["a", "b"])
+    assert plots.minus([[1.0, None], [0.5, 2.0]], [[0.25, 1.0], [None, 2.0]]) == [[0.75, None], [None, 0.0]]
+    figure = plots.confusion([[3, None], [0, 7]], ["a", "b"])
     assert [t.get_text() for t in figure.axes[0].texts] == ["3", "0", "7"]
     assert figure.axes[0].collections[0].get_clim() == (0, 7)
     assert figure.axes[0].get_xlabel() == "predicted under attack"

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from crossclass.core.errors import UserError
-from crossclass.report import plots as plot
-from crossclass.report import write_report
+from crossclass.report import plots, write_report
 from reports import (
     ATTACK,
     CAS_NOTE,
@@ -147,8 +146,8 @@ def test_matrices_of_a_comparison_are_those_of_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    nothing = plot.matrix([[1.0]], ["a"])
-    monkeypatch.setattr(plot, "matrix", lambda C, *_, **__: drawn.append(C) or nothing)
+    nothing = plots.matrix([[1.0]], ["a"])
+    monkeypatch.setattr(plots, "matrix", lambda C, *_, **__: drawn.append(C) or nothing)
     # the same file under another attack, where accuracy and CAS happen to be the same
     other = foreign("one.pt", 0.203, 0.4, C=square(6, 0.3), attack="FGSM")
     objects = [other, *STRANGERS[:2], foreign("two <pt>", 0.9, 0.2), compared()]

@@ -25,8 +25,8 @@ from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.sizes import crafted, shrink
 from crossclass.paper.study import Study, reproduce
 from crossclass.report import write_study
-from crossclass.training import loop as train
-from crossclass.training.recipes import Distilled
+from crossclass.training import loop
+from crossclass.training.recipes import KnowledgeDistillation
 
 CPU = Runtime(device="cpu", threads=1)
 TRAINED = [e.id for e in EXPERIMENTS.values() if e.runs]
@@ -55,7 +55,7 @@ def untrained(monkeypatch):
     def never(*arguments, **more):
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(train, "train", never)
+    monkeypatch.setattr(loop, "train", never)
 
 
 def test_every_entry_is_written_with_a_verdict_for_every_claim(done):
@@ -239,9 +239,9 @@ class TestEvidence:
         proof = evidence.Evidence(Path(), {"seed": 0}, rows, [])
         assert [proof.at(s)["epoch"] for s in (0.05, 0.35, 0.95, 1.0)] == [3, 9, 27, 30]
         # with drops at 20 and 80 % a share is counted within its phase: 35 % is at 70 % of the first
-        early = replace(proof, drops=(6, 24))
+        early = replace(proof, lr_milestones=(6, 24))
         assert [early.at(s)["epoch"] for s in (0.35, 0.5, 0.625, 0.75, 1.0)] == [3, 6, 15, 24, 30]
-        assert replace(proof, drops=(15,)).at(0.5)["epoch"] == 15
+        assert replace(proof, lr_milestones=(15,)).at(0.5)["epoch"] == 15
 
     def test_an_unfinished_run_is_no_evidence(self, copy, tmp_path):
         folder = RunFolder(next(copy.runs.iterdir()))
@@ -279,12 +279,12 @@ class TestPlan:
         run = PAPER[name]
         low = crafted(run, "bf16")
         assert low.final_attack() == run.final_attack()
-        assert low.check_attack() == run.check_attack().but(precision="bf16")
+        assert low.check_attack() == run.check_attack().replace(precision="bf16")
         assert low.precision == "fp32"  # of the step
         assert (low == run) == (run.recipe.threat is None and run.check_attack() == low.check_attack())
-        if isinstance(run.recipe, Distilled):
-            inner = run.but(recipe=run.recipe.inner)
-            assert low.but(recipe=low.recipe.inner) == crafted(inner, "bf16")
+        if isinstance(run.recipe, KnowledgeDistillation):
+            inner = run.replace(recipe=run.recipe.inner)
+            assert low.replace(recipe=low.recipe.inner) == crafted(inner, "bf16")
         elif run.recipe.threat is not None:
             assert "bf16" in str(low.recipe.attack)
         (job,) = (j for j in jobs(chosen(["fig2"]), "paper", 1, "bf16") if j.name == "wei2025-at-linf-8")
@@ -294,16 +294,20 @@ class TestPlan:
     def test_mini_keeps_what_a_run_is_about(self, name):
         run = PAPER[name]
         mini = shrink(run, "mini")
-        assert (mini.recipe.kind, mini.threat, mini.smoothing) == (run.recipe.kind, run.threat, run.smoothing)
+        assert (mini.recipe.kind, mini.threat, mini.label_smoothing) == (
+            run.recipe.kind,
+            run.threat,
+            run.label_smoothing,
+        )
         assert (mini.data.kind, mini.model.normalise) == (run.data.kind, run.model.normalise)
-        assert len(mini.drops) == len(run.drops)
+        assert len(mini.lr_milestones) == len(run.lr_milestones)
         assert (mini.ensembling is None) == (run.ensembling is None)
         assert mini.check_attack().threat == mini.final_attack().threat == run.threat
 
     def test_a_pupil_s_teacher_is_the_at_run_of_the_study(self):
         kd = shrink(PAPER["wei2025-kd-linf-8"], "mini")
-        assert isinstance(kd.recipe, Distilled)
-        assert kd.but(recipe=kd.recipe.inner) == shrink(PAPER["wei2025-at-linf-8"], "mini")
+        assert isinstance(kd.recipe, KnowledgeDistillation)
+        assert kd.replace(recipe=kd.recipe.inner) == shrink(PAPER["wei2025-at-linf-8"], "mini")
 
     def test_images_are_looked_for_by_their_name(self, tmp_path):
         run = PAPER["wei2025-at-linf-8"]
@@ -343,7 +347,9 @@ class TestPlan:
         splits = run.data()
 
         def cost(attack, final):
-            return plan.cost(run.but(check=run.check.but(attack=attack, final=final)), splits, CPU)
+            return plan.cost(
+                run.replace(validation=run.validation.replace(attack=attack, final=final)), splits, CPU
+            )
 
         ten = cost(PGD(steps=10), PGD(steps=20))
         assert ten.seconds(0) == ten.final == pytest.approx(2 * len(splits.test) * 21 / 2)

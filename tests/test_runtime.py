@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from crossclass.attacks import FGSM, PGD
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core import runtime
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.models import PreActResNet
-from crossclass.training.loop import train, trained
+from crossclass.training.loop import train
 from crossclass.training.recipes import AT, AWP, GradAlign
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 RUN = Run(
     data=Shapes(n_train=20, n_val=8, n_test=9, classes=3, size=16),
@@ -21,9 +21,9 @@ RUN = Run(
     recipe=AT(attack=PGD(steps=2)),
     augment=None,
     epochs=1,
-    drops=(),
+    lr_milestones=(),
     batch=8,
-    check=Check(attack=PGD(steps=1), final=PGD(steps=1)),
+    validation=Validation(attack=PGD(steps=1), final=PGD(steps=1)),
 )
 
 
@@ -48,13 +48,13 @@ class Counted(nn.Module):
 )
 def test_only_crafting_is_compiled(tmp_path, monkeypatch, recipe, calls):
     # three batches; what is trained and kept is the network itself
-    run = RUN.but(recipe=recipe)
-    plain = trained(run, tmp_path / "plain", "t", Runtime(device="cpu"))
+    run = RUN.replace(recipe=recipe)
+    plain = train(run, tmp_path / "plain", "t", Runtime(device="cpu"))
     monkeypatch.setattr(torch, "compile", Counted)
     monkeypatch.setenv("CXX", "g++")
-    compiled = trained(run, tmp_path / "compiled", "t", Runtime(device="cpu", compile=True))
+    compiled = train(run, tmp_path / "compiled", "t", Runtime(device="cpu", compile=True))
     assert Counted.made.calls == calls
-    a, b = (checkpoint.load(f.checkpoint("last"))[0] for f in (plain, compiled))
+    a, b = (load_checkpoint(f.checkpoint("last"))[0] for f in (plain, compiled))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert compiled.read("env.json")["compile"] is True
@@ -64,14 +64,14 @@ def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        trained(RUN, tmp_path, "t", Runtime(device="cpu", compile=True))
+        train(RUN, tmp_path, "t", Runtime(device="cpu", compile=True))
 
 
 def test_the_device_is_that_of_the_settings_not_of_the_first_engine(monkeypatch):
-    assert Runtime(device="cpu").place == torch.device("cpu")
+    assert Runtime(device="cpu").torch_device == torch.device("cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert Runtime(device="auto").place == torch.device("cuda", 0)
-    assert Runtime(device="cpu").place == torch.device("cpu")
+    assert Runtime(device="auto").torch_device == torch.device("cuda", 0)
+    assert Runtime(device="cpu").torch_device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_rows_are_shared_out_without_gap(monkeypatch, n, rows):
 
 
 def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatch):
-    bf16 = RUN.but(recipe=AWP(inner=AT(attack=PGD(steps=2, precision="bf16"))), precision="bf16")
-    fp32 = RUN.but(recipe=AWP(inner=AT(attack=PGD(steps=2))))
+    bf16 = RUN.replace(recipe=AWP(inner=AT(attack=PGD(steps=2, precision="bf16"))), precision="bf16")
+    fp32 = RUN.replace(recipe=AWP(inner=AT(attack=PGD(steps=2))))
     said: dict[str, list[str]] = {"slow": [], "obeyed": []}
 
     def weights(run, name, **settings):
@@ -101,7 +101,7 @@ def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatc
             run, tmp_path / name, "t", Runtime(device="cpu", **settings), say=said.get(name, []).append
         )
         *_, (folder, _) = stream
-        return checkpoint.load(folder.checkpoint("last"))[0], folder
+        return load_checkpoint(folder.checkpoint("last"))[0], folder
 
     def equal(a, b):
         return all(torch.equal(a[0][k], b[0][k]) for k in a[0])

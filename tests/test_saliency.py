@@ -18,7 +18,7 @@ from crossclass.models import AnyModel, Classifier, PreActResNet
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT
 from crossclass.models.wideresnet import WideResNet
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 
 class Net(Classifier):
@@ -357,7 +357,7 @@ def grid(n: int = 8, side: int = 8, **options: Any) -> tuple[Any, Tensor, dict[s
     x = images(n, side, side)[0].movedim(1, -1)
     maps = {k: torch.rand(n, 4, 4, generator=torch.Generator().manual_seed(i)) for i, k in enumerate("ab")}
     maps["a"][0, 0, 0] = 2.5
-    return plot.saliency_grid(x, maps, options.pop("captions", ()), **options), x, maps
+    return plots.saliency_grid(x, maps, options.pop("captions", ()), **options), x, maps
 
 
 def drawn(figure: Any) -> list[np.ndarray]:
@@ -389,7 +389,7 @@ def test_grid_has_one_scale_for_all_maps_and_states_it():
     x = torch.full((2, 4, 4, 1), 0.5)
     high, low = torch.full((2, 4, 4), 4.0), torch.full((2, 4, 4), 1.0)
     low[1] = 4  # the strength of `high`, so the colour of `high`
-    figure = plot.saliency_grid(x, {"high": high, "low": low})
+    figure = plots.saliency_grid(x, {"high": high, "low": low})
     first, second = drawn(figure)[:3], drawn(figure)[3:6]
     assert np.allclose(second[1], second[2])
     assert not np.allclose(first[1], first[2], atol=0.1)
@@ -399,7 +399,7 @@ def test_grid_has_one_scale_for_all_maps_and_states_it():
     assert "at most 4" in bar.get_ylabel()
     strongest = np.asarray(bar.get_images()[0].get_array())[-1, 0]
     assert np.allclose(first[1][0, 0], strongest, atol=0.02)  # over the same grey
-    again = plot.saliency_grid(x, {"high": 4 * high, "low": 4 * low})
+    again = plots.saliency_grid(x, {"high": 4 * high, "low": 4 * low})
     assert np.allclose(drawn(again)[4], drawn(figure)[4])
 
 
@@ -407,13 +407,13 @@ def test_grid_leaves_the_image_bare_where_nothing_speaks_for_the_class():
     x = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     nothing = torch.zeros(1, 4, 4)
     nothing[0, 0, 0], nothing[0, 3, 3], nothing[0, 0, 3] = -3, 1, math.nan
-    picture = drawn(plot.saliency_grid(x, {"a": nothing}))[1]
+    picture = drawn(plots.saliency_grid(x, {"a": nothing}))[1]
     grey = 0.25 + 0.75 * (x[0] @ torch.tensor([0.299, 0.587, 0.114]))
     bare = np.ones((4, 4), dtype=bool)
     bare[3, 3] = False
     assert np.allclose(picture[bare], np.repeat(grey.numpy()[bare][:, None], 3, axis=1), atol=1e-6)
     assert np.ptp(picture[3, 3]) > 0.3  # a colour
-    empty = plot.saliency_grid(x, {"a": torch.zeros(1, 4, 4)})
+    empty = plots.saliency_grid(x, {"a": torch.zeros(1, 4, 4)})
     assert empty.axes[-1].get_ylabel() == "all maps are 0"
 
 
@@ -421,7 +421,7 @@ def test_grid_stretches_coarse_maps_as_resized_does():
     maps = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0))
     x = torch.rand(2, 8, 20, 3, generator=torch.Generator().manual_seed(1))
     whole = [
-        plot.saliency_grid(x, {"a": m, "top": torch.ones(2, 1, 1)}) for m in (maps, resized(maps, (8, 20)))
+        plots.saliency_grid(x, {"a": m, "top": torch.ones(2, 1, 1)}) for m in (maps, resized(maps, (8, 20)))
     ]
     assert all(np.allclose(p, q, atol=1e-5) for p, q in zip(*map(drawn, whole), strict=True))
 
@@ -435,10 +435,10 @@ def test_grid_says_what_is_shown_and_is_repeatable(tmp_path: Path):
     labels = [ax.get_ylabel() for ax in figure.axes[:-1]]
     assert labels[:4] == ["image", "a", "b", ""]
     assert labels[18:22] == ["image", "a", "b", ""]  # again in the second block
-    first, again = (plot.save(grid(8, captions=names)[0], tmp_path / f"{k}.png") for k in "pq")
+    first, again = (plots.save(grid(8, captions=names)[0], tmp_path / f"{k}.png") for k in "pq")
     assert first.read_bytes() == again.read_bytes()
     raw = torch.randint(0, 256, (1, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    from_bytes = drawn(plot.saliency_grid(raw, {"a": torch.ones(1, 2, 2)}))
+    from_bytes = drawn(plots.saliency_grid(raw, {"a": torch.ones(1, 2, 2)}))
     assert np.allclose(from_bytes[0], raw[0].numpy() / 255)
 
 
@@ -455,4 +455,4 @@ def test_grid_says_what_is_shown_and_is_repeatable(tmp_path: Path):
 )
 def test_grid_mistakes(x, maps, captions, said):
     with pytest.raises(UserError, match=said):
-        plot.saliency_grid(x, maps, captions)
+        plots.saliency_grid(x, maps, captions)

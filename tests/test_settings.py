@@ -44,8 +44,8 @@ def test_digests_differ_between_kinds_at_their_defaults():
 
 
 def test_digest_says_only_what_differs_so_a_new_setting_orphans_nothing():
-    assert PGD().plain(defaults=False) == {"kind": "pgd"}
-    assert PGD(steps=7).plain(defaults=False) == {"kind": "pgd", "steps": 7}
+    assert PGD().to_dict(defaults=False) == {"kind": "pgd"}
+    assert PGD(steps=7).to_dict(defaults=False) == {"kind": "pgd", "steps": 7}
     assert Run(recipe=AT(attack=PGD(steps=7))).digest() != Run().digest()
     assert Run(seed=1).digest() != Run().digest()
 
@@ -61,13 +61,13 @@ def test_paths_are_no_part_of_a_run(tmp_path):
     here, there = Run(data=Npz(path=tmp_path)), Run(data=Npz(path="elsewhere"))
     assert here.digest() == there.digest()
     assert str(tmp_path) not in here.yaml()
-    assert here.data.but(n_val=3).path == tmp_path
+    assert here.data.replace(n_val=3).path == tmp_path
 
 
 @given(st.integers(1, 255))
 def test_fractions_are_written_as_people_say_them(n):
-    assert Linf(eps=f"{n}/255").plain()["eps"] == f"{n}/255"
-    assert Linf(eps=Linf(eps=f"{n}/255").plain()["eps"]).eps == n / 255
+    assert Linf(eps=f"{n}/255").to_dict()["eps"] == f"{n}/255"
+    assert Linf(eps=Linf(eps=f"{n}/255").to_dict()["eps"]).eps == n / 255
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_absurd_radii_are_refused_with_a_hint(threat, eps, hint):
 
 
 def test_overrides_are_merged_and_validated_once():
-    run = override(Run(), ["epochs=4", "drops=[2,3]", "recipe.attack.threat.eps=4/255", "lr=1e-3"])
-    assert (run.epochs, run.drops, run.lr) == (4, (2, 3), 1e-3)
+    run = override(Run(), ["epochs=4", "lr_milestones=[2,3]", "recipe.attack.threat.eps=4/255", "lr=1e-3"])
+    assert (run.epochs, run.lr_milestones, run.lr) == (4, (2, 3), 1e-3)
     assert run.recipe.attack.threat == Linf(eps=4 / 255)
     # any order, and a kind replaces its sub-tree
     for texts in (
@@ -95,7 +95,7 @@ def test_overrides_are_merged_and_validated_once():
 
 @given(st.integers(0, 99), st.sampled_from(["ce", "margin", "kl"]), st.floats(0.01, 4))
 def test_but_equals_override_equals_yaml(steps, loss, step):
-    made = PGD().but(steps=steps, loss=loss, step=step)
+    made = PGD().replace(steps=steps, loss=loss, step=step)
     assert override(PGD(), [f"steps={steps}", f"loss={loss}", f"step={step!r}"]) == made
     assert adapter(AnyAttack).validate_python(yaml.safe_load(made.yaml())) == made
 

@@ -13,7 +13,7 @@ from crossclass.cli import jobs as sweep
 from crossclass.cli import main
 from crossclass.cli.jobs import expand, lines, run_all, split
 from crossclass.core.errors import UserError
-from crossclass.core.files import held
+from crossclass.core.files import lock
 from tiny import TINY
 
 MORE = ("out=runs", "runtime.threads=1", "runtime.device=cpu")
@@ -64,14 +64,14 @@ def test_a_sweep_file_says_the_same(here):
     Path("grid.yaml").write_text(
         "run: tiny.yaml\ngrid:\n  seed: [0, 1]\n  drops: [[1], []]\n  smoothing: 0.1\n"
     )
-    found = [(p.run.seed, p.run.drops, p.run.smoothing) for p in expand("grid.yaml")]
+    found = [(p.run.seed, p.run.lr_milestones, p.run.label_smoothing) for p in expand("grid.yaml")]
     assert found == [(s, d, 0.1) for s in (0, 1) for d in ((1,), ())]
     # what is typed replaces or adds an axis
-    assert [p.run.seed for p in expand("grid.yaml", ["seed=5", "drops=[]"])] == [5]
+    assert [p.run.seed for p in expand("grid.yaml", ["seed=5", "lr_milestones=[]"])] == [5]
 
 
 def test_every_command_trains_its_point(here):
-    points = expand("tiny.yaml", ["recipe.attack.threat.eps=2/255,4/255", "drops=[1],[]"])
+    points = expand("tiny.yaml", ["recipe.attack.threat.eps=2/255,4/255", "lr_milestones=[1],[]"])
     for point, line in zip(points, lines(points, MORE), strict=True):
         words = shlex.split(line)
         assert words[:3] == ["crossclass", "train", "tiny.yaml"]
@@ -104,7 +104,7 @@ def test_mistakes_are_one_sentence(here, target, changes, words):
 
 
 def test_runs_are_trained_and_found_again(here):
-    points, heard = expand("tiny.yaml", ["seed=0,1", "smoothing=0,0.1"]), []
+    points, heard = expand("tiny.yaml", ["seed=0,1", "label_smoothing=0,0.1"]), []
     assert run_all(points, MORE, 2, heard.append) == []
     folders = sorted(Path("runs").iterdir())
     assert len(folders) == 4
@@ -116,7 +116,7 @@ def test_runs_are_trained_and_found_again(here):
 
 
 def test_one_failure_stops_nothing_else_and_says_why(here):
-    points = expand("tiny.yaml", ["data.n_train=16", "lr=1e9,0.1", "clip=null"])
+    points = expand("tiny.yaml", ["data.n_train=16", "lr=1e9,0.1", "grad_clip_norm=null"])
     heard = []
     failed = run_all(points, MORE, 1, heard.append)
     assert [p.run.lr for p in failed] == [1e9]
@@ -135,7 +135,7 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
         if text.startswith("finished") and lock:
             lock.pop().close()
 
-    held_now = held(folder / ".lock", "it")
+    held_now = lock(folder / ".lock", "it")
     held_now.__enter__()
 
     class Release:
@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_is_finished_by_the_same_call(here):
         "tiny.yaml",
         "seed=0,1,2",
         "epochs=12",
-        "drops=[6]",
+        "lr_milestones=[6]",
     ]
     with subprocess.Popen([*command, *MORE], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
@@ -199,7 +199,7 @@ def test_from_the_command_line(here, capsys):
 def test_a_busy_run_has_an_exit_code_of_its_own(here, capsys):
     (point,) = expand("tiny.yaml", ["seed=0"])
     folder = RunFolder.of(Path("runs"), "tiny-seed0", point.run)
-    with held(folder.path / ".lock", "it"), pytest.raises(SystemExit) as e:
+    with lock(folder.path / ".lock", "it"), pytest.raises(SystemExit) as e:
         main(["train", "tiny.yaml", "seed=0", "out=runs", "runtime.threads=1"])
     assert e.value.code == sweep.BUSY
     assert "is being trained by process" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from crossclass.core.errors import UserError
 from crossclass.paper.theory import closed
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 MU, SIGMA, BETA = 1.0, 0.9, 0.25
 EPS = np.linspace(0, MU / 2, 301)
@@ -26,7 +26,7 @@ RADII = (0.0, 0.1, 0.2, 0.3)
 def weights(beta: float = BETA, sigma: float = SIGMA) -> Figure:
     smoothed = closed.optimum(MU, sigma, EPS, beta=beta)
     ends = closed.eps0(MU, sigma), closed.eps1(MU, sigma, beta)
-    return plot.feature_weights(EPS, closed.optimum(MU, sigma, EPS), smoothed, *ends)
+    return plots.feature_weights(EPS, closed.optimum(MU, sigma, EPS), smoothed, *ends)
 
 
 def success(radii: tuple[float, ...] = RADII) -> Figure:
@@ -34,14 +34,14 @@ def success(radii: tuple[float, ...] = RADII) -> Figure:
     for eps in radii:
         both = closed.p_pair(1.0, R, MU, SIGMA, eps), closed.p_all(1.0, R, MU, SIGMA, eps)
         ratios = closed.ratio_at(MU, SIGMA, eps), closed.ratio_best((MU - 2 * eps) / SIGMA)
-        curves.append(plot.Success(f"ε = {eps:g}", *both, *map(float, ratios)))
-    return plot.success_curves(R, curves)
+        curves.append(plots.Success(f"ε = {eps:g}", *both, *map(float, ratios)))
+    return plots.success_curves(R, curves)
 
 
 def phases(beta: float = BETA, reading: str = "A") -> Figure:
     sigma = np.linspace(0.01, sqrt(pi), 200)
     ends = closed.eps0(1.0, sigma), closed.eps1(1.0, sigma, beta, reading)
-    return plot.phase_diagram(sigma, *ends, beta=beta)
+    return plots.phase_diagram(sigma, *ends, beta=beta)
 
 
 def marked(ax: Axes, gid: str) -> list[Any]:
@@ -144,34 +144,34 @@ def test_regions_differ_in_grey() -> None:
 
 
 def test_a_threshold_outside_the_axis_is_not_marked() -> None:
-    figure = plot.feature_weights(EPS, (EPS, EPS), (EPS, EPS), 0.2, 0.7)
+    figure = plots.feature_weights(EPS, (EPS, EPS), (EPS, EPS), 0.2, 0.7)
     ids = [artist.get_gid() for artist in figure.axes[0].lines]
     assert "eps0" in ids
     assert "eps1" not in ids
 
 
 def test_figures_are_deterministic(tmp_path: Path) -> None:
-    first, again = ([plot.svg(f()) for f in (weights, success, phases)] for _ in range(2))
+    first, again = ([plots.svg(f()) for f in (weights, success, phases)] for _ in range(2))
     assert first == again
     assert all(ElementTree.fromstring(s).tag.endswith("}svg") for s in first)
     ids = [set(re.findall(r'\bid="([^"]*)"', s)) for s in first]
     assert not ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2]
     figure = phases()
-    assert plot.svg(figure) == plot.svg(figure) == first[2]
+    assert plots.svg(figure) == plots.svg(figure) == first[2]
     for kind in ("svg", "png", "pdf"):
-        assert plot.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
+        assert plots.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="w2 LS has shape"):
-        plot.feature_weights(EPS, (EPS, EPS), (EPS, EPS[:-1]), 0.1, 0.2)
+        plots.feature_weights(EPS, (EPS, EPS), (EPS, EPS[:-1]), 0.1, 0.2)
     with pytest.raises(UserError, match="eps must be at least two rising"):
-        plot.feature_weights(EPS[::-1], (EPS, EPS), (EPS, EPS), 0.1, 0.2)
+        plots.feature_weights(EPS[::-1], (EPS, EPS), (EPS, EPS), 0.1, 0.2)
     with pytest.raises(UserError, match="no curve"):
-        plot.success_curves(R, [])
+        plots.success_curves(R, [])
     with pytest.raises(UserError, match="cover"):
-        plot.success_curves(R[:-100], [plot.Success("a", R[:-100], R[:-100], 0, 0)])
+        plots.success_curves(R[:-100], [plots.Success("a", R[:-100], R[:-100], 0, 0)])
     with pytest.raises(UserError, match="pair of a has shape"):
-        plot.success_curves(R, [plot.Success("a", R[1:], R, 0, 0)])
+        plots.success_curves(R, [plots.Success("a", R[1:], R, 0, 0)])
     with pytest.raises(UserError, match="eps1 has shape"):
-        plot.phase_diagram(EPS, EPS, EPS[1:], beta=0.1)
+        plots.phase_diagram(EPS, EPS, EPS[1:], beta=0.1)

@@ -11,16 +11,16 @@ from torch import Tensor
 
 import reference
 from conftest import pictures, seeded
-from crossclass.attacks import norms as threat
+from crossclass.attacks import norms
 from crossclass.attacks.norms import GAUSS, L2, AnyThreat, Linf
-from crossclass.core import config as settings
+from crossclass.core import config
 from crossclass.core.errors import UserError
 
-THREATS = settings.members(AnyThreat)
-every_threat = pytest.mark.parametrize("ball", THREATS, ids=settings.kind_of)
+THREATS = config.members(AnyThreat)
+every_threat = pytest.mark.parametrize("ball", THREATS, ids=config.kind_of)
 every_start = pytest.mark.parametrize(
     ("ball", "start"),
-    [pytest.param(t, s, id=f"{settings.kind_of(t)}-{s}") for t in THREATS for s in t.starts],
+    [pytest.param(t, s, id=f"{config.kind_of(t)}-{s}") for t in THREATS for s in t.starts],
 )
 SCALES = [1e-37, 1e-30, 1e-20, 1e-8, 1.0, 1e8, 1e20, 1e37]
 
@@ -152,7 +152,7 @@ def test_the_default_radius_and_starts_are_usable(ball: type) -> None:
     assert 0 < t.eps < 1
     assert len(set(t.starts)) == len(t.starts) >= 1
     assert "255" in str(t)
-    assert settings.validated(ball, {"eps": "4/255"}).eps == 4 / 255
+    assert config.validated(ball, {"eps": "4/255"}).eps == 4 / 255
     for start in t.starts:
         assert t.sample(pictures(0), start, seeded(0)).shape == (0, 3, 6, 6)
 
@@ -160,9 +160,9 @@ def test_the_default_radius_and_starts_are_usable(ball: type) -> None:
 @every_threat
 def test_a_radius_in_255ths_is_refused_with_the_remedy(ball: type) -> None:
     with pytest.raises(UserError, match="did you mean eps=128/255"):
-        settings.validated(ball, {"eps": 128})
+        config.validated(ball, {"eps": 128})
     with pytest.raises(UserError, match="negative"):
-        settings.validated(ball, {"eps": -0.1})
+        config.validated(ball, {"eps": -0.1})
 
 
 # --- the distributions of the starts (peers.md, T8)
@@ -273,4 +273,4 @@ def test_radii_print_as_people_say_them() -> None:
     assert str(Linf()) == "l_inf 8/255"
     assert str(L2(eps=0.5)) == "l_2 127.5/255"
     assert str(Linf(eps=0.031)) == "l_inf 0.031"
-    assert threat.Linf().eps == 8 / 255
+    assert norms.Linf().eps == 8 / 255

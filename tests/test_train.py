@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.analysis.measure import measured
+from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import COLUMNS
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Shapes
-from crossclass.training.loop import trained
+from crossclass.training.loop import train
 from crossclass.training.recipes import AT
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 from crossclass.training.state import optimizer as _optimizer
 from crossclass.training.validation import best
 from runs import CPU, TINY, ones, same, weights
@@ -58,7 +58,7 @@ def test_the_full_evaluation_says_its_conditions(whole):
     assert [r["chosen_by"] for r in results] == ["val", "test", None]
     for r in results:
         assert r["conditions"] == {
-            "attack": PGD(steps=3).plain(),
+            "attack": PGD(steps=3).to_dict(),
             "eps": "8/255",
             "steps": 3,
             "seed": 0,
@@ -66,7 +66,7 @@ def test_the_full_evaluation_says_its_conditions(whole):
             "split": "test",
             "precision": "fp32",
             "batch": 5,
-            "examples": "all",
+            "attribution_subset": "all",
         }
         assert sum(map(sum, r["confusion"])) == 14
         assert r["truth"]["sharing"] == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
@@ -76,43 +76,45 @@ def test_best_is_the_first_highest_of_its_split(whole):
     rows = whole.rows()
     for split in ("val", "test"):
         top = best(rows, split)
-        assert top["epoch"] == checkpoint.load(whole.checkpoint(f"best.{split}"))[1]["epoch"]
+        assert top["epoch"] == load_checkpoint(whole.checkpoint(f"best.{split}"))[1]["epoch"]
         assert top[f"{split}_robust"] == max(r[f"{split}_robust"] for r in rows)
     assert best([{"epoch": 1, "val_robust": 0.5}, {"epoch": 2, "val_robust": 0.5}], "val")["epoch"] == 1
 
 
 def test_checking_never_changes_what_is_trained(whole, tmp_path):
     for change in ({"every": 3}, {"n": 3, "attack": FGSM()}):
-        run = TINY.but(check=TINY.check.but(**change))
-        assert same(weights(trained(run, tmp_path, "t", CPU)), weights(whole))
+        run = TINY.replace(validation=TINY.validation.replace(**change))
+        assert same(weights(train(run, tmp_path, "t", CPU)), weights(whole))
 
 
 def test_the_result_depends_on_no_global_stream(whole, tmp_path):
     torch.manual_seed(12345)
     torch.rand(7)
-    assert same(weights(trained(TINY, tmp_path, "t", CPU)), weights(whole))
+    assert same(weights(train(TINY, tmp_path, "t", CPU)), weights(whole))
 
 
 def test_training_needs_training_images(tmp_path):
     images = np.zeros((4, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "test.npz", images=images, labels=np.arange(4, dtype=np.uint8))
     with pytest.raises(UserError, match="there are no training images"):
-        trained(TINY.but(data=Npz(path=tmp_path)), tmp_path / "runs", "tiny", CPU)
+        train(TINY.replace(data=Npz(path=tmp_path)), tmp_path / "runs", "tiny", CPU)
     assert not (tmp_path / "runs").exists()
 
 
 def test_without_a_validation_part_only_the_papers_rule_is_left(tmp_path):
-    run = TINY.but(data=TINY.data.but(n_val=0), epochs=1, drops=())
-    folder = trained(run, tmp_path, "t", CPU)
+    run = TINY.replace(data=TINY.data.replace(n_val=0), epochs=1, lr_milestones=())
+    folder = train(run, tmp_path, "t", CPU)
     assert folder.checkpoints() == ["best.test", "last"]
-    results = ones(measured([str(folder.path)], ["n=6"], CPU))
+    results = ones(measure([str(folder.path)], ["n=6"], CPU))
     assert [r["checkpoint"] for r in results] == ["best.test", "last"]
 
 
 def test_the_loop_equals_a_literal_one(tmp_path):
     """Two epochs of AT again, as one would write it on a page."""
-    run = TINY.but(augment=None, epochs=2, drops=(1,), keep_every=0, decay="matrices", clip=0.5)
-    folder = trained(run, tmp_path, "t", Runtime(device="cpu", layout="contiguous"))
+    run = TINY.replace(
+        augment=None, epochs=2, lr_milestones=(1,), keep_every=0, decay_params="matrices", grad_clip_norm=0.5
+    )
+    folder = train(run, tmp_path, "t", Runtime(device="cpu", layout="contiguous"))
     from crossclass.core.rng import generator
 
     splits = run.data()
@@ -151,7 +153,7 @@ def test_the_loop_equals_a_literal_one(tmp_path):
 
 def test_every_parameter_group_follows_the_schedule():
     # T17: Rice's code forgets the second group
-    run = Run(data=Shapes(), decay="matrices")
+    run = Run(data=Shapes(), decay_params="matrices")
     model = models.build(TINY.model, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 3, 0)
     groups = _optimizer(run, model).param_groups
     assert [g["weight_decay"] for g in groups] == [5e-4, 0.0]
@@ -163,33 +165,35 @@ def test_every_parameter_group_follows_the_schedule():
 
 def test_l2_and_bf16_run_end_to_end(tmp_path):
     attack = PGD(threat=L2(eps=0.5), steps=2, step=0.5, precision="bf16")
-    run = TINY.but(recipe=AT(attack=attack), epochs=1, drops=(), precision="bf16")
-    folder = trained(run, tmp_path, "t", CPU)
+    run = TINY.replace(recipe=AT(attack=attack), epochs=1, lr_milestones=(), precision="bf16")
+    folder = train(run, tmp_path, "t", CPU)
     assert folder.read("measure.json")[0]["conditions"]["precision"] == "fp32"
-    assert run.but(check=Check()).final_attack().threat == L2(eps=0.5)
+    assert run.replace(validation=Validation()).final_attack().threat == L2(eps=0.5)
 
 
 class TestMeasure:
     def test_agrees_with_the_run_and_selects(self, whole):
-        again = measured([f"{whole.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
+        again = measure([f"{whole.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
         (last,) = [r for r in ones(whole.read("measure.json")) if r["checkpoint"] == "last"]
         assert len(again) == 1
         for key in ("clean", "robust", "C", "cas", "confusion", "conditions"):
             assert again[0][key] == last[key], key
 
     def test_default_is_best_val_and_last_at_the_training_radius(self, whole):
-        results = ones(measured([str(whole.path)], ["n=4"], CPU))
+        results = ones(measure([str(whole.path)], ["n=4"], CPU))
         assert [r["checkpoint"] for r in results] == ["best.val", "last"]
         assert all(r["attack"].startswith("PGD-20, l_inf 8/255") for r in results)
 
     def test_other_radius_is_measured_at_8_too(self, tmp_path):
-        run = TINY.but(recipe=AT(attack=PGD(threat=Linf(eps=4 / 255), steps=1)), epochs=1, drops=())
-        folder = trained(run, tmp_path, "t", CPU)
-        results = measured([f"{folder.path}@last"], ["n=4"], CPU)
+        run = TINY.replace(
+            recipe=AT(attack=PGD(threat=Linf(eps=4 / 255), steps=1)), epochs=1, lr_milestones=()
+        )
+        folder = train(run, tmp_path, "t", CPU)
+        results = measure([f"{folder.path}@last"], ["n=4"], CPU)
         assert [r["conditions"]["eps"] for r in results] == ["4/255", "8/255"]
 
     def test_clean_and_val(self, whole):
-        (r,) = measured([str(whole.checkpoint("last"))], ["attack=none", "split=val"], CPU)
+        (r,) = measure([str(whole.checkpoint("last"))], ["attack=none", "split=val"], CPU)
         assert r["clean"] == r["robust"]
         assert (r["n"], r["split"], r["attack"]) == (12, "val", "none (clean images)")
 
@@ -207,7 +211,7 @@ class TestMeasure:
     )
     def test_mistakes(self, whole, target, changes, words):
         with pytest.raises(UserError, match=words) as e:
-            measured([target.format(run=whole.path)], changes, CPU)
+            measure([target.format(run=whole.path)], changes, CPU)
         assert "\n" not in str(e.value)
 
     def test_a_loaded_model_classifies_as_measured(self, whole):
@@ -220,5 +224,5 @@ class TestMeasure:
 
 
 def test_the_folder_holds_no_path(whole):
-    assert "path" not in json.dumps(TINY.plain())
+    assert "path" not in json.dumps(TINY.to_dict())
     assert str(whole.path.parent) not in whole.config()

@@ -4,13 +4,22 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.analysis.measure import measured
+from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
 from crossclass.core.config import members
 from crossclass.training.averaging import EMA, SWA
 from crossclass.training.labels import Mix, TemporalEnsembling
-from crossclass.training.loop import trained
-from crossclass.training.recipes import AT, AWP, MART, AnyRecipe, Distilled, GradAlign, Standard, Trades
+from crossclass.training.loop import train
+from crossclass.training.recipes import (
+    AT,
+    AWP,
+    MART,
+    AnyRecipe,
+    GradAlign,
+    KnowledgeDistillation,
+    Standard,
+    Trades,
+)
 from runs import CPU, TINY, killed_after, ones, same, untimed, weights
 
 RECIPES = {
@@ -19,7 +28,7 @@ RECIPES = {
     "trades": Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
     "mart": MART(attack=PGD(steps=2, start="gauss")),
     "gradalign": GradAlign(attack=FGSM()),
-    "kd": Distilled(inner=AT(attack=PGD(steps=2))),
+    "kd": KnowledgeDistillation(inner=AT(attack=PGD(steps=2))),
     "awp": AWP(inner=AT(attack=PGD(steps=2))),
 }
 
@@ -34,10 +43,10 @@ def test_every_recipe_is_listed_here():
 @pytest.mark.parametrize("kind", RECIPES)
 def test_every_recipe_moves_the_weights_and_batch_norm(tmp_path, kind):
     # T3, T4: the paper's code never steps in two of its three modes, ART never updates batch norm
-    run = TINY.but(recipe=RECIPES[kind], epochs=1, drops=(), keep_every=0)
+    run = TINY.replace(recipe=RECIPES[kind], epochs=1, lr_milestones=(), keep_every=0)
     splits = run.data()
     start = models.build(run.model, splits.train.images, 3, run.seed).state_dict()
-    end = weights(trained(run, tmp_path, "t", CPU))
+    end = weights(train(run, tmp_path, "t", CPU))
     for name in start:
         if name.endswith("weight") or name.endswith("running_mean"):
             assert not torch.equal(start[name], end[name]), name
@@ -47,44 +56,46 @@ def test_every_recipe_moves_the_weights_and_batch_norm(tmp_path, kind):
 
 EXTRAS = {
     **{kind: {"recipe": recipe} for kind, recipe in RECIPES.items()},
-    "swa": {"average": SWA(start=2)},
-    "ema": {"average": EMA(decay=0.9)},
+    "swa": {"weight_averaging": SWA(start=2)},
+    "ema": {"weight_averaging": EMA(decay=0.9)},
     "ensembling": {"ensembling": TemporalEnsembling(weight=5.0)},
-    "mix": {"mix": Mix(prob=0.8), "smoothing": 0.1, "attack_labels": "soft"},
+    "mix": {"mix": Mix(prob=0.8), "label_smoothing": 0.1, "attack_labels": "soft"},
     "warm": {"eps_warmup": 3, "lr_warmup": 2},
-    "cyclic": {"schedule": "cyclic", "drops": ()},
+    "cyclic": {"schedule": "cyclic", "lr_milestones": ()},
 }
 
 
 @pytest.mark.parametrize("what", EXTRAS)
 def test_every_recipe_resumes_to_the_same_bits(tmp_path, what):
-    run = TINY.but(**{"epochs": 3, "drops": (2,), "keep_every": 0, **EXTRAS[what]})
+    run = TINY.replace(**{"epochs": 3, "lr_milestones": (2,), "keep_every": 0, **EXTRAS[what]})
     one, two = tmp_path / "one", tmp_path / "two"
-    straight = trained(run, one, "tiny", CPU)
+    straight = train(run, one, "tiny", CPU)
     killed_after(2, two, run=run, inside=True)
-    resumed = trained(run, two, "tiny", CPU)
+    resumed = train(run, two, "tiny", CPU)
     assert same(weights(straight), weights(resumed))
     assert same(weights(straight, "best.val"), weights(resumed, "best.val"))
     assert untimed(straight.rows()) == untimed(resumed.rows())
     if "recipe" not in EXTRAS[what]:
-        plain = trained(TINY.but(epochs=3, drops=(2,), keep_every=0), tmp_path / "plain", "tiny", CPU)
+        plain = train(
+            TINY.replace(epochs=3, lr_milestones=(2,), keep_every=0), tmp_path / "plain", "tiny", CPU
+        )
         assert not same(weights(straight), weights(plain)), "the setting does nothing"
 
 
 @pytest.mark.parametrize("kind", ["swa", "ema"])
 def test_an_average_is_what_is_checked_and_kept(tmp_path, kind):
-    run = TINY.but(**{"epochs": 3, "drops": (), **EXTRAS[kind]})
-    folder = trained(run, tmp_path, "tiny", CPU)
-    plain = trained(run.but(average=None), tmp_path, "tiny", CPU)
+    run = TINY.replace(**{"epochs": 3, "lr_milestones": (), **EXTRAS[kind]})
+    folder = train(run, tmp_path, "tiny", CPU)
+    plain = train(run.replace(weight_averaging=None), tmp_path, "tiny", CPU)
     one, two = weights(folder), weights(plain)
     assert not torch.equal(one["conv1.weight"], two["conv1.weight"])
     (result,) = [r for r in ones(folder.read("measure.json")) if r["checkpoint"] == "last"]
-    again = measured([f"{folder.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
+    again = measure([f"{folder.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
     assert again[0]["C"] == result["C"]
     losses = [[r["train_loss"] for r in f.rows()] for f in (folder, plain)]
     assert losses[0] == losses[1], "averaging must not change what is trained"
     if kind == "swa":
-        every = trained(run.but(average=None, keep_every=1), tmp_path, "t", CPU)
+        every = train(run.replace(weight_averaging=None, keep_every=1), tmp_path, "t", CPU)
         ends = [weights(every, f"epoch_00{e}") for e in (2, 3)]
         assert torch.allclose(one["conv1.weight"], (ends[0]["conv1.weight"] + ends[1]["conv1.weight"]) / 2)
         assert not torch.equal(one["bn.running_mean"], two["bn.running_mean"])
@@ -92,6 +103,6 @@ def test_an_average_is_what_is_checked_and_kept(tmp_path, kind):
 
 @pytest.mark.parametrize(("bn", "forwards"), [("eval", 1), ("train_frozen_stats", 1), ("train", 3)])
 def test_batch_norm_counts_the_documented_forwards(tmp_path, bn, forwards):
-    run = TINY.but(recipe=AT(attack=PGD(steps=2, bn=bn)), epochs=1, drops=())
-    end = weights(trained(run, tmp_path, "t", CPU))
+    run = TINY.replace(recipe=AT(attack=PGD(steps=2, bn=bn)), epochs=1, lr_milestones=())
+    end = weights(train(run, tmp_path, "t", CPU))
     assert end["bn.num_batches_tracked"] == 4 * forwards

@@ -14,9 +14,18 @@ from crossclass.data import Shapes
 from crossclass.models import PreActResNet
 from crossclass.training.epoch import train_epoch
 from crossclass.training.labels import TemporalEnsembling  # fmt: skip
-from crossclass.training.recipes import AT, AWP, MART, Distilled, GradAlign, Standard, Teacher, Trades
+from crossclass.training.recipes import (
+    AT,
+    AWP,
+    MART,
+    GradAlign,
+    KnowledgeDistillation,
+    Standard,
+    Teacher,
+    Trades,
+)
 from crossclass.training.run import Run
-from crossclass.training.state import Learner
+from crossclass.training.state import TrainState
 
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "unique", "masked_select")
 NET = PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data")
@@ -39,14 +48,14 @@ class Reading(TorchDispatchMode):
 def reads(recipe, batches: int, **settings) -> Counter[str]:
     data = Shapes(n_train=8 * batches, n_val=6, n_test=6, classes=3, size=16)
     splits = data()
-    run = Run(data=data, model=NET, recipe=recipe, epochs=1, drops=(), batch=8, **settings)
+    run = Run(data=data, model=NET, recipe=recipe, epochs=1, lr_milestones=(), batch=8, **settings)
 
     def net():
         return models.build(NET, splits.train.images, 3, 0)
 
-    if isinstance(recipe, Distilled):
-        recipe = recipe.but(teachers=(Teacher(module=net().requires_grad_(False)),))
-    learner = Learner(run, CPU, net(), len(splits.train), 3)
+    if isinstance(recipe, KnowledgeDistillation):
+        recipe = recipe.replace(teachers=(Teacher(module=net().requires_grad_(False)),))
+    learner = TrainState(run, CPU, net(), len(splits.train), 3)
     with Reading() as mode:
         train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
     return mode.seen
@@ -58,7 +67,7 @@ RECIPES = [
     AT2,
     AT(attack=PGD(threat=L2(), steps=2, restarts=2, loss="margin", bn="train")),
     AT(attack=FGSM(start="uniform", step=1.25)),
-    Distilled(inner=AT2),
+    KnowledgeDistillation(inner=AT2),
     Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
     MART(attack=PGD(steps=2)),
     GradAlign(attack=FGSM()),
@@ -68,7 +77,7 @@ RECIPES = [
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.kind}-{getattr(r, 'attack', '')}"[:24])
 def test_what_is_read_does_not_grow_with_the_number_of_batches(recipe):
-    extras = {"smoothing": 0.1, "clip": 1.0, "ensembling": TemporalEnsembling(), "average": {"kind": "ema"}}
+    extras = {"label_smoothing": 0.1, "grad_clip_norm": 1.0, "ensembling": TemporalEnsembling(), "weight_averaging": {"kind": "ema"}}
     for settings in ({}, extras):
         few, many = (reads(recipe, n, **settings) for n in (2, 5))
         assert few == many

@@ -16,9 +16,9 @@ from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
 from crossclass.models import PreActResNet
-from crossclass.training import validation as watch
+from crossclass.training import validation
 from crossclass.training.recipes import AT, Standard
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 from crossclass.training.validation import best_with_cas, mean_cosine, probed
 
 CPU = Runtime(device="cpu")
@@ -27,8 +27,8 @@ RUN = Run(
     model=PreActResNet(width=4, stem_stride=2, blocks=(1, 1), normalise="data"),
     recipe=AT(attack=PGD(steps=2)),
     epochs=4,
-    drops=(2, 3),
-    check=Check(attack=PGD(threat=Linf(eps=16 / 255), steps=3), batch=5),
+    lr_milestones=(2, 3),
+    validation=Validation(attack=PGD(threat=Linf(eps=16 / 255), steps=3), batch=5),
 )
 
 
@@ -44,11 +44,11 @@ def built() -> tuple:
     with torch.no_grad():
         for p in model.parameters():
             p += 0.2 * torch.randn(p.shape, generator=seeded(7))
-    return splits, CPU.placed(model)
+    return splits, CPU.to_device(model)
 
 
 def checked(built, run: Run = RUN, splits=None, progress=lambda *a: None) -> dict:
-    return watch.check(run, CPU, built[1], splits or built[0], 1, progress)
+    return validation.check(run, CPU, built[1], splits or built[0], 1, progress)
 
 
 def test_the_gradient_of_a_plane_is_the_same_everywhere():
@@ -91,12 +91,12 @@ def test_the_cosine_equals_its_definition(threat):
 
 
 def test_the_cosine_of_tiny_gradients_is_exact_and_of_none_undefined():
-    assert float(watch._cosine(*(torch.full((1, 4), 1e-25),) * 2)) == pytest.approx(1)
+    assert float(validation._cosine(*(torch.full((1, 4), 1e-25),) * 2)) == pytest.approx(1)
     a, b = (
         torch.tensor([[1e-30, 0.0], [0, 0], [1, 1]]),
         torch.tensor([[0.0, 1e-30], [1, 0], [float("nan"), 1]]),
     )
-    cosine = watch._cosine(a, b)
+    cosine = validation._cosine(a, b)
     assert float(cosine[0]) == 0
     assert cosine[1].isnan()
     assert mean_cosine(torch.tensor([0.5, math.nan, 1.0])) == 0.75
@@ -117,8 +117,8 @@ def test_probing_leaves_no_trace():
 def test_a_check_watches_the_validation_part(built):
     splits, model = built
     row = checked(built)
-    attack = RUN.check.attack
-    seen = evaluate.under(model, splits.val, attack, batch=5, epoch=1, purpose="check")
+    attack = RUN.validation.attack
+    seen = evaluate.evaluate(model, splits.val, attack, batch=5, epoch=1, purpose="check")
     pgd = float((seen.robust == seen.labels).double().mean())
     fgsm = float(probed(model, splits.val, attack.threat, 0, 1, 5).right.double().mean())
     counts = torch.bincount(seen.robust, minlength=3)
@@ -136,7 +136,7 @@ def test_a_check_watches_the_validation_part(built):
 
 
 def test_without_validation_the_row_says_that_it_watched_test(built):
-    splits = RUN.data.but(n_val=0)()
+    splits = RUN.data.replace(n_val=0)()
     row = checked(built, splits=splits)
     assert row["watched"] == "test"
     assert row["val_robust"] is None
@@ -147,11 +147,13 @@ def test_without_validation_the_row_says_that_it_watched_test(built):
 
 @pytest.mark.parametrize("n", [1, 3, 5, 8])
 def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n):
-    monkeypatch.setattr(watch, "PROBED", n)
+    monkeypatch.setattr(validation, "PROBED", n)
     splits, model = built
     row = checked(built)
     few = splits.val.first(n)
-    pgd = evaluate.under(model, splits.val, RUN.check.attack, batch=5, epoch=1, purpose="check").robust[:n]
+    pgd = evaluate.evaluate(
+        model, splits.val, RUN.validation.attack, batch=5, epoch=1, purpose="check"
+    ).robust[:n]
     assert (row["fgsm_n"], row["watched_n"]) == (n, 12)
     assert row["val_fgsm"] == pytest.approx(
         float(probed(model, few, Linf(eps=16 / 255)).right.double().mean())
@@ -161,22 +163,24 @@ def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n)
 
 def test_check_n_and_progress_are_kept(built):
     told = []
-    row = checked(built, RUN.but(check=RUN.check.but(n=7)), progress=lambda *a: told.append(a))
+    row = checked(
+        built, RUN.replace(validation=RUN.validation.replace(n=7)), progress=lambda *a: told.append(a)
+    )
     assert (row["watched_n"], row["fgsm_n"], row["test_n"]) == (7, 7, 7)
     assert told[-1] == ("check", 21, 21)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
 def test_standard_training_is_checked_in_its_default_ball(built):
-    row = checked(built, RUN.but(recipe=Standard(), check=Check(batch=5)))
+    row = checked(built, RUN.replace(recipe=Standard(), validation=Validation(batch=5)))
     assert "PGD-20, l_inf 8/255" in row["watched_attack"]
     assert "train_clean" not in row  # the loop knows it already
 
 
 def test_an_unchecked_row_has_the_same_columns(built):
     row = checked(built)
-    assert watch.unchecked().keys() == row.keys() - {"train_clean"}
-    assert all(v is None for k, v in watch.unchecked().items() if k != "warnings")
+    assert validation.unchecked().keys() == row.keys() - {"train_clean"}
+    assert all(v is None for k, v in validation.unchecked().items() if k != "warnings")
 
 
 def candidate(epoch: int, robust: float, cas: float | None, used: int = 10, n: int | None = 1000) -> dict:
@@ -200,7 +204,7 @@ def test_the_experimental_rule_breaks_ties_by_cas():
     ]
     assert best_with_cas(rows)["epoch"] == 1
     assert best_with_cas(rows[1:])["epoch"] == 4
-    assert watch.best(rows, "val")["epoch"] == 2
+    assert validation.best(rows, "val")["epoch"] == 2
     unchecked = {"epoch": 5, "val_robust": None, "val_cas": None}
     assert best_with_cas([*rows, unchecked])["epoch"] == 1
     assert "EXPERIMENT" in best_with_cas.__doc__

@@ -18,7 +18,7 @@ from crossclass.core.config import validated
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.training import recipes
-from crossclass.training.loop import trained
+from crossclass.training.loop import train
 from crossclass.training.run import Run
 
 crafting = False
@@ -65,7 +65,7 @@ for collective in (
     "barrier",
 ):
     watched(collective)
-for member in (recipes.AT, recipes.Trades, recipes.MART, recipes.GradAlign, recipes.Distilled):
+for member in (recipes.AT, recipes.Trades, recipes.MART, recipes.GradAlign, recipes.KnowledgeDistillation):
     marked(member)
 
 if __name__ == "__main__":
@@ -75,7 +75,7 @@ if __name__ == "__main__":
         uneven = said.get("uneven", False)
         runtime = validated(Runtime, {"device": "cpu", **said.get("runtime", {})})
         try:
-            trained(validated(Run, said["run"]), out, label, runtime)
+            train(validated(Run, said["run"]), out, label, runtime)
         except UserError as e:
             (out / f"{label}.error{runtime.engine.process_index}").write_text(f"{e.told} {e}")
     assert sent > 0, "nothing was sent at all"

@@ -17,18 +17,18 @@ from crossclass.data import Split
 
 
 @dataclass(frozen=True)
-class Seen:
+class EvaluationPass:
     """One pass over a split, with the largest cosine of each sample to each class."""
 
     evaluation: evaluate.Evaluation
     nearest: Float[Tensor, "m k"]
 
 
-def comparison(a: Seen, b: Seen, class_names: tuple[str, ...]) -> dict[str, Any]:
+def comparison(a: EvaluationPass, b: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Plain numbers of both, their differences with intervals, the pairs and classes that changed most.
 
     Both must have been evaluated on the same images. Intervals of CAS and I-CAS are left out where
-    attributions were taken from different samples (`examples=correct`), for these are not paired.
+    attributions were taken from different samples (`attribution_subset=correct`), for these are not paired.
     """
     one, two = a.evaluation, b.evaluation
     both: dict[str, tuple[float, float]] = {}
@@ -50,8 +50,8 @@ def comparison(a: Seen, b: Seen, class_names: tuple[str, ...]) -> dict[str, Any]
 
 
 def saliency_between(
-    a: tuple[str, models.Classifier, Seen],
-    b: tuple[str, models.Classifier, Seen],
+    a: tuple[str, models.Classifier, EvaluationPass],
+    b: tuple[str, models.Classifier, EvaluationPass],
     part: Split,
     class_names: tuple[str, ...],
     shown: int,
@@ -65,7 +65,7 @@ def saliency_between(
     the order of their ids, as in the paper (Fig. 11). None if there are not two such samples.
     """
     from crossclass.analysis import saliency  # only here: captum and matplotlib are slow to import
-    from crossclass.report import plots as plot
+    from crossclass.report import plots
 
     (first, _, one), (second, _, two) = a, b
     chosen = saliency.compared(part.labels.cpu(), one.evaluation.robust, two.evaluation.robust)
@@ -79,12 +79,12 @@ def saliency_between(
         for i in some
     ]
     images = part.images.cpu()[some].float() / 255
-    figure = plot.saliency_grid(
+    figure = plots.saliency_grid(
         images.movedim(1, -1).numpy(),
         {label: saliency.resized(m[some], images.shape[-1]).numpy() for label, m in maps.items()},
         captions,
     )
-    plot.save(figure, grid)
+    plots.save(figure, grid)
     both = (maps[first][chosen], maps[second][chosen])
     return {
         "grid": grid.name,
@@ -97,7 +97,9 @@ def saliency_between(
     }
 
 
-def _maps(model: models.Classifier, seen: Seen, labels: Int[Tensor, " n"]) -> Float[Tensor, "n h w"]:
+def _maps(
+    model: models.Classifier, seen: EvaluationPass, labels: Int[Tensor, " n"]
+) -> Float[Tensor, "n h w"]:
     """Grad-CAM of the true class on the images that the model was judged on."""
     from crossclass.analysis import saliency
 
@@ -123,12 +125,12 @@ def _spread(x: Float[Tensor, "n h w"], y: Float[Tensor, "n h w"]) -> dict[str, A
     return out
 
 
-def _icas(seen: Seen) -> float:
+def _icas(seen: EvaluationPass) -> float:
     _, y = seen.evaluation.attributed()
     return attribution.cas(instances.instance_correlation(seen.nearest, y))
 
 
-def _intervals(a: Seen, b: Seen) -> dict[str, Any]:
+def _intervals(a: EvaluationPass, b: EvaluationPass) -> dict[str, Any]:
     one, two = a.evaluation, b.evaluation
     y = one.labels
     found = {

@@ -23,12 +23,12 @@ from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
 from crossclass.training import alarms
 
-Shared = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
-"""`shared(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
+DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
+"""`distributed_map(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
 
 
-def alone(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> list[Any]:
-    """`Shared` among nobody."""
+def local_map(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> list[Any]:
+    """`DistributedMap` among nobody."""
     return [work(i, item) for i, item in enumerate(items)]
 
 
@@ -74,7 +74,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def under(
+def evaluate(
     model: Classifier,
     split: Split,
     attack: AnyAttack | None,
@@ -86,13 +86,13 @@ def under(
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
     keep_images: bool = False,
-    shared: Shared = alone,
+    distributed_map: DistributedMap = local_map,
 ) -> Evaluation:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
-    `shared` may let several processes take batches each (`Runtime.shared`); the result is the same, in all.
+    `distributed_map` may let several processes take batches each (`Runtime.distributed_map`); the result is the same, in all.
     """
-    attack = attack and attack.unmoving()
+    attack = attack and attack.for_evaluation()
 
     def look(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
         index = index.to(split.labels.device)
@@ -110,7 +110,7 @@ def under(
         return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
 
     with full_precision(), evaluating(model):
-        seen = shared(batches(len(split), batch, None), look)
+        seen = distributed_map(batches(len(split), batch, None), look)
     clean, robust, features, dead, images = zip(*seen, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
@@ -119,7 +119,9 @@ def under(
 
 
 @torch.no_grad()
-def clean_accuracy(model: Classifier, split: Split, batch: int = 250, shared: Shared = alone) -> float:
+def clean_accuracy(
+    model: Classifier, split: Split, batch: int = 250, distributed_map: DistributedMap = local_map
+) -> float:
     """Fraction of images classified rightly, in eval mode and float32."""
 
     def right(_: int, index: Tensor) -> int:
@@ -128,7 +130,7 @@ def clean_accuracy(model: Classifier, split: Split, batch: int = 250, shared: Sh
         return int((logits.argmax(dim=1) == split.labels[index]).sum())
 
     with full_precision(), evaluating(model):
-        return sum(shared(batches(len(split), batch, None), right)) / max(1, len(split))
+        return sum(distributed_map(batches(len(split), batch, None), right)) / max(1, len(split))
 
 
 def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:

@@ -14,7 +14,7 @@ from crossclass import models
 from crossclass.analysis import attribution, compare, evaluate, instances, intervals
 from crossclass.attacks import AnyAttack
 from crossclass.attacks.norms import Linf
-from crossclass.checkpoints.load import Subject, subjects
+from crossclass.checkpoints.load import LoadedCheckpoint, subjects
 from crossclass.core.config import Settings, override
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
@@ -30,7 +30,7 @@ class Measure(Settings):
     """Unset: PGD-20 at the eps the run was trained with, and at 8/255 too where that differs."""
     clean: bool = False
     """Measure on clean images only (`attack=none`)."""
-    examples: Literal["all", "correct"] = "all"
+    attribution_subset: Literal["all", "correct"] = "all"
     """Attributions of all (adversarial) images, as in the paper, or of those still classified rightly."""
     split: str = "test"
     n: int | None = Field(None, ge=1)
@@ -41,14 +41,14 @@ class Measure(Settings):
     """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
 
 
-def look(
+def evaluate_checkpoint(
     model: models.Classifier,
     splits: Splits,
     attack: AnyAttack | None,
     settings: Measure,
     runtime: Runtime,
     progress: Progress = silent,
-) -> compare.Seen:
+) -> compare.EvaluationPass:
     """The one pass over the images that every number comes from."""
     part, done = splits.part(settings.split).first(settings.n), 0
 
@@ -57,7 +57,7 @@ def look(
         done += count * runtime.processes  # the others do as much
         progress("measure", min(done, len(part)), len(part))
 
-    seen = evaluate.under(
+    seen = evaluate.evaluate(
         model,
         part,
         attack,
@@ -66,18 +66,20 @@ def look(
         memory_format=runtime.memory_format,
         advance=advance,
         keep_images=settings.saliency > 0,
-        shared=runtime.shared,
+        distributed_map=runtime.distributed_map,
     )
-    if settings.examples == "correct":
+    if settings.attribution_subset == "correct":
         seen = seen.among_correct()
     g, y = seen.attributed()
-    return compare.Seen(seen, instances.nearest(g, seen.W, y))
+    return compare.EvaluationPass(seen, instances.nearest(g, seen.W, y))
 
 
-def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings: Measure) -> dict[str, Any]:
+def to_record(
+    seen: compare.EvaluationPass, splits: Splits, attack: AnyAttack | None, settings: Measure
+) -> dict[str, Any]:
     """One object of the JSON file: the numbers of one model under one attack, and their conditions."""
     e = seen.evaluation
-    said: dict[str, Any] = attack.plain() if attack is not None else {}
+    said: dict[str, Any] = attack.to_dict() if attack is not None else {}
     threat = said.get("threat") or {}
     conditions = {
         "attack": said or None,
@@ -88,7 +90,7 @@ def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings
         "split": settings.split,
         "precision": "fp32",
         "batch": settings.batch,
-        "examples": settings.examples,
+        "attribution_subset": settings.attribution_subset,
     }
     k = len(e.W)
     g, y = e.attributed()
@@ -96,9 +98,9 @@ def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings
     all_pairs = instances.all_pairs(g, e.W, y)
     icas = attribution.cas(icas_matrix)
     found = evaluate.summary(e, splits.class_names, splits.sharing)
-    if said.get("keep", "last") != "last":
+    if said.get("return_iterate", "last") != "last":
         found["warnings"].append(
-            f"C and CAS are of the {said['keep']} iterates, not of the last as in the paper; compare them "
+            f"C and CAS are of the {said["return_iterate"]} iterates, not of the last as in the paper; compare them "
             "with their like only"
         )
     return {
@@ -117,7 +119,7 @@ def plain(seen: compare.Seen, splits: Splits, attack: AnyAttack | None, settings
     }
 
 
-def _intervals(seen: compare.Seen) -> dict[str, Any]:
+def _intervals(seen: compare.EvaluationPass) -> dict[str, Any]:
     e = seen.evaluation
     g, y = e.attributed()
     found = {
@@ -135,13 +137,13 @@ def _intervals(seen: compare.Seen) -> dict[str, Any]:
 class _One:
     """What is kept of a measured checkpoint until it has been compared."""
 
-    subject: Subject
+    subject: LoadedCheckpoint
     attack: AnyAttack | None
-    seen: compare.Seen
+    seen: compare.EvaluationPass
     result: dict[str, Any]
 
 
-def measured(
+def measure(
     targets: Sequence[str],
     changes: Sequence[str] = (),
     runtime: Runtime | None = None,
@@ -164,8 +166,8 @@ def measured(
     ones: list[_One] = []
     for subject in subjects(targets, source, runtime, trust=trust, allow_partial=allow_partial):
         for attack in _attacks(settings, own, subject):
-            seen = look(subject.model, subject.splits, attack, settings, runtime, progress)
-            found = plain(seen, subject.splits, attack, settings)
+            seen = evaluate_checkpoint(subject.model, subject.splits, attack, settings, runtime, progress)
+            found = to_record(seen, subject.splits, attack, settings)
             ones.append(_One(subject, attack, seen, {**subject.about, **found}))
     results = [one.result for one in ones]
     if settings.saliency and not _comparable(ones):
@@ -173,7 +175,7 @@ def measured(
             "saliency compares two checkpoints on the same images; give two, or a run with best and last"
         )
     for a, b in _comparable(ones):  # the grid is a file, and the first process writes it
-        compared = runtime.first(lambda: _compared(a, b, settings, grid))  # noqa: B023
+        compared = runtime.on_main_process(lambda: _compared(a, b, settings, grid))  # noqa: B023
         results.append({"comparison": compared})
     return results
 
@@ -230,14 +232,14 @@ def _settings(changes: Sequence[str]) -> Measure:
     return override(start, changes)
 
 
-def _attacks(settings: Measure, changes: Sequence[str], subject: Subject) -> list[AnyAttack | None]:
+def _attacks(settings: Measure, changes: Sequence[str], subject: LoadedCheckpoint) -> list[AnyAttack | None]:
     if settings.clean:
         return [None]
     if settings.attack is None:
         return [reference_attack(threat) for threat in subject.threats]
     if any(c.startswith(("attack=", "attack.kind=")) for c in changes):
         eps_given = any("threat" in c or c.startswith("attack={") for c in changes)
-        return [settings.attack if eps_given else settings.attack.but(threat=subject.threats[0])]
+        return [settings.attack if eps_given else settings.attack.replace(threat=subject.threats[0])]
     # the reference attack of the ball that is asked for, whose step is its own; then what else is changed
     ball = [c for c in changes if c.startswith("attack.threat")]
     usual = override(Measure(attack=reference_attack(subject.threats[0])), ball).attack

@@ -19,7 +19,7 @@ from crossclass.attacks.base import Attack, Found, Images, Network
 from crossclass.attacks.external import searched
 from crossclass.attacks.losses import Labels
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.attacks.sandbox import Handed
+from crossclass.attacks.sandbox import FrozenModule
 from crossclass.core.errors import UserError
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -83,7 +83,7 @@ class AutoAttack(Attack):
         return searched(partial(_run, self), "AutoAttack", self.threat, model, x, y, generator)
 
 
-def _run(settings: AutoAttack, model: Handed, x: Images, y: Labels) -> object:
+def _run(settings: AutoAttack, model: FrozenModule, x: Images, y: Labels) -> object:
     """AutoAttack as External calls it, seeded from the global stream, which the fence has seeded."""
     parts = settings.attacks or _PARTS[settings.version]
     with torch.no_grad():
@@ -109,7 +109,7 @@ def _run(settings: AutoAttack, model: Handed, x: Images, y: Labels) -> object:
     return found[0] if isinstance(found, tuple) else found
 
 
-def _library(model: Handed, settings: AutoAttack, device: torch.device, seed: int) -> tuple[Any, str]:
+def _library(model: FrozenModule, settings: AutoAttack, device: torch.device, seed: int) -> tuple[Any, str]:
     """AutoAttack's own object, and its name for the batch size."""
     norm, eps = NORMS[settings.threat.kind], settings.threat.eps
     version = "custom" if settings.attacks else settings.version

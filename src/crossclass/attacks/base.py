@@ -47,16 +47,16 @@ class Attack(Settings):
         """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
         return self.search(model, x, y, generator).x_adv
 
-    def unmoving(self: A) -> A:
+    def for_evaluation(self: A) -> A:
         """The same images, but nothing of the model moves: what an evaluation may run."""
-        return self.but(bn="train_frozen_stats") if getattr(self, "bn", "eval") == "train" else self
+        return self.replace(bn="train_frozen_stats") if getattr(self, "bn", "eval") == "train" else self
 
 
-_TRUSTED = ContextVar("trusted", default=False)
+_TRUSTED = ContextVar("skip_range_check", default=False)
 
 
 @contextmanager
-def trusted() -> Iterator[None]:
+def skip_range_check() -> Iterator[None]:
     """Inside, images are known to lie in the box; to look at them would wait for the device."""
     token = _TRUSTED.set(True)
     try:
@@ -69,7 +69,7 @@ ROUNDING = 1e-6
 """How far outside of the box an image may lie."""
 
 
-def within(x: Images, box: tuple[float, float] | None) -> Images:
+def validate_images(x: Images, box: tuple[float, float] | None) -> Images:
     """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
     x = x.detach().float()
     if box is None:

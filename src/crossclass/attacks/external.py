@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, JsonValue, field_validator
 from torch import Tensor
 
-from crossclass.attacks.base import Attack, Found, Images, Network, within
+from crossclass.attacks.base import Attack, Found, Images, Network, validate_images
 from crossclass.attacks.losses import Labels, hard
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.attacks.sandbox import Handed, fenced
+from crossclass.attacks.sandbox import FrozenModule, fenced
 from crossclass.core.errors import UserError
 from crossclass.core.trust import imported
 
@@ -65,13 +65,13 @@ class External(Attack):
             raise UserError("an external attack needs its function; give call=package.module:function")
         return searched(self._run, self.call, self.threat, model, x, y, generator)
 
-    def _run(self, model: Handed, x: Images, y: Labels) -> object:
+    def _run(self, model: FrozenModule, x: Images, y: Labels) -> object:
         arguments = {k: _filled(v, self.threat.eps) for k, v in self.arguments.items()}
         return imported(self.call)(model, x, y, **arguments)
 
 
 def searched(
-    run: Callable[[Handed, Images, Labels], object],
+    run: Callable[[FrozenModule, Images, Labels], object],
     who: str,
     threat: AnyThreat,
     model: Network,
@@ -87,7 +87,7 @@ def searched(
     place = generator.device if generator is not None else "cpu"
     seed = int(torch.randint(2**31, (), generator=generator, device=place))
     with torch.inference_mode(False), torch.no_grad():
-        x = within(x, BOX)
+        x = validate_images(x, BOX)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(x) == 0 or threat.eps == 0:  # nothing to search, and many libraries fail on it
             return Found(x, None, dead)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BatchNorm = Literal["eval", "train", "train_frozen_stats"]
+BNMode = Literal["eval", "train", "train_frozen_stats"]
 Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
 def frozen(
-    model: Callable[[Tensor], Tensor], bn: BatchNorm = "eval", precision: Precision = "fp32"
+    model: Callable[[Tensor], Tensor], bn: BNMode = "eval", precision: Precision = "fp32"
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """The model as a function of its input only, under mode `bn`; logits come out in float32.
 

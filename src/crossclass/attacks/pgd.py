@@ -13,9 +13,9 @@ import torch
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 
-from crossclass.attacks.base import Attack, Found, Images, Network, within
+from crossclass.attacks.base import Attack, Found, Images, Network, validate_images
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
-from crossclass.attacks.model_state import BatchNorm, Precision, frozen
+from crossclass.attacks.model_state import BNMode, Precision, frozen
 from crossclass.attacks.norms import AnyThreat, Linf, Start
 
 
@@ -47,12 +47,12 @@ class PGD(Attack):
     """`kl` ascends KL to the clean prediction and ignores the labels (TRADES' inner problem)."""
     targeted: bool = False
     """If true, `y` are targets, and the loss to them is descended."""
-    keep: Literal["last", "best", "first"] = "last"
+    return_iterate: Literal["last", "best", "first"] = "last"
     """`best` keeps the worst iterate (misclassified first, then by loss); CAS needs `last`.
 
     `first` stops a sample at its first misclassified iterate: the robust accuracy of `best`, for less work.
     """
-    bn: BatchNorm = "eval"
+    bn: BNMode = "eval"
     precision: Precision = "fp32"
     """Of the forward pass only; input, perturbation and projection are always float32."""
     box: tuple[float, float] | None = (0.0, 1.0)
@@ -62,9 +62,9 @@ class PGD(Attack):
     def _fits(self) -> "PGD":
         if self.targeted and self.loss == "kl":
             raise ValueError("loss=kl ignores the labels, so there is no target; use loss=ce or margin")
-        if self.keep == "first" and self.bn != "eval":
+        if self.return_iterate == "first" and self.bn != "eval":
             raise ValueError(
-                "keep=first leaves samples out, which batch statistics would notice; use bn=eval"
+                "return_iterate=first leaves samples out, which batch statistics would notice; use bn=eval"
             )
         if self.start is not None and self.start not in self.threat.starts:
             known = ", ".join(self.threat.starts)
@@ -78,12 +78,12 @@ class PGD(Attack):
 
     @property
     def gradients(self) -> int:
-        """Input gradients taken per sample (with `keep=first`, at most)."""
+        """Input gradients taken per sample (with `return_iterate=first`, at most)."""
         return self.steps * self.restarts
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """The same, with what was seen on the way."""
-        scored = self.keep == "best" or self.restarts > 1
+        scored = self.return_iterate == "best" or self.restarts > 1
         best: Found | None = None
         best_score = torch.empty(0)
         with (
@@ -93,9 +93,9 @@ class PGD(Attack):
             frozen(model, self.bn, self.precision) as f,
         ):
             x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
-            x = within(x, self.box)
+            x = validate_images(x, self.box)
             reference = f(x).detach() if self.loss == "kl" else None
-            if self.keep == "first":
+            if self.return_iterate == "first":
                 return self._until_wrong(f, x, y, reference, generator)
             for _ in range(self.restarts):
                 found, score = self._ascend(f, x, y, reference, generator, scored)
@@ -135,7 +135,7 @@ class PGD(Attack):
             x_adv = x_adv.detach().requires_grad_(not last)
             logits = f(x_adv)
             gain = self._gain(logits, y, reference)
-            if scored and (self.keep == "best" or last):
+            if scored and (self.return_iterate == "best" or last):
                 now = self._succeeds(logits, y)
                 seen = wrong if wrong is not None else torch.zeros_like(now)
                 better = _worse(now, gain.detach(), seen, score)
@@ -212,7 +212,7 @@ class FGSM(Attack):
     start: Start = "none"
     loss: Literal["ce", "margin"] = "ce"
     targeted: bool = False
-    bn: BatchNorm = "eval"
+    bn: BNMode = "eval"
     precision: Precision = "fp32"
     box: tuple[float, float] | None = (0.0, 1.0)
 
@@ -255,9 +255,9 @@ def _extras(attack: "PGD | FGSM") -> list[str]:
     if isinstance(attack, PGD):
         if attack.restarts > 1:
             out.append(f"{attack.restarts} restarts")
-        if attack.keep == "best":
+        if attack.return_iterate == "best":
             out.append("best iterate")
-        if attack.keep == "first":
+        if attack.return_iterate == "first":
             out.append("stopped at the first success")
     if attack.loss != "ce":
         out.append(f"{attack.loss} loss")

@@ -38,7 +38,7 @@ _FLAGS = (
 _STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 
 
-class Handed(nn.Module):
+class FrozenModule(nn.Module):
     """A model as libraries want it: a module in eval mode, float32 in and out; a plain function will do."""
 
     def __init__(self, net: Network) -> None:
@@ -54,7 +54,7 @@ class Handed(nn.Module):
 
 
 @contextmanager
-def fenced(model: Network, seed: int, who: str) -> Iterator[Handed]:
+def fenced(model: Network, seed: int, who: str) -> Iterator[FrozenModule]:
     """The model to hand to `who`, whose random numbers all come from `seed`; everything is put back.
 
     Raises UserError if a weight was changed (it is put back too). Gradients can be taken inside,
@@ -69,7 +69,7 @@ def fenced(model: Network, seed: int, who: str) -> Iterator[Handed]:
         _untouched(model, who),
         frozen(model),
     ):
-        yield Handed(model)
+        yield FrozenModule(model)
 
 
 @contextmanager

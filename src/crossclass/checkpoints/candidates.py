@@ -51,7 +51,7 @@ def candidates(tree: dict[str, Any]) -> list[Candidate]:
     return found + joined
 
 
-def peelings(tensors: dict[str, Tensor]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def strip_prefixes(tensors: dict[str, Tensor]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """The tensors as they are, then below every leading prefix: (components stripped, what is below).
 
     Fewer strips come first, then prefixes that are well known, then those with more tensors. A prefix is

@@ -35,7 +35,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Write tensors (any device or layout) and their card in one step; raises UserError if it cannot."""
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     words = json.dumps({**card, "sha256": fingerprint(plain)}, sort_keys=True)
@@ -51,7 +51,7 @@ def is_ours(path: Path) -> bool:
         return (path.parent / "config.yaml").exists()
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and card; raises DamagedError if the file is not what was written, UserError if not ours."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; give a run folder or a .safetensors file")

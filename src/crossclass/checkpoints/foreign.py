@@ -9,9 +9,15 @@ from torch import nn
 
 from crossclass import models
 from crossclass.attacks.norms import Linf
-from crossclass.checkpoints import formats as weights
-from crossclass.checkpoints import matching
-from crossclass.checkpoints.loaded import Source, Subject, about, describe, normalisation, not_the_classes
+from crossclass.checkpoints import formats, matching
+from crossclass.checkpoints.loaded import (
+    LoadedCheckpoint,
+    Source,
+    about,
+    describe,
+    normalisation,
+    not_the_classes,
+)
 from crossclass.core.config import override, split_assignment
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
@@ -26,9 +32,9 @@ def stranger(
     runtime: Runtime,
     trust: bool,
     allow_partial: bool,
-) -> Subject:
+) -> LoadedCheckpoint:
     """Anyone's file of weights in the network that was named, or that the file describes."""
-    tree = weights.read(path, trust)
+    tree = formats.read(path, trust)
     wanted = about(changes, "model")
     named = [c for c in wanted if c.partition("=")[0] in ("model", "model.kind")]
     seen = _recognised(tree)
@@ -46,7 +52,7 @@ def stranger(
     said: list[str] = [] if named or seen is None else [f"recognised as {models.describe(settings, classes)}"]
     given = any(_normalises(*split_assignment(c)) for c in wanted)
     pictures = splits.train.images if len(splits.train) else splits.test.images
-    built = settings if given else settings.but(normalise="none")
+    built = settings if given else settings.replace(normalise="none")
     model = models.build(built, pictures, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
     assert isinstance(target, nn.Module)
@@ -56,7 +62,7 @@ def stranger(
     said += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
     if not given:
         said.append(_normalise(model, target, fit, classes, channels, size))
-    model = runtime.placed(model.eval())  # type: ignore[assignment]
+    model = runtime.to_device(model.eval())  # type: ignore[assignment]
     told = {
         "checkpoint": path.stem,
         "run": "",
@@ -68,14 +74,14 @@ def stranger(
         "loaded": said,
     }
     carried = fit.normalisation[:2] if fit.normalisation else None
-    return Subject(model, splits, told, (Linf(),), carried)
+    return LoadedCheckpoint(model, splits, told, (Linf(),), carried)
 
 
 def _normalise(
     model: models.Classifier, target: nn.Module, fit: matching.Fit, classes: int, channels: int, size: int
 ) -> str:
     """Choose the normalisation that nobody gave, put it into the model and say which and why."""
-    own = target is not model and weights.normalisation(dict(target.state_dict()))
+    own = target is not model and formats.normalisation(dict(target.state_dict()))
     if own:
         return f"the network normalises itself ({', '.join(own[2])}); nothing is put in front of it"
     if {"mean", "std"} <= set(fit.state) and target is model:
@@ -107,8 +113,8 @@ def _usual(classes: int, size: int) -> str:
 def _recognised(tree: dict[str, Any]) -> models.Recognised | None:
     """The built-in network that some candidate of the file describes best."""
     best: models.Recognised | None = None
-    for candidate in weights.candidates(tree):
-        for _, tensors in weights.peelings(candidate.tensors):
+    for candidate in formats.candidates(tree):
+        for _, tensors in formats.strip_prefixes(candidate.tensors):
             seen = models.recognise(tensors)
             if seen is not None and (best is None or seen.share > best.share):
                 best = seen

@@ -2,7 +2,7 @@
 
 safetensors and npz hold numbers only; torch files are programs and have a reader of their own
 (`pickles`). What a file is, its bytes say, not its name: many a model.pth is a web page. `candidates`,
-`peelings` and `normalisation` then list how its names may be read.
+`strip_prefixes` and `normalisation` then list how its names may be read.
 """
 
 import zipfile
@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossclass.checkpoints.candidates import Candidate, candidates, is_normalisation, normalisation, peelings
+from crossclass.checkpoints.candidates import (
+    Candidate,
+    candidates,
+    is_normalisation,
+    normalisation,
+    strip_prefixes,
+)
 from crossclass.checkpoints.safe_pickle import DAMAGED, Numbers, error, imports, read_torch, refusal
 
 SUFFIXES = frozenset(
@@ -149,4 +155,12 @@ def _tidy(value: Any, depth: int = 0) -> Any:
 
 _READERS = {"safetensors": _read_safetensors, "npz": _read_npz, "torch": read_torch}
 
-__all__ = ["SUFFIXES", "Candidate", "candidates", "is_normalisation", "normalisation", "peelings", "read"]
+__all__ = [
+    "SUFFIXES",
+    "Candidate",
+    "candidates",
+    "is_normalisation",
+    "normalisation",
+    "read",
+    "strip_prefixes",
+]

@@ -10,7 +10,7 @@ from pathlib import Path
 from crossclass import models
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.foreign import stranger
-from crossclass.checkpoints.loaded import Subject, about, data_of, describe
+from crossclass.checkpoints.loaded import LoadedCheckpoint, about, data_of, describe
 from crossclass.checkpoints.own import check_fit, data_of_run, files_of, identity, load_model
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
@@ -24,7 +24,7 @@ def subjects(
     *,
     trust: bool = False,
     allow_partial: bool = False,
-) -> Iterator[Subject]:
+) -> Iterator[LoadedCheckpoint]:
     """The models that targets stand for, one after the other; `changes` are `data.` and `model` texts.
 
     Raises UserError. `trust` reads pickles and imports code named in files; `allow_partial` leaves
@@ -37,7 +37,7 @@ def subjects(
         """Read once, however many checkpoints are measured on them."""
         key = data.digest() + str(getattr(data, "path", ""))
         if key not in shared:
-            shared[key] = data().to(runtime.place)
+            shared[key] = data().to(runtime.torch_device)
         if len(shared[key].test) == 0:
             raise UserError(f"{where}: the data hold no test images; give some with data.path=DIR")
         return shared[key]
@@ -58,11 +58,11 @@ def subjects(
             data = data_of_run(run, path, changes)
             splits = images(data, str(path))
             check_fit(card, splits, path)
-            model = runtime.placed(built)
+            model = runtime.to_device(built)
             assert isinstance(model, models.Classifier)
             told = identity(card, path.parent.name if run else "", data, model)
             threat = run.threat if run else Linf()
-            yield Subject(model, splits, told, (threat,) if threat == Linf() else (threat, Linf()))
+            yield LoadedCheckpoint(model, splits, told, (threat,) if threat == Linf() else (threat, Linf()))
 
 
-__all__ = ["Subject", "describe", "identity", "load_model", "subjects"]
+__all__ = ["LoadedCheckpoint", "describe", "identity", "load_model", "subjects"]

@@ -13,7 +13,7 @@ from crossclass.data import AnyData, Npz, Splits
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedCheckpoint:
     """A model that can be measured, with what is known about it."""
 
     model: models.Classifier
@@ -66,7 +66,7 @@ def data_of(changes: Sequence[str], path: Path) -> AnyData:
 
 def describe(data: AnyData) -> str:
     """A data set in a few words."""
-    plain = data.plain()
+    plain = data.to_dict()
     sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
     return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
 

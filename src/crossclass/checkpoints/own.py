@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from crossclass import models
-from crossclass.checkpoints import card as checkpoint
-from crossclass.checkpoints import formats as weights
+from crossclass.checkpoints import formats
+from crossclass.checkpoints.card import is_ours, load_checkpoint
 from crossclass.checkpoints.loaded import Source, about, data_of, describe, normalisation, not_the_classes
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import load_yaml, override
@@ -18,7 +18,7 @@ from crossclass.training.run import Run
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, dict[str, Any]]:
     """A model of ours from its checkpoint file, in eval mode, with its card; raises UserError."""
-    tensors, card = checkpoint.load(path)
+    tensors, card = load_checkpoint(path)
     if "model" not in card:
         raise UserError(f"{path} holds no model (a resume state?); give best.val, best.test or last")
     ask_trust(card["model"], str(path), trust)
@@ -46,10 +46,10 @@ def files_of(target: str) -> tuple[list[Path], Run | None] | None:
     folder, which = place_of(target)
     path = Path(target)
     if path.is_file():
-        if not checkpoint.is_ours(path):
+        if not is_ours(path):
             return None
         return [path], _run_of(path.parent)
-    if folder.suffix in weights.SUFFIXES and not folder.is_dir():
+    if folder.suffix in formats.SUFFIXES and not folder.is_dir():
         raise UserError(f"there is no checkpoint {target}")
     there = RunFolder.at(folder).checkpoints()
     chosen = [which] if which else [*[b for b in ("best.val", "best.test") if b in there][:1], "last"]
@@ -72,7 +72,7 @@ def data_of_run(run: Run | None, path: Path, changes: Sequence[str]) -> AnyData:
         return data_of(changes, path)
     data, env = run.data, RunFolder.at(path.parent).read("env.json") or {}
     if hasattr(data, "path") and env.get("data_path"):
-        data = data.but(path=env["data_path"])
+        data = data.replace(path=env["data_path"])
     changed = override(Source(data=data), about(changes, "data")).data
     assert changed is not None
     return changed

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from crossclass import attacks, data, models
-from crossclass.attacks import norms as threat
+from crossclass.attacks import norms
 from crossclass.core.config import Settings, kind_of, members
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
@@ -28,7 +28,7 @@ def plugins() -> dict[str, tuple[str, type[Settings]]]:
     families = {
         "recipe": recipes.AnyRecipe,
         "attack": attacks.AnyAttack,
-        "threat": threat.AnyThreat,
+        "threat": norms.AnyThreat,
         "data": data.AnyData,
         "model": models.AnyModel,
     }
@@ -45,10 +45,13 @@ def _first(run: Run) -> str:
         recipe = recipe.inner
         kinds.append(recipe.kind)
     attack = getattr(recipe, "attack", "clean images")
-    extras = [f"smoothing {run.smoothing:g}"] if run.smoothing else []
+    extras = [f"smoothing {run.label_smoothing:g}"] if run.label_smoothing else []
     extras += [
         name.replace("_", " ")
-        for name in ("mixed labels" if run.mix else "", *(p.kind for p in (run.ensembling, run.average) if p))
+        for name in (
+            "mixed labels" if run.mix else "",
+            *(p.kind for p in (run.ensembling, run.weight_averaging) if p),
+        )
         if name
     ]
     return "; ".join([f"{' of '.join(kinds)} on {run.data.kind}: {attack}", *extras, f"{run.epochs} epochs"])

@@ -19,10 +19,10 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
 
     RUN is best.val and last; RUN@best.test selects. A stranger's file needs data.path=DIR, and
     model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
-    attack.kind=autoattack, attack=none, examples=correct, n=500, split=val, seed=1, saliency=6,
+    attack.kind=autoattack, attack=none, attribution_subset=correct, n=500, split=val, seed=1, saliency=6,
     out=measure.json (the grid of maps lies beside it).
     """
-    from crossclass.analysis.measure import measured
+    from crossclass.analysis.measure import measure
     from crossclass.core.files import demand_writable, write_atomic
 
     names = [t for t in targets if "=" not in t]
@@ -33,7 +33,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     demand_writable(place)
     with watching("measure") as progress:
         try:
-            results = measured(
+            results = measure(
                 names,
                 rest,
                 runtime,
@@ -47,7 +47,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
             raise typer.Exit(130) from None
     for line in table(results):
         print(line)
-    runtime.first(lambda: write_atomic(place, json.dumps(results, indent=1) + "\n"))
+    runtime.on_main_process(lambda: write_atomic(place, json.dumps(results, indent=1) + "\n"))
     print(out)
 
 

@@ -2,7 +2,7 @@
 
 A run folder is found by the digest of its run, so a sweep can be called again at any time, in several
 processes, on several machines with one disk: what is finished is left alone, what was begun is resumed, and
-no run is trained by two processes at once (`files.held`).
+no run is trained by two processes at once (`files.lock`).
 """
 
 import itertools
@@ -73,7 +73,7 @@ def expand(target: str, changes: Sequence[str] = (), *, trust: bool = True) -> l
         except UserError as e:
             raise UserError(f"{' '.join([base, *said])}: {e}") from e
         if base != target:  # a sweep file: what its grid names was not typed
-            ask_trust(run.plain(), target, trust)
+            ask_trust(run.to_dict(), target, trust)
         point = Point(base, said, run)
         if (digest := run.digest()) in known:
             raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")

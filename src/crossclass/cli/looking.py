@@ -62,8 +62,8 @@ def verify(
     """
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.core.config import load_yaml, split_assignment
-    from crossclass.paper import published_curves as anchors
-    from crossclass.report import plots as plot
+    from crossclass.paper import published_curves
+    from crossclass.report import plots
     from crossclass.training.run import Run
 
     own: dict[str, Any] = {"against": "rice2020", "tolerance": 0.02, "out": ""}
@@ -76,13 +76,13 @@ def verify(
     folder = RunFolder.at(Path(target))
     rows, name = folder.rows(), str(own["against"])
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
-    conditions = anchors.conditions(run.plain(), rows, folder.read("env.json"))
-    verdict = anchors.verify(rows, name, tolerance=float(own["tolerance"]), run=conditions)
-    for line in anchors.table(verdict):
+    conditions = published_curves.conditions(run.to_dict(), rows, folder.read("env.json"))
+    verdict = published_curves.verify(rows, name, tolerance=float(own["tolerance"]), run=conditions)
+    for line in published_curves.table(verdict):
         print(line)
     if own["out"]:
-        curves = anchors.overlay(rows, name, folder.path.name, conditions)
-        plot.save(plot.curves(curves), Path(str(own["out"])))
+        curves = published_curves.overlay(rows, name, folder.path.name, conditions)
+        plots.save(plots.curves(curves), Path(str(own["out"])))
         print(own["out"])
     if verdict.verdict == "does not hold":
         raise typer.Exit(1)

@@ -105,7 +105,7 @@ def reproduce_(
     if not ids:
         raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
     (out, runtime), rest = own_settings([t for t in targets if "=" in t], "results")
-    study = override(Study(), rest).but(out=Path(out))
+    study = override(Study(), rest).replace(out=Path(out))
     with watching("reproduce") as progress:
         try:
             done = reproduce(ids, study, runtime, progress.step, progress.say, progress.row)
@@ -118,12 +118,14 @@ def reproduce_(
 
 def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: bool = False) -> Path:
     from crossclass.paper.runs import resolve
-    from crossclass.training import loop as training
+    from crossclass.training import loop
 
     label, run = resolve(target, changes, trust=trust)
     out, runtime = own
     with watching(label, run.epochs) as progress:
-        epochs = training.train(run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say)
+        epochs = loop.iterate_epochs(
+            run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say
+        )
         try:
             for trained, row in epochs:
                 folder = trained.path

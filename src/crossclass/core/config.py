@@ -69,24 +69,24 @@ class Settings(BaseModel):
         out = handler(self)
         return {"kind": self.kind, **out} if hasattr(self, "kind") else out
 
-    def but(self: T, **changes: Any) -> T:
+    def replace(self: T, **changes: Any) -> T:
         """A changed copy, validated again (pydantic's own `model_copy` does not validate)."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return validated(type(self), {**kept, **changes})
 
-    def plain(self, *, defaults: bool = True) -> dict[str, Any]:
+    def to_dict(self, *, defaults: bool = True) -> dict[str, Any]:
         """Plain JSON-able data; without defaults only what differs from them (and every `kind`)."""
         out: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=not defaults)
         return out
 
     def digest(self) -> str:
         """12 hex digits of what differs from the defaults, so that adding a setting orphans nothing."""
-        text = json.dumps(self.plain(defaults=False), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.to_dict(defaults=False), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def yaml(self) -> str:
         """The complete settings as YAML, defaults included."""
-        return yaml.safe_dump(self.plain(), sort_keys=False, default_flow_style=None, width=100)
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
 
 
 def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -113,11 +113,11 @@ def load_yaml(cls: type[T], text: str, where: str) -> T:
     return validated(cls, data, where)
 
 
-def throughout(settings: T, **values: Any) -> T:
+def replace_everywhere(settings: T, **values: Any) -> T:
     """A copy in which every field of these names has these values, also in settings inside settings."""
     own = {name: getattr(settings, name) for name in type(settings).model_fields}
-    inner = {name: throughout(v, **values) for name, v in own.items() if isinstance(v, Settings)}
-    return settings.but(**inner, **{name: v for name, v in values.items() if name in own})
+    inner = {name: replace_everywhere(v, **values) for name, v in own.items() if isinstance(v, Settings)}
+    return settings.replace(**inner, **{name: v for name, v in values.items() if name in own})
 
 
 def contradictions(text: str, settings: Settings, where: str) -> list[str]:
@@ -126,7 +126,7 @@ def contradictions(text: str, settings: Settings, where: str) -> list[str]:
     A setting that was added since, and so is not in the text, does not count.
     """
     stored = read_flat(text, where)
-    now = flat(settings.plain())
+    now = flat(settings.to_dict())
     return [path for path, value in stored.items() if path not in now or now[path] != value]
 
 
@@ -289,5 +289,5 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differences(a: Settings, b: Settings) -> dict[str, tuple[Any, Any]]:
     """Where two settings differ: path to (value in a, value in b), None where a path is missing."""
-    one, two = flat(a.plain()), flat(b.plain())
+    one, two = flat(a.to_dict()), flat(b.to_dict())
     return {k: (one.get(k), two.get(k)) for k in {**one, **two} if one.get(k) != two.get(k)}

@@ -80,7 +80,7 @@ def refusal(path: Path, e: OSError) -> UserError:
 
 
 @contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file while inside; raises BusyError if another process holds it, and says which.
 
     The system lets go of it when the process ends, however it ends, so no lock is ever stale. `what` is

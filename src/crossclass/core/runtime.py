@@ -6,7 +6,7 @@ nothing goes between processes, and a frozen view misses nothing.
 Several processes (`torchrun`, `accelerate launch`) hold the same weights. Each takes its rows of the global
 batch, and their gradients are summed once a step, before the optimizer: adversarial training takes eleven
 gradients for every such message, so there is nothing to hide behind it. The first process writes the
-files; what it does alone (`first`) ends in all of them alike, also when it fails.
+files; what it does alone (`on_main_process`) ends in all of them alike, also when it fails.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from accelerate.utils import broadcast_object_list, gather_object, reduce
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from crossclass.core import allocator as memory
+from crossclass.core import allocator
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.sync_batchnorm import synced
@@ -84,7 +84,7 @@ class Runtime(Settings):
             warnings.filterwarnings("ignore", message=".*no supported trackers")  # said below, in our words
             engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
         if cpu:
-            memory.kept()
+            allocator.kept()
         if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
             atexit.register(PartialState().destroy_process_group)
         if self.threads is not None:  # after the engine, which sets them itself for several processes
@@ -97,7 +97,7 @@ class Runtime(Settings):
         return engine
 
     @property
-    def place(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """The device of tensors and models.
 
         The engine is one per Python process and keeps the device it was first asked for; this does not.
@@ -113,9 +113,9 @@ class Runtime(Settings):
         """The layout of images and convolutions."""
         return torch.contiguous_format if self.layout == "contiguous" else torch.channels_last
 
-    def placed(self, model: nn.Module) -> nn.Module:
+    def to_device(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the layout."""
-        model = model.to(self.place)
+        model = model.to(self.torch_device)
         return model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def prepared(self, model: nn.Module) -> nn.Module:
@@ -133,20 +133,20 @@ class Runtime(Settings):
         if not self.compile:
             return model
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-        if self.place.type == "cpu" and not compiler:
+        if self.torch_device.type == "cpu" and not compiler:
             raise UserError("runtime.compile=true needs a C++ compiler (g++); install one, or leave it out")
         compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
         return compiled
 
     @cached_property
-    def lowers(self) -> bool:
+    def uses_bf16(self) -> bool:
         """Whether bf16, where a run asks for it, is computed: always but on a CPU that is slow at it."""
-        return self.emulate_bf16 or self.place.type != "cpu" or self.first(bf16_pays)
+        return self.emulate_bf16 or self.torch_device.type != "cpu" or self.on_main_process(bf16_pays)
 
     @property
-    def crowded(self) -> bool:
+    def oversubscribed(self) -> bool:
         """Whether others keep half of the cores busy: threads that wait for each other then crawl."""
-        if self.place.type != "cpu" or torch.get_num_threads() == 1 or not hasattr(os, "getloadavg"):
+        if self.torch_device.type != "cpu" or torch.get_num_threads() == 1 or not hasattr(os, "getloadavg"):
             return False
         return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
 
@@ -186,14 +186,14 @@ class Runtime(Settings):
         for buffer in buffers if self.processes > 1 else ():
             buffer.div_(self.processes)
 
-    def shared(self, items: Sequence[T], work: Callable[[int, T], R]) -> list[R]:
+    def distributed_map(self, items: Sequence[T], work: Callable[[int, T], R]) -> list[R]:
         """`work(i, item)` of every item, each done by one process; every process gets all, in order."""
         at, of = self.engine.process_index, self.processes
         mine = [(i, work(i, item)) for i, item in enumerate(items) if i % of == at]
         found = gather_object(mine) if of > 1 else mine
         return [result for _, result in sorted(found, key=lambda pair: pair[0])]
 
-    def first(self, work: Callable[[], R]) -> R:
+    def on_main_process(self, work: Callable[[], R]) -> R:
         """Do something in the first process; all get its result, or its UserError."""
         if self.processes == 1:
             return work()
@@ -218,7 +218,7 @@ class Runtime(Settings):
             def enter() -> None:
                 stack.enter_context(context)
 
-            self.first(enter)
+            self.on_main_process(enter)
             yield
 
     @contextmanager
@@ -246,12 +246,12 @@ class Runtime(Settings):
 
     def about(self) -> dict[str, Any]:
         """What a number was made with, for env.json."""
-        gpu = torch.cuda.get_device_name() if self.place.type == "cuda" else None
+        gpu = torch.cuda.get_device_name() if self.torch_device.type == "cuda" else None
         return {
             "crossclass": version("crossclass"),
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "device": str(self.place),
+            "device": str(self.torch_device),
             "processor": gpu or platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "layout": str(self.memory_format).removeprefix("torch."),
@@ -259,7 +259,7 @@ class Runtime(Settings):
             "micro_batch": self.micro_batch,
             "sync_batch_norm": self.sync_batch_norm,
             "compile": self.compile,
-            "bf16": "computed" if self.lowers else "float32 in its place",
+            "bf16": "computed" if self.uses_bf16 else "float32 in its place",
         }
 
 

@@ -46,7 +46,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 @contextmanager
-def apart(model: nn.Module, holds: bool = True) -> Iterator[None]:
+def no_sync(model: nn.Module, holds: bool = True) -> Iterator[None]:
     """Inside, if it `holds`, nobody talks: for a batch that every process has as a whole."""
     norms = [m for m in model.modules() if isinstance(m, SyncedBatchNorm2d)]
     try:

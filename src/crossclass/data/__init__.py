@@ -45,7 +45,7 @@ class Digits(Subset):
     def __call__(self) -> Splits:
         """Read the digits."""
         raw = readers.read_digits()
-        tail = readers.Raw(raw.images[1500:], raw.labels[1500:], raw.class_names)
+        tail = readers.ArraySplit(raw.images[1500:], raw.labels[1500:], raw.class_names)
         return self.cut(raw.first(1500), tail, "digits")
 
 

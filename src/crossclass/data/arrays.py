@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from crossclass.data.raw import Raw, demand, guarded, hint
+from crossclass.data.raw import ArraySplit, demand, guarded, hint
 
 MAX_CLASSES = 100_000  # without class names a stray label of 10^12 would ask for as many names
 
 
-def read_npz(folder: Path, split: str) -> Raw:
+def read_npz(folder: Path, split: str) -> ArraySplit:
     """`<folder>/<split>.npz`; images: gray, channels first or last, 8 bits or floats in [0, 1]."""
     path = folder / f"{split}.npz"
     demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
@@ -27,7 +27,7 @@ def read_npz(folder: Path, split: str) -> Raw:
     class_names = _names(path, labels, names)
     what = f"'images' holds {len(images)} entries but 'labels' {len(labels)}"
     demand(len(images) == len(labels), path, what, "give one label per image")
-    return Raw(images, labels.astype(np.int64), class_names)
+    return ArraySplit(images, labels.astype(np.int64), class_names)
 
 
 def _channels_last(path: Path, images: np.ndarray) -> np.ndarray:

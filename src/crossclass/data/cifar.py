@@ -13,7 +13,7 @@ import numpy as np
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.data.array_pickles import ArraysOnly
 from crossclass.data.download import Archive, again, unpacking, verified
-from crossclass.data.raw import Raw, demand, guarded
+from crossclass.data.raw import ArraySplit, demand, guarded
 
 MEMBER_BYTES = 160 * 2**20  # the largest true member, CIFAR-100's `train`, has 148 MiB
 SITE = "https://www.cs.toronto.edu/~kriz/"
@@ -72,23 +72,25 @@ CIFAR100 = Cifar(
 )
 
 
-def read_cifar10(folder: Path, split: str, download: bool = False) -> Raw:
+def read_cifar10(folder: Path, split: str, download: bool = False) -> ArraySplit:
     """CIFAR-10 from a folder; fetched into it if `download`; raises UserError."""
     return _read(CIFAR10, folder, split, download)
 
 
-def read_cifar100(folder: Path, split: str, download: bool = False) -> Raw:
+def read_cifar100(folder: Path, split: str, download: bool = False) -> ArraySplit:
     """CIFAR-100 with its 100 fine labels from a folder; fetched into it if `download`; raises UserError."""
     return _read(CIFAR100, folder, split, download)
 
 
-def _read(cifar: Cifar, folder: Path, split: str, download: bool) -> Raw:
+def _read(cifar: Cifar, folder: Path, split: str, download: bool) -> ArraySplit:
     if split not in cifar.splits:
         raise UserError(f"{cifar.title} has no split '{split}'{did_you_mean(split, cifar.splits)}")
     home = _home(cifar, folder, download)
     batches = [_batch(cifar, home / name) for name in cifar.splits[split]]
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return Raw(np.ascontiguousarray(images), labels, cifar.class_names or _fine_names(cifar, home / "meta"))
+    return ArraySplit(
+        np.ascontiguousarray(images), labels, cifar.class_names or _fine_names(cifar, home / "meta")
+    )
 
 
 def _home(cifar: Cifar, folder: Path, download: bool) -> Path:

@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image
 
 from crossclass.core.errors import did_you_mean
-from crossclass.data.raw import Raw, demand, guarded, hint, is_image
+from crossclass.data.raw import ArraySplit, demand, guarded, hint, is_image
 
 SAVE_AGAIN = "save it again or remove it"
 
 
-def read_folder(folder: Path, split: str) -> Raw:
+def read_folder(folder: Path, split: str) -> ArraySplit:
     """`<folder>/<split>/<class>/<image>` as RGB, sorted by name; `train` says what classes exist."""
     demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
     part, put = folder / split, f"put images into {split}/<class>"
@@ -30,7 +30,7 @@ def read_folder(folder: Path, split: str) -> Raw:
         files += [(path, names.index(place.name)) for path in images]
     demand(len(files) > 0, part, "has no class folders with images", put)
     labels = np.array([label for _, label in files], dtype=np.int64)
-    return Raw(stack([path for path, _ in files]), labels, names)
+    return ArraySplit(stack([path for path, _ in files]), labels, names)
 
 
 def visible(folder: Path) -> list[Path]:

@@ -14,16 +14,16 @@ from crossclass.core.errors import UserError
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 
 
-class Raw(NamedTuple):
+class ArraySplit(NamedTuple):
     """One split as it is on disk, in file order."""
 
     images: np.ndarray  # uint8 [n, h, w, c], c in {1, 3}
     labels: np.ndarray  # int64 [n]
     class_names: tuple[str, ...]
 
-    def first(self, n: int) -> "Raw":
+    def first(self, n: int) -> "ArraySplit":
         """The first n images."""
-        return Raw(self.images[:n], self.labels[:n], self.class_names)
+        return ArraySplit(self.images[:n], self.labels[:n], self.class_names)
 
 
 def checksum(*arrays: np.ndarray) -> str:

@@ -9,11 +9,11 @@ from crossclass.data.arrays import read_npz
 from crossclass.data.cifar import read_cifar10, read_cifar100
 from crossclass.data.digits import read_digits
 from crossclass.data.folders import read_folder
-from crossclass.data.raw import Raw, checksum
+from crossclass.data.raw import ArraySplit, checksum
 from crossclass.data.tiny_imagenet import read_tiny_imagenet
 
 __all__ = [
-    "Raw",
+    "ArraySplit",
     "checksum",
     "read_cifar10",
     "read_cifar100",

@@ -29,7 +29,7 @@ class Subset(Settings):
     """Draw the parts class-balanced and seeded instead of in file order."""
     subset_seed: int = Field(0, ge=0)
 
-    def cut(self, train: readers.Raw, test: readers.Raw, where: str) -> Splits:
+    def cut(self, train: readers.ArraySplit, test: readers.ArraySplit, where: str) -> Splits:
         """The three parts out of a training and a test array, in file or balanced order."""
         if train.images.shape[1:] != test.images.shape[1:]:
             a, b = train.images.shape[1:], test.images.shape[1:]
@@ -105,12 +105,12 @@ class Sealed(Stored):
         return splits
 
 
-def _stretch(raw: readers.Raw, order: np.ndarray | None, start: int, stop: int) -> readers.Raw:
+def _stretch(raw: readers.ArraySplit, order: np.ndarray | None, start: int, stop: int) -> readers.ArraySplit:
     # In file order no copy is made: a large data set may fill half of the memory.
     index = slice(start, stop) if order is None else order[start:stop]
-    return readers.Raw(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
+    return readers.ArraySplit(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
 
 
-def _split(raw: readers.Raw) -> Split:
+def _split(raw: readers.ArraySplit) -> Split:
     nchw = torch.from_numpy(raw.images).permute(0, 3, 1, 2).contiguous()
     return Split(nchw, torch.from_numpy(np.ascontiguousarray(raw.labels, dtype=np.int64)))

@@ -28,7 +28,7 @@ import numpy as np
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.data.download import Archive, again, unpacking, verified
 from crossclass.data.folders import stack, visible
-from crossclass.data.raw import Raw, demand, guarded, is_image
+from crossclass.data.raw import ArraySplit, demand, guarded, is_image
 
 ARCHIVE = Archive(
     "tiny_imagenet",
@@ -53,7 +53,7 @@ Files = list[tuple[Path, int]]
 
 def read_tiny_imagenet(
     folder: Path, split: str, download: bool = False, class_order: ClassOrder = "wnids"
-) -> Raw:
+) -> ArraySplit:
     """`train` or `test` (the official validation images) as RGB; fetched if `download`; raises UserError.
 
     Labels follow wnids.txt, or the sorted wnids, as in models trained through an image folder.
@@ -68,7 +68,7 @@ def read_tiny_imagenet(
     if class_order == "sorted":
         order = np.argsort(wnids)
         names, labels = tuple(names[i] for i in order), np.argsort(order)[labels]
-    return Raw(images, labels, names)
+    return ArraySplit(images, labels, names)
 
 
 def _home(folder: Path, download: bool) -> Path:

@@ -1,6 +1,6 @@
 """What is wrong with this network or checkpoint? Named findings with evidence, each with its remedy.
 
-The checks are a table; each gets the `Patient` and returns findings, `fine` ones included. Network,
+The checks are a table; each gets the `Probe` and returns findings, `fine` ones included. Network,
 surrogate and global random streams are exactly as before, whatever happens.
 """
 
@@ -11,28 +11,28 @@ from crossclass.core.progress import Progress, silent
 from crossclass.data import Splits
 from crossclass.diagnostics import inputs, masking, outputs, weights
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, judged
-from crossclass.diagnostics.probe import Doctor, Patient, Statistics, admitted, private_randomness, untouched
+from crossclass.diagnostics.probe import Doctor, Probe, Statistics, admitted, private_randomness, untouched
 from crossclass.models import Classifier
 
-Check = Callable[[Patient], list[Finding]]
+Check = Callable[[Probe], list[Finding]]
 
-Needs = Callable[[Patient, list[Finding]], str]
+Needs = Callable[[Probe, list[Finding]], str]
 """What is missing before a stage makes sense; empty if nothing is."""
 
 
-def _nothing(p: Patient, found: list[Finding]) -> str:
+def _nothing(p: Probe, found: list[Finding]) -> str:
     return ""
 
 
-def _runs(p: Patient, found: list[Finding]) -> str:
+def _runs(p: Probe, found: list[Finding]) -> str:
     return "the network does not run" if _faulty(found, "cannot-run") else ""
 
 
-def _answers(p: Patient, found: list[Finding]) -> str:
+def _answers(p: Probe, found: list[Finding]) -> str:
     return "some outputs are not finite" if _faulty(found, "non-finite-outputs") else ""
 
 
-def _attackable(p: Patient, found: list[Finding]) -> str:
+def _attackable(p: Probe, found: list[Finding]) -> str:
     if p.answers.shape[1] < p.classes:
         return "there are labels without an output"
     if int(p.right[: len(p.few[0])].sum()) < min(10, len(p.few[0])):
@@ -40,7 +40,7 @@ def _attackable(p: Patient, found: list[Finding]) -> str:
     return ""
 
 
-def _differentiable(p: Patient, found: list[Finding]) -> str:
+def _differentiable(p: Probe, found: list[Finding]) -> str:
     return "" if masking.differentiable(p) else "the outputs carry no gradient"
 
 

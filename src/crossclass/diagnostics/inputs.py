@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from crossclass.diagnostics.findings import ALPHA, Finding, beats, judged, percent, some, tail
-from crossclass.diagnostics.probe import Patient, Statistics, normalising
+from crossclass.diagnostics.probe import Probe, Statistics, normalising
 from crossclass.models import STATISTICS
 
 EXTRA: dict[str, Statistics] = {
@@ -21,7 +21,7 @@ EXTRA: dict[str, Statistics] = {
 """Constants in common use that are no data set's."""
 
 
-def candidates(p: Patient) -> dict[str, Statistics]:
+def candidates(p: Probe) -> dict[str, Statistics]:
     """The plausible normalisations for these images, by name; the file's own comes first."""
     named = {"file": p.file} if p.file else {}
     named |= {**STATISTICS, "data": p.data, **EXTRA}
@@ -32,7 +32,7 @@ def candidates(p: Patient) -> dict[str, Statistics]:
     return fitting
 
 
-def normalisation(p: Patient) -> list[Finding]:
+def normalisation(p: Probe) -> list[Finding]:
     """Accuracy as loaded against every other plausible normalisation."""
     loaded: Statistics = tuple(p.model.mean.flatten().tolist()), tuple(p.model.std.flatten().tolist())
     tried = {n: s for n, s in candidates(p).items() if not _same(s, loaded)}
@@ -72,7 +72,7 @@ def normalisation(p: Patient) -> list[Finding]:
     return out
 
 
-def orientation(p: Patient) -> list[Finding]:
+def orientation(p: Probe) -> list[Finding]:
     """Accuracy with the channels reversed, and with height and width exchanged."""
     views = {}
     if p.x.shape[1] == 3:
@@ -91,7 +91,7 @@ def orientation(p: Patient) -> list[Finding]:
     return out
 
 
-def labels(p: Patient) -> list[Finding]:
+def labels(p: Probe) -> list[Finding]:
     """A renumbering of the classes that explains the errors: found on one half, tried on the other."""
     logits = p.answers
     k = max(p.classes, logits.shape[1])
@@ -156,5 +156,5 @@ def _share(right: Bool[Tensor, " n"]) -> float:
     return float(right.double().mean())
 
 
-def _name(p: Patient, i: int) -> str:
+def _name(p: Probe, i: int) -> str:
     return p.class_names[i] if i < p.classes else str(i)

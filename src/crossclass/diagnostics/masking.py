@@ -17,7 +17,7 @@ from crossclass.attacks.model_state import frozen
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.runtime import full_precision
 from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, judged, percent
-from crossclass.diagnostics.probe import Patient
+from crossclass.diagnostics.probe import Probe
 
 SPARE = 0.02
 """Share of the images that a weaker attack may break and PGD-20 may miss."""
@@ -28,7 +28,7 @@ RELY = "do not believe robust accuracy under PGD; use AutoAttack (with Square) o
 REPAIR = f"look for rounding, thresholds, arg-max, detach() or no_grad() in the network; {RELY}"
 
 
-def gradients(p: Patient) -> list[Finding]:
+def gradients(p: Probe) -> list[Finding]:
     """Zero and non-finite gradients of the margin, and whether they tell how the margin changes.
 
     Along a short steepest step d, (m(x + d) - m(x - d)) / <grad m, 2d> is about 1 where the gradient is that
@@ -77,7 +77,7 @@ def gradients(p: Patient) -> list[Finding]:
     ]
 
 
-def losses(p: Patient) -> list[Finding]:
+def losses(p: Probe) -> list[Finding]:
     """Cross-entropy against margin and targeted PGD: where the softmax is exactly flat, or too weak."""
     ce = _pgd(p)
     right = p.under(ce)
@@ -112,7 +112,7 @@ def losses(p: Patient) -> list[Finding]:
     ]
 
 
-def radii(p: Patient) -> list[Finding]:
+def radii(p: Probe) -> list[Finding]:
     """Robust accuracy over eps must not rise, and must fall at all."""
     factors = (0.0, 0.5, 1.0, 2.0, 4.0)
     clean = p.judge(*p.few)
@@ -135,7 +135,7 @@ def radii(p: Patient) -> list[Finding]:
     return [judged("gradient-masking-eps", "fault", bool(rises), found, RELY, **ladder), effect]
 
 
-def unbounded(p: Patient) -> list[Finding]:
+def unbounded(p: Probe) -> list[Finding]:
     """In a ball that holds every image, nothing may be classified rightly for long.
 
     One picture shown for all images is right for one class, so an attack that leaves more than that share
@@ -153,7 +153,7 @@ def unbounded(p: Patient) -> list[Finding]:
     return [judged("gradient-masking-unbounded", level, wrong, found, RELY, **numbers)]
 
 
-def iterations(p: Patient) -> list[Finding]:
+def iterations(p: Probe) -> list[Finding]:
     """Robust accuracy over the number of steps must not rise."""
     counts = (1, 5, 20, 50)
     right = [p.under(_pgd(p, steps=s)) for s in counts]
@@ -164,7 +164,7 @@ def iterations(p: Patient) -> list[Finding]:
     return [judged("gradient-masking-steps", "fault", bool(rises), found, RELY, **ladder)]
 
 
-def weaker(p: Patient) -> list[Finding]:
+def weaker(p: Probe) -> list[Finding]:
     """FGSM, random noise, a search without gradients, and images made on another network."""
     fgsm = FGSM(threat=p.threat)
     stood = p.under(_pgd(p))
@@ -188,7 +188,7 @@ def weaker(p: Patient) -> list[Finding]:
     return out
 
 
-def differentiable(p: Patient) -> bool:
+def differentiable(p: Probe) -> bool:
     """Whether the outputs depend on the image in a way that autograd can follow."""
     x = p.few[0][:2]
     with torch.inference_mode(False), torch.enable_grad(), frozen(p.model) as f:
@@ -196,7 +196,7 @@ def differentiable(p: Patient) -> bool:
         return z.requires_grad
 
 
-def _noise(p: Patient, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
+def _noise(p: Probe, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
     (x, y), right = p.few, stood.clone()
     for draw in range(DRAWS):
         noise = p.threat.sample(x, p.threat.starts[0], p.stream(1, draw))
@@ -206,7 +206,7 @@ def _noise(p: Patient, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
     return right
 
 
-def _random_search(p: Patient, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
+def _random_search(p: Probe, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
     """Squares of random signs, kept if the margin grows (after Andriushchenko et al. 2020); no gradients.
 
     Differs from Square Attack: no schedule tied to the budget, and the ball's `steepest` puts the signs
@@ -241,7 +241,7 @@ def _random_search(p: Patient, stood: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
     return right
 
 
-def _gradient(p: Patient, x: Tensor, y: Tensor) -> Float[Tensor, "m c h w"]:
+def _gradient(p: Probe, x: Tensor, y: Tensor) -> Float[Tensor, "m c h w"]:
     """Of the margin with respect to the images."""
     gradients = []
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(p.model) as f:
@@ -251,7 +251,7 @@ def _gradient(p: Patient, x: Tensor, y: Tensor) -> Float[Tensor, "m c h w"]:
     return torch.cat(gradients)
 
 
-def _flat(p: Patient, gradient: Float[Tensor, "m c h w"]) -> Bool[Tensor, " m"]:
+def _flat(p: Probe, gradient: Float[Tensor, "m c h w"]) -> Bool[Tensor, " m"]:
     """Where the gradient is zero at the image and at a random start in the ball too."""
     (x, y), zero = p.few, (gradient == 0).flatten(1).all(dim=1)
     if bool(zero.any()):
@@ -260,7 +260,7 @@ def _flat(p: Patient, gradient: Float[Tensor, "m c h w"]) -> Bool[Tensor, " m"]:
     return zero
 
 
-def _told(p: Patient, gradient: Float[Tensor, "m c h w"], part: float) -> Float[Tensor, " m"]:
+def _told(p: Probe, gradient: Float[Tensor, "m c h w"], part: float) -> Float[Tensor, " m"]:
     """What the margin does along the steepest step of `part` eps, divided by what the gradient says."""
     (x, y), step = p.few, p.threat.steepest(gradient, part * p.threat.eps)
     up, down = (x + step).clamp(0, 1), (x - step).clamp(0, 1)
@@ -268,16 +268,16 @@ def _told(p: Patient, gradient: Float[Tensor, "m c h w"], part: float) -> Float[
     return (margin(p.logits(up), y).double() - margin(p.logits(down), y).double()) / told
 
 
-def _pgd(p: Patient, factor: float = 1.0, **changes: Any) -> PGD:
+def _pgd(p: Probe, factor: float = 1.0, **changes: Any) -> PGD:
     """PGD-20 in the ball, or in one so many times as large."""
     threat = p.threat if factor == 1 else _ball(p.threat, factor * p.threat.eps)
     return PGD(**{"threat": threat, "steps": 20, **changes})
 
 
-def _whole(p: Patient) -> PGD:
+def _whole(p: Probe) -> PGD:
     """PGD-20 in a ball that holds every image around any other; noise is no help to it."""
     threat = _ball(p.threat, float(p.threat.norm(torch.ones_like(p.few[0][:1]))))
-    return PGD(threat=threat, steps=20, start="none", keep="best")
+    return PGD(threat=threat, steps=20, start="none", return_iterate="best")
 
 
 def _ball(threat: AnyThreat, eps: float) -> AnyThreat:
@@ -286,7 +286,7 @@ def _ball(threat: AnyThreat, eps: float) -> AnyThreat:
     return type(threat).model_construct(**{**kept, "eps": eps})
 
 
-def _few(p: Patient) -> str:
+def _few(p: Probe) -> str:
     return f"{len(p.few[0])} {p.part} images, seed {p.settings.seed}"
 
 

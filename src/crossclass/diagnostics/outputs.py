@@ -8,13 +8,13 @@ from crossclass.analysis.evaluate import collapse
 from crossclass.attacks.model_state import frozen
 from crossclass.core.runtime import full_precision
 from crossclass.diagnostics.findings import Finding, judged, percent, some
-from crossclass.diagnostics.probe import Patient, gap
+from crossclass.diagnostics.probe import Probe, gap
 
 ROUNDING = 1e-3
 """Kernels of other batch sizes differ by about 1e-6 of the largest output; randomness by far more."""
 
 
-def runs(p: Patient) -> list[Finding]:
+def runs(p: Probe) -> list[Finding]:
     """One batch through the network; the error of a network that does not fit the images."""
     shape, failed = list(p.x.shape[1:]), ""
     try:
@@ -27,7 +27,7 @@ def runs(p: Patient) -> list[Finding]:
     return [judged("cannot-run", "fault", bool(failed), found, remedy, shape=shape)]
 
 
-def class_count(p: Patient) -> list[Finding]:
+def class_count(p: Probe) -> list[Finding]:
     """Outputs and head rows against the classes of the data."""
     outputs, rows = p.answers.shape[1], len(p.model.head.weight)
     found = f"{outputs} outputs, {rows} head rows, {p.classes} classes in the data"
@@ -37,7 +37,7 @@ def class_count(p: Patient) -> list[Finding]:
     return [judged("wrong-class-count", "fault", wrong, found, remedy, **numbers)]
 
 
-def finite(p: Patient) -> list[Finding]:
+def finite(p: Probe) -> list[Finding]:
     """NaN or infinity in the outputs."""
     bad = int((~p.answers.isfinite().all(dim=1)).sum())
     found = f"{bad} of {p.conditions} have NaN or infinite outputs"
@@ -45,7 +45,7 @@ def finite(p: Patient) -> list[Finding]:
     return [judged("non-finite-outputs", "fault", bad > 0, found, remedy, images=bad)]
 
 
-def probabilities(p: Patient) -> list[Finding]:
+def probabilities(p: Probe) -> list[Finding]:
     """Softmax: rows >= 0 that sum to one. Log-softmax: their exponentials do. Sigmoid: all in [0, 1]."""
     z = p.answers
     low, high, sums = float(z.min()), float(z.max()), z.double().sum(dim=1)
@@ -71,7 +71,7 @@ def probabilities(p: Patient) -> list[Finding]:
     ]
 
 
-def head(p: Patient) -> list[Finding]:
+def head(p: Probe) -> list[Finding]:
     """Does W g(x) + b equal what the network answers?"""
     x, g = p.x[:32], p.own[0][:32]
     with full_precision(), frozen(p.model), torch.no_grad():
@@ -83,7 +83,7 @@ def head(p: Patient) -> list[Finding]:
     return [judged("head-mismatch", "warning", far > ROUNDING, found, remedy, gap=_plain(far))]
 
 
-def repeatable(p: Patient) -> list[Finding]:
+def repeatable(p: Probe) -> list[Finding]:
     """The same batch twice, then each image alone."""
     x, random = p.x[:32], p.unrest > ROUNDING
     found = f"two passes in eval mode differ by {p.unrest:.2g} of the largest output ({len(x)} images)"
@@ -99,7 +99,7 @@ def repeatable(p: Patient) -> list[Finding]:
     return out
 
 
-def predictions(p: Patient) -> list[Finding]:
+def predictions(p: Probe) -> list[Finding]:
     """Constant outputs, a collapse onto one class, classes that are never predicted."""
     z, k = p.answers, max(p.classes, p.answers.shape[1])
     spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())

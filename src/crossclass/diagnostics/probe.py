@@ -51,7 +51,7 @@ class Doctor(Settings):
 
 
 @dataclass(frozen=True)
-class Patient:
+class Probe:
     """A network, the images it is asked about, and what was already asked."""
 
     model: Classifier
@@ -187,7 +187,7 @@ class Patient:
 
 def admitted(
     model: Classifier, splits: Splits, settings: Doctor, surrogate: Classifier | None, file: Statistics | None
-) -> Patient:
+) -> Probe:
     """The patient with its images on the model's device."""
     part = next((p for p in ("test", "val", "train") if len(getattr(splits, p))), "train")
     split = splits.part(part)
@@ -195,7 +195,7 @@ def admitted(
     drawn = drawn.to(split.labels.device)
     x, y = as_float(split.images[drawn]).to(model.mean.device), split.labels[drawn].to(model.mean.device)
     data = channel_statistics((splits.train if len(splits.train) else split).images)
-    return Patient(model, x, y, splits.class_names, part, data, file, settings, surrogate)
+    return Probe(model, x, y, splits.class_names, part, data, file, settings, surrogate)
 
 
 def gap(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:

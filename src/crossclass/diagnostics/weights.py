@@ -6,10 +6,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks.model_state import evaluating
 from crossclass.diagnostics.findings import Finding, beats, judged, percent, some
-from crossclass.diagnostics.probe import Patient
+from crossclass.diagnostics.probe import Probe
 
 
-def finite_weights(p: Patient) -> list[Finding]:
+def finite_weights(p: Probe) -> list[Finding]:
     """NaN or infinity in parameters and buffers."""
     named = [*p.model.named_parameters(), *p.model.named_buffers()]
     bad = [n for n, t in named if t.is_floating_point() and not bool(t.isfinite().all())]
@@ -18,7 +18,7 @@ def finite_weights(p: Patient) -> list[Finding]:
     return [judged("non-finite-weights", "fault", bool(bad), found, remedy, tensors=bad)]
 
 
-def zero_layers(p: Patient) -> list[Finding]:
+def zero_layers(p: Probe) -> list[Finding]:
     """Weights that are zero everywhere: layers that were lost in loading, or that died."""
     weights = [(n, t) for n, t in p.model.named_parameters() if n.endswith("weight") or t.ndim > 1]
     zero = [n for n, t in weights if t.numel() and not bool(t.any())]
@@ -27,7 +27,7 @@ def zero_layers(p: Patient) -> list[Finding]:
     return [judged("zero-layers", "warning", bool(zero), found, remedy, tensors=zero)]
 
 
-def degenerate_head(p: Patient) -> list[Finding]:
+def degenerate_head(p: Probe) -> list[Finding]:
     """Head rows of no length, and pairs of classes with the same row."""
     W = p.model.head.weight.detach().double()
     norms = W.norm(dim=1)
@@ -43,7 +43,7 @@ def degenerate_head(p: Patient) -> list[Finding]:
     return [judged("degenerate-head", "warning", bool(zero or twins), found, remedy, zero=zero, equal=twins)]
 
 
-def dead_features(p: Patient) -> list[Finding]:
+def dead_features(p: Probe) -> list[Finding]:
     """Features that are the same for every image carry nothing about any class."""
     g = p.own[0]
     dead = int((g.amax(dim=0) == g.amin(dim=0)).sum())
@@ -53,7 +53,7 @@ def dead_features(p: Patient) -> list[Finding]:
     return [judged("dead-features", "warning", wrong, found, remedy, dead=dead, features=g.shape[1])]
 
 
-def modes(p: Patient) -> list[Finding]:
+def modes(p: Probe) -> list[Finding]:
     """The modes the network came in, and whether eval() reaches every module."""
     named = [(n or "the network", m) for n, m in p.model.named_modules()]
     leaves = [(n, m) for n, m in named if not any(True for _ in m.children())]
@@ -83,7 +83,7 @@ def modes(p: Patient) -> list[Finding]:
     return out
 
 
-def batch_norm(p: Patient) -> list[Finding]:
+def batch_norm(p: Probe) -> list[Finding]:
     """Accuracy with the running statistics against that with the statistics of the batch itself."""
     norms = [(n, m) for n, m in _batch_norms(p.model) if m.running_mean is not None]
     if not norms or len(p.x) < 16:

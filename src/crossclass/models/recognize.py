@@ -73,7 +73,7 @@ def _resnets(shapes: Shapes) -> Iterator[Recognised]:
     settings = ResNet(depth=depth, blocks=blocks, width=width, stem=stem, stem_stride=stride)
     size = 32
     if rest == 0 and side > 1 and side * side == windows:
-        settings, size = settings.but(pool=4), 4 * side * stride * 2 ** (stages - 1)
+        settings, size = settings.replace(pool=4), 4 * side * stride * 2 ** (stages - 1)
     yield from _candidate(settings, shapes, classes, channels, size)
 
 

@@ -37,9 +37,9 @@ from crossclass.data import Shapes
 from crossclass.models import AnyModel, PreActResNet, Python
 from crossclass.paper.effective import effective, errors, responses
 from crossclass.paper.theory import closed, sharing
-from crossclass.training.loop import train
+from crossclass.training.loop import iterate_epochs
 from crossclass.training.recipes import AT
-from crossclass.training.run import Check, Run
+from crossclass.training.run import Run, Validation
 
 PICTURES = Shapes(
     n_train=600,
@@ -95,7 +95,7 @@ class Effort:
                 raise UserError(f"{name} holds rising eps, at least 0 and below {limit:g}, not {list(given)}")
 
 
-QUICK = Effort((0.0, 0.45), (0.0, 2 / 255), (0.0,), 2, 1, 300, 40, 2, PICTURES.but(n_train=60, n_test=60))
+QUICK = Effort((0.0, 0.45), (0.0, 2 / 255), (0.0,), 2, 1, 300, 40, 2, PICTURES.replace(n_train=60, n_test=60))
 """Seconds: every part runs, nothing is decided."""
 
 Loss = Literal["margin", "ce"]
@@ -133,7 +133,7 @@ def _corner(eps: float, loss: Loss) -> PGD:
 
 
 def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str, float]:
-    data = effort.data.but(n_train=effort.n, n_test=max(effort.n, 300), seed=effort.data.seed + seed)
+    data = effort.data.replace(n_train=effort.n, n_test=max(effort.n, 300), seed=effort.data.seed + seed)
     x, x_test = (data.drawn(part).strengths / data.mu for part in ("train", "test"))
     y, y_test = (torch.arange(len(s)) % data.classes for s in (x, x_test))  # as the pictures come
     W = fit_strengths(x, y, eps, loss, effort.steps)
@@ -154,7 +154,7 @@ def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str
 
 
 def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed: int) -> dict[str, float]:
-    data = effort.data.but(seed=effort.data.seed + seed)
+    data = effort.data.replace(seed=effort.data.seed + seed)
     attack = PGD(threat=Linf(eps=eps), steps=3, step=0.5)
     run = Run(
         data=data,
@@ -165,19 +165,19 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
         batch=50,
         lr=lr,
         schedule="cosine",
-        drops=(),
+        lr_milestones=(),
         eps_warmup=effort.epochs // 2,
-        check=Check(every=effort.epochs, n=30, attack=attack),
+        validation=Validation(every=effort.epochs, n=30, attack=attack),
         seed=seed,
     )
     with tempfile.TemporaryDirectory() as out:
-        for folder, row in train(run, out, runtime=Runtime(device="cpu")):
+        for folder, row in iterate_epochs(run, out, runtime=Runtime(device="cpu")):
             if row["epoch"] == run.epochs:  # `last` is written; the full evaluation is not needed
                 model, _ = load_model(folder.checkpoint("last"), trust=True)  # code of ours
                 break
     test, s = data().test, data.drawn("test").strengths / data.mu
-    clean = evaluate.under(model, test, None)
-    seen = evaluate.under(model, test, attack.but(steps=10, step=0.25)) if eps else clean
+    clean = evaluate.evaluate(model, test, None)
+    seen = evaluate.evaluate(model, test, attack.replace(steps=10, step=0.25)) if eps else clean
     with torch.no_grad():
         logits = clean.features @ clean.W.T
     w_e, w_c = effective(responses(logits, s), data.graph)

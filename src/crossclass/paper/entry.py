@@ -12,7 +12,7 @@ from typing import Literal
 from crossclass.paper.claims import Claim, Numbers
 from crossclass.paper.evidence import Evidence
 from crossclass.paper.verdict import Verdict
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 Size = Literal["smoke", "mini", "paper"]
 Found = Mapping[str, Sequence[Evidence]]
@@ -29,7 +29,7 @@ class Experiment:
     """The paper's claim in one sentence."""
     measure: Callable[[Found, Size], Numbers]
     """Evidence to plain numbers; the size is for experiments that compute without runs."""
-    draw: Callable[[Numbers], plot.Figure]
+    draw: Callable[[Numbers], plots.Figure]
     claims: tuple[Claim, ...] = ()
     runs: Mapping[str, str] = field(default_factory=dict)
     """What each trained run is called here, and the name of the paper's run that it is."""

@@ -42,7 +42,7 @@ class Evidence:
     measures: list[Plain]
     """The full evaluation: best.val, best.test, last, and their comparison."""
     extras: dict[str, Any] = field(default_factory=dict)
-    drops: Sequence[int] = ()
+    lr_milestones: Sequence[int] = ()
     """Epochs after which the learning rate fell."""
 
     @property
@@ -83,7 +83,7 @@ class Evidence:
         The paper drops the learning rate at 50 and 75 %. In a schedule with two drops elsewhere a share is
         counted within its phase: 35 % is at 70 % of what comes before the first drop.
         """
-        last, drops = max(r["epoch"] for r in self.rows), list(self.drops)
+        last, drops = max(r["epoch"] for r in self.rows), list(self.lr_milestones)
         here = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
         wanted = float(np.interp(share, (0, 0.5, 0.75, 1), here))
         return min(self.checked(), key=lambda r: (abs(r["epoch"] - wanted), r["epoch"]))
@@ -117,7 +117,7 @@ def read(place: Path) -> Evidence:
     rows = _rows(place / "metrics.csv")
     for row in rows:
         row["C"] = matrices.get(str(row["epoch"]))
-    drops = read_flat(_text(place / "config.yaml"), str(place / "config.yaml")).get("drops") or ()
+    drops = read_flat(_text(place / "config.yaml"), str(place / "config.yaml")).get("lr_milestones") or ()
     known = {"env", "measure", "matrices"}
     extras = {p.stem: _json(p) for p in sorted(place.glob("*.json")) if p.stem not in known}
     return Evidence(place, env, rows, measures, extras, tuple(drops))

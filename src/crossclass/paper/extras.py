@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals, saliency
-from crossclass.analysis.measure import Measure, look
+from crossclass.analysis.measure import Measure, evaluate_checkpoint
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
@@ -43,7 +43,7 @@ def clean(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
             "last" if not folder.checkpoint(name).exists() and stage == "100 %" else name
         )
         model, card = _loaded(path, runtime)
-        seen = evaluate.under(model, splits.test, None, run.seed, batch=run.check.batch)
+        seen = evaluate.evaluate(model, splits.test, None, run.seed, batch=run.validation.batch)
         found = evaluate.summary(seen, splits.class_names)
         out[stage] = {"epoch": card["epoch"], **{k: found[k] for k in ("clean", "cas", "C")}}
     return out
@@ -91,7 +91,10 @@ def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
 
 
 def _mass(
-    model: models.Classifier, seen: compare.Seen, labels: Tensor, masks: dict[str, Bool[Tensor, "n s s"]]
+    model: models.Classifier,
+    seen: compare.EvaluationPass,
+    labels: Tensor,
+    masks: dict[str, Bool[Tensor, "n s s"]],
 ) -> dict[str, Float[Tensor, " n"]]:
     """The share of each map's positive mass inside each mask; NaN where there is none of one of them."""
     images = seen.evaluation.images
@@ -109,10 +112,12 @@ def _mass(
 
 def _pair(
     run: Run, folder: RunFolder, splits: Splits, runtime: Runtime
-) -> tuple[list[tuple[str, models.Classifier]], list[compare.Seen]]:
-    settings = Measure(seed=run.seed, batch=run.check.batch, saliency=GRID)
+) -> tuple[list[tuple[str, models.Classifier]], list[compare.EvaluationPass]]:
+    settings = Measure(seed=run.seed, batch=run.validation.batch, saliency=GRID)
     pair = [(name, _loaded(folder.checkpoint(name), runtime)[0]) for name in (_best(folder), "last")]
-    return pair, [look(model, splits, run.final_attack(), settings, runtime) for _, model in pair]
+    return pair, [
+        evaluate_checkpoint(model, splits, run.final_attack(), settings, runtime) for _, model in pair
+    ]
 
 
 def _best(folder: RunFolder) -> str:
@@ -123,7 +128,7 @@ def _loaded(path: Path, runtime: Runtime) -> tuple[models.Classifier, dict[str, 
     if not path.exists():
         raise UserError(f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again")
     model, card = load_model(path, trust=True)  # a run of the study, trained here
-    return classifier(runtime.placed(model)), card
+    return classifier(runtime.to_device(model)), card
 
 
 EXTRAS: dict[str, Extra] = {"clean": clean, "saliency": maps, "parts": parts}

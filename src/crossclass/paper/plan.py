@@ -29,10 +29,10 @@ from crossclass.paper import evidence
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.runs import named
 from crossclass.paper.sizes import crafted, shrink
-from crossclass.training.recipes import AnyRecipe, Distilled
+from crossclass.training.recipes import AnyRecipe, KnowledgeDistillation
 from crossclass.training.run import Run
 
-State = Literal["measured", "trained", "begun", "missing"]
+State = Literal["measure", "trained", "begun", "missing"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = 
     for entry in entries:
         for name, of in entry.runs.items():
             wanted.setdefault(of, set()).update(entry.extras.get(name, ()))
-    order = sorted(wanted, key=lambda name: isinstance(named(name).recipe, Distilled))
+    order = sorted(wanted, key=lambda name: isinstance(named(name).recipe, KnowledgeDistillation))
     return [
         Job(
             name,
@@ -85,8 +85,8 @@ def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = 
 
 
 def _seeded(run: Run, seed: int) -> Run:
-    data = run.data.but(seed=seed) if run.data.kind == "shapes" else run.data
-    return run.but(seed=seed, data=data)
+    data = run.data.replace(seed=seed) if run.data.kind == "shapes" else run.data
+    return run.replace(seed=seed, data=data)
 
 
 def located(run: Run, root: Path | None) -> Run:
@@ -106,10 +106,10 @@ def located(run: Run, root: Path | None) -> Run:
     place = root.expanduser() / data.kind
     if (place / "test.npz").is_file():
         same = {k: getattr(data, k) for k in Subset.model_fields}
-        return run.but(data=Npz(path=place, **same))
+        return run.replace(data=Npz(path=place, **same))
     if not place.is_dir():
         raise UserError(f"there is no {place}; put {data.kind} there (the original archive, or npz files)")
-    return run.but(data=data.but(path=place))
+    return run.replace(data=data.replace(path=place))
 
 
 def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
@@ -121,7 +121,7 @@ def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
 def _planned(job: Job, proofs: "_Stored", folders: "_Stored") -> Planned:
     for place in _alike(proofs, job.run):
         if evidence.complete(place, job.extras):
-            return Planned(job, "measured", place)
+            return Planned(job, "measure", place)
     note = _other(job, proofs) or _other(job, folders)
     for path in _alike(folders, job.run):
         found = RunFolder(path)
@@ -151,7 +151,7 @@ def _alike(stored: _Stored, run: Run) -> list[Path]:
 
 def _differing(says: dict[str, Any], run: Run) -> list[str]:
     """Settings in which a stored run is another, other than how its images are stored."""
-    now = flat(run.plain())
+    now = flat(run.to_dict())
     aside = {"data.kind", "data.checksum", "data.class_order"} if isinstance(run.data, Stored) else set()
     return [k for k, v in says.items() if k not in aside and (k not in now or now[k] != v)]
 
@@ -192,13 +192,13 @@ resume from, each with weights, momentum and maybe an average of the weights."""
 
 def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     """Estimated from one step of training."""
-    model = runtime.placed(models.build(run.model, splits.train.images, len(splits.class_names), 0))
-    part = splits.train.first(run.batch).to(runtime.place)
+    model = runtime.to_device(models.build(run.model, splits.train.images, len(splits.class_names), 0))
+    part = splits.train.first(run.batch).to(runtime.torch_device)
     seconds = _step(run, model, part) / len(part)
     gradient = seconds / (1 + _gradients(run.recipe))
-    n = run.check.n or len(splits.test)
+    n = run.validation.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
-    checks = checked / run.check.every * (run.check_attack().gradients + LOOKS)
+    checks = checked / run.validation.every * (run.check_attack().gradients + LOOKS)
     final = ENDS * len(splits.test) * (run.final_attack().gradients + 1)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     kept = KEPT + (run.epochs // run.keep_every if run.keep_every else 0)
@@ -216,7 +216,7 @@ def _gradients(recipe: AnyRecipe) -> int:
 
 def _step(run: Run, model: torch.nn.Module, part: Split) -> float:
     """Seconds of one training step; a teacher is left out of it."""
-    recipe = run.recipe.inner if isinstance(run.recipe, Distilled) else run.recipe
+    recipe = run.recipe.inner if isinstance(run.recipe, KnowledgeDistillation) else run.recipe
     x, y = as_float(part.images), part.labels
     taken = []
     for i in range(2):  # the first one warms up

@@ -10,15 +10,15 @@ from typing import Any
 
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.model_state import Precision
-from crossclass.core.config import throughout
+from crossclass.core.config import replace_everywhere
 from crossclass.data import AnyData, Digits, Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import AnyModel, PreActResNet, ViT
 from crossclass.paper.entry import Size
 from crossclass.paper.runs.mini import THIN
 from crossclass.training.labels import TemporalEnsembling
-from crossclass.training.recipes import AnyRecipe, Distilled
-from crossclass.training.run import Check, Run
+from crossclass.training.recipes import AnyRecipe, KnowledgeDistillation
+from crossclass.training.run import Run, Validation
 
 
 def shrink(run: Run, size: Size) -> Run:
@@ -32,9 +32,9 @@ def crafted(run: Run, precision: Precision) -> Run:
     At the paper's size a GPU takes a third of the time in bf16; in fp32 the check alone is longer than an
     epoch. What is reported is judged in fp32 either way.
     """
-    attack = throughout(run.check_attack(), precision=precision)
-    recipe = throughout(run.recipe, precision=precision)
-    return run.but(recipe=recipe, check=run.check.but(attack=attack))
+    attack = replace_everywhere(run.check_attack(), precision=precision)
+    recipe = replace_everywhere(run.recipe, precision=precision)
+    return run.replace(recipe=recipe, validation=run.validation.replace(attack=attack))
 
 
 # Robust overfitting in all its phases within minutes, as far as this size lets it: on 1,000 images, shifted
@@ -47,20 +47,20 @@ EPOCHS, DROPS = 60, (15, 45)
 
 def _mini(run: Run) -> Run:
     if isinstance(run.data, Shapes | Digits):  # small as they are
-        return run.but(keep_every=run.epochs // 4)
+        return run.replace(keep_every=run.epochs // 4)
     token = isinstance(run.model, ViT)
     precision = "fp32" if token else "bf16"  # as trained; bf16 would take half the time by now
     attack = PGD(threat=run.threat, steps=10, step=_step(run), precision=precision)
-    return run.but(
+    return run.replace(
         data=_subset(run.data),
         model=_thin(run.model),
         recipe=_lighter(run.recipe, steps=7, precision=precision),
         augment=Augment(crop=1),
         epochs=EPOCHS,
-        drops=DROPS,
+        lr_milestones=DROPS,
         batch=64,
         lr=0.1 if token else 0.2,
-        check=Check(every=5 if token else 3, n=500, attack=attack),
+        validation=Validation(every=5 if token else 3, n=500, attack=attack),
         keep_every=EPOCHS // 4,
         ensembling=_sooner(run, DROPS),
     )
@@ -68,7 +68,7 @@ def _mini(run: Run) -> Run:
 
 def _smoke(run: Run) -> Run:
     n = 20 if isinstance(run.data, Shapes) else 16  # a run of its own, also here
-    return run.but(
+    return run.replace(
         data=Shapes(n_train=n, n_val=12, n_test=24, classes=4, size=16),
         model=ViT(patch=8, width=8, depth=1, heads=2, normalise="data")
         if isinstance(run.model, ViT)
@@ -76,9 +76,11 @@ def _smoke(run: Run) -> Run:
         recipe=_lighter(run.recipe, steps=1, precision="fp32"),
         augment=None,
         epochs=4,
-        drops=(2,),
+        lr_milestones=(2,),
         batch=8,
-        check=Check(every=1, attack=PGD(threat=run.threat, steps=1), final=PGD(threat=run.threat, steps=2)),
+        validation=Validation(
+            every=1, attack=PGD(threat=run.threat, steps=1), final=PGD(threat=run.threat, steps=2)
+        ),
         keep_every=1,
         ensembling=_sooner(run, (2,)),
     )
@@ -88,9 +90,9 @@ def _sooner(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
     """Temporal ensembling from the same point of its phase on, its ramp as long a share of it."""
     if run.ensembling is None:
         return None
-    first, start, ramp = run.drops[0], run.ensembling.start, run.ensembling.ramp
+    first, start, ramp = run.lr_milestones[0], run.ensembling.start, run.ensembling.ramp
     start, ramp = (round(v / first * drops[0]) for v in (start, ramp))
-    return run.ensembling.but(start=max(1, start), ramp=ramp)
+    return run.ensembling.replace(start=max(1, start), ramp=ramp)
 
 
 def _step(run: Run) -> float:
@@ -103,15 +105,15 @@ def _subset(data: AnyData) -> AnyData:
         "cifar100": {"n_train": 2000, "n_val": 1000, "n_test": 2000},
         "tiny_imagenet": {"n_train": 1000, "n_val": 1000, "n_test": 1000, "balanced": True},
     }
-    return data.but(**counts[data.kind])
+    return data.replace(**counts[data.kind])
 
 
 def _thin(model: AnyModel) -> AnyModel:
     if isinstance(model, ViT):
         return ViT(patch=4, width=64, depth=3, heads=4, normalise=model.normalise)
     large = model.normalise == "tinyimagenet"  # the stem cuts the larger images to the same grid
-    thin = THIN.but(stem=8, stem_stride=4) if large else THIN
-    return thin.but(normalise=model.normalise)
+    thin = THIN.replace(stem=8, stem_stride=4) if large else THIN
+    return thin.replace(normalise=model.normalise)
 
 
 def _lighter(recipe: AnyRecipe, steps: int, precision: str) -> AnyRecipe:
@@ -119,9 +121,9 @@ def _lighter(recipe: AnyRecipe, steps: int, precision: str) -> AnyRecipe:
     changes: dict[str, Any] = {}
     attack = getattr(recipe, "attack", None)
     if isinstance(attack, PGD):
-        changes["attack"] = attack.but(steps=min(steps, attack.steps), bn="eval", precision=precision)
+        changes["attack"] = attack.replace(steps=min(steps, attack.steps), bn="eval", precision=precision)
     elif isinstance(attack, FGSM):
-        changes["attack"] = attack.but(bn="eval", precision=precision)
-    if isinstance(recipe, Distilled):
+        changes["attack"] = attack.replace(bn="eval", precision=precision)
+    if isinstance(recipe, KnowledgeDistillation):
         changes["inner"] = _lighter(recipe.inner, steps, precision)
-    return recipe.but(**changes)
+    return recipe.replace(**changes)

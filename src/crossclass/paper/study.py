@@ -36,8 +36,8 @@ from crossclass.paper.paper_numbers import printed
 from crossclass.paper.plan import Cost, Job, Planned, cost, jobs, located, plan, room
 from crossclass.paper.registry import chosen
 from crossclass.paper.verdict import Verdict, everywhere
-from crossclass.report import plots as plot
-from crossclass.training import loop as train
+from crossclass.report import plots
+from crossclass.training import loop
 
 WAIT = 10.0
 """Seconds between looks at runs that other processes train."""
@@ -119,12 +119,12 @@ def _finished(
 ) -> Evidence:
     """Train a run to its end, or read that it is there; measure what its figures need; keep the numbers."""
     run, into = located(job.run, study.data_root), study.place / "runs"
-    for epoch in train.train(run, study.runs, job.label, runtime, progress, say):
+    for epoch in loop.iterate_epochs(run, study.runs, job.label, runtime, progress, say):
         row(epoch[1])
     folder = epoch[0]
     if not job.extras:  # then nobody asks for the images once more
         return evidence.keep(folder, into, {})
-    splits, extras = run.data().to(runtime.place), {}
+    splits, extras = run.data().to(runtime.torch_device), {}
     for name in job.extras:
         say(f"{job.label}: measuring {name}")
         extras[name] = EXTRAS[name](run, folder, splits, runtime, into / folder.path.name)
@@ -136,7 +136,7 @@ def _lines(
 ) -> Iterator[str]:
     """The plan in words; raises UserError if images or room for what is missing are not there."""
     counts = {
-        state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
+        state: sum(p.state == state for p in planned) for state in ("measure", "trained", "begun", "missing")
     }
     if not planned:
         return
@@ -204,7 +204,7 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
         "crossclass": version("crossclass"),
         "code": code,
     }
-    plot.save(entry.draw(numbers), place.with_suffix(".svg"))
+    plots.save(entry.draw(numbers), place.with_suffix(".svg"))
     write_atomic(place.with_suffix(".csv"), table(numbers))
     write_atomic(place, json.dumps(content, indent=1) + "\n")
     say(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")

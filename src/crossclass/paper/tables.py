@@ -23,7 +23,7 @@ WANTED: Mapping[str, Any] = {
     "epochs": 200,
     "batch": 128,
     "lr": 0.1,
-    "drops": [100, 150],
+    "lr_milestones": [100, 150],
     "momentum": 0.9,
     "weight_decay": 5e-4,
 }
@@ -32,7 +32,7 @@ WANTED: Mapping[str, Any] = {
 
 def _settings(found: Found, size: Size) -> Numbers:
     """What the named runs say, beside the table."""
-    plain = {name: flat(run.plain()) for name, run in PAPER.items()}
+    plain = {name: flat(run.to_dict()) for name, run in PAPER.items()}
     rows = {name: {key: says.get(key) for key in WANTED} for name, says in plain.items()}
     steps = {name: _steps(says) for name, says in plain.items()}
     return {"wanted": dict(WANTED), "runs": {n: rows[n] | steps[n] for n in rows}}

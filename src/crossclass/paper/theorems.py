@@ -21,7 +21,7 @@ from crossclass.paper.linear_claims import judge_training
 from crossclass.paper.theory import closed
 from crossclass.paper.theory.claims import truth_table
 from crossclass.paper.verdict import Verdict
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 MU, SIGMA, BETA = 1.0, 0.9, 0.25
 """Of the pictures, as of the panel."""
@@ -76,10 +76,10 @@ def _weights(size: Size, rows: Sequence[str], trained: Sequence[str]) -> Numbers
     }
 
 
-def _draw_weights(m: Numbers) -> plot.Figure:
+def _draw_weights(m: Numbers) -> plots.Figure:
     title = "mu = {mu:g}, sigma = {sigma:g}, beta = {beta:g}".format(**m["setting"])
     at, smoothed = ((np.array(a), np.array(b)) for a, b in (m["at"], m["smoothed"]))
-    return plot.feature_weights(np.array(m["eps"]), at, smoothed, m["eps0"], m["eps1"], title=title)
+    return plots.feature_weights(np.array(m["eps"]), at, smoothed, m["eps0"], m["eps1"], title=title)
 
 
 def _success(found: Found, size: Size) -> Numbers:
@@ -94,8 +94,8 @@ def _success(found: Found, size: Size) -> Numbers:
     return {"verdicts": verdicts, "setting": {"mu": MU, "sigma": SIGMA}, "r": r.tolist(), "curves": curves}
 
 
-def _draw_success(m: Numbers) -> plot.Figure:
-    return plot.success_curves(np.array(m["r"]), [plot.Success(**curve) for curve in m["curves"]])
+def _draw_success(m: Numbers) -> plots.Figure:
+    return plots.success_curves(np.array(m["r"]), [plots.Success(**curve) for curve in m["curves"]])
 
 
 def _phases(found: Found, size: Size) -> Numbers:
@@ -108,9 +108,9 @@ def _phases(found: Found, size: Size) -> Numbers:
     }
 
 
-def _draw_phases(m: Numbers) -> plot.Figure:
+def _draw_phases(m: Numbers) -> plots.Figure:
     sigma, eps0, eps1 = (np.array(v) for v in (m["sigma"], *m["thresholds"]))
-    return plot.phase_diagram(sigma, eps0, eps1, beta=m["setting"]["beta"])
+    return plots.phase_diagram(sigma, eps0, eps1, beta=m["setting"]["beta"])
 
 
 def _bridge(found: Found, size: Size) -> Numbers:
@@ -118,7 +118,7 @@ def _bridge(found: Found, size: Size) -> Numbers:
     return {**numbers, "verdicts": [asdict(v) for v in judge_bridge(numbers)]}
 
 
-def _draw_bridge(m: Numbers) -> plot.Figure:
+def _draw_bridge(m: Numbers) -> plots.Figure:
     """What is left of the weights of exclusive and of shared parts by eps, and CAS over its first value."""
     panels = {}
     for name, points in m["families"].items():
@@ -129,7 +129,7 @@ def _draw_bridge(m: Numbers) -> plot.Figure:
             for word, key in series.items()
             if first[key] > 0
         }
-    return plot.lines(panels, "eps", width=12)
+    return plots.lines(panels, "eps", width=12)
 
 
 OWN = ("(Lemma 1)", "(Theorem 1)", "(Theorem 2, eq. 11)", "(Theorem 3), reading A", "as printed), reading A")

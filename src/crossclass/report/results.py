@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from crossclass.report import plots as plot
+from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.format import moved, number, pct, signed, span
 from crossclass.report.reading import Plain, Results
@@ -61,10 +61,10 @@ def _checkpoint(m: Plain, label: str, anchor: str) -> Plain:
     rows = zip(names, m.get("classwise_robust") or (), m.get("classwise_clean") or (), strict=False)
     classes = [{"name": n, "best": robust, "last": clean} for n, robust, clean in rows]
     figures = {
-        key: plot.matrix(m[key], names) for key in ("C", "icas_matrix", "all_pairs_matrix") if m.get(key)
+        key: plots.matrix(m[key], names) for key in ("C", "icas_matrix", "all_pairs_matrix") if m.get(key)
     }
     if counts := m.get("confusion"):
-        figures["confusion"] = plot.confusion(counts, names, attacked=attacked(m))
+        figures["confusion"] = plots.confusion(counts, names, attacked=attacked(m))
     return {
         **m,
         "label": label,
@@ -75,7 +75,7 @@ def _checkpoint(m: Plain, label: str, anchor: str) -> Plain:
         "ends": ends,
         "level": _level(ends),
         "classes": sorted(classes, key=lambda r: -(r["best"] or 0)),
-        "figures": {key: Markup(plot.svg(figure)) for key, figure in figures.items()},
+        "figures": {key: Markup(plots.svg(figure)) for key, figure in figures.items()},
     }
 
 
@@ -107,23 +107,23 @@ def comparison(c: Plain, measures: Sequence[Plain], folder: Path, anchor: str) -
     runs = [(of or {}).get("run") for of in c.get("of") or ends]
     within = bool(runs[0]) and runs[0] == runs[1]
     names = class_names(ends[0] or {"C": c.get("C_difference")})
-    figures = {key: plot.matrix(m["C"], names) for key, m in zip("ab", ends, strict=True) if m.get("C")}
+    figures = {key: plots.matrix(m["C"], names) for key, m in zip("ab", ends, strict=True) if m.get("C")}
     if c.get("C_difference"):
-        figures["difference"] = plot.difference(c["C_difference"], names)
+        figures["difference"] = plots.difference(c["C_difference"], names)
     changed = [{"name": r["class"], "best": r.get("a"), "last": r.get("b")} for r in c.get("classes") or ()]
     level = _level(c.get("intervals") or {})
     return {
         **c,
         "anchor": anchor,
         "run": runs[0] if within else None,
-        "within": within,
+        "validate_images": within,
         "attacked": attacked(c),
         "level": level,
         "tiles": [tile for key in _NAMES if (tile := _tile(c, key, within, level))],
         "finding": _difference(c, within),
         "classes": sorted(changed, key=lambda r: -abs((r["best"] or 0) - (r["last"] or 0))),
         "pairs": c.get("pairs") or [],
-        "figures": {key: Markup(plot.svg(figure)) for key, figure in figures.items()},
+        "figures": {key: Markup(plots.svg(figure)) for key, figure in figures.items()},
         "saliency": _saliency(c.get("saliency"), folder),
     }
 

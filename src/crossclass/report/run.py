@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from crossclass.core.errors import UserError
-from crossclass.report import plots as plot
+from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.format import number, pct, split
 from crossclass.report.reading import Plain, Run
@@ -48,7 +48,7 @@ def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
 def labels(runs: Sequence[Run]) -> list[str]:
     """A name per run; only runs that differ in nothing but the seed get names that do."""
     given = [str(run.env.get("label") or run.folder.name) for run in runs]
-    names = [plot.family(name) for name in given]
+    names = [plots.family(name) for name in given]
     alike = [(name, {**run.config, "seed": None}) for name, run in zip(names, runs, strict=True)]
     out: list[str] = []
     for run, label, name, one in zip(runs, given, names, alike, strict=True):
@@ -69,7 +69,7 @@ def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
     K = max(len(s.get("C") or s.get("classwise_robust") or ()) for s in (best, *run.rows))
     names = [str(n) for n in run.env.get("class_names") or ()]
     names = names if len(names) == K else [f"class {i}" for i in range(K)]
-    train = dict(plot.points(run.rows, "train_robust"))
+    train = dict(plots.points(run.rows, "train_robust"))
     files = [run.folder / name for name in FILES if (run.folder / name).exists()]
     shown = {
         **run._asdict(),
@@ -109,9 +109,9 @@ def _pair(run: Run) -> Plain | None:
             return {**ends, **said, "by": by, "source": "measure.json"}
     tested = [r for r in run.rows if r.get("test_robust") is not None]
     rows = {r["epoch"]: r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in tested}
-    if (at := plot.chosen(run.rows)) is None or at[0] not in rows:
+    if (at := plots.chosen(run.rows)) is None or at[0] not in rows:
         return None
-    check, sizes = run.config.get("check") or {}, run.env.get("sizes") or {}
+    check, sizes = run.config.get("validation") or {}, run.env.get("sizes") or {}
     n = sizes.get("test") and min(sizes["test"], check.get("n") or sizes["test"])
     said = {"split": "test", "n": n, "attack": run.env.get("check"), "conditions": None}
     ends = {"best": rows[at[0]], "last": rows[max(rows)], "by": at[1]}
@@ -121,7 +121,7 @@ def _pair(run: Run) -> Plain | None:
 def _history(run: Run, classes: int) -> list[Plain]:
     """Every alarm and note of the observatory with the epochs between which it stood."""
     try:
-        found = alarms.history(run.rows, classes, (run.config.get("check") or {}).get("n"))
+        found = alarms.history(run.rows, classes, (run.config.get("validation") or {}).get("n"))
     except UserError:  # rows of a stranger's loop that do not say how many images were checked
         return []
     return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
@@ -172,7 +172,7 @@ def _explorer(run: Run, names: list[str], pair: Plain | None, room: int) -> Plai
     return {"names": names, "frames": frames, "curve": curve, "ends": ends, "step": step}
 
 
-def _thousandths(C: plot.Matrix) -> list[int | None]:
+def _thousandths(C: plots.Matrix) -> list[int | None]:
     whole = [[None if v is None else round(1000 * v) for v in row] for row in C]
     half = all(whole[i][j] == whole[j][i] for i in range(len(C)) for j in range(i))
     return [v for i, row in enumerate(whole) for v in (row[i:] if half else row)]
@@ -199,19 +199,19 @@ def _pairs(names: list[str], best: Plain, last: Plain) -> list[Plain]:
 def overlaid(views: Sequence[Plain]) -> Plain:
     """The same curves for a wide and for a narrow window."""
     rows = {v["label"]: v["rows"] for v in views}
-    drops = {v["label"]: v["config"].get("drops") or () for v in views}
+    drops = {v["label"]: v["config"].get("lr_milestones") or () for v in views}
     best = {v["label"]: (v["pair"]["best"]["epoch"], v["pair"]["by"]) for v in views if v["pair"]}
     widths = {"wide": 10.0, "narrow": 4.6}
-    return {k: Markup(plot.svg(plot.curves(rows, drops, best, width=w))) for k, w in widths.items()}
+    return {k: Markup(plots.svg(plots.curves(rows, drops, best, width=w))) for k, w in widths.items()}
 
 
 def _figures(names: list[str], best: Plain, last: Plain) -> Plain:
     sides = {"best": best, "last": last}
-    made = {k: plot.matrix(s["C"], names) for k, s in sides.items() if s.get("C")}
+    made = {k: plots.matrix(s["C"], names) for k, s in sides.items() if s.get("C")}
     if len(made) == 2:
-        made["difference"] = plot.difference(plot.minus(best["C"], last["C"]), names)
+        made["difference"] = plots.difference(plots.minus(best["C"], last["C"]), names)
     if counts := best.get("confusion"):
-        made["confusion"] = plot.confusion(counts, names)
+        made["confusion"] = plots.confusion(counts, names)
     if sharing := (best.get("truth") or {}).get("sharing"):
-        made["truth"] = plot.matrix(sharing, names)
-    return {key: Markup(plot.svg(figure)) for key, figure in made.items()}
+        made["truth"] = plots.matrix(sharing, names)
+    return {key: Markup(plots.svg(figure)) for key, figure in made.items()}

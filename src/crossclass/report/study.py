@@ -17,7 +17,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.order import ORDER
 from crossclass.report import format as words
-from crossclass.report import plots as plot
+from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.page import TEMPLATES, environment
 from crossclass.report.theory_panel import panel
@@ -121,7 +121,7 @@ def _figure(path: Path, id_: str) -> Markup | None:
     """The drawing as an element whose ids no other figure on the page has."""
     if not path.is_file():
         return None
-    text = plot.inline(path.read_text("utf-8"), id_)
+    text = plots.inline(path.read_text("utf-8"), id_)
     if re.search(r"<script|\son\w+=|<foreignObject|javascript:", text, re.IGNORECASE):
         return None  # a stranger's file; ours hold none of it
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))

@@ -11,24 +11,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from crossclass.attacks import trusted
+from crossclass.attacks import skip_range_check
 from crossclass.attacks.losses import hard
 from crossclass.checkpoints.run_folder import Row
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, Say
 from crossclass.core.rng import generator, share
 from crossclass.core.runtime import Runtime
-from crossclass.core.sync_batchnorm import apart
+from crossclass.core.sync_batchnorm import no_sync
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.training.labels import smoothed
-from crossclass.training.nonfinite import FirstBad, NotFiniteError
+from crossclass.training.nonfinite import FirstNonFinite, NotFiniteError
 from crossclass.training.recipes import AnyRecipe
 from crossclass.training.run import Run
-from crossclass.training.state import Learner
+from crossclass.training.state import TrainState
 
 
 def train_epoch(
-    recipe: AnyRecipe, learner: Learner, splits: Splits, epoch: int, progress: Progress, say: Say
+    recipe: AnyRecipe, learner: TrainState, splits: Splits, epoch: int, progress: Progress, say: Say
 ) -> Row:
     """Move the learner through an epoch, counted from 1; its row of the log.
 
@@ -38,36 +38,36 @@ def train_epoch(
     run, runtime, model, optimizer = learner.run, learner.runtime, learner.model, learner.optimizer
     split, started = splits.train, time.perf_counter()
     model.train()
-    right, total = torch.zeros((), device=runtime.place), torch.zeros((), device=runtime.place)
-    watched = FirstBad(runtime.place)
+    right, total = torch.zeros((), device=runtime.torch_device), torch.zeros((), device=runtime.torch_device)
+    watched = FirstNonFinite(runtime.torch_device)
     indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
     for step, index in enumerate(indices):
         for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
             group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
         x, y, soft = _prepared(run, runtime, split, index, epoch, step, len(splits.class_names))
         rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
-        mine = index[rows].to(runtime.place)
+        mine = index[rows].to(runtime.torch_device)
         logits, loss, x_adv = _gradients(recipe, learner, (x, y, soft), index, epoch, step, say)
         gradients = [p.grad for p in learner.parameters if p.grad is not None]
         runtime.sum(gradients)
         norm = (
             nn.utils.get_total_norm(gradients)
-            if run.clip is None
-            else nn.utils.clip_grad_norm_(learner.parameters, run.clip)
+            if run.grad_clip_norm is None
+            else nn.utils.clip_grad_norm_(learner.parameters, run.grad_clip_norm)
         )
         watched.look(step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine})
         optimizer.step()
         if run.ensembling is not None:
             run.ensembling.remember(logits, learner.memory, mine, epoch)
-        if run.average is not None and learner.average is not None:
-            run.average.after_step(learner.average, model, epoch)
+        if run.weight_averaging is not None and learner.average is not None:
+            run.weight_averaging.after_step(learner.average, model, epoch)
         with torch.no_grad():
             right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
             total += loss * len(index)
         progress("train", step + 1, len(indices))
-    if run.average is not None and learner.average is not None:
-        run.average.after_epoch(learner.average, model, epoch)
-    learner.agree()
+    if run.weight_averaging is not None and learner.average is not None:
+        run.weight_averaging.after_epoch(learner.average, model, epoch)
+    learner.sync_epoch()
     runtime.sum([right, total])
     lr = optimizer.param_groups[0]["lr"]
     if not math.isfinite(float(total)) or watched.found:
@@ -87,7 +87,7 @@ def train_epoch(
 def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:
     """Augmented training images once through, for the batch norm of an average."""
     for step, index in enumerate(batches(len(split), run.batch, generator(run.seed, epoch, 0, "refresh"))):
-        yield _batch(run, runtime, split, index.to(runtime.place), epoch, step)[0]
+        yield _batch(run, runtime, split, index.to(runtime.torch_device), epoch, step)[0]
 
 
 def _batch(
@@ -104,15 +104,15 @@ def _prepared(
     run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int, classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The global batch: images, labels as drawn (mixed, maybe), and labels for the loss (smoothed, maybe)."""
-    x, y = _batch(run, runtime, split, index.to(runtime.place), epoch, step)
+    x, y = _batch(run, runtime, split, index.to(runtime.torch_device), epoch, step)
     if run.mix is not None:
         x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
-    return x, y, smoothed(y, run.smoothing, classes) if run.smoothing else y
+    return x, y, smoothed(y, run.label_smoothing, classes) if run.label_smoothing else y
 
 
 def _gradients(
     recipe: AnyRecipe,
-    learner: Learner,
+    learner: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     index: Tensor,
     epoch: int,
@@ -128,7 +128,7 @@ def _gradients(
     while True:
         learner.optimizer.zero_grad(set_to_none=True)
         try:
-            with apart(learner.model, whole):
+            with no_sync(learner.model, whole):
                 found = [
                     _piece(recipe, learner, batch, part, index, epoch, step)
                     for part in pieces(rows, learner.micro)
@@ -139,8 +139,8 @@ def _gradients(
             if not out_of_memory(e):
                 raise
         most = min(learner.micro or len(index), rows.stop - rows.start)
-        if learner.sees_batches or most == 1:
-            who = learner.sees_batches
+        if learner.batch_coupling or most == 1:
+            who = learner.batch_coupling
             why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
             raise UserError(
                 f"out of memory with {most} images at once; {why}set "
@@ -152,7 +152,7 @@ def _gradients(
 
 def _piece(
     recipe: AnyRecipe,
-    learner: Learner,
+    learner: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     part: slice,
     index: Tensor,
@@ -163,9 +163,9 @@ def _piece(
     run, runtime, n = learner.run, learner.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
     noise = share(generator(run.seed, epoch, step, "attack"), part, n)
-    with trusted():  # bytes over 255, or mixtures of such
+    with skip_range_check():  # bytes over 255, or mixtures of such
         x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
-    with torch.autocast(runtime.place.type, torch.bfloat16, enabled=run.precision == "bf16"):
+    with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = share(generator(run.seed, epoch, step, "loss"), part, n)
         loss, logits = recipe.loss(learner.model, x, x_adv, soft, more)
     if run.ensembling is not None:

@@ -1,6 +1,6 @@
 """The one training loop. A run is said by one object; its folder is that object's digest.
 
-`train(run)` yields one row per epoch; `trained(run)` returns at once if the result exists. Every random
+`iterate_epochs(run)` yields one row per epoch; `train(run)` returns at once if the result exists. Every random
 draw starts from (seed, epoch, step, purpose), so a run that was killed and resumed equals an
 uninterrupted one bit for bit on a CPU, and checking never changes what is trained.
 """
@@ -13,33 +13,31 @@ from typing import Any
 from torch import nn
 
 from crossclass import models
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
 from crossclass.checkpoints.load import describe
 from crossclass.checkpoints.run_folder import Row, RunFolder
-from crossclass.core.config import differences, flat, throughout
+from crossclass.core.config import differences, flat, replace_everywhere
 from crossclass.core.errors import UserError
-from crossclass.core.files import held
+from crossclass.core.files import lock
 from crossclass.core.progress import Progress, Say, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
-from crossclass.training import alarms, teachers
-from crossclass.training import nonfinite as failure
-from crossclass.training import validation as watch
+from crossclass.training import alarms, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
-from crossclass.training.state import Learner
+from crossclass.training.state import TrainState
 
 
-def sealed(run: Run, splits: Splits) -> Run:
+def fingerprinted(run: Run, splits: Splits) -> Run:
     """The run with checksums in place of where its files lie."""
-    run = run.but(recipe=teachers.sealed(run.recipe))
+    run = run.replace(recipe=teachers.fingerprinted(run.recipe))
     if hasattr(run.data, "checksum"):
-        return run.but(data=run.data.but(checksum=splits.checksum))
+        return run.replace(data=run.data.replace(checksum=splits.checksum))
     return run
 
 
-def trained(
+def train(
     run: Run,
     out: Path | str = "runs",
     label: str = "run",
@@ -47,11 +45,11 @@ def trained(
     progress: Progress = silent,
 ) -> RunFolder:
     """The folder of the finished run, trained or resumed if need be."""
-    *_, (folder, _) = train(run, out, label, runtime, progress)
+    *_, (folder, _) = iterate_epochs(run, out, label, runtime, progress)
     return folder
 
 
-def train(
+def iterate_epochs(
     run: Run,
     out: Path | str = "runs",
     label: str = "run",
@@ -67,22 +65,22 @@ def train(
     runtime = runtime or Runtime()
     splits = run.data()
     splits.part("train")  # there may be none: a folder of test images is enough to measure
-    run = sealed(run, splits)
-    folder = runtime.first(lambda: RunFolder.of(Path(out), label, run))
-    if runtime.first(lambda: folder.done):
+    run = fingerprinted(run, splits)
+    folder = runtime.on_main_process(lambda: RunFolder.of(Path(out), label, run))
+    if runtime.on_main_process(lambda: folder.done):
         yield from ((folder, row) for row in folder.rows())
         return
 
     def find(teacher: Run) -> RunFolder:
-        *_, (found, _) = train(teacher, out, f"{label}-teacher", runtime, progress, say)
+        *_, (found, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, say)
         return found
 
-    with runtime.entered(held(folder.path / ".lock", f"{folder.path} is being trained")):
-        if not runtime.first(lambda: folder.done):  # another process may have finished it since
+    with runtime.entered(lock(folder.path / ".lock", f"{folder.path} is being trained")):
+        if not runtime.on_main_process(lambda: folder.done):  # another process may have finished it since
             about = _about(run, splits, runtime, label)
-            for note in runtime.first(lambda: folder.begin(about)):
+            for note in runtime.on_main_process(lambda: folder.begin(about)):
                 say(note)
-            yield from _train(run, folder, splits.to(runtime.place), runtime, find, progress, say)
+            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, find, progress, say)
             return
     yield from ((folder, row) for row in folder.rows())
 
@@ -100,48 +98,48 @@ def _train(
 
     `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
     """
-    played = run.but(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
-    if not runtime.lowers:
-        played = throughout(played, precision="fp32")
+    played = run.replace(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
+    if not runtime.uses_bf16:
+        played = replace_everywhere(played, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    learner = Learner(played, runtime, built, len(splits.train), len(splits.class_names))
+    learner = TrainState(played, runtime, built, len(splits.train), len(splits.class_names))
     for note in _cautions(run, learner, runtime):
         say(note)
     rows = _resume(folder, learner, runtime, say)
     yield from ((folder, row) for row in rows)
 
     ended = bool(rows and rows[-1].get("ended_by"))
-    with runtime.tracked("crossclass", folder.path, flat(run.plain())) as send:
+    with runtime.tracked("crossclass", folder.path, flat(run.to_dict())) as send:
         for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
             current = played.recipe_at(epoch)
             try:
                 row = train_epoch(current, learner, splits, epoch, progress, say)
             except NotFiniteError as e:
-                alarm = failure.written(folder, e, runtime, splits.train.labels)
+                alarm = nonfinite.written(folder, e, runtime, splits.train.labels)
                 raise UserError(
                     f"{alarm}; lower lr or set clip=1.0, and train again: the epochs before are kept"
                 ) from e
-            checked = epoch % run.check.every == 0 or epoch in (1, run.epochs)
+            checked = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
             keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
             images = clean_images(played, runtime, splits.train, epoch)
-            model = learner.product(images) if keeping else learner.model
-            row |= watch.unchecked()
+            model = learner.eval_model(images) if keeping else learner.model
+            row |= validation.unchecked()
             if checked:
-                row |= watch.check(played, runtime, model, splits, epoch, progress)
+                row |= validation.check(played, runtime, model, splits, epoch, progress)
             rows.append(row)
             row |= _observed(run, rows, len(splits.class_names))
-            row |= runtime.first(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
+            row |= runtime.on_main_process(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
             send(row, epoch)
             yield folder, row
             if row["ended_by"]:
                 break
 
-    found = watch.final(played, folder, runtime, splits, progress)
-    runtime.first(lambda: folder.end(found))
+    found = validation.final(played, folder, runtime, splits, progress)
+    runtime.on_main_process(lambda: folder.end(found))
 
 
 def _recorded(
-    run: Run, folder: RunFolder, learner: Learner, model: nn.Module, splits: Splits, rows: list[Row]
+    run: Run, folder: RunFolder, learner: TrainState, model: nn.Module, splits: Splits, rows: list[Row]
 ) -> Row:
     """Write down the epoch just trained; its row as the log has it."""
     row = rows[-1]
@@ -153,16 +151,16 @@ def _recorded(
     return row
 
 
-def _cautions(run: Run, learner: Learner, runtime: Runtime) -> Iterator[str]:
+def _cautions(run: Run, learner: TrainState, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
-    if not runtime.lowers and throughout(run, precision="fp32") != run:
+    if not runtime.uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
-    if runtime.crowded:
+    if runtime.oversubscribed:
         yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
-    if not learner.sees_batches:
+    if not learner.batch_coupling:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
-    who = learner.sees_batches
+    who = learner.batch_coupling
     if runtime.processes > 1 and (who == "AWP" or not runtime.sync_batch_norm):
         remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
         yield (
@@ -203,7 +201,7 @@ def _rolled_back(folder: RunFolder, row: Row) -> Row:
 def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
     """Write the checkpoints that this epoch earns."""
     row = rows[-1]
-    names = [f"best.{s}" for s in ("val", "test") if watch.best(rows, s) is row]
+    names = [f"best.{s}" for s in ("val", "test") if validation.best(rows, s) is row]
     if run.keep_every and row["epoch"] % run.keep_every == 0:
         names.append(f"epoch_{row['epoch']:03d}")
     if row["epoch"] == run.epochs or row["ended_by"]:
@@ -213,8 +211,8 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
     if row.get("rolled_back_to"):
         found = _good(folder, row["rolled_back_to"])
         assert found is not None
-        tensors, card = checkpoint.load(folder.checkpoint(found[0]))
-        checkpoint.save(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
+        tensors, card = load_checkpoint(folder.checkpoint(found[0]))
+        save_checkpoint(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
         names = [n for n in names if not n.startswith("last")]
     for name in names:
         card = {
@@ -223,19 +221,19 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
             "epoch": row["epoch"],
             "chosen_by": name.partition(".")[2] or None,
             "digest": run.digest(),
-            "model": run.model.plain(),
+            "model": run.model.to_dict(),
             "classes": len(splits.class_names),
             "channels": splits.train.images.shape[1],
             "size": splits.train.images.shape[-1],
             "class_names": list(splits.class_names),
-            "recipe": run.recipe.plain(),
+            "recipe": run.recipe.to_dict(),
             "seed": run.seed,
             "check": f"{run.check_attack()}",
             "scores": {
                 k: row.get(k) for k in ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
             },
         }
-        checkpoint.save(folder.checkpoint(name), model.state_dict(), card)
+        save_checkpoint(folder.checkpoint(name), model.state_dict(), card)
 
 
 def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | None:
@@ -243,20 +241,20 @@ def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | 
     if epoch is None:
         return None
     kept = [(name, folder.checkpoint(name)) for name in ("last_good", "best.val", "best.test")]
-    cards = [(name, checkpoint.load(path)[1]) for name, path in kept if path.exists()]
+    cards = [(name, load_checkpoint(path)[1]) for name, path in kept if path.exists()]
     return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
 
 
-def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Say) -> list[Row]:
+def _resume(folder: RunFolder, learner: TrainState, runtime: Runtime, say: Say) -> list[Row]:
     """Put the newest state back; the rows up to it."""
-    state = runtime.first(folder.load_state)
+    state = runtime.on_main_process(folder.load_state)
     if state is None:
-        return runtime.first(lambda: folder.rewind(0))
+        return runtime.on_main_process(lambda: folder.rewind(0))
     tensors, card, notes = state
     for note in notes:
         say(note)
     learner.restore(tensors)
-    rows = runtime.first(lambda: folder.rewind(card["epoch"]))
+    rows = runtime.on_main_process(lambda: folder.rewind(card["epoch"]))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
     say(f"resuming after epoch {card['epoch']}")
@@ -265,7 +263,7 @@ def _resume(folder: RunFolder, learner: Learner, runtime: Runtime, say: Say) -> 
 
 def _about(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
     path = getattr(run.data, "path", None)
-    images = len(splits.test.first(run.check.n))
+    images = len(splits.test.first(run.validation.n))
     return {
         **runtime.about(),
         "global_batch": run.batch,

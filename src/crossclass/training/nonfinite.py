@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import save_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.runtime import Runtime
 from crossclass.training.alarms import Alarm
@@ -21,7 +21,7 @@ NAME = "not-finite"
 _NEVER = torch.iinfo(torch.int64).max
 
 
-class FirstBad:
+class FirstNonFinite:
     """The first step of an epoch that is not finite, on the device."""
 
     def __init__(self, device: torch.device) -> None:
@@ -64,7 +64,7 @@ class FirstBad:
 class NotFiniteError(ArithmeticError):
     """The training loss, or its gradient, is not a number."""
 
-    def __init__(self, watched: FirstBad, epoch: int, lr: float) -> None:
+    def __init__(self, watched: FirstNonFinite, epoch: int, lr: float) -> None:
         super().__init__(f"not finite in epoch {epoch}, step {watched.step + 1}")
         self.watched, self.epoch, self.lr = watched, epoch, lr
 
@@ -74,7 +74,7 @@ def written(folder: RunFolder, e: NotFiniteError, runtime: Runtime, labels: Tens
 
     Every process in whose step it came first writes its part of the batch.
     """
-    steps = runtime.shared(range(runtime.processes), lambda i, rank: e.watched.step)
+    steps = runtime.distributed_map(range(runtime.processes), lambda i, rank: e.watched.step)
     first = min(steps)
     at = steps.index(first)
     mine = runtime.engine.process_index
@@ -89,11 +89,11 @@ def written(folder: RunFolder, e: NotFiniteError, runtime: Runtime, labels: Tens
     if first != _NEVER and e.watched.step == first:
         batch = e.watched.batch
         batch["y"] = labels.cpu()[batch["index"].cpu()]
-        checkpoint.save(folder.path / "failure" / f"{name}.safetensors", batch, card)
+        save_checkpoint(folder.path / "failure" / f"{name}.safetensors", batch, card)
     where = f"{'batch' if runtime.processes == 1 else f'batch_{at}'}.safetensors"
     kept = f"; its batch is kept in failure/{where}" if first != _NEVER else ""
     step = f"step {first + 1}" if first != _NEVER else "its sum"
     evidence = f"the training loss or its gradient is not a number in {step} at lr {e.lr:g}{kept}"
     alarm = Alarm(NAME, e.epoch, e.epoch, evidence)
-    runtime.first(lambda: folder.write("failure.json", {**asdict(alarm), "card": card}))
+    runtime.on_main_process(lambda: folder.write("failure.json", {**asdict(alarm), "card": card}))
     return alarm

@@ -19,7 +19,7 @@ from crossclass.training.recipes.family import AnyRecipe, in_epoch
 from crossclass.training.schedule import Schedule, factor
 
 
-class Check(Settings):
+class Validation(Settings):
     """What is measured during training, and how thoroughly; the full evaluation is `final`."""
 
     every: int = Field(1, ge=1)
@@ -48,7 +48,7 @@ class Run(Settings):
     lr: float = Field(0.1, gt=0)
     schedule: Schedule = "steps"
     """`cyclic` and `cosine` take no drops and change the rate with every batch."""
-    drops: tuple[int, ...] = (100, 150)
+    lr_milestones: tuple[int, ...] = (100, 150)
     """Epochs after which the learning rate falls to a tenth."""
     lr_warmup: int = Field(0, ge=0)
     """Epochs over which the learning rate rises linearly from 0."""
@@ -56,9 +56,9 @@ class Run(Settings):
     """Epoch in which eps reaches its value, rising linearly."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    decay: Literal["all", "matrices"] = "all"
+    decay_params: Literal["all", "matrices"] = "all"
     """`matrices` leaves biases and batch norm undecayed (a second parameter group)."""
-    smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
     attack_labels: Literal["hard", "soft"] = "hard"
     """Whether crafting sees smoothed labels (labels mixed by `mix` it always sees)."""
@@ -66,13 +66,13 @@ class Run(Settings):
     """Mixup and cutmix."""
     ensembling: TemporalEnsembling | None = None
     """Self-distillation from the network's own past predictions."""
-    average: AnyAverage | None = None
+    weight_averaging: AnyAverage | None = None
     """Weight averaging; what is checked and kept is then the average."""
-    clip: float | None = Field(None, gt=0)
+    grad_clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training step; crafting has its own (`recipe.attack.precision`)."""
-    check: Check = Check()
+    validation: Validation = Validation()
     stop_on: tuple[str, ...] = ()
     """Alarms that end the training, such as [catastrophic-overfitting]; unset only tells."""
     roll_back: bool = False
@@ -83,18 +83,20 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _schedule(self) -> "Run":
-        if list(self.drops) != sorted(set(self.drops)) or any(d < 1 for d in self.drops):
-            raise ValueError("drops must be rising epochs, counted from 1")
-        if self.schedule != "steps" and self.drops:
-            raise ValueError(f"schedule={self.schedule} has no drops; set drops=[]")
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(
+            d < 1 for d in self.lr_milestones
+        ):
+            raise ValueError("lr_milestones must be rising epochs, counted from 1")
+        if self.schedule != "steps" and self.lr_milestones:
+            raise ValueError(f"schedule={self.schedule} has no lr_milestones; set lr_milestones=[]")
         if self.schedule == "cyclic" and self.lr_warmup:
             raise ValueError("schedule=cyclic rises from 0 by itself; leave out lr_warmup")
-        if self.drops and self.drops[-1] >= self.epochs:
+        if self.lr_milestones and self.lr_milestones[-1] >= self.epochs:
             hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
             raise ValueError(
-                f"drops={list(self.drops)} do not lie inside {self.epochs} epochs; set drops={hint}, say"
+                f"lr_milestones={list(self.lr_milestones)} do not lie inside {self.epochs} epochs; set lr_milestones={hint}, say"
             )
-        for name in ("average", "ensembling"):
+        for name in ("weight_averaging", "ensembling"):
             start = getattr(getattr(self, name), "start", 1)
             if start > self.epochs:
                 raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
@@ -120,7 +122,9 @@ class Run(Settings):
 
     def lr_at(self, epoch: int, done: float = 1.0) -> float:
         """Learning rate in epoch 1, 2, ... when the share `done` of its batches will have been seen."""
-        return self.lr * factor(self.schedule, epoch - 1 + done, self.epochs, self.drops, self.lr_warmup)
+        return self.lr * factor(
+            self.schedule, epoch - 1 + done, self.epochs, self.lr_milestones, self.lr_warmup
+        )
 
     def recipe_at(self, epoch: int) -> AnyRecipe:
         """The recipe as it is in an epoch, warm-ups applied."""
@@ -133,11 +137,11 @@ class Run(Settings):
 
     def check_attack(self) -> AnyAttack:
         """The attack of the per-epoch check."""
-        return self.check.attack or reference_attack(self.threat)
+        return self.validation.attack or reference_attack(self.threat)
 
     def final_attack(self) -> AnyAttack:
         """The attack of the full evaluation."""
-        return self.check.final or reference_attack(self.threat)
+        return self.validation.final or reference_attack(self.threat)
 
 
 def reference_attack(threat: AnyThreat) -> PGD:

@@ -18,30 +18,30 @@ from crossclass.training.recipes import AWP
 from crossclass.training.run import Run
 
 
-class Learner:
+class TrainState:
     """The moving parts of one run on its device."""
 
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
         self.run, self.runtime = run, runtime
-        self.model = runtime.prepared(runtime.placed(built))
+        self.model = runtime.prepared(runtime.to_device(built))
         self.crafting = runtime.crafting(self.model)
         """The network as attacks call it: the same weights, maybe compiled."""
         # frozen, so that its batch norm is refreshed without a word between processes
-        averaged = run.average is not None
+        averaged = run.weight_averaging is not None
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
         self.optimizer = optimizer(run, self.model)
         self.micro = runtime.micro_batch
         """At most so many images at once; falls when the memory is too small."""
         memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
-        self.memory = {name: tensor.to(runtime.place) for name, tensor in memory.items()}
+        self.memory = {name: tensor.to(runtime.torch_device) for name, tensor in memory.items()}
         self._visits = self.memory["visits"].clone() if self.memory else torch.zeros(0)
 
-    def product(self, images: Iterable[Tensor]) -> nn.Module:
+    def eval_model(self, images: Iterable[Tensor]) -> nn.Module:
         """The network that is checked and kept: the average if there is one, its batch norm refreshed."""
         if self.average is None:
             return self.model
-        assert self.run.average is not None
-        if self.run.average.refreshes:
+        assert self.run.weight_averaging is not None
+        if self.run.weight_averaging.refreshes:
             refresh(self.average, images)
         return self.average
 
@@ -51,13 +51,13 @@ class Learner:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
-    def sees_batches(self) -> str | None:
+    def batch_coupling(self) -> str | None:
         """What makes a training step depend on which images go through the network together, if anything."""
         if any(isinstance(m, _BatchNorm) for m in self.model.modules()):
             return "batch norm"
         return "AWP" if isinstance(self.run.recipe, AWP) else None
 
-    def agree(self) -> None:
+    def sync_epoch(self) -> None:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
         for network in (self.model, self.average):
             if network is not None:
@@ -97,10 +97,10 @@ class Learner:
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum; `decay=matrices` leaves biases and batch norm undecayed in a second group."""
+    """SGD with momentum; `decay_params=matrices` leaves biases and batch norm undecayed in a second group."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
-    if run.decay == "matrices":
+    if run.decay_params == "matrices":
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -5,27 +5,27 @@ from pathlib import Path
 
 from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.checkpoints import card as checkpoint
+from crossclass.checkpoints.card import fingerprint, load_checkpoint
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import override
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
-from crossclass.training.recipes import AWP, AnyRecipe, Distilled, Teacher
+from crossclass.training.recipes import AWP, AnyRecipe, KnowledgeDistillation, Teacher
 from crossclass.training.run import Run
 
 Find = Callable[[Run], RunFolder]
 """Gives the finished folder of a run, trained if need be."""
 
 
-def sealed(recipe: AnyRecipe) -> AnyRecipe:
+def fingerprinted(recipe: AnyRecipe) -> AnyRecipe:
     """The recipe with fingerprints in place of where the teachers' files lie; raises UserError."""
     if isinstance(recipe, AWP):
-        return recipe.but(inner=sealed(recipe.inner))
-    if not isinstance(recipe, Distilled):
+        return recipe.replace(inner=fingerprinted(recipe.inner))
+    if not isinstance(recipe, KnowledgeDistillation):
         return recipe
-    return recipe.but(teachers=tuple(_sealed(t) for t in recipe.teachers))
+    return recipe.replace(teachers=tuple(_sealed(t) for t in recipe.teachers))
 
 
 def present(
@@ -33,36 +33,36 @@ def present(
 ) -> AnyRecipe:
     """The recipe with networks in place of its teachers' names; raises UserError if one does not fit."""
     if isinstance(recipe, AWP):
-        return recipe.but(inner=present(recipe.inner, run, splits, runtime, find, say))
-    if not isinstance(recipe, Distilled):
+        return recipe.replace(inner=present(recipe.inner, run, splits, runtime, find, say))
+    if not isinstance(recipe, KnowledgeDistillation):
         return recipe
     teachers = []
     for teacher in recipe.teachers:
         path = _path(teacher) if teacher.file else _trained(teacher, recipe, run, find, say)
         # code that this run names anyway, for itself or for the teacher just trained, needs no more consent
-        known = teacher.file is None or checkpoint.load(path)[1].get("model") == run.model.plain()
+        known = teacher.file is None or load_checkpoint(path)[1].get("model") == run.model.to_dict()
         model, card = load_model(path, trust=known)
         _fits(path, card["classes"], card["channels"], splits)
-        model = runtime.placed(model)  # type: ignore[assignment]
+        model = runtime.to_device(model)  # type: ignore[assignment]
         _knows(model, splits, path)
         say(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
-        teachers.append(teacher.but(module=model.requires_grad_(False)))
-    return recipe.but(teachers=tuple(teachers))
+        teachers.append(teacher.replace(module=model.requires_grad_(False)))
+    return recipe.replace(teachers=tuple(teachers))
 
 
 def of(recipe: AnyRecipe) -> tuple[Teacher, ...]:
     """The teachers of a recipe, also of one inside a wrapper."""
     if isinstance(recipe, AWP):
         return of(recipe.inner)
-    return recipe.teachers if isinstance(recipe, Distilled) else ()
+    return recipe.teachers if isinstance(recipe, KnowledgeDistillation) else ()
 
 
 def runs(run: Run) -> list[Run]:
     """The runs that a distilled run would train for teachers; raises UserError for changes that make none."""
     recipe = run.recipe.inner if isinstance(run.recipe, AWP) else run.recipe
-    if not isinstance(recipe, Distilled):
+    if not isinstance(recipe, KnowledgeDistillation):
         return []
-    plain = run.but(recipe=recipe.inner)
+    plain = run.replace(recipe=recipe.inner)
     return [override(plain, t.changes) for t in recipe.teachers if t.file is None and t.module is None]
 
 
@@ -77,10 +77,10 @@ def _sealed(teacher: Teacher) -> Teacher:
             raise UserError("the teacher was a file; give it again with recipe.teachers=[{file: ...}]")
         return teacher
     path = _path(teacher)
-    found = checkpoint.fingerprint(checkpoint.load(path)[0])[:16]
+    found = fingerprint(load_checkpoint(path)[0])[:16]
     if teacher.fingerprint not in (None, found):
         raise UserError(f"{path} is not the teacher of this run: its fingerprint is {found}")
-    return teacher.but(fingerprint=found)
+    return teacher.replace(fingerprint=found)
 
 
 def _path(teacher: Teacher) -> Path:
@@ -97,8 +97,10 @@ def _path(teacher: Teacher) -> Path:
     return path
 
 
-def _trained(teacher: Teacher, recipe: Distilled, run: Run, find: Find, say: Callable[[str], None]) -> Path:
-    plain = run.but(recipe=recipe.inner)
+def _trained(
+    teacher: Teacher, recipe: KnowledgeDistillation, run: Run, find: Find, say: Callable[[str], None]
+) -> Path:
+    plain = run.replace(recipe=recipe.inner)
     wanted = override(plain, teacher.changes)
     if of(wanted.recipe):
         raise UserError("a teacher's run is itself distilled; give its trained checkpoint with file=...")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate
-from crossclass.analysis.measure import Measure, look, plain
+from crossclass.analysis.measure import Measure, evaluate_checkpoint, to_record
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.model_state import frozen
@@ -44,9 +44,9 @@ def check(
 ) -> Row:
     """What is measured after an epoch, on validation and test images, in float32."""
     started, bare, attack = time.perf_counter(), classifier(model), run.check_attack()
-    parts = {"test": splits.test.first(run.check.n)}
+    parts = {"test": splits.test.first(run.validation.n)}
     if len(splits.val):
-        parts["val"] = splits.val.first(run.check.n)
+        parts["val"] = splits.val.first(run.validation.n)
     watched = "val" if "val" in parts else "test"
     few, k = parts[watched].first(PROBED), len(splits.class_names)
     total, done, row = sum(len(p) for p in parts.values()) + len(few), 0, unchecked()
@@ -57,17 +57,17 @@ def check(
         progress("check", min(done, total), total)
 
     for name, part in parts.items():
-        seen = evaluate.under(
+        seen = evaluate.evaluate(
             bare,
             part,
             attack,
             run.seed,
-            batch=run.check.batch,
+            batch=run.validation.batch,
             epoch=epoch,
             purpose="check",
             memory_format=runtime.memory_format,
             advance=advance,
-            shared=runtime.shared,
+            distributed_map=runtime.distributed_map,
         )
         found = evaluate.summary(seen, splits.class_names)
         row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
@@ -82,7 +82,15 @@ def check(
             row[key] = found[key]
     threat = getattr(attack, "threat", run.threat)
     probe = probed(
-        bare, few, threat, run.seed, epoch, run.check.batch, runtime.memory_format, advance, runtime.shared
+        bare,
+        few,
+        threat,
+        run.seed,
+        epoch,
+        run.validation.batch,
+        runtime.memory_format,
+        advance,
+        runtime.distributed_map,
     )
     row |= {"watched": watched, "watched_n": len(parts[watched]), "watched_attack": str(attack)}
     row |= {"fgsm_n": len(few), "test_n": len(parts["test"])}
@@ -91,7 +99,7 @@ def check(
     row["gradient_cosine"] = mean_cosine(probe.cosine)
     if run.recipe.threat is not None:
         row["train_clean"] = evaluate.clean_accuracy(
-            bare, splits.train.first(run.check.n), run.check.batch, runtime.shared
+            bare, splits.train.first(run.validation.n), run.validation.batch, runtime.distributed_map
         )
     row["check_seconds"] = round(time.perf_counter() - started, 3)
     return row
@@ -108,7 +116,7 @@ def unchecked() -> Row:
     return {**dict.fromkeys((*names, *_FROM_TEST, *_OBSERVED, *_CONDITIONS)), "warnings": []}
 
 
-class Probe(NamedTuple):
+class OneStepProbe(NamedTuple):
     """What one step says about a network, per sample, on the CPU."""
 
     right: Bool[Tensor, " n"]
@@ -126,8 +134,8 @@ def probed(
     batch: int = 250,
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
-    shared: evaluate.Shared = evaluate.alone,
-) -> Probe:
+    distributed_map: evaluate.DistributedMap = evaluate.local_map,
+) -> OneStepProbe:
     """FGSM and GradAlign's cosine in one go, since both want the gradient at x; float32, eval mode."""
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(model) as f:
 
@@ -143,9 +151,9 @@ def probed(
             advance(len(index))
             return right, _cosine(at_x, beside).cpu()
 
-        seen = shared(batches(len(split), batch, None), look)
+        seen = distributed_map(batches(len(split), batch, None), look)
     right, cosine = zip(*seen, strict=True)
-    return Probe(torch.cat(right), torch.cat(cosine))
+    return OneStepProbe(torch.cat(right), torch.cat(cosine))
 
 
 def _gradient(f: Network, x: Tensor, y: Tensor) -> Tensor:
@@ -201,17 +209,17 @@ def final(
     run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
 ) -> list[dict[str, Any]]:
     """The full evaluation of best.val, best.test and last on all test images, and best minus last."""
-    settings = Measure(seed=run.seed, batch=run.check.batch)
-    attack, seen, results = run.final_attack(), dict[int, compare.Seen](), []
+    settings = Measure(seed=run.seed, batch=run.validation.batch)
+    attack, seen, results = run.final_attack(), dict[int, compare.EvaluationPass](), []
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():
             continue
         model, card = load_model(path, trust=True)  # the code that this process has just trained
-        placed, epoch = classifier(runtime.placed(model)), card["epoch"]
+        placed, epoch = classifier(runtime.to_device(model)), card["epoch"]
         if epoch not in seen:
-            seen[epoch] = look(placed, splits, attack, settings, runtime, progress)
+            seen[epoch] = evaluate_checkpoint(placed, splits, attack, settings, runtime, progress)
         about = identity(card, path.parent.name, run.data, placed)
-        results.append({**about, **plain(seen[epoch], splits, attack, settings)})
+        results.append({**about, **to_record(seen[epoch], splits, attack, settings)})
     best, last = results[0], results[-1]
     if best["epoch"] != last["epoch"]:
         said = {"a": best["checkpoint"], "b": last["checkpoint"]}

@@ -16,7 +16,7 @@ class Conditions:
 
     epochs: int | None = None
     """Planned; unset takes the last logged epoch for the end."""
-    drops: tuple[int, ...] | None = None
+    lr_milestones: tuple[int, ...] | None = None
     """Epochs after which the learning rate falls; unset takes the anchor's, at equal length."""
     tested: str | None = None
     """The attack behind test_robust, such as `PGD-20, l_inf 8/255, ...`."""
@@ -31,12 +31,12 @@ def conditions(
 ) -> Conditions:
     """Those of a run folder, from the contents of its config.yaml, events.jsonl and env.json."""
     said: Row = next((r for r in reversed(rows) if r.get("test_robust") is not None), {})
-    env, check = env or {}, config.get("check") or {}
+    env, check = env or {}, config.get("validation") or {}
     sizes = ((env.get("sizes") or {}).get("test"), check.get("n"))
     n = said.get("test_n") or (min(v for v in sizes if v) if sizes[0] else None)
     tested = said.get("watched_attack") or str(env.get("check") or "").partition(", judged")[0] or None
-    drops = tuple(config.get("drops") or ()) if config.get("schedule", "steps") == "steps" else ()
-    return Conditions(config.get("epochs"), drops, tested, n, config)
+    milestones = tuple(config.get("lr_milestones") or ()) if config.get("schedule", "steps") == "steps" else ()
+    return Conditions(config.get("epochs"), milestones, tested, n, config)
 
 
 def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:

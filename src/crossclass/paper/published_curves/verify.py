@@ -64,7 +64,7 @@ class _Curve(NamedTuple):
     rows: list[Row]
     """Its checked epochs."""
     epochs: int
-    drops: tuple[int, ...]
+    lr_milestones: tuple[int, ...]
     n: int | None
 
     def variance(self, p: float) -> float:
@@ -108,13 +108,13 @@ def verify(
             "the run has no epoch with test_clean and test_robust, so there is nothing to compare"
         )
     epochs = run.epochs or rows[-1]["epoch"]
-    theirs = _Curve(list(curve_of(name)), source.epochs, source.drops, source.n)
-    drops = run.drops
+    theirs = _Curve(list(curve_of(name)), source.epochs, source.lr_milestones, source.n)
+    drops = run.lr_milestones
     if drops is None:
-        drops = source.drops if epochs == source.epochs else ()
+        drops = source.lr_milestones if epochs == source.epochs else ()
     ours = _Curve(checked, epochs, drops, run.n)
     notes = [*differing(run, source)]
-    alike = epochs == source.epochs and drops == source.drops
+    alike = epochs == source.epochs and drops == source.lr_milestones
     if not alike:
         notes.insert(
             0, f"not the same schedule, shape only: {_schedule(ours)} here, {_schedule(theirs)} there"
@@ -135,7 +135,7 @@ def _said(parts: Sequence[Part]) -> tuple[Word, tuple[str, ...]]:
 
 
 def _schedule(curve: _Curve) -> str:
-    drops = ", ".join(map(str, curve.drops))
+    drops = ", ".join(map(str, curve.lr_milestones))
     return f"{curve.epochs} epochs, " + (f"drops after {drops}" if drops else "no drops")
 
 
@@ -144,7 +144,7 @@ def _phases(curve: _Curve) -> list[_Phase]:
 
     The first twentieth is left out: a single epoch there moves by more than two runs differ later.
     """
-    T, w, drops = curve.epochs, curve.window, curve.drops
+    T, w, drops = curve.epochs, curve.window, curve.lr_milestones
     if not drops:
         edges = [w, T // 4, T // 2, 3 * T // 4, T - w]
         names = ("first quarter", "second quarter", "third quarter", "fourth quarter")
@@ -232,7 +232,7 @@ def _shape(ours: _Curve, theirs: _Curve, tolerance: float) -> Iterator[Part]:
 def _alike(ours: _Curve, theirs: _Curve) -> tuple[list[_Phase], list[_Phase]]:
     """The same parts of both: each by its own drops if they are as many, else the anchor's, by fraction."""
     its, scale = _phases(theirs), ours.epochs / theirs.epochs
-    if len(ours.drops) == len(theirs.drops) and len(mine := _phases(ours)) == len(its):
+    if len(ours.lr_milestones) == len(theirs.lr_milestones) and len(mine := _phases(ours)) == len(its):
         return mine, its
     scaled = [
         f._replace(first=math.floor((f.first - 1) * scale) + 1, last=round(f.last * scale)) for f in its

@@ -11,8 +11,8 @@ from crossclass.models import ResNet, WideResNet
 from crossclass.paper.runs.paper import DEIT
 from crossclass.training.averaging import SWA
 from crossclass.training.labels import Mix
-from crossclass.training.recipes import AT, AWP, MART, Distilled, GradAlign, Teacher, Trades
-from crossclass.training.run import Check, Run
+from crossclass.training.recipes import AT, AWP, MART, GradAlign, KnowledgeDistillation, Teacher, Trades
+from crossclass.training.run import Run, Validation
 
 _ZERO = Augment(padding="zero")
 _PGD10 = PGD(steps=10)
@@ -22,12 +22,12 @@ _031 = Linf(eps=0.031)  # TRADES and MART: a little less than 8/255, worth about
 PUBLISHED: dict[str, Run] = {
     # locuslab/robust_overfitting, train_cifar.py: batch norm in train mode while crafting (13 updates a
     # step there, one of them clean), best chosen on the test set by the training attack, PGD-10.
-    "rice2020": Run(data=CIFAR10(), recipe=AT(attack=_TRAIN), check=Check(attack=_PGD10)),
+    "rice2020": Run(data=CIFAR10(), recipe=AT(attack=_TRAIN), validation=Validation(attack=_PGD10)),
     # The same with l_2: its logs say a step of 15/255, and a start uniform in direction and radius.
     "rice2020-l2": Run(
         data=CIFAR10(),
         recipe=AT(attack=PGD(threat=L2(eps=128 / 255), step=15 / 128, start="uniform_radius", bn="train")),
-        check=Check(attack=PGD(threat=L2(eps=128 / 255), step=15 / 128)),
+        validation=Validation(attack=PGD(threat=L2(eps=128 / 255), step=15 / 128)),
     ),
     # P2333/Bag-of-Tricks-for-AT, its README's baseline: eval mode while crafting, 110 epochs.
     "pang2021": Run(
@@ -35,26 +35,26 @@ PUBLISHED: dict[str, Run] = {
         model=WideResNet(depth=34, widen=10),
         recipe=AT(attack=_PGD10),
         epochs=110,
-        drops=(100, 105),
-        check=Check(attack=_PGD10),
+        lr_milestones=(100, 105),
+        validation=Validation(attack=_PGD10),
     ),
     # VITA-Group/Alleviate-Robust-Overfitting: 0.3 CE + 0.1 KD(standard) + 0.6 KD(robust), T = 2, SWA from
     # epoch 55, drops at 50 and 150, the last 5,000 training images held out. Its standard teacher is the
     # best on clean images; ours is its last epoch, for `best` is by robust accuracy.
     "chen2021-kdswa": Run(
         data=CIFAR10(n_train=45000, n_val=5000),
-        recipe=Distilled(
+        recipe=KnowledgeDistillation(
             inner=AT(attack=_TRAIN),
             teachers=(
-                Teacher(changes=("recipe.kind=standard", "average=null"), which="last", weight=1.0),
-                Teacher(changes=("average=null",), weight=6.0),
+                Teacher(changes=("recipe.kind=standard", "weight_averaging=null"), which="last", weight=1.0),
+                Teacher(changes=("weight_averaging=null",), weight=6.0),
             ),
             lam=0.7,
             T=2.0,
         ),
         augment=_ZERO,
-        drops=(50, 150),
-        average=SWA(start=55),
+        lr_milestones=(50, 150),
+        weight_averaging=SWA(start=55),
     ),
     # locuslab/fast_adversarial, CIFAR10/train_fgsm.py: uniform start, 1.25 eps, one cycle in 15 epochs. It
     # trains in half precision; precision=bf16 recipe.attack.precision=bf16 is the nearest to that.
@@ -65,8 +65,8 @@ PUBLISHED: dict[str, Run] = {
         epochs=15,
         lr=0.2,
         schedule="cyclic",
-        drops=(),
-        check=Check(attack=PGD(steps=50, restarts=10)),
+        lr_milestones=(),
+        validation=Validation(attack=PGD(steps=50, restarts=10)),
     ),
     # tml-epfl/understanding-fast-adv-training: FGSM from x itself, kept from collapse by aligned gradients.
     "andriushchenko2020-gradalign": Run(
@@ -76,8 +76,8 @@ PUBLISHED: dict[str, Run] = {
         epochs=30,
         lr=0.3,
         schedule="cyclic",
-        drops=(),
-        check=Check(n=1000, attack=PGD(steps=50, restarts=10)),
+        lr_milestones=(),
+        validation=Validation(n=1000, attack=PGD(steps=50, restarts=10)),
     ),
     # yaodongyu/TRADES, train_trades_cifar10.py: eps .031, step .007, 76 epochs, eval mode while crafting.
     "trades": Run(
@@ -86,9 +86,9 @@ PUBLISHED: dict[str, Run] = {
         recipe=Trades(attack=PGD(threat=_031, step=0.007 / 0.031, start="gauss", loss="kl"), beta=6.0),
         augment=_ZERO,
         epochs=76,
-        drops=(75,),
+        lr_milestones=(75,),
         weight_decay=2e-4,
-        check=Check(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
+        validation=Validation(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
     ),
     # YisenWang/MART, train_resnet.py: ResNet-18, a small rate and a large weight decay.
     "mart": Run(
@@ -97,10 +97,10 @@ PUBLISHED: dict[str, Run] = {
         recipe=MART(attack=PGD(threat=_031, step=0.007 / 0.031, start="gauss"), beta=5.0),
         augment=_ZERO,
         epochs=120,
-        drops=(75, 90, 100),
+        lr_milestones=(75, 90, 100),
         lr=0.01,
         weight_decay=3.5e-3,
-        check=Check(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
+        validation=Validation(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
     ),
     # csdongxian/AWP, AT_AWP/train_cifar10.py: its attack runs in eval mode for the first batch of an epoch
     # and in train mode for the rest; here it is train mode throughout.
@@ -115,8 +115,8 @@ PUBLISHED: dict[str, Run] = {
         mix=Mix(mixup=0.8, cutmix=1.0, prob=0.3),
         epochs=40,
         batch=64,
-        drops=(35, 38),
+        lr_milestones=(35, 38),
         weight_decay=1e-4,
-        clip=1.0,
+        grad_clip_norm=1.0,
     ),
 }

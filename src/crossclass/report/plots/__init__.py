@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from crossclass.report.plots.curves import chosen, curves, family, points
 from crossclass.report.plots.matrices import confusion, difference, matrix, minus
 from crossclass.report.plots.output import inline, save, svg
-from crossclass.report.plots.panels import dots, lines, sheet, words
+from crossclass.report.plots.panels import dots, lines, matrix_grid, words
 from crossclass.report.plots.saliency import saliency_grid
 from crossclass.report.plots.style import Best, Drops, Matrix, Row, Runs, Style
 from crossclass.report.plots.theory import Success, feature_weights, phase_diagram, success_curves
@@ -33,12 +33,12 @@ __all__ = [
     "inline",
     "lines",
     "matrix",
+    "matrix_grid",
     "minus",
     "phase_diagram",
     "points",
     "saliency_grid",
     "save",
-    "sheet",
     "success_curves",
     "svg",
     "words",

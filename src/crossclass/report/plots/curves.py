@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossclass.report.plots.output import settled
+from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import (
     CAS,
     CLEAN,
@@ -78,7 +78,7 @@ def curves(
                 above: Style = {"loc": "lower left", "bbox_to_anchor": (0, 1 + 0.05 * (ax is top))}
                 ax.legend(ncols=max(1, min(len(names), columns, int(fitting))), fontsize=8.5, **above)
         with warnings.catch_warnings(action="ignore"):  # a glyph that is missing here
-            return settled(figure)
+            return freeze_layout(figure)
 
 
 def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float | int = 1, **style: Any) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from crossclass.paper.claims import Numbers
 from crossclass.paper.stages import SAYS
-from crossclass.report import plots as plot
+from crossclass.report import plots
 
 
-def overfitting(numbers: Numbers) -> plot.Figure:
+def overfitting(numbers: Numbers) -> plots.Figure:
     """Robust accuracy on training and test images and CAS by epoch, seeds as a band (Fig. 1)."""
     runs = {}
     for name, run in numbers["runs"].items():
@@ -17,36 +17,36 @@ def overfitting(numbers: Numbers) -> plot.Figure:
             runs[f"{name} seed {seed}"] = [
                 dict(zip(keys, row, strict=True)) for row in zip(*curve.values(), strict=True)
             ]
-    return plot.curves(runs)
+    return plots.curves(runs)
 
 
-def matrices(numbers: Numbers, stages: Sequence[str], scale: tuple[float, float] = (0, 1)) -> plot.Figure:
+def matrices(numbers: Numbers, stages: Sequence[str], scale: tuple[float, float] = (0, 1)) -> plots.Figure:
     """C of the first seed at each stage, a row for each run (Fig. 2, 3, 5, 6, 7)."""
     rows = {
         name: {_caption(run, stage, stages): run["C"].get(stage) for stage in stages}
         for name, run in numbers["runs"].items()
     }
-    return plot.sheet(rows, *scale, cmap="Blues" if scale[0] >= 0 else "RdBu")
+    return plots.matrix_grid(rows, *scale, cmap="Blues" if scale[0] >= 0 else "RdBu")
 
 
-def strip(numbers: Numbers) -> plot.Figure:
+def strip(numbers: Numbers) -> plots.Figure:
     """C of the first seed through the training, five to a line (Fig. 10)."""
     (run,) = numbers["runs"].values()
     stages = [s for s in run["C"] if "%" in s]
-    return plot.sheet({"": {_caption(run, s, stages): run["C"][s] for s in stages}}, columns=5)
+    return plots.matrix_grid({"": {_caption(run, s, stages): run["C"][s] for s in stages}}, columns=5)
 
 
-def differences(numbers: Numbers) -> plot.Figure:
+def differences(numbers: Numbers) -> plots.Figure:
     """C at best minus C at last, one picture for each run (Fig. 4)."""
     pictures: dict[str, Any] = {}
     for name, run in numbers["runs"].items():
         best, last = run["C"].get("best"), run["C"].get("last")
         lost = run["fall"]["cas"]["value"][0]
-        pictures[f"{name}: CAS {lost:+.1f}"] = plot.minus(best, last) if best and last else None
-    return plot.sheet({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
+        pictures[f"{name}: CAS {lost:+.1f}"] = plots.minus(best, last) if best and last else None
+    return plots.matrix_grid({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
 
 
-def bars(numbers: Numbers, keys: Sequence[str]) -> plot.Figure:
+def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
     """The seeds' values at best and last, one panel for each quantity (Fig. 8, Table 1)."""
     panels: dict[str, Any] = {}
     for key in keys:
@@ -55,10 +55,10 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plot.Figure:
             name: {stage: [_times(v, scale) for v in run[stage][key]] for stage in ("best", "last")}
             for name, run in numbers["runs"].items()
         }
-    return plot.dots(panels)
+    return plots.dots(panels)
 
 
-def standard(numbers: Numbers) -> plot.Figure:
+def standard(numbers: Numbers) -> plots.Figure:
     """C on clean images: standard training by quarters beside AT at best and last (Fig. 9)."""
     stages = {"standard": ("25 %", "50 %", "75 %", "100 %"), "AT": ("best", "last")}
     rows = {
@@ -68,10 +68,10 @@ def standard(numbers: Numbers) -> plot.Figure:
         }
         for name, wanted in stages.items()
     }
-    return plot.sheet(rows, 0, 0.5)
+    return plots.matrix_grid(rows, 0, 0.5)
 
 
-def maps(numbers: Numbers) -> plot.Figure:
+def maps(numbers: Numbers) -> plots.Figure:
     """How far the maps spread at best and at last, and on Shapes what they lie on (Fig. 3c, 11)."""
     panels: dict[str, Any] = {}
     for key, title in (("half_mass_area", "area with half of the mass (%)"), ("entropy", "entropy")):
@@ -86,21 +86,21 @@ def maps(numbers: Numbers) -> plot.Figure:
             group: {stage: [100 * one[group]["shared"][stage] for one in parts] for stage in ("best", "last")}
             for group in ("chosen", "all")
         }
-    return plot.dots(panels)
+    return plots.dots(panels)
 
 
 def _ends(found: Sequence[Any], scale: float | int) -> dict[str, list[float]]:
     return {"best": [scale * f["a"] for f in found], "last": [scale * f["b"] for f in found]}
 
 
-def settings(numbers: Numbers) -> plot.Figure:
+def settings(numbers: Numbers) -> plots.Figure:
     """Table 2 with what the named runs say."""
     keys = [*numbers["wanted"], "attack", "eps", "steps", "step"]
     rows = [["Table 2", *(numbers["wanted"].get(k, "") for k in keys)]]
     rows += [
         [name, *("" if run[k] is None else run[k] for k in keys)] for name, run in numbers["runs"].items()
     ]
-    return plot.words(["run", *keys], rows)
+    return plots.words(["run", *keys], rows)
 
 
 def _caption(run: Any, stage: str, stages: Sequence[str]) -> str:

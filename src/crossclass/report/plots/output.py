@@ -16,7 +16,7 @@ _PLACES = re.compile(r'\b(?:d|x|y)="[^"]*"')
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
-def settled(figure: Figure) -> Figure:
+def freeze_layout(figure: Figure) -> Figure:
     """The figure laid out once and for all: saving it twice gives the same picture."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

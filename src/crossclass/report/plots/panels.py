@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossclass.report.plots.output import settled
+from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import RUNS, STYLE, Matrix, Style
 
 _BARE = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
 
 
-def sheet(
+def matrix_grid(
     rows: Mapping[str, Mapping[str, Matrix | None]],
     vmin: float | int = 0,
     vmax: float | int = 1,
@@ -84,7 +84,7 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | N
         for stage in stages:
             axes[0].plot([], [], "o", color=colors[stage], label=stage)
         axes[0].legend(fontsize=8)
-        return settled(figure)
+        return freeze_layout(figure)
 
 
 def _from_zero(ax: Axes) -> None:
@@ -123,7 +123,7 @@ def lines(
             ax.locator_params(axis="x", nbins=5)
         if len(names) > 1:
             axes[0].legend(fontsize=8)
-        return settled(figure)
+        return freeze_layout(figure)
 
 
 def words(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:

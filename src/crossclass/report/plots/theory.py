@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from crossclass.core.errors import UserError
-from crossclass.report.plots.output import settled
+from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import PAPER, STYLE, Style
 
 AT, SMOOTHED = "#0b5394", "#b84a00"
@@ -84,7 +84,7 @@ def feature_weights(
                 place = (value, 0.97), ax.get_xaxis_transform()
                 ax.annotate(f"$\\epsilon_{name}$ = {value:.3f}", place[0], xycoords=place[1], **words)
         ax.set_title(title, fontsize=9.5)
-    return settled(figure)
+    return freeze_layout(figure)
 
 
 def success_curves(ratio: ArrayLike, curves: Sequence[Success]) -> Figure:
@@ -128,7 +128,7 @@ def success_curves(ratio: ArrayLike, curves: Sequence[Success]) -> Figure:
         left.plot([], [], "o", mec=_SOFT, mfc="none", ms=11, label="maximum on [0, 1]")
         handles = left.get_legend_handles_labels()[0][-2:]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5)
-    return settled(figure)
+    return freeze_layout(figure)
 
 
 def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: float | int) -> Figure:
@@ -160,7 +160,7 @@ def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: f
         for axis in (ax.xaxis, ax.yaxis):
             axis.label.set_parse_math(True)
         _named(ax, s, low, high, beta)
-    return settled(figure)
+    return freeze_layout(figure)
 
 
 def _named(ax: Axes, s: np.ndarray, low: np.ndarray, high: np.ndarray, beta: float | int) -> None:

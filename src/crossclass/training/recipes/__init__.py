@@ -7,7 +7,7 @@ accuracy costs no extra forward pass: in train mode every forward updates batch-
 
 from crossclass.training.recipes.at import AT, Loss, Standard
 from crossclass.training.recipes.awp import AWP
-from crossclass.training.recipes.distillation import Distilled, Teacher
+from crossclass.training.recipes.distillation import KnowledgeDistillation, Teacher
 from crossclass.training.recipes.family import AnyRecipe, within_ball
 from crossclass.training.recipes.surrogate import MART, GradAlign, Trades
 
@@ -16,8 +16,8 @@ __all__ = [
     "AWP",
     "MART",
     "AnyRecipe",
-    "Distilled",
     "GradAlign",
+    "KnowledgeDistillation",
     "Loss",
     "Standard",
     "Teacher",

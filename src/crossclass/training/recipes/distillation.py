@@ -38,7 +38,7 @@ class Teacher(Settings):
             raise ValueError("a teacher is a changed run or a file, not both")
         return self
 
-    def tell(self, x: Images) -> Logits:
+    def logits(self, x: Images) -> Logits:
         """Its logits in eval mode, without a gradient; raises TypeError while it is only named."""
         if self.module is None:
             raise TypeError("this teacher is only named; train it, or give Teacher(module=...)")
@@ -47,7 +47,7 @@ class Teacher(Settings):
         return logits
 
 
-class Distilled(Settings):
+class KnowledgeDistillation(Settings):
     """AT + KD (eq. 3): (1 - lam) CE(f(x_adv), y) + lam T^2 KL(teacher(x_adv)/T || f(x_adv)/T)."""
 
     kind: Literal["kd"] = "kd"
@@ -75,7 +75,7 @@ class Distilled(Settings):
     def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
         """Adversarial images; with `attacked=total` for labels mixed with the teachers' at x (T = 1)."""
         if self.attacked == "total":
-            told = [share * t.tell(x).softmax(dim=1) for t, share in self._shares()]
+            told = [share * t.logits(x).softmax(dim=1) for t, share in self._shares()]
             taught = torch.stack(told).sum(dim=0)
             hot = soft(y, taught.shape[1])
             y = (1 - self.lam) * hot + self.lam * taught
@@ -89,7 +89,7 @@ class Distilled(Settings):
         total = (1 - self.lam) * cross_entropy(logits, y)
         seen = x_adv if self.shown == "adversarial" else x
         for teacher, share in self._shares():
-            total = total + self.lam * share * self._term(logits, teacher.tell(seen))
+            total = total + self.lam * share * self._term(logits, teacher.logits(seen))
         return total.mean(), logits
 
     def _term(self, logits: Logits, told: Logits) -> Float[Tensor, " n"]:

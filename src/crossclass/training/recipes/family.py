@@ -7,11 +7,11 @@ from pydantic import Field
 from crossclass.attacks.norms import AnyThreat
 from crossclass.training.recipes.at import AT, Standard
 from crossclass.training.recipes.awp import AWP
-from crossclass.training.recipes.distillation import Distilled
+from crossclass.training.recipes.distillation import KnowledgeDistillation
 from crossclass.training.recipes.surrogate import MART, GradAlign, Trades
 
 AnyRecipe = Annotated[
-    Standard | AT | Trades | MART | GradAlign | Distilled | AWP, Field(discriminator="kind")
+    Standard | AT | Trades | MART | GradAlign | KnowledgeDistillation | AWP, Field(discriminator="kind")
 ]
 
 AWP.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})  # a recipe that holds a recipe
@@ -21,9 +21,9 @@ def within_ball(recipe: AnyRecipe, threat: AnyThreat) -> AnyRecipe:
     """The recipe with its attack in another ball."""
     if isinstance(recipe, Standard):
         return recipe
-    if isinstance(recipe, AWP | Distilled):
-        return recipe.but(inner=within_ball(recipe.inner, threat))
-    return recipe.but(attack=recipe.attack.but(threat=threat))
+    if isinstance(recipe, AWP | KnowledgeDistillation):
+        return recipe.replace(inner=within_ball(recipe.inner, threat))
+    return recipe.replace(attack=recipe.attack.replace(threat=threat))
 
 
 def in_epoch(recipe: AnyRecipe, epoch: int, eps_warmup: int) -> AnyRecipe:
@@ -33,4 +33,4 @@ def in_epoch(recipe: AnyRecipe, epoch: int, eps_warmup: int) -> AnyRecipe:
     threat = recipe.threat
     if threat is None or epoch >= eps_warmup:
         return recipe
-    return within_ball(recipe, threat.but(eps=threat.eps * epoch / eps_warmup))
+    return within_ball(recipe, threat.replace(eps=threat.eps * epoch / eps_warmup))
