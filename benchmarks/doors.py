@@ -106,7 +106,7 @@ def run_files() -> list[bytes]:
     return [
         *(NAMED[name].yaml().encode() for name in names),
         bomb.encode(),
-        b"drops: &a [*a]\n",
+        b"lr_milestones: &a [*a]\n",
         b"model: &m {x: *m}\n",
     ]
 
@@ -223,7 +223,7 @@ def proof(path: Path) -> object:
     for name, content in {
         "env.json": '{"seed": 0}',
         "matrices.json": "{}",
-        "config.yaml": "drops: [1]",
+        "config.yaml": "lr_milestones: [1]",
     }.items():
         (path.parent / name).write_text(content)
     (path.parent / "metrics.csv").write_text("epoch,lr\n1,0.1\n")

@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from crossclass import models
 from crossclass.attacks import PGD
-from crossclass.attacks.model_state import frozen
 from crossclass.core.progress import silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
 from crossclass.models import PreActResNet
+from crossclass.models.model_state import frozen
 from crossclass.training.epoch import train_epoch
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run

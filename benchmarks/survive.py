@@ -37,13 +37,13 @@ data: {kind: shapes, n_train: 96, n_val: 24, n_test: 24, classes: 3, size: 16}
 model: {kind: preactresnet, width: 4, stem_stride: 2, blocks: [1], normalise: data}
 recipe: {kind: kd, inner: {kind: at, attack: {kind: pgd, steps: 2}}}
 ensembling: {start: 2}
-average: {kind: ema}
+weight_averaging: {kind: ema}
 augment: null
 epochs: 12
-drops: [6]
+lr_milestones: [6]
 batch: 8
 keep_every: 3
-check: {every: 2, attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 2}}
+validation: {every: 2, attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 2}}
 """
 TRAIN = ["train", "run.yaml", "out=runs"]
 TWO = """

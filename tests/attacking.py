@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from conftest import Tripped
 from crossclass.attacks import AnyAttack, AutoAttack, External
-from crossclass.attacks.model_state import evaluating
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
+from crossclass.models.model_state import evaluating
 
 ATTACKS, THREATS = config.members(AnyAttack), config.members(AnyThreat)
 

@@ -132,7 +132,7 @@ class Search:
     starts: Sequence[Vector]
     loss: str = "ce"
     targeted: bool = False
-    keep: str = "last"
+    return_iterate: str = "last"
     box: tuple[float, float] | None = (0.0, 1.0)
 
     def gain(self, x: Vector, clean: Sequence[float], y: int | Sequence[float]) -> float:
@@ -172,8 +172,8 @@ class Search:
         clean, candidates = self.net.logits(x), []
         for start in self.starts:
             path = self.iterates(x, y, start)
-            candidates += path if self.keep == "best" else path[-1:]
-        if len(self.starts) == 1 and self.keep == "last":
+            candidates += path if self.return_iterate == "best" else path[-1:]
+        if len(self.starts) == 1 and self.return_iterate == "last":
             return candidates[-1]
         return max(candidates, key=lambda c: (self.wrong(c, y), self.gain(c, clean, y)))
 

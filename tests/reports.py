@@ -34,7 +34,7 @@ def row(epoch: int, robust: float | None, off: float | None, K: int = 6, **more:
 def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: Any) -> Path:
     """A run folder as training leaves it; without measures it is still in progress."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("epochs: 9\ndrops: [3]\nseed: 0\nrecipe: {kind: at}\n")
+    (folder / "config.yaml").write_text("epochs: 9\nlr_milestones: [3]\nseed: 0\nrecipe: {kind: at}\n")
     (folder / "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "metrics.csv").write_text("epoch,cas\n1,2\n")
     about = {"label": "toy", "seed": 0, "check": "PGD-10, 100 test images", "crossclass": "0.1.0"}

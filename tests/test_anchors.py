@@ -13,7 +13,7 @@ from crossclass.paper.published_curves.table import summary
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run
 
-FULL = Conditions(epochs=200, drops=(100, 150), tested="PGD-10, l_inf 8/255", n=10_000)
+FULL = Conditions(epochs=200, lr_milestones=(100, 150), tested="PGD-10, l_inf 8/255", n=10_000)
 
 # settings.md, section 5.3: best robust accuracy, its epoch (from 0), clean there, last robust, last clean
 KNOWN = {
@@ -67,10 +67,10 @@ def test_curves_are_the_published_ones(name):
     assert (top["test_robust"], top["epoch"], top["test_clean"]) == (best, epoch + 1, clean)
     assert (rows[-1]["test_robust"], rows[-1]["test_clean"]) == (last, last_clean)
     assert all(0 <= v <= 1 for r in rows for k, v in r.items() if k != "epoch")
-    if ANCHORS[name].drops:  # logged at an epoch's last batch: see PROVENANCE.txt
+    if ANCHORS[name].lr_milestones:  # logged at an epoch's last batch: see PROVENANCE.txt
         rates = [r["lr"] for r in rows]
         assert [e for e in range(1, 200) if rates[e] < rates[e - 1] / 2] == [
-            d - 1 for d in ANCHORS[name].drops
+            d - 1 for d in ANCHORS[name].lr_milestones
         ]
 
 
@@ -90,7 +90,7 @@ def test_the_papers_default_run_has_the_settings_of_rice_but_for_what_it_says():
 
 def test_a_curve_follows_itself():
     for name, a in ANCHORS.items():
-        v = verify(anchor(name), name, run=replace(FULL, lr_milestones=a.drops, tested=a.tested))
+        v = verify(anchor(name), name, run=replace(FULL, lr_milestones=a.lr_milestones, tested=a.tested))
         assert (v.verdict, v.where, v.shape_only) == ("holds", (), False)
         assert all(p.agrees and p.run == p.anchor for p in v.parts)
         assert len(v.parts) == 16
@@ -197,7 +197,7 @@ def test_an_unfinished_run_does_not_pass():
 
 
 def test_a_short_run_does_not_pass():
-    first = verify(anchor("rice2020")[:2], "rice2020", run=Conditions(epochs=2, drops=(), n=10_000))
+    first = verify(anchor("rice2020")[:2], "rice2020", run=Conditions(epochs=2, lr_milestones=(), n=10_000))
     assert first.verdict != "holds"
     half = [{**r, "epoch": r["epoch"] // 2} for r in anchor("rice2020") if r["epoch"] % 2 == 0]
     v = verify(half, "rice2020", run=replace(FULL, epochs=100, lr_milestones=(50, 75)))
@@ -267,7 +267,7 @@ def test_conditions_come_from_the_files_of_a_run():
     }
     rows = [{"epoch": 1, "test_robust": 0.1, "test_clean": 0.2}]
     said = conditions(config, rows, env)
-    assert (said.epochs, said.drops, said.n) == (60, (30, 45), 800)
+    assert (said.epochs, said.lr_milestones, said.n) == (60, (30, 45), 800)
     assert said.tested == "PGD-10, l_inf 8/255, crafted in bf16"
     assert conditions({**config, "validation": {"n": 500}}, rows, env).n == 500
     new = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacking import BN, Y, condition, every, every_mode, make, mixed, ours, tensors, trips, unchanged
 from conftest import Forwards, Tripped, pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
-from crossclass.attacks.model_state import evaluating, frozen
+from crossclass.models.model_state import evaluating, frozen
 
 
 @every_mode

@@ -318,7 +318,7 @@ def test_verdicts_are_written_on_no_other_word(tmp_path, monkeypatch):
 def test_runs_of_one_seed_do_not_replace_each_other(tmp_path, monkeypatch):
     for name in ("at-0123456789ab", "kd-0123456789ac"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text("seed: 3\ndrops: []\n")
+        (tmp_path / name / "config.yaml").write_text("seed: 3\nlr_milestones: []\n")
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["spine.py", str(out), *map(str, sorted(tmp_path.glob("*-*")))])
     with pytest.raises(SystemExit, match=r"the seeds are \[3, 3\]"):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacking import Y
 from conftest import Forwards, Tripped, pictures, seeded, tiny_net
-from crossclass.analysis.evaluate import under
+from crossclass.analysis.evaluate import evaluate
 from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core import config
@@ -168,8 +168,8 @@ def test_training_against_a_stranger_works_and_evaluating_never_moves_it() -> No
     plain = trained(None, recipe)
     assert not torch.equal(plain.head.weight, tiny_net().head.weight)
     assert int(plain.bn.num_batches_tracked) == 5 + 8  # one forward in train mode per step, crafting none
-    for evaluate in (quick(Linf(eps=0.4)), stranger("seeds_by_the_clock"), stranger("goes_backward")):
-        other = trained(evaluate, recipe)
+    for attack in (quick(Linf(eps=0.4)), stranger("seeds_by_the_clock"), stranger("goes_backward")):
+        other = trained(attack, recipe)
         for (name, a), b in zip(plain.state_dict().items(), other.state_dict().values(), strict=True):
             assert torch.equal(a, b), name
 
@@ -177,10 +177,10 @@ def test_training_against_a_stranger_works_and_evaluating_never_moves_it() -> No
 def test_an_evaluation_counts_no_dead_gradients_of_strangers(trained_split: Any) -> None:
     model, split = trained_split
     for attack in (stranger("stays"), quick(Linf(eps=0.05))):
-        seen = under(model, split, attack, batch=8)
+        seen = evaluate(model, split, attack, batch=8)
         assert seen.dead == 0
         assert len(seen.robust) == 20
-    assert torch.equal(under(model, split, stranger("stays")).robust, seen.clean)
+    assert torch.equal(evaluate(model, split, stranger("stays")).robust, seen.clean)
 
 
 @pytest.fixture

@@ -57,9 +57,9 @@ def test_it_stops_and_keeps_the_batch(tmp_path, monkeypatch, how, clip):
     assert [r["epoch"] for r in folder.rows()] == [1], "the epoch before is kept"
     batch, card = load_checkpoint(folder.path / "failure" / "batch.safetensors")
     assert (card["epoch"], card["step"], len(batch["x"])) == (2, 3, 8)
-    train = run.data().train
-    assert torch.equal(batch["x"], train.images[batch["index"]].float() / 255)
-    assert torch.equal(batch["y"], train.labels[batch["index"]])
+    part = run.data().train
+    assert torch.equal(batch["x"], part.images[batch["index"]].float() / 255)
+    assert torch.equal(batch["y"], part.labels[batch["index"]])
     assert 0 < (batch["x_adv"] - batch["x"]).abs().max() <= 8 / 255 + 1e-7
     assert (folder.path / "resume" / "epoch_00001.safetensors").exists()
 

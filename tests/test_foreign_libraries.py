@@ -246,7 +246,7 @@ def test_our_vit_is_timms_deit_tiny(real_timm):
     assert torch.allclose(logits, theirs(x), rtol=1e-5, atol=1e-5)
     features = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
     assert torch.allclose(g, features, rtol=1e-5, atol=1e-5)
-    assert models.recognise(state) == (ViT(), 10, 3, 32, 1.0)
+    assert models.recognize(state) == (ViT(), 10, 3, 32, 1.0)
 
 
 @pytest.mark.filterwarnings("ignore")

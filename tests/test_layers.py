@@ -1,4 +1,4 @@
-"""Imports go downwards only, and each outside library has one door."""
+"""Imports go down the list of packages only, and each outside library is imported in few known places."""
 
 import ast
 import subprocess
@@ -8,68 +8,39 @@ from pathlib import Path
 import crossclass
 
 ROOT = Path(crossclass.__file__).parent
-LAYERS = [
-    {"errors", "progress", "table", "verdict"},
-    {
-        "files",
-        "settings",
-        "attribution",
-        "instances",
-        "losses",
-        "view",
-        "synced",
-        "readers",
-        "streams",
-        "shapes",
-        "importing",
-        "memory",
-        "alarms",
-        "theory",
-    },
-    {"augment", "checkpoint", "weights", "threat", "data", "models", "runtime", "intervals", "metrics"},
-    {"attacks", "store", "saliency", "matching", "plot"},
-    {"recipes", "evaluate", "failure"},
-    {"subjects", "doctor", "compare"},
-    {"measure"},
-    {"watch", "learner", "teachers", "anchors"},
-    {"epoch"},
-    {"train"},
-    {"experiments"},
-    {"report", "catalogue", "sweep"},
-    {"cli"},
-    {"__main__"},
-]
+PACKAGES = (
+    *("core", "data", "models", "attacks", "checkpoints", "analysis", "diagnostics", "training"),
+    *("paper", "report", "cli"),
+)
+"""From the lowest to the highest: a package imports from itself and from those before it."""
 DOORS = {
-    "accelerate": {"runtime"},
-    "captum": {"saliency"},
+    "accelerate": {"core"},
+    "captum": {"analysis"},
     "huggingface_hub": {"models"},
-    "matplotlib": {"plot"},
+    "matplotlib": {"report"},
     "pyautoattack": {"attacks"},
     "autoattack": {"attacks"},
-    "submitit": {"sweep"},
+    "submitit": {"cli"},
     "timm": {"models"},
-    "torchmetrics": {"metrics"},
+    "torchmetrics": {"analysis"},
     "torchvision": {"models"},
     "typer": {"cli"},
-    "rich": {"progress"},
+    "rich": {"core"},
     "jinja2": {"report"},
-    "pooch": {"readers"},
-    "sklearn": {"readers"},
-    "PIL": {"readers"},
-    "scipy": {"theory", "experiments"},
-    "safetensors": {"checkpoint", "weights", "models"},
-    "yaml": {"settings", "report", "experiments", "sweep", "cli"},
+    "pooch": {"data"},
+    "sklearn": {"data", "analysis"},
+    "PIL": {"data"},
+    "scipy": {"analysis", "diagnostics", "paper"},
+    "safetensors": {"checkpoints", "models"},
+    "yaml": {"core", "report", "cli"},
 }
-LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+LONG: dict[str, str] = {}
+"""Files of more than 500 lines, each with the reason why it is one idea."""
 
 
-def modules() -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in ROOT.rglob("*.py"):
-        top = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if top != "__init__":
-            found.setdefault(top, []).append(path)
-    return found
+def files() -> dict[Path, str]:
+    """Every module below a package, with the package's name."""
+    return {path: path.relative_to(ROOT).parts[0] for path in ROOT.rglob("*.py") if path.parent != ROOT}
 
 
 def imports(path: Path) -> set[str]:
@@ -83,29 +54,26 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def test_every_module_has_a_layer():
-    assert set(modules()) == set(LEVEL)
+def test_there_are_these_packages_and_nothing_beside_them():
+    inside = {p.name for p in ROOT.iterdir() if p.name != "__pycache__"}
+    assert inside == {*PACKAGES, "__init__.py", "__main__.py", "py.typed"}
+    assert not [p for p in ROOT.rglob("*.py") if "util" in p.stem or "helper" in p.stem]
 
 
 def test_imports_go_down_only():
-    for module, paths in modules().items():
-        for path in paths:
-            for name in imports(path):
-                parts = name.split(".")
-                if parts[0] != "crossclass":
-                    continue
-                assert len(parts) > 1
-                other = parts[1]
-                inside = other == module and path.parent != ROOT
-                assert inside or LEVEL[other] < LEVEL[module], f"{path} imports {name}"
+    for path, package in files().items():
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "crossclass":
+                assert parts[1] in PACKAGES, f"{path} imports {name}: name its package"
+                assert PACKAGES.index(parts[1]) <= PACKAGES.index(package), f"{path} imports {name}"
 
 
-def test_each_library_has_one_door():
-    for module, paths in modules().items():
-        for path in paths:
-            for name in imports(path):
-                library = name.split(".")[0]
-                assert module in DOORS.get(library, {module}), f"{path} imports {library}"
+def test_each_library_has_its_doors():
+    for path, package in files().items():
+        for name in imports(path):
+            library = name.split(".")[0]
+            assert package in DOORS.get(library, {package}), f"{path} imports {library}"
 
 
 def test_light_imports_stay_light():
@@ -123,22 +91,21 @@ def test_public_names_exist_and_have_docstrings():
         assert getattr(crossclass, name).__doc__, name
 
 
-def test_modules_are_short_and_say_their_idea():
-    for paths in modules().values():
-        for path in paths:
-            text = path.read_text()
-            assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
-            assert text.count("\n") <= 330, f"{path} is too long"
+def test_modules_say_their_idea_and_long_ones_why():
+    for path in files():
+        text = path.read_text()
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+        name = str(path.relative_to(ROOT))
+        assert (text.count("\n") > 500) == (name in LONG), f"{name}: {text.count(chr(10))} lines"
 
 
 def test_public_functions_are_documented_and_annotated():
-    for paths in modules().values():
-        for path in paths:
-            tree = ast.parse(path.read_text())
-            outer = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-            inner = [n for c in outer if isinstance(c, ast.ClassDef) and c.name[0] != "_" for n in c.body]
-            for node in [*outer, *inner]:
-                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                    assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
-                if isinstance(node, ast.FunctionDef):
-                    assert node.returns is not None, f"{path}: {node.name} has no return annotation"
+    for path in files():
+        tree = ast.parse(path.read_text())
+        outer = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        inner = [n for c in outer if isinstance(c, ast.ClassDef) and c.name[0] != "_" for n in c.body]
+        for node in [*outer, *inner]:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+            if isinstance(node, ast.FunctionDef):
+                assert node.returns is not None, f"{path}: {node.name} has no return annotation"

@@ -116,7 +116,7 @@ def test_the_papers_state_dict_gives_algorithm_1(here, net):
     assert r["robust"] == float((net(x_adv).argmax(1) == y).double().mean())
     assert r["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2471, 0.2435, 0.2616]}
     assert any("module." in line for line in r["loaded"])
-    assert any("recognised as PreActResNet" in line for line in r["loaded"])
+    assert any("recognized as PreActResNet" in line for line in r["loaded"])
     assert r["conditions"]["steps"] == 3
     assert len(r["icas_matrix"]) == 10
     low, high = r["intervals"]["robust"]
@@ -218,7 +218,11 @@ MISTAKES = {
         ["data.path=data", "model.kind=preactresne"],
         "did you mean 'preactresnet'",
     ),
-    "misspelt setting": (["prn.pt"], ["data.path=data", "atribution_subset=all"], "did you mean 'attribution_subset'"),
+    "misspelt setting": (
+        ["prn.pt"],
+        ["data.path=data", "atribution_subset=all"],
+        "did you mean 'attribution_subset'",
+    ),
 }
 
 
@@ -238,7 +242,7 @@ def test_mistakes_are_one_sentence(here, net, what):
 
 
 def test_trust_is_asked_for_code_that_a_file_names(here):
-    config = f"data: {{kind: npz}}\nmodel: {{kind: python, call: '{nets(here)}:Net'}}\nepochs: 1\ndrops: []\n"
+    config = f"data: {{kind: npz}}\nmodel: {{kind: python, call: '{nets(here)}:Net'}}\nepochs: 1\nlr_milestones: []\n"
     Path("run.yaml").write_text(config)
     with pytest.raises(SystemExit) as e:
         main(["train", "run.yaml", "data.path=data"])

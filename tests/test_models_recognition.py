@@ -84,7 +84,7 @@ def official_deit(width=192, depth=12, patch=4, grid=8, classes=10):
 
 
 def seen(shapes):
-    return recognise({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    return recognize({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_files_of_others_are_recognised(shapes, settings, classes, size):
 def test_our_own_networks_are_recognised(settings, size):
     net, _ = parameters(settings, 5, size)
     before = torch.random.get_rng_state()
-    found = recognise(net.state_dict())
+    found = recognize(net.state_dict())
     assert torch.equal(before, torch.random.get_rng_state())
     assert found == (settings, 5, 3, size, 1.0)
 
@@ -146,7 +146,7 @@ def test_networks_that_are_not_ours_give_the_closest():
     assert odd.share < 1
     assert seen({"conv.weight": (3, 3, 3, 3), "fc.weight": (2, 3)}) is None
     assert seen({n: s for n, s in official_preactresnet18().items() if "linear" not in n}) is None
-    assert recognise({}) is None
+    assert recognize({}) is None
 
 
 def test_a_published_resnet20_is_called_by_its_name():
@@ -155,6 +155,6 @@ def test_a_published_resnet20_is_called_by_its_name():
     if folder is None or not path.exists():
         pytest.skip("CROSSCLASS_SHARED names no folder with data/checkpoints/resnet20-12fca82f.npz")
     with np.load(path) as file:
-        found = recognise({name: torch.tensor(file[name]) for name in file.files})
+        found = recognize({name: torch.tensor(file[name]) for name in file.files})
     assert found.share < 1
     assert models.describe(found.settings, found.classes) == "ResNet 3-3-3, width 16, 10 classes"

@@ -425,8 +425,8 @@ class TestRun:
             (["recipe.kind=kd", "recipe.teachers=[]"], "teachers"),
             (["average.kind=swa", "average.start=201"], "average.start=201 lies after the last epoch, 200"),
             (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "128/255"),
-            (["schedule=cyclic"], r"set drops=\[\]"),
-            (["label_smoothing=1"], "smoothing"),
+            (["schedule=cyclic"], r"set lr_milestones=\[\]"),
+            (["label_smoothing=1"], "label_smoothing"),
             (["recipe.kind=trade"], "did you mean 'trades'"),
         ],
     )

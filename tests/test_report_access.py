@@ -56,7 +56,7 @@ def long_run(folder: Path, epochs: int = 200, K: int = 10) -> Path:
     names = [f"class {i}" for i in range(K)]
     about = {"label": "long", "seed": 0, "check": "PGD-10, 1,000 test images", "class_names": names}
     (folder / "env.json").write_text(json.dumps(about))
-    (folder / "config.yaml").write_text(f"epochs: {epochs}\ndrops: [100, 150]\nseed: 0\n")
+    (folder / "config.yaml").write_text(f"epochs: {epochs}\nlr_milestones: [100, 150]\nseed: 0\n")
     rows: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         numbers = dict(zip(LOGGED, rng.random(4).tolist(), strict=True))

@@ -66,12 +66,12 @@ def test_within_a_run_numbers_fall_and_rise(tmp_path: Path) -> None:
         (
             0.155,
             [0.129, -0.18],
-            {"points": True, "validate_images": False},
+            {"points": True, "within": False},
             "is lower by 15.5 points [12.9, −18.0]",
         ),
-        (-0.02, None, {"points": True, "validate_images": False}, "is higher by 2.0 points"),
+        (-0.02, None, {"points": True, "within": False}, "is higher by 2.0 points"),
         (0.04, [-0.1, 0.2], {}, "moved by 0.0 [−0.1, 0.2]"),
-        (0.0004, None, {"points": True, "validate_images": False}, "differs by 0.0 points"),
+        (0.0004, None, {"points": True, "within": False}, "differs by 0.0 points"),
     ],
 )
 def test_moved(d: float, ends: Any, options: dict[str, bool], said: str) -> None:

@@ -112,7 +112,7 @@ def test_but_equals_override_equals_yaml(steps, loss, step):
         (["recipe.attack.steps=-1"], ["recipe.attack.steps"]),
         (["recipe.attack.start=ball"], ["ball", "linf", "uniform"]),
         (["augment.crop.x=1"], ["augment.crop.x"]),
-        (["epochs=3"], ["drops", "epochs"]),
+        (["epochs=3"], ["lr_milestones", "epochs"]),
         (["seed"], ["seed", "path.to.setting=value"]),
         (["seed=["], ["seed=[", "YAML"]),
         (["data.kind=shapes", "data.edges=[[0,9]]"], ["(0, 9)", "6 classes"]),

@@ -62,7 +62,7 @@ def test_the_figure_grid_of_the_paper_is_one_sweep():
 
 def test_a_sweep_file_says_the_same(here):
     Path("grid.yaml").write_text(
-        "run: tiny.yaml\ngrid:\n  seed: [0, 1]\n  drops: [[1], []]\n  smoothing: 0.1\n"
+        "run: tiny.yaml\ngrid:\n  seed: [0, 1]\n  lr_milestones: [[1], []]\n  label_smoothing: 0.1\n"
     )
     found = [(p.run.seed, p.run.lr_milestones, p.run.label_smoothing) for p in expand("grid.yaml")]
     assert found == [(s, d, 0.1) for s in (0, 1) for d in ((1,), ())]
@@ -132,8 +132,8 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
 
     def say(text):
         heard.append(text)
-        if text.startswith("finished") and lock:
-            lock.pop().close()
+        if text.startswith("finished") and held:
+            held.pop().close()
 
     held_now = lock(folder / ".lock", "it")
     held_now.__enter__()
@@ -142,7 +142,7 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
         def close(self):
             held_now.__exit__(None, None, None)
 
-    lock = [Release()]
+    held = [Release()]
     assert run_all(points, MORE, 1, say) == []
     order = [h.split()[2] for h in heard if h.startswith("finished")]
     assert order == ["seed=1", "seed=0"]

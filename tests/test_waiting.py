@@ -77,7 +77,12 @@ RECIPES = [
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.kind}-{getattr(r, 'attack', '')}"[:24])
 def test_what_is_read_does_not_grow_with_the_number_of_batches(recipe):
-    extras = {"label_smoothing": 0.1, "grad_clip_norm": 1.0, "ensembling": TemporalEnsembling(), "weight_averaging": {"kind": "ema"}}
+    extras = {
+        "label_smoothing": 0.1,
+        "grad_clip_norm": 1.0,
+        "ensembling": TemporalEnsembling(),
+        "weight_averaging": {"kind": "ema"},
+    }
     for settings in ({}, extras):
         few, many = (reads(recipe, n, **settings) for n in (2, 5))
         assert few == many

@@ -6,7 +6,7 @@ model: {kind: preactresnet, width: 4, stem_stride: 2, blocks: [1], normalise: da
 recipe: {kind: at, attack: {kind: pgd, steps: 1}}
 augment: null
 epochs: 2
-drops: [1]
+lr_milestones: [1]
 batch: 8
-check: {attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 1}}
+validation: {attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 1}}
 """

@@ -12,7 +12,7 @@ _HOME = {
     "analysis.attribution": ("cas", "class_means", "correlation", "negative_mass", "separation"),
     "analysis.instances": ("all_pairs", "instance_correlation", "nearest"),
     "attacks.losses": ("cross_entropy", "kl", "margin"),
-    "attacks.model_state": ("frozen",),
+    "models.model_state": ("frozen",),
     "attacks.norms": ("Linf", "L2"),
     "attacks": ("Attack", "PGD", "FGSM", "AutoAttack", "External"),
     "data": ("Shapes", "Digits", "CIFAR10", "CIFAR100", "TinyImageNet", "Npz", "Folder"),

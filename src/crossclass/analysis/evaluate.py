@@ -16,11 +16,11 @@ from torch import Tensor
 
 from crossclass.analysis import attribution
 from crossclass.attacks import AnyAttack
-from crossclass.attacks.model_state import evaluating
 from crossclass.core.rng import Purpose, generator
 from crossclass.core.runtime import full_precision
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
+from crossclass.models.model_state import evaluating
 from crossclass.training import alarms
 
 DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]

@@ -100,7 +100,7 @@ def to_record(
     found = evaluate.summary(e, splits.class_names, splits.sharing)
     if said.get("return_iterate", "last") != "last":
         found["warnings"].append(
-            f"C and CAS are of the {said["return_iterate"]} iterates, not of the last as in the paper; compare them "
+            f"C and CAS are of the {said['return_iterate']} iterates, not of the last as in the paper; compare them "
             "with their like only"
         )
     return {

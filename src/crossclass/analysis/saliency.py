@@ -18,10 +18,10 @@ from captum.attr import LayerGradCam
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossclass.attacks.model_state import frozen
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import full_precision
 from crossclass.models import Classifier
+from crossclass.models.model_state import frozen
 
 
 def grad_cam(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crossclass.attacks.base import Attack, Found, Images, Network, validate_images
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
-from crossclass.attacks.model_state import BNMode, Precision, frozen
 from crossclass.attacks.norms import AnyThreat, Linf, Start
+from crossclass.models.model_state import BNMode, Precision, frozen
 
 
 def _fraction_of_eps(step: object) -> object:

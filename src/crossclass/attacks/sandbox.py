@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossclass.attacks.base import Images, Network
-from crossclass.attacks.model_state import frozen
 from crossclass.core.errors import UserError
+from crossclass.models.model_state import frozen
 
 _SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),

@@ -49,7 +49,7 @@ def stranger(
     classes, (_, channels, *_, size) = len(splits.class_names), splits.test.images.shape
     if seen is not None and seen.share == 1 and seen.classes != classes:
         raise UserError(not_the_classes(path, seen.classes, classes))
-    said: list[str] = [] if named or seen is None else [f"recognised as {models.describe(settings, classes)}"]
+    said: list[str] = [] if named or seen is None else [f"recognized as {models.describe(settings, classes)}"]
     given = any(_normalises(*split_assignment(c)) for c in wanted)
     pictures = splits.train.images if len(splits.train) else splits.test.images
     built = settings if given else settings.replace(normalise="none")
@@ -110,12 +110,12 @@ def _usual(classes: int, size: int) -> str:
     )
 
 
-def _recognised(tree: dict[str, Any]) -> models.Recognised | None:
+def _recognised(tree: dict[str, Any]) -> models.Recognized | None:
     """The built-in network that some candidate of the file describes best."""
-    best: models.Recognised | None = None
+    best: models.Recognized | None = None
     for candidate in formats.candidates(tree):
         for _, tensors in formats.strip_prefixes(candidate.tensors):
-            seen = models.recognise(tensors)
+            seen = models.recognize(tensors)
             if seen is not None and (best is None or seen.share > best.share):
                 best = seen
             if best is not None and best.share == 1:
@@ -123,5 +123,5 @@ def _recognised(tree: dict[str, Any]) -> models.Recognised | None:
     return best
 
 
-def _closest(seen: models.Recognised) -> str:
+def _closest(seen: models.Recognized) -> str:
     return f"{models.describe(seen.settings, seen.classes)} ({seen.share:.0%} of its parameters fit)"

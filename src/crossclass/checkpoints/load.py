@@ -1,7 +1,7 @@
 """What a target on the command line stands for: whose model, on whose images, against which ball.
 
 A target is a run folder (`RUN`, `RUN@best.test`), a checkpoint of ours, or anyone's file of weights.
-For a stranger's file the network is `model=...`, or recognised by the names and shapes in the file.
+For a stranger's file the network is `model=...`, or recognized by the names and shapes in the file.
 """
 
 from collections.abc import Iterator, Sequence

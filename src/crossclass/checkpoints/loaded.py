@@ -41,7 +41,7 @@ class Source(Settings):
     """Where a stranger's model and images come from; what stands in a run folder needs none of it."""
 
     model: models.AnyModel | None = None
-    """Unset: recognised by the names and shapes in the file."""
+    """Unset: recognized by the names and shapes in the file."""
     data: AnyData | None = None
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import margin
-from crossclass.attacks.model_state import frozen
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.runtime import full_precision
 from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, judged, percent
 from crossclass.diagnostics.probe import Probe
+from crossclass.models.model_state import frozen
 
 SPARE = 0.02
 """Share of the images that a weaker attack may break and PGD-20 may miss."""

@@ -5,10 +5,10 @@ import math
 import torch
 
 from crossclass.analysis.evaluate import collapse
-from crossclass.attacks.model_state import frozen
 from crossclass.core.runtime import full_precision
 from crossclass.diagnostics.findings import Finding, judged, percent, some
 from crossclass.diagnostics.probe import Probe, gap
+from crossclass.models.model_state import frozen
 
 ROUNDING = 1e-3
 """Kernels of other batch sizes differ by about 1e-6 of the largest output; randomness by far more."""

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks import PGD, AnyAttack, Found
-from crossclass.attacks.model_state import frozen
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.config import Settings
 from crossclass.core.rng import generator, stream_seed
 from crossclass.core.runtime import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier, channel_statistics
+from crossclass.models.model_state import frozen
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, in [0, 1] units."""

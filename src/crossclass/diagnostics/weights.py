@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.attacks.model_state import evaluating
 from crossclass.diagnostics.findings import Finding, beats, judged, percent, some
 from crossclass.diagnostics.probe import Probe
+from crossclass.models.model_state import evaluating
 
 
 def finite_weights(p: Probe) -> list[Finding]:

@@ -14,7 +14,7 @@ from crossclass.core.rng import stream_seed
 from crossclass.models.base import STATISTICS, Classifier, MeanStd
 from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
 from crossclass.models.preactresnet import BLOCKS, PreActResNet
-from crossclass.models.recognize import Recognised, recognise
+from crossclass.models.recognize import Recognized, recognize
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT, adapted
 from crossclass.models.wideresnet import WideResNet
@@ -147,7 +147,7 @@ __all__ = [
     "MeanStd",
     "PreActResNet",
     "Python",
-    "Recognised",
+    "Recognized",
     "ResNet",
     "Timm",
     "Torchvision",
@@ -160,6 +160,6 @@ __all__ = [
     "describe",
     "from_text",
     "rebuild",
-    "recognise",
+    "recognize",
     "settings_of",
 ]

@@ -27,7 +27,7 @@ _NO_WEIGHTS = re.compile(
 """Counters and normalisation, which say nothing about the network."""
 
 
-class Recognised(NamedTuple):
+class Recognized(NamedTuple):
     """The closest built-in network. `settings` say its shapes; normalisation is not in them."""
 
     settings: BuiltIn
@@ -39,7 +39,7 @@ class Recognised(NamedTuple):
     """Tensors with equal names and shapes, of all in the network or the file; 1.0 is exact."""
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
+def recognize(tensors: Mapping[str, Tensor]) -> Recognized | None:
     """The built-in network that a state dict without prefixes comes closest to, if it resembles any.
 
     What shapes cannot show is guessed: the stride of the stem (2 for an even kernel), a ViT's heads (64
@@ -51,7 +51,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
     return max(found, key=lambda r: r.share, default=None)
 
 
-def _preactresnets(shapes: Shapes) -> Iterator[Recognised]:
+def _preactresnets(shapes: Shapes) -> Iterator[Recognized]:
     residual = _residual(shapes)
     if residual is not None:
         depth, blocks, width, stem, channels, classes, _ = residual
@@ -60,7 +60,7 @@ def _preactresnets(shapes: Shapes) -> Iterator[Recognised]:
         yield from _candidate(settings, shapes, classes, channels, 32)
 
 
-def _resnets(shapes: Shapes) -> Iterator[Recognised]:
+def _resnets(shapes: Shapes) -> Iterator[Recognized]:
     residual = _residual(shapes)
     if residual is None:
         return
@@ -101,7 +101,7 @@ def _residual(
     return depth, blocks, width, kernel, channels, *head
 
 
-def _wideresnets(shapes: Shapes) -> Iterator[Recognised]:
+def _wideresnets(shapes: Shapes) -> Iterator[Recognized]:
     numbers = [int(m[1]) for n in shapes if (m := re.match(r"block1\.layer\.(\d+)\.conv1\.weight$", n))]
     stem, first, head = (
         shapes.get("conv1.weight", ()),
@@ -113,7 +113,7 @@ def _wideresnets(shapes: Shapes) -> Iterator[Recognised]:
         yield from _candidate(settings, shapes, head[0], stem[1], 32)
 
 
-def _vits(shapes: Shapes) -> Iterator[Recognised]:
+def _vits(shapes: Shapes) -> Iterator[Recognized]:
     numbers = [int(m[1]) for n in shapes if (m := re.match(r"blocks\.(\d+)\.attn\.qkv\.weight$", n))]
     proj, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
     head = _head(shapes)
@@ -135,7 +135,7 @@ def _head(shapes: Shapes) -> tuple[int, int] | None:
 
 def _candidate(
     settings: BuiltIn, shapes: Shapes, classes: int, channels: int, size: int
-) -> Iterator[Recognised]:
+) -> Iterator[Recognized]:
     try:
         with torch.device("meta"):
             model = settings(classes, channels, (0.0,), (1.0,), size)
@@ -144,7 +144,7 @@ def _candidate(
     own = {n: tuple(t.shape) for n, t in model.state_dict().items() if not _NO_WEIGHTS.search(n)}
     theirs = {_renamed(n, model): s for n, s in shapes.items() if not _is_idle(n, model)}
     same = sum(theirs.get(name) == shape for name, shape in own.items())
-    yield Recognised(settings, classes, channels, size, same / len(own.keys() | theirs.keys()))
+    yield Recognized(settings, classes, channels, size, same / len(own.keys() | theirs.keys()))
 
 
 def _renamed(name: str, model: Classifier) -> str:
@@ -157,7 +157,7 @@ def _is_idle(name: str, model: Classifier) -> bool:
     return bool(_NO_WEIGHTS.search(name)) or any(re.search(p, name) for p in model.unused)
 
 
-_FAMILIES: tuple[Callable[[Shapes], Iterator[Recognised]], ...] = (
+_FAMILIES: tuple[Callable[[Shapes], Iterator[Recognized]], ...] = (
     _preactresnets,
     _resnets,
     _wideresnets,

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossclass.attacks.model_state import evaluating
 from crossclass.core.errors import UserError, did_you_mean, reason
 from crossclass.core.rng import generator
 from crossclass.models.base import Classifier
+from crossclass.models.model_state import evaluating
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
 """What timm, torchvision, transformers and others call the layer norm in front of a block's attention."""

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossclass.attacks import FGSM, PGD
-from crossclass.attacks.model_state import Precision
 from crossclass.core.config import replace_everywhere
 from crossclass.data import AnyData, Digits, Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import AnyModel, PreActResNet, ViT
+from crossclass.models.model_state import Precision
 from crossclass.paper.entry import Size
 from crossclass.paper.runs.mini import THIN
 from crossclass.training.labels import TemporalEnsembling

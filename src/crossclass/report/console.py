@@ -17,7 +17,11 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         robust = f"{r['robust']:7.1%}" if r["conditions"].get("attack") else f"{'-':>7}"
         numbers = f"{r['clean']:7.1%} {robust} {r['cas']:7.2f} {r['icas']:7.2f}"
         seen = f"{r['attack']}; {r['n']} {r['split']} images, seed {r['conditions']['seed']}, fp32"
-        used = "; attributions of correct ones only" if r["conditions"]["attribution_subset"] == "correct" else ""
+        used = (
+            "; attributions of correct ones only"
+            if r["conditions"]["attribution_subset"] == "correct"
+            else ""
+        )
         chosen = f"; chosen on {r['chosen_by']}" if r["chosen_by"] else ""
         yield f"{r['checkpoint']:{width}} {epoch:>5} {numbers}  {seen}{used}{chosen}"
     for r in ones:

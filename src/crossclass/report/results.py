@@ -116,7 +116,7 @@ def comparison(c: Plain, measures: Sequence[Plain], folder: Path, anchor: str) -
         **c,
         "anchor": anchor,
         "run": runs[0] if within else None,
-        "validate_images": within,
+        "within": within,
         "attacked": attacked(c),
         "level": level,
         "tiles": [tile for key in _NAMES if (tile := _tile(c, key, within, level))],

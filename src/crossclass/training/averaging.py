@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.attacks.model_state import evaluating
 from crossclass.core.config import Settings
+from crossclass.models.model_state import evaluating
 
 
 class SWA(Settings):

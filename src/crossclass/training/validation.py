@@ -23,7 +23,6 @@ from crossclass.analysis import compare, evaluate
 from crossclass.analysis.measure import Measure, evaluate_checkpoint, to_record
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
-from crossclass.attacks.model_state import frozen
 from crossclass.attacks.norms import L2, AnyThreat
 from crossclass.checkpoints.load import identity, load_model
 from crossclass.checkpoints.run_folder import Row, RunFolder
@@ -32,6 +31,7 @@ from crossclass.core.progress import Progress
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime, full_precision
 from crossclass.data import Split, Splits, as_float, batches
+from crossclass.models.model_state import frozen
 from crossclass.training import alarms
 from crossclass.training.run import Run
 

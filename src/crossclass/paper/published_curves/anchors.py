@@ -44,7 +44,12 @@ class Anchor:
     def settings(self) -> dict[str, Any]:
         """What of a run's config.yaml would be the same; `attack` is the one of training."""
         said = {"data": {"kind": self.data, "n_train": None, "n_val": 0}, "augment": AUGMENT, "batch": 128}
-        said |= {"epochs": self.epochs, "schedule": self.schedule, "lr_milestones": list(self.lr_milestones), "lr": 0.1}
+        said |= {
+            "epochs": self.epochs,
+            "schedule": self.schedule,
+            "lr_milestones": list(self.lr_milestones),
+            "lr": 0.1,
+        }
         said |= {"momentum": 0.9, "weight_decay": 5e-4, "recipe": {"kind": self.recipe}}
         return {**said, "model": dict(self.model), "attack": dict(self.attack)}
 
@@ -58,7 +63,9 @@ ANCHORS: dict[str, Anchor] = {
     "rice2020-l2": Anchor("rice2020-cifar10-l2-prn18", "PGD-10", attack=_L2),
     "rice2020-cifar100": Anchor("rice2020-cifar100-linf-prn18", "PGD-10", "cifar100"),
     "rice2020-cifar100-l2": Anchor("rice2020-cifar100-l2-prn18", "PGD-10", "cifar100", attack=_L2),
-    "rice2020-cosine": Anchor("rice2020-cifar10-linf-prn18-cosine", "PGD-10", schedule="cosine", lr_milestones=()),
+    "rice2020-cosine": Anchor(
+        "rice2020-cifar10-linf-prn18-cosine", "PGD-10", schedule="cosine", lr_milestones=()
+    ),
     "rice2020-fgsmrs": Anchor("rice2020-cifar10-fgsmrs0875-prn18", "PGD-10", attack=_FGSM_RS),
     "awp": Anchor("awprepo-cifar10-linf-prn18-awp", "PGD-20", recipe="awp"),
     "awp-at": Anchor("awprepo-cifar10-linf-prn18-at", "PGD-20"),

@@ -35,7 +35,9 @@ def conditions(
     sizes = ((env.get("sizes") or {}).get("test"), check.get("n"))
     n = said.get("test_n") or (min(v for v in sizes if v) if sizes[0] else None)
     tested = said.get("watched_attack") or str(env.get("check") or "").partition(", judged")[0] or None
-    milestones = tuple(config.get("lr_milestones") or ()) if config.get("schedule", "steps") == "steps" else ()
+    milestones = (
+        tuple(config.get("lr_milestones") or ()) if config.get("schedule", "steps") == "steps" else ()
+    )
     return Conditions(config.get("epochs"), milestones, tested, n, config)
 
 

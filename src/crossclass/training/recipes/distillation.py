@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from crossclass.attacks import Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy, kl, soft
-from crossclass.attacks.model_state import evaluating
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.config import Settings
+from crossclass.models.model_state import evaluating
 from crossclass.training.recipes.at import AT, Loss, Noise
 
 
