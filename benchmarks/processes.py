@@ -4,7 +4,7 @@ DIR holds train.npz and test.npz of CIFAR-10. Writes benchmarks/results/processe
 
 Both train the first epochs of cifar10-mini from the command line, in turns; the times are those of the log
 (training alone, the first epoch left out). Batch norm sees 32 images a process there and 64 here, so the two
-are different runs; that weights agree where it does not matter is shown by tests/test_processes.py.
+are different runs; that weights agree where it does not matter is shown by tests/training/test_processes.py.
 """
 
 import csv

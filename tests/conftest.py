@@ -151,7 +151,7 @@ def trained(_trained: tuple[TinyNet, Tensor, Tensor]) -> Iterator[tuple[TinyNet,
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of a run of seconds that nothing interrupted; read, never changed."""
     from crossclass.training.loop import train
-    from runs import CPU, TINY
+    from tiny_runs import CPU, TINY
 
     return train(TINY, tmp_path_factory.mktemp("whole"), "tiny", CPU)
 
@@ -159,7 +159,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def nets() -> dict[str, Any]:
     """The doctor's patients: trained once, copied whenever one is used."""
-    from patients import healthy
+    from faulty_networks import healthy
 
     return healthy()
 
@@ -167,7 +167,7 @@ def nets() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def data() -> Any:
     """The images that the doctor's patients learned from."""
-    from patients import splits_of
+    from faulty_networks import splits_of
 
     return splits_of()
 
@@ -175,7 +175,7 @@ def data() -> Any:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Make a foreign model from a factory; settings by keyword."""
-    from foreigners import making
+    from foreign_networks import making
 
     return making(monkeypatch)
 

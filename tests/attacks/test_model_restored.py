@@ -1,0 +1,132 @@
+"""Attacks: every attack in every ball hands the model back as it was found."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attack_cases import BN, Y, condition, every, every_mode, make, mixed, ours, tensors, trips, unchanged
+from conftest import Forwards, Tripped, pictures, seeded, tiny_net
+from crossclass.attacks import FGSM, PGD
+from crossclass.models.model_state import evaluating, frozen
+
+
+@every_mode
+def test_the_model_comes_back_as_it_was(attack: type, ball: type, bn: str) -> None:
+    model = Forwards(mixed(tiny_net()))
+    before, weights = condition(model), {n: p.clone() for n, p in model.named_parameters()}
+    make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
+    assert model.count > 0
+    assert condition(model) == before
+    assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())
+
+
+@every_mode
+@pytest.mark.parametrize("backward", [False, True], ids=["in-forward", "in-backward"])
+def test_the_model_comes_back_as_it_was_when_it_raises(
+    attack: type, ball: type, bn: str, backward: bool
+) -> None:
+    a = make(attack, ball, bn=bn)
+    takes_gradient: list[bool] = []
+
+    def noted(x: Tensor) -> Tensor:
+        takes_gradient.append(x.requires_grad and torch.is_grad_enabled())
+        return tiny_net()(x)
+
+    a(noted, pictures(5), Y, seeded(0))
+    candidates = [i for i, takes in enumerate(takes_gradient) if takes or not backward]
+    for trip in {candidates[0], candidates[len(candidates) // 2], candidates[-1]}:
+        model = Forwards(mixed(tiny_net()), trip, backward)
+        before, statistics = condition(model), tensors(model)
+        with trips(attack):
+            a(model, pictures(5), Y, seeded(0))
+        assert condition(model) == before
+        assert all(p.grad is None for p in model.parameters())
+        assert bn == "train" or unchanged(statistics, model)
+        assert torch.is_grad_enabled()
+
+
+@every_mode
+def test_no_gradient_is_left_in_a_parameter(attack: type, ball: type, bn: str) -> None:
+    model = tiny_net()
+    model.head.weight.grad = torch.full_like(model.head.weight, 0.25)
+    make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
+    for name, p in model.named_parameters():
+        assert (p.grad is None) == (name != "head.weight")
+    assert (model.head.weight.grad == 0.25).all()
+
+
+@every_mode
+@pytest.mark.parametrize("mode", [True, False], ids=["found-training", "found-eval"])
+def test_batch_norm_moves_by_the_documented_count(attack: type, ball: type, bn: str, mode: bool) -> None:
+    model = Forwards(tiny_net().train(mode))
+    before = tensors(model)
+    make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
+    moved = int(model.inner.bn.num_batches_tracked - before["inner.bn.num_batches_tracked"])
+    assert moved == (model.count if bn == "train" else 0)
+    assert unchanged(before, model) == (bn != "train")
+
+
+@pytest.mark.parametrize(
+    ("attack", "forwards"),
+    [
+        (PGD(steps=4, bn="train"), 4),
+        (PGD(steps=0, bn="train"), 0),
+        (PGD(steps=4, loss="kl", bn="train"), 5),  # one for the clean prediction
+        (PGD(steps=4, return_iterate="best", bn="train"), 5),  # one to score the last iterate
+        (PGD(steps=4, restarts=3, bn="train"), 15),
+        (FGSM(bn="train"), 1),
+    ],
+    ids=str,
+)
+def test_forwards_in_train_mode_are_no_more_than_needed(attack: Any, forwards: int) -> None:
+    model = tiny_net()
+    attack(model, pictures(5), Y, seeded(0))
+    assert int(model.bn.num_batches_tracked) == 5 + forwards
+
+
+@every
+def test_frozen_statistics_hold_for_instance_and_spectral_norm_too(attack: type, ball: type) -> None:
+    model = nn.Sequential(
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.Flatten(),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(108, 3)),
+    )
+    for bn in ("eval", "train_frozen_stats"):
+        before = tensors(model)
+        make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
+        assert unchanged(before, model)
+
+
+@ours
+def test_each_bn_mode_crafts_against_the_net_in_that_mode(attack: type, ball: type) -> None:
+    x, still = pictures(5), nn.Identity()
+    wanted = {"start": "none", "steps": 1}
+    made = {}
+    for bn in BN:
+        model = tiny_net()
+        model.drop = still
+        made[bn] = make(attack, ball, bn=bn, **wanted)(model, x, Y)
+    assert torch.equal(made["train"], made["train_frozen_stats"])
+    assert not torch.equal(made["train"], made["eval"])
+    model = tiny_net().train()  # whatever mode it is found in, eval means eval: dropout is off too
+    assert torch.equal(make(attack, ball, **wanted)(model, x, Y), made["eval"])
+
+
+def test_the_view_is_undone_for_every_way_out() -> None:
+    model = mixed(tiny_net())
+    before = condition(model)
+    for bn in BN:
+        with frozen(model, bn) as f:
+            assert all(m.training == (bn != "eval") for m in model.modules())
+            assert not any(p.requires_grad for p in model.parameters())
+            assert f(pictures(2)).dtype == torch.float32
+        assert condition(model) == before
+    with evaluating(model):
+        assert not any(m.training for m in model.modules())
+    assert condition(model) == before
+    for view in (evaluating(model), *(frozen(model, bn) for bn in BN)):
+        with pytest.raises(Tripped), view:
+            raise Tripped
+        assert condition(model) == before

@@ -1,0 +1,267 @@
+"""Attacks: optima known in closed form, a literal twin, and accuracy that never rises with more effort."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import literal_twins
+from attack_cases import accuracy, every_ball, make, ours, predicted
+from conftest import Plane, seeded
+from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2, Linf
+from crossclass.core import config
+
+# --- the plane: the optimum is known (T10, T11, T12)
+
+
+def plane_problem(n: int = 6, d: int = 20) -> tuple[Plane, Tensor, Tensor]:
+    g = seeded(7)
+    w = torch.randn(d, generator=g, dtype=torch.float64)
+    return Plane(w, 0.1), torch.rand(n, d, generator=g), torch.arange(n) % 2
+
+
+@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("eps", [8 / 255, 0.5])
+def test_on_a_plane_every_start_reaches_the_closed_form(ball: type, loss: str, eps: float) -> None:
+    plane, x, y = plane_problem()
+    expected = plane.worst(x, y, config.kind_of(ball), eps)
+    for start in ball.starts:
+        attack = PGD(threat=ball(eps=eps), steps=60, step=0.25, start=start, loss=loss, box=None)
+        x_adv = attack(plane, x, y, seeded(0))
+        torch.testing.assert_close(plane.margin(x_adv, y), expected, rtol=0, atol=1e-5)
+    one = FGSM(threat=ball(eps=eps), loss=loss, box=None)(plane, x, y)
+    torch.testing.assert_close(plane.margin(one, y), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("eps", [8 / 255, 0.3, 1.0])
+def test_on_a_plane_the_optimum_in_ball_and_box_is_found_exactly(loss: str, eps: float) -> None:
+    plane, x, y = plane_problem()
+    expected = plane.worst_linf_in_box(x, y, eps).float()
+    for attack in (
+        PGD(threat=Linf(eps=eps), steps=12, loss=loss),
+        PGD(threat=Linf(eps=eps), steps=12, loss=loss, return_iterate="best", restarts=2),
+        FGSM(threat=Linf(eps=eps), loss=loss),
+    ):
+        torch.testing.assert_close(attack(plane, x, y, seeded(0)), expected, rtol=0, atol=1e-6)
+
+
+@ours
+def test_in_a_box_no_random_point_beats_the_attack_on_a_plane(attack: type, ball: type) -> None:
+    plane, x, y = plane_problem()
+    a = make(attack, ball(eps=0.2), steps=100, step=0.1 if "steps" in attack.model_fields else 1.0)
+    found = plane.margin(a(plane, x, y, seeded(0)), y)
+    assert (found < plane.margin(x, y)).all()
+    if "steps" not in attack.model_fields:
+        return  # one step of a new attack need not be optimal in the box
+    for seed in range(200):
+        delta = 5 * torch.randn(x.shape, generator=seeded(seed))
+        rival = (x + a.threat.project(delta)).clamp(0, 1)
+        assert (plane.margin(rival, y) >= found - 1e-5).all()
+
+
+@ours
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_a_targeted_attack_descends_to_its_target(attack: type, ball: type, loss: str) -> None:
+    plane, x, y = plane_problem()
+    a = make(attack, ball, targeted=True, start="none", loss=loss, steps=1, step=0.05)
+    b = make(attack, ball, targeted=False, start="none", loss=loss, steps=1, step=0.05)
+    torch.testing.assert_close(a(plane, x, 1 - y), b(plane, x, y))  # two classes: the same question
+    torch.testing.assert_close(
+        a.replace(box=None)(plane, x, y) - x, x - b.replace(box=None)(plane, x, y), atol=1e-6, rtol=0
+    )
+    margins = [plane.margin(x, y)]
+    for _ in range(6):
+        x = a(plane, x, y)
+        margins.append(plane.margin(x, y))
+    assert (torch.stack(margins).diff(dim=0) > 0).all()
+
+
+@ours
+def test_the_loss_rises_on_a_net_and_falls_towards_a_target(attack: type, ball: type, trained: Any) -> None:
+    net, x, y = trained
+    other = (y + 1) % 3
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(net(x), y, reduction="none").detach()
+
+    options = {"start": "none", "step": 0.1, "steps": 5}
+    rise = loss(make(attack, ball(eps=0.05), **options)(net, x, y), y) - loss(x, y)
+    assert (rise > 0).double().mean() > 0.95
+    fall = loss(make(attack, ball(eps=0.05), targeted=True, **options)(net, x, other), other) - loss(x, other)
+    assert (fall < 0).double().mean() > 0.95
+
+
+def test_targeted_best_keeps_what_hits_the_target(trained: Any) -> None:
+    net, x, y = trained
+    target = (y + 1) % 3
+    attack = PGD(threat=Linf(eps=0.08), steps=4, restarts=2, return_iterate="best", targeted=True)
+    found = attack.search(net, x, target, seeded(0))
+    assert found.wrong is not None
+    assert torch.equal(found.wrong, predicted(net, found.x_adv) == target)
+    assert 0.05 < float(found.wrong.double().mean()) < 1
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.3])
+def test_fgsm_rs_stays_in_the_ball_and_is_pgd_1(eps: float) -> None:
+    plane, x, y = plane_problem()
+    wong = FGSM(threat=Linf(eps=eps), start="uniform", step=1.25)
+    x_adv = wong(plane, x, y, seeded(0))
+    assert float((x_adv - x).abs().max()) <= eps + 1e-6
+    one = PGD(threat=Linf(eps=eps), start="uniform", step=1.25, steps=1)
+    assert torch.equal(x_adv, one(plane, x, y, seeded(0)))
+    assert wong.as_pgd() == one
+    start = (x + one.threat.sample(x, "uniform", seeded(0))).clamp(0, 1) - x
+    up = -torch.where(y == 1, 1.0, -1.0)[:, None] * plane.w.sign()
+    literal = (x + (start + 1.25 * eps * up).clamp(-eps, eps)).clamp(0, 1).float()
+    torch.testing.assert_close(x_adv, literal)
+    assert float(((x_adv - x).abs() < 0.9 * eps).double().mean()) > 0.01  # not every pixel is at the border
+
+
+# --- the literal twin
+
+
+def two_layers(d: int = 6, hidden: int = 5, k: int = 4) -> tuple[nn.Module, literal_twins.TwoLayers]:
+    g = seeded(21)
+    U, V = (1.2 * torch.randn(s, generator=g, dtype=torch.float64) for s in ((hidden, d), (k, hidden)))
+    a, b = (0.3 * torch.randn(s, generator=g, dtype=torch.float64) for s in (hidden, k))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(d, hidden), nn.Tanh(), nn.Linear(hidden, k)).double()
+    with torch.no_grad():
+        for p, value in zip(model.parameters(), (U, a - U.sum(dim=1) / 2, V, b), strict=True):
+            p.copy_(value)
+    return model, literal_twins.TwoLayers(U.tolist(), (a - U.sum(dim=1) / 2).tolist(), V.tolist(), b.tolist())
+
+
+SOFT = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.3, 0.2, 0.4], [0.0, 1.0, 0.0, 0.0]])
+
+
+CLASSES = torch.tensor([0, 2, 3, 1])
+
+
+@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
+@pytest.mark.parametrize(("restarts", "keep"), [(1, "last"), (1, "best"), (3, "last"), (3, "best")])
+@pytest.mark.parametrize(
+    ("loss", "targeted"), [("ce", False), ("ce", True), ("margin", False), ("margin", True), ("kl", False)]
+)
+@pytest.mark.parametrize("labels", [CLASSES, SOFT], ids=["hard", "soft"])
+def test_pgd_is_its_literal_twin(
+    ball: type, restarts: int, keep: str, loss: str, targeted: bool, labels: Tensor
+) -> None:
+    model, net = two_layers()
+    threat = ball(eps=0.5 if ball is Linf else 0.9)
+    for box in ((0.0, 1.0), None):
+        choices = {"steps": 6, "loss": loss, "targeted": targeted, "return_iterate": keep, "box": box}
+        attack = PGD(threat=threat, restarts=restarts, step=0.7, **choices)
+        x, g = torch.rand(4, 1, 2, 3, generator=seeded(5)), seeded(2)
+        found = attack.search(model, x, labels, seeded(2))
+        starts = torch.stack([threat.sample(x, threat.starts[0], g).flatten(1) for _ in range(restarts)])
+        for i in range(4):
+            twin = literal_twins.Search(
+                net,
+                threat.kind,
+                threat.eps,
+                0.7 * threat.eps,
+                starts=starts[:, i].double().numpy(),
+                **choices,
+            )
+            y = labels[i].tolist()
+            expected = torch.from_numpy(twin(x[i].flatten().double().numpy(), y))
+            torch.testing.assert_close(found.x_adv[i].flatten().double(), expected, rtol=0, atol=1e-5)
+            if found.wrong is not None:
+                assert bool(found.wrong[i]) == twin.wrong(expected.numpy(), y)
+        assert (found.wrong is None) == (restarts == 1 and keep == "last")
+
+
+def test_the_twins_problem_tells_the_choices_apart() -> None:
+    model, _ = two_layers()
+    x = torch.rand(4, 1, 2, 3, generator=seeded(5))
+    base = PGD(threat=L2(eps=0.9), steps=6, step=0.7)
+    seen: list[Tensor] = []
+    for change in (
+        {}, {"loss": "margin"}, {"loss": "kl"}, {"targeted": True}, {"restarts": 3}, {"return_iterate": "best"},
+        {"box": None}, {"steps": 5}, {"step": 0.5}, {"threat": Linf(eps=0.5)}, {"start": "none"},
+    ):  # fmt: skip
+        x_adv = base.replace(**change)(model, x, CLASSES, seeded(2))
+        assert not any(torch.allclose(x_adv, other, atol=1e-3) for other in seen), change
+        seen.append(x_adv)
+    assert not torch.allclose(base(model, x, SOFT, seeded(2)), seen[0], atol=1e-3)
+
+
+# --- robust accuracy never rises with more effort (T9)
+
+
+@every_ball
+def test_robust_accuracy_falls_with_restarts_steps_and_radius(ball: type, trained: Any) -> None:
+    net, x, y = trained
+    size = 0.05 if ball is Linf else 0.4
+    base = PGD(threat=ball(eps=size), steps=2, step=0.5, return_iterate="last")
+
+    def robust(attack: PGD) -> tuple[float, Tensor]:
+        x_adv = attack(net, x, y, seeded(0))
+        return accuracy(net, x_adv, y), predicted(net, x_adv) != y
+
+    clean = accuracy(net, x, y)
+    assert clean > 0.9
+    for changes in (
+        [{"restarts": r} for r in (1, 2, 4, 8)],
+        [{"return_iterate": "best", "steps": s, "step": 0.8} for s in (0, 1, 2, 5, 10)],
+        [{"return_iterate": "best", "restarts": r} for r in (1, 3, 6)],
+        [
+            {"return_iterate": "best", "steps": 10, "threat": ball.model_construct(eps=size * f)}
+            for f in (0, 0.2, 0.5, 1, 2, 4)
+        ],
+    ):
+        seen = [robust(base.replace(**c)) for c in changes]
+        accuracies = [a for a, _ in seen]
+        assert accuracies == sorted(accuracies, reverse=True)
+        assert accuracies[0] > accuracies[-1]
+        if "threat" not in changes[0]:  # the same stream: what was found stays found
+            assert all((after >= before).all() for (_, before), (_, after) in pairwise(seen))
+
+
+def test_the_worst_restart_is_kept_and_not_the_last(trained: Any) -> None:
+    net, x, y = trained
+    one, g = PGD(threat=Linf(eps=0.06), steps=1, step=0.5), seeded(0)
+    alone = torch.stack([predicted(net, one(net, x, y, g)) != y for _ in range(6)])
+    together = one.replace(restarts=6).search(net, x, y, seeded(0))
+    assert together.wrong is not None
+    assert torch.equal(together.wrong, alone.any(dim=0))
+    assert torch.equal(predicted(net, together.x_adv) != y, alone.any(dim=0))
+    assert int(alone.any(dim=0).sum()) > int(alone[-1].sum())  # so the last alone would have been fewer
+
+
+@every_ball
+def test_an_undefended_net_has_no_accuracy_in_a_ball_of_the_whole_range(ball: type, trained: Any) -> None:
+    net, x, y = trained
+    whole = ball.model_construct(eps=1.0 if ball is Linf else 10.0)
+    assert (
+        accuracy(net, PGD(threat=whole, steps=20, step=0.1, return_iterate="best")(net, x, y, seeded(0)), y)
+        == 0
+    )
+    assert accuracy(net, PGD(threat=ball(eps=0))(net, x, y), y) == accuracy(net, x, y)
+
+
+def test_what_a_search_reports_is_what_a_float32_evaluation_sees(trained: Any) -> None:
+    net, x, y = trained
+    for attack in (
+        PGD(threat=Linf(eps=0.05), return_iterate="best"),
+        PGD(threat=L2(eps=0.4), restarts=3, steps=3),
+    ):
+        found = attack.search(net, x, y, seeded(0))
+        assert found.wrong is not None
+        assert torch.equal(found.wrong, predicted(net, found.x_adv) != y)
+        assert torch.equal(found.x_adv, attack(net, x, y, seeded(0)))
+        assert (found.dead == 0).all()
+    assert PGD().search(net, x, y).wrong is None
+
+
+def test_kl_ignores_the_labels(trained: Any) -> None:
+    net, x, y = trained
+    attack = PGD(threat=Linf(eps=0.05), loss="kl", start="gauss", steps=5)
+    assert torch.equal(attack(net, x, y, seeded(0)), attack(net, x, (y + 1) % 3, seeded(0)))
+    moved = (attack(net, x, y, seeded(0)) - x).abs().amax(dim=(1, 2, 3))
+    assert (moved > 0.04).all()

@@ -1,0 +1,247 @@
+"""The command line as a user meets it: plain output, one sentence for a mistake, exit code 2."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossclass.cli import app, main
+from crossclass.paper.runs import NAMED
+from run_file import TINY
+
+COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line; returns exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(e.value.code or 0), out, err
+
+    return run
+
+
+def test_help_and_version_answer_without_torch(call):
+    code = (
+        "import sys; from crossclass.cli import main\n"
+        "try: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for command in ("demo", "list", "show", "train", "measure", "report"):
+        assert command in COMMANDS
+        assert command in done.stdout
+        assert call(command, "--help")[0] == 0
+    assert call("--version")[1].startswith("crossclass 0.")
+
+
+def test_list_prints_one_full_name_first_on_each_line(call):
+    code, out, _ = call("list")
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= set(
+        names
+    )
+    assert all(len(line.split()) >= 3 for line in out.splitlines())
+
+
+def test_show_prints_yaml_that_is_the_run(call, here):
+    _, out, _ = call("show", "cifar10-mini", "seed=4")
+    Path("again.yaml").write_text(out)
+    assert call("show", "again.yaml")[1] == out
+    assert "eps: 8/255" in out
+    assert "steps: 3\n" in call("show", "pgd", "steps=3")[1]
+    _, out, _ = call("show", "cifar10-mini", "shapes-demo")
+    assert 'data.kind: "npz" -> "shapes"' in out
+
+
+def test_train_measure_report_end_to_end(call, here):
+    code, out, err = call("train", "tiny.yaml", "out=runs", "seed=3")
+    assert code == 0
+    folder = Path(out.strip().splitlines()[-1])
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("tiny-seed3-")
+    assert "epoch   2/2" in err
+    assert "CAS" in err
+    code, out, _ = call("measure", str(folder), "n=6", "out=m.json")
+    assert code == 0
+    assert out.splitlines()[-1] == "m.json"
+    results = json.loads(Path("m.json").read_text())
+    keys = "checkpoint data n attack clean robust classwise_robust confusion C cas cas_normalised"
+    keys += " negative_mass pairs conditions chosen_by split icas intervals"
+    *results, last = results
+    assert {"d_cas", "d_icas", "d_robust", "intervals"} <= set(last["comparison"])
+    for result in results:
+        assert set(keys.split()) <= set(result)
+    code, out, _ = call("report", str(folder))
+    assert code == 0
+    assert Path(out.strip()).is_file()
+    code, out, _ = call("report", str(folder), "out=page.html")
+    assert Path("page.html").is_file()
+
+
+def test_checkpoints_of_one_name_are_told_apart(call, here):
+    folders = [call("train", "tiny.yaml", "out=runs", f"seed={s}")[1].split()[-1] for s in (1, 2)]
+    _, out, _ = call("measure", *(f"{f}@last" for f in folders), "n=6", "attack.steps=1")
+    for folder in folders:
+        assert re.search(rf"^last of {Path(folder).name} +2 ", out, flags=re.M)
+    _, out, _ = call("measure", f"{folders[0]}@last", "n=6", "attack.steps=1")
+    assert re.search(r"^last +2 ", out, flags=re.M)
+
+
+def test_demo_ends_with_the_plain_path_of_the_page(call, here):
+    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "lr_milestones=[]", "out=d"]
+    small += [
+        "validation.attack.steps=1",
+        "recipe.attack.steps=1",
+        "validation.final.kind=fgsm",
+        "model.width=4",
+    ]
+    code, out, _ = call("demo", *small)
+    assert code == 0
+    page = Path(out.splitlines()[-1])
+    assert page.is_file()
+    assert "<html" in page.read_text()
+
+
+def test_settings_of_execution_are_no_part_of_the_run(call, here):
+    one = call("train", "tiny.yaml", "out=a", "runtime.threads=1", "runtime.device=cpu")[1]
+    two = call("train", "tiny.yaml", "out=b")[1]
+    assert Path(one.strip()).name == Path(two.strip()).name
+
+
+BAD = {
+    "unknown run": (["train", "cifar10-mnii"], ["did you mean 'cifar10-mini'"]),
+    "unknown setting": (["train", "tiny.yaml", "epoch=3"], ["epoch", "did you mean 'epochs'"]),
+    "unknown runtime": (["train", "tiny.yaml", "runtime.thread=3"], ["thread", "threads"]),
+    "eps=8": (["train", "tiny.yaml", "recipe.attack.threat.eps=8"], ["8/255"]),
+    "no run file": (["train", "no.yaml"], ["no.yaml"]),
+    "no data path": (["train", "cifar10-mini"], ["data.path=DIR", "train.npz"]),
+    "missing data": (["train", "cifar10-mini", "data.path=nowhere"], ["nowhere"]),
+    "empty data folder": (["train", "cifar10-mini", "data.path=."], ["train.npz"]),
+    "corrupt data": (["train", "cifar10-mini", "data.path=corrupt"], ["train.npz"]),
+    "wrong shape": (["train", "cifar10-mini", "data.path=shape"], ["train.npz"]),
+    "labels outside": (["train", "cifar10-mini", "data.path=labels"], ["train.npz"]),
+    "images outside": (["train", "cifar10-mini", "data.path=range"], ["[0, 1]"]),
+    "too few": (["train", "cifar10-mini", "data.path=few"], ["n_train"]),
+    "out is a file": (["train", "tiny.yaml", "out=tiny.yaml"], ["out="]),
+    "no target": (["measure", "n=3"], ["run folder"]),
+    "no run folder": (["measure", "runs/none"], ["runs/none"]),
+    "not a run folder": (["measure", "few"], ["few", "config.yaml"]),
+    "bad report": (["report", "few"], ["few"]),
+    "report setting": (["report", "few", "put=x"], ["put", "out"]),
+    "unknown name": (["show", "pdg"], ["did you mean 'pgd'"]),
+    "unknown command": (["trian", "x"], ["did you mean 'train'"]),
+    "no equals": (["train", "tiny.yaml", "seed"], ["path.to.setting=value"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
+    x, y = np.zeros((4, 8, 8, 3), dtype=np.uint8), np.arange(4)
+    files = {
+        "shape": (x[:, :, :, :2], y),
+        "labels": (x, y - 1),
+        "range": (x.astype(np.float32) + 3, y),
+        "few": (x, y),
+    }
+    for name, (images, labels) in files.items():
+        os.mkdir(name)
+        for split in ("train", "test"):
+            np.savez(f"{name}/{split}.npz", images=images, labels=labels)
+    os.mkdir("corrupt")
+    for split in ("train", "test"):
+        content = Path(f"few/{split}.npz").read_bytes()
+        Path(f"corrupt/{split}.npz").write_bytes(content[: len(content) // 2])
+    before = sorted(here.rglob("*"))
+    arguments, words = BAD[case]
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("crossclass: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
+    from crossclass.training import loop
+
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train_epoch", stop)
+    code, _, err = call("train", "tiny.yaml")
+    assert code == 130
+    assert "the same command goes on" in err
+
+
+def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, here):
+    from crossclass.paper.published_curves import anchor
+
+    def folder(name, rows):
+        Path(name).mkdir()
+        Path(name, "config.yaml").write_text(NAMED["rice2020"].yaml())
+        Path(name, "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        Path(name, "env.json").write_text("{}")
+        return name
+
+    rows = [dict(r) for r in anchor("rice2020")]
+    code, out, _ = call("verify", folder("same", rows), "against=rice2020", "out=both.svg")
+    assert code == 0
+    assert "holds" in out
+    assert Path("both.svg").exists()
+    never = [{**r, "test_robust": min(r["test_robust"], 0.2)} for r in rows]
+    code, out, _ = call("verify", folder("other", never), "against=rice2020")
+    assert code == 1
+    assert "does not hold" in out
+    code, _, err = call("verify", "same", "against=rise2020")
+    assert code == 2
+    assert "rice2020" in err
+
+
+def test_list_names_the_paper_s_figures(call):
+    from crossclass.paper.registry import EXPERIMENTS
+
+    lines = call("list")[1].splitlines()
+    assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(EXPERIMENTS)
+
+
+def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
+    from crossclass.core.progress import Watch, is_helper
+
+    monkeypatch.setenv("RANK", "1")
+    assert not is_helper(), "a rank without a world is somebody else's variable"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stdout = sys.stdout
+    try:
+        for rank, said in (("0", "list is a command for one process; start it without torchrun"), ("1", "")):
+            monkeypatch.setenv("RANK", rank)
+            with pytest.raises(SystemExit) as e:
+                main(["list"])
+            assert e.value.code == 2
+            Watch("x", None, None).say("hello")
+            err = capsys.readouterr().err
+            assert said in err
+            assert ("hello" in err) == (rank == "0")
+    finally:
+        sys.stdout.close()
+        sys.stdout = stdout

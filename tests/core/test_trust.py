@@ -1,0 +1,124 @@
+"""What a stranger's file, name or text must not be able to do; archives and pickles have tests of their own.
+
+Pickles: test_weights.py (weights), test_readers.py (CIFAR). Archives: test_readers_cifar10_archive.py and
+test_readers_tiny_imagenet.py. Names on the page: test_report.py. Bytes of any kind: test_fuzz.py.
+"""
+
+import ast
+import socket
+from pathlib import Path
+
+import pytest
+
+import crossclass
+from crossclass.cli import main
+from crossclass.cli.jobs import expand
+from crossclass.core.config import override
+from crossclass.core.errors import UserError
+from crossclass.paper.runs import resolve
+from run_file import TINY
+
+ROOT = Path(crossclass.__file__).parent
+POISON = "!!python/object/apply:os.mkdir ['{}']"
+
+
+def command(*arguments: str) -> int:
+    """The exit code of the command line."""
+    with pytest.raises(SystemExit) as e:
+        main(list(arguments))
+    return int(e.value.code or 0)
+
+
+def calls(path: Path) -> set[str]:
+    """Dotted names of everything that a module calls."""
+    nodes = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+    return {ast.unparse(n.func) for n in nodes}
+
+
+# What runs code, and where it may stand.
+DANGEROUS = {
+    "eval": set(),
+    "exec": set(),
+    "compile": set(),
+    "os.system": set(),
+    "yaml.load": set(),
+    "yaml.unsafe_load": set(),
+    "pickle.loads": set(),
+    "pickle.load": {"weights/pickles.py"},  # with --trust
+    "torch.load": {"weights/pickles.py"},
+    "np.load": {"weights/__init__.py"},  # allow_pickle only with --trust
+    "importlib.import_module": {"importing.py"},  # names typed by the user, or with --trust
+    "__import__": set(),
+    "subprocess.Popen": {"sweep.py"},  # crossclass itself, as a list of arguments
+    "subprocess.run": set(),
+}
+
+
+def test_nothing_runs_code_but_where_it_is_meant_to():
+    found = {name: set() for name in DANGEROUS}
+    for path in ROOT.rglob("*.py"):
+        for name in calls(path) & set(DANGEROUS):
+            found[name].add(str(path.relative_to(ROOT)))
+    assert found == DANGEROUS
+
+
+def test_no_shell():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                pytest.fail(f"{path} starts a shell")
+
+
+def test_yaml_makes_plain_values_only(tmp_path):
+    evil, path = tmp_path / "evil", tmp_path / "x.yaml"
+    poison = POISON.format(evil)
+    with pytest.raises(UserError, match="the value is not valid YAML"):
+        override(crossclass.Run(), [f"seed={poison}"])
+    path.write_text(TINY + f"seed: {poison}\n")
+    with pytest.raises(UserError, match="could not determine a constructor"):
+        resolve(str(path))
+    path.write_text(f"run: cifar10-mini\ngrid: {{seed: [{poison}]}}\n")
+    with pytest.raises(UserError, match="cannot be read as YAML"):
+        expand(str(path))
+    assert not evil.exists()
+
+
+def test_a_run_folder_cannot_name_code_to_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\ndef net(): ...\n")
+    text = TINY.replace(TINY.splitlines()[1], "model: {kind: python, call: 'evil:net'}")
+    Path("run.yaml").write_text(text)
+    assert command("train", "run.yaml") == 2
+    assert "asks to import and run 'evil:net'; give --trust" in capsys.readouterr().err
+    assert not Path("ran").exists()
+
+
+def test_no_network_unless_asked(tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"somebody wants to connect: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(TINY)
+    assert command("train", "run.yaml") == 0
+    folder = capsys.readouterr().out.strip().splitlines()[-1]
+    assert command("measure", folder, "n=9") == 0
+    assert command("report", folder) == 0
+    assert command("reproduce", "fig1", "size=smoke", "seeds=1") == 0
+    # and where data are not there, it says so instead of fetching them
+    assert command("train", "rice2020", f"data.path={tmp_path}") == 2
+    assert "data.download=true" in capsys.readouterr().err
+
+
+def test_names_of_runs_are_escaped_on_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "<script>alert(1)<b>"
+    Path(f"{name}.yaml").write_text(TINY)
+    assert command("train", f"{name}.yaml") == 0
+    folder = capsys.readouterr().out.strip().splitlines()[-1]
+    assert command("report", folder) == 0
+    page = Path(capsys.readouterr().out.strip().splitlines()[-1]).read_text()
+    assert name not in page
+    assert "&lt;script&gt;alert(1)" in page

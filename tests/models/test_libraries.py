@@ -1,0 +1,270 @@
+"""timm, torchvision and the Hub, acted by small modules and a folder; the real timm where it is installed."""
+
+import importlib
+import importlib.util
+import json
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from crossclass import models
+from crossclass.core.errors import UserError
+from crossclass.models import HF, Timm, Torchvision, ViT
+from foreign_networks import IMAGES, Net
+
+# timm and torchvision, acted by small modules
+
+
+class FakeTimm(types.ModuleType):
+    """Knows `tiny`; what it makes when pretrained is all ones."""
+
+    def __init__(self) -> None:
+        super().__init__("timm")
+        self.asked = []
+
+    def is_model(self, name):
+        return name == "tiny"
+
+    def create_model(self, name, pretrained=False, num_classes=1000, in_chans=3, width=6):
+        self.asked.append((name, pretrained, num_classes, in_chans))
+        net = Net(num_classes, width)
+        if pretrained:
+            for p in net.parameters():
+                nn.init.ones_(p)
+        return net
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    fake = FakeTimm()
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    return fake
+
+
+def test_timm_makes_a_network_for_these_images(timm):
+    net = models.build(Timm(name="tiny", arguments={"width": 7}), IMAGES, 4, 0)
+    assert timm.asked == [("tiny", False, 4, 3)]
+    assert net.head.in_features == 7
+    with pytest.raises(UserError, match=r"fails on images \[2, 1, 8, 8\]"):
+        models.build(Timm(name="tiny"), IMAGES[:, :1], 4, 0)
+    assert timm.asked[-1] == ("tiny", False, 4, 1)
+    with pytest.raises(UserError, match="timm knows no 'tinny'"):
+        models.build(Timm(name="tinny"), IMAGES, 4, 0)
+    with pytest.raises(UserError, match=r"timm's tiny could not be made \(TypeError: .*img_size"):
+        models.build(Timm(name="tiny", arguments={"img_size": 8}), IMAGES, 4, 0)
+
+
+def test_pretrained_weights_are_where_a_run_starts_and_are_not_fetched_again(timm):
+    settings = Timm(name="tiny", pretrained=True)
+    net = models.build(settings, IMAGES, 4, 0)
+    assert all((p == 1).all() for p in net.parameters())
+    timm.asked.clear()
+    models.rebuild(settings, net.state_dict(), 4, 3, 8)
+    assert [pretrained for _, pretrained, *_ in timm.asked] == [False]
+    assert not all((p == 1).all() for p in models.build(Timm(name="tiny"), IMAGES, 4, 0).parameters())
+
+
+def fake_torchvision(monkeypatch, width=6):
+    top = types.ModuleType("torchvision")
+    top.models = types.SimpleNamespace(
+        list_models=lambda: ["tiny", "alexnet"],
+        get_model=lambda name, weights=None, num_classes=9, **more: made_by_torchvision(
+            weights, num_classes, width if weights else 6, **more
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", top)
+
+
+def made_by_torchvision(weights, classes, width):
+    net = Net(classes, width)
+    if weights == "DEFAULT":
+        for p in net.parameters():
+            nn.init.ones_(p)
+    return net
+
+
+def test_torchvisions_weights_leave_a_head_of_other_classes_fresh(monkeypatch):
+    fake_torchvision(monkeypatch)
+    net = models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 4, 0)
+    assert (net.net.conv.weight == 1).all()
+    assert not (net.net.top.weight == 1).any()
+    assert (models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 9, 0).head.weight == 1).all()
+    assert not (models.build(Torchvision(name="tiny"), IMAGES, 9, 0).head.weight == 1).any()
+    with pytest.raises(UserError, match="did you mean 'alexnet'"):
+        models.build(Torchvision(name="alexnt"), IMAGES, 4, 0)
+    fake_torchvision(monkeypatch, width=8)
+    with pytest.raises(UserError, match=r"weights for torchvision's tiny do not fit it: hidden\.weight"):
+        models.build(Torchvision(name="tiny", weights="DEFAULT"), IMAGES, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "library", "extra"),
+    [(Timm(name="a"), "timm", "timm"), (Torchvision(name="a"), "torchvision", "vision")],
+)
+def test_a_missing_extra_is_named_with_its_install_line(monkeypatch, settings, library, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"needs {library}; pip install 'crossclass\[{extra}\]'"):
+        models.build(settings, IMAGES, 4, 0)
+
+
+def test_a_torchvision_of_another_torch_is_one_line_of_advice(monkeypatch, tmp_path):
+    for name, line in (
+        ("torchvision", "raise RuntimeError('operator torchvision::nms does not exist')"),
+        ("timm", "import torchvision"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(line + "\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    for settings in (Timm(name="a"), Torchvision(name="a")):
+        with pytest.raises(UserError, match=r"operator torchvision::nms.*install torch and torchvision") as e:
+            models.build(settings, IMAGES, 4, 0)
+        assert "\n" not in str(e.value)
+
+
+# The Hub, acted by a folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A folder of files `repo/name` in place of the Hub, and a list of what was asked for."""
+    asked: list[str] = []
+
+    def download(repo: str, name: str) -> str:
+        asked.append(f"{repo}/{name}")
+        path = tmp_path / repo / name
+        if not path.exists():
+            raise ConnectionError(f"offline.\nno {name}")
+        return str(path)
+
+    module = types.ModuleType("huggingface_hub")
+    module.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    (tmp_path / "me" / "it").mkdir(parents=True)
+    return tmp_path / "me" / "it", asked
+
+
+SMALL = ViT(width=12, depth=2, heads=3, pretrained="me/it")
+
+
+def imagenet(folder, classes=9, width=12):
+    with torch.device("meta"):
+        net = ViT(width=width, depth=2, heads=3, patch=16)(classes, 3, (0.0,), (1.0,), 224)
+    tensors = {n: torch.randn(t.shape) for n, t in net.state_dict().items() if n not in ("mean", "std")}
+    save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def test_a_vit_starts_from_resized_weights_and_is_not_fetched_again(hub):
+    folder, asked = hub
+    given = imagenet(folder)
+    net = models.build(SMALL, IMAGES, 4, 0)
+    state, wanted = net.state_dict(), models.adapted(given, 4, 2)
+    assert state["pos_embed"].shape == (1, 5, 12)
+    assert state["patch_embed.proj.weight"].shape == (12, 3, 4, 4)
+    body = [n for n in wanted if not n.startswith("head")]
+    assert all(torch.equal(state[n], wanted[n]) for n in body)
+    fresh = models.build(SMALL.replace(pretrained=None), IMAGES, 4, 0)
+    assert torch.equal(net.head.weight, fresh.head.weight), "nine classes are not four"
+    assert torch.equal(net.mean, fresh.mean)
+    assert torch.equal(models.build(SMALL, IMAGES, 9, 0).head.weight, given["head.weight"])
+    asked.clear()
+    models.rebuild(SMALL, state, 4, 3, 8)
+    assert asked == []
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(hub, monkeypatch):
+    folder, _ = hub
+    words = r"cannot get model\.safetensors of 'me/it'.*ConnectionError: offline\).*connection"
+    with pytest.raises(UserError, match=words) as e:
+        models.build(SMALL, IMAGES, 4, 0)
+    assert "\n" not in str(e.value)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="is damaged"):
+        models.build(SMALL, IMAGES, 4, 0)
+    imagenet(folder, width=24)
+    with pytest.raises(UserError, match=r"pretrained=me/it does not fit.*differs \(\d+ in all\)"):
+        models.build(SMALL, IMAGES, 4, 0)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="pip install"):
+        models.build(SMALL, IMAGES, 4, 0)
+
+
+def test_a_repository_of_timm_gives_its_network_with_its_weights(hub, timm):
+    folder, _ = hub
+    (folder / "config.json").write_text(json.dumps({"architecture": "tiny"}))
+    net = models.build(HF(repo="me/it"), IMAGES, 4, 0)
+    assert {name for name, *_ in timm.asked} == {"hf-hub:me/it"}
+    assert all((p == 1).all() for p in net.parameters())
+    for text, words in (
+        (json.dumps({"architectures": ["BertModel"]}), "names no timm architecture"),
+        ("[1]", "names no timm architecture"),
+        ("{", "damaged"),
+    ):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match=words):
+            models.build(HF(repo="me/it"), IMAGES, 4, 0)
+
+
+# The real timm, where it is installed
+
+
+@pytest.fixture(scope="module")
+def real_timm():
+    """timm itself, importable beside a CPU-only torch too.
+
+    torchvision registers two operators unguarded that such a torch lacks; here they are declared first.
+    """
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: pip install 'crossclass[timm]'")
+    schemas = torch.library.Library("torchvision", "FRAGMENT")
+    try:
+        yield importlib.import_module("timm")
+    except RuntimeError:
+        for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "timm")]:
+            del sys.modules[name]
+        schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        yield importlib.import_module("timm")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_our_vit_is_timms_deit_tiny(real_timm):
+    theirs = real_timm.create_model("deit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10).eval()
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            p.add_(0.1 * torch.randn_like(p)) if p.ndim == 1 or "token" in name else None
+    ours = ViT(normalise="none")(10, 3, (0.0,), (1.0,), 32).eval()
+    state = theirs.state_dict()
+    ours.load_state_dict({**state, "mean": ours.mean, "std": ours.std})
+    x = torch.rand(4, 3, 32, 32)
+    g, logits = ours.outputs(x)
+    assert torch.allclose(logits, theirs(x), rtol=1e-5, atol=1e-5)
+    features = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
+    assert torch.allclose(g, features, rtol=1e-5, atol=1e-5)
+    assert models.recognize(state) == (ViT(), 10, 3, 32, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "arguments", "head", "layer"),
+    [
+        ("deit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "depth": 2}, "head", "blocks.1.norm1"),
+        ("resnet18", {}, "fc", "layer4"),
+        ("vgg11", {}, "head.fc", None),
+    ],
+)
+def test_networks_of_timm_show_their_head_and_map(real_timm, name, arguments, head, layer):
+    images = IMAGES.repeat(1, 1, 8, 8) if not arguments else IMAGES.repeat(1, 1, 4, 4)
+    net = models.build(Timm(name=name, arguments=arguments), images, 10, 0).eval()
+    assert net.head_name == head
+    assert net.notes == ()
+    assert layer is None or net.saliency_layer() is net.net.get_submodule(layer)
+    x, seen = torch.rand(2, 3, images.shape[-1], images.shape[-1]), []
+    net.saliency_layer().register_forward_hook(lambda m, a, out: seen.append(out))
+    net(x)
+    assert net.as_map(seen[0]).ndim == 4

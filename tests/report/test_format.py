@@ -1,0 +1,79 @@
+"""The sentences of a page: what fell or rose, by how much, and whether that may be chance."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossclass.report import finding, write_report
+from crossclass.report.format import moved, span
+from report_files import ROWS, compared, foreign, made, measure, result, words
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "by", "done", "said"),
+    [
+        ((10, 0.203, 12.7), (60, 0.061, 2.8), "test", True,
+         "peaked at 20.3 % in epoch 10 and ended at 6.1 % in epoch 60; CAS went from 12.7 to 2.8."),
+        ((10, 0.203, 12.7), (60, 0.25, 13.5), "val", True,
+         "was 20.3 % in epoch 10, the best by validation, and did not fall: it ended at 25.0 % in epoch 60; "
+         "CAS did not fall: 12.7 to 13.5."),
+        ((10, 0.203, None), (20, 0.1, None), "test", False,
+         "peaked at 20.3 % in epoch 10 and stands at 10.0 % in epoch 20 so far; CAS was not measured."),
+        ((9, 0.2, 5.0), (9, 0.2, 5.0), "val", True,
+         "is 20.0 % in epoch 9, the best by validation and the last one checked; CAS there is 5.0."),
+    ],
+)  # fmt: skip
+def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bool, said: str) -> None:
+    keys = ("epoch", "robust", "cas")
+    ends = {k: dict(zip(keys, v, strict=True)) for k, v in (("best", best), ("last", last))}
+    sentence = finding({**ends, "by": by, "split": "test"}, done).replace("\u00a0", " ")
+    assert sentence == f"Test robust accuracy {said}"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_small_loss_is_not_oversold(tmp_path: Path) -> None:
+    ends = [measure("best.val", 2, 0.210, 0.4), measure("last", 4, 0.205, 0.1)]
+    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    assert "1,000 images cannot tell this loss of accuracy from chance" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_best_and_last_are_compared_under_the_same_attack_only(tmp_path: Path) -> None:
+    ends = [measure("best.val", 2, 0.9, 0.4, attack="none"), measure("last", 4, 0.1, 0.1)]
+    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    assert "90.0 %" in text  # in the table of evaluations
+    assert "peaked at 30.0 % in epoch 2" in text  # but judged by the checks of the epochs
+    assert "(from events.jsonl)" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_within_a_run_numbers_fall_and_rise(tmp_path: Path) -> None:
+    ends = [foreign("best.val", 0.203, 0.4, run="r"), foreign("last", 0.061, 0.1, run="r")]
+    of = [{"checkpoint": "best.val", "run": "r"}, {"checkpoint": "last", "run": "r"}]
+    both = compared(a="best.val", b="last", of=of, d_clean=-0.075, intervals={"d_clean": [-0.1, -0.04]})
+    text = words(write_report([result(tmp_path, [*ends, both])], tmp_path / "a.html"))
+    assert "From best.val to last robust accuracy fell by 14.2 points and CAS fell by 9.0." in text
+    assert "rose by 7.5 points [4.0, 10.0]" in text
+    assert "best.val against last of r" in text
+
+
+@pytest.mark.parametrize(
+    ("d", "ends", "options", "said"),
+    [
+        (7.56, [6.94, 8.36], {}, "fell by 7.6 [6.9, 8.4]"),
+        (-7.56, [-8.36, -6.94], {}, "rose by 7.6 [6.9, 8.4]"),
+        (
+            0.155,
+            [0.129, -0.18],
+            {"points": True, "within": False},
+            "is lower by 15.5 points [12.9, −18.0]",
+        ),
+        (-0.02, None, {"points": True, "within": False}, "is higher by 2.0 points"),
+        (0.04, [-0.1, 0.2], {}, "moved by 0.0 [−0.1, 0.2]"),
+        (0.0004, None, {"points": True, "within": False}, "differs by 0.0 points"),
+    ],
+)
+def test_moved(d: float, ends: Any, options: dict[str, bool], said: str) -> None:
+    assert moved(d, ends, **options).replace("\u00a0", " ") == said
+    assert span(None) == ""

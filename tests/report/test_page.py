@@ -1,0 +1,201 @@
+"""The page: every name escaped, nothing loaded from outside, every error a sentence, no file half-written."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from crossclass.core.errors import UserError
+from crossclass.report import plots, write_report
+from report_files import ATTACK, CAS_NOTE, ENDS, EVIL, ROWS, Page, made, row, square, words
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = made(tmp_path_factory.mktemp("runs") / "toy-1", ROWS, ENDS, settings_changed={"lr": [0.1, None]})
+    return write_report([folder], folder / "report.html").read_text()
+
+
+def test_names_cannot_break_out(html: str) -> None:
+    page = Page(html)
+    assert page.tags.count("script") == 2  # the data and ours, whatever the classes are called
+    assert "<script>alert" not in html
+    assert "<b>alarm" not in html
+    assert "&lt;b&gt;alarm" in html
+    assert "onload" not in [name for name, _ in page.attributes]
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["names"] == EVIL
+
+
+def test_nothing_is_loaded_from_outside(html: str) -> None:
+    page = Page(html)
+    urls = [v or "" for k, v in page.attributes if k in ("src", "href", "xlink:href", "action", "poster")]
+    assert urls
+    assert all(u.startswith(("data:", "#")) for u in urls), urls
+    assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"', "", html))
+    assert "@import" not in html
+
+
+def test_every_number_has_its_conditions(html: str) -> None:
+    text = " ".join(Page(html).text.split())
+    for said in (ATTACK, "n = 1,000", "seed 5", "fp32", "PGD-10, 100 test images", "finished", "not set"):
+        assert said in text, said
+    assert "chosen on the test set itself" in text
+    assert text.count(CAS_NOTE) >= 5
+    assert "AUC 0.93" in text
+    assert "gradient masking?" in text
+    assert "142 of 1,000 images fewer" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_in_progress(tmp_path: Path) -> None:
+    going = made(tmp_path / "going", ROWS)
+    with open(going / "events.jsonl", "a") as file:
+        file.write('{"epoch": 5, "cas"')  # being written just now
+    (going / "metrics.csv").unlink()
+    (going / "env.json").write_text("{}")
+    text = words(write_report([going], tmp_path / "new" / "page.html"))
+    assert "in progress: epoch 4 of 9" in text
+    assert "so far" in text
+    assert "metrics.csv" not in text
+
+
+def test_a_folder_with_hardly_anything(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "events.jsonl").write_text('{"epoch": 1}\n')
+    assert "No epoch has been checked" in words(write_report([bare], tmp_path / "bare.html"))
+
+
+def test_several_runs(tmp_path: Path) -> None:
+    runs = [made(tmp_path / f"toy-{s}", ROWS, ENDS, seed=s, label=f"toy-seed{s}") for s in (0, 1)]
+    page = write_report([*runs, runs[0]], tmp_path).read_text()
+    text = " ".join(Page(page).text.split())
+    assert "2 runs side by side" in text
+    assert "toy, seed 1" in text
+    assert "toy (mean of 2 seeds, band: all)" in text
+    ids = [v for k, v in Page(page).attributes if k == "id" and v and v.startswith(("run-", "data-"))]
+    assert sorted(ids) == ["data-1", "data-2", "run-1", "run-2"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_hundred_classes(tmp_path: Path) -> None:
+    K = 100
+    rows = [row(e, 0.2, e / 100, K) for e in range(1, 61)]
+    folder = made(tmp_path / "big", rows, class_names=[f"class {i}" for i in range(K)])
+    page = write_report([folder], tmp_path / "big.html")
+    assert page.stat().st_size < 3e6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("events.jsonl", "", "no epochs yet; train it"),
+        ("events.jsonl", '{"epoch": 1}\n{"epoch"\n', "events.jsonl, line 2: not an epoch"),
+        ("events.jsonl", '{"epoch": 1, "cas": "high"}\n', "line 1: not an epoch of a run \\('cas' is not"),
+        ("events.jsonl", '{"epoch": 1, "C": [[1, 0]]}\n', "line 1: .*not a square matrix"),
+        ("events.jsonl", '["epoch"]\n', "line 1: .*no whole number 'epoch'"),
+        ("measure.json", "[", "measure.json: not valid JSON"),
+        ("measure.json", "{}", "measure.json: not what a run writes"),
+        ("config.yaml", "a: [", "config.yaml: not valid YAML"),
+    ],
+)
+def test_errors_in_one_sentence(tmp_path: Path, name: str, content: str, said: str) -> None:
+    folder = made(tmp_path / "run", ROWS, ENDS)
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        write_report([folder], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_errors_about_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        write_report([tmp_path / "none"], tmp_path / "page.html")
+    with pytest.raises(UserError, match="not a run folder"):
+        write_report([tmp_path], tmp_path / "page.html")
+    made(tmp_path / "run", ROWS)
+    with pytest.raises(UserError, match=r"give such as .*run"):
+        write_report([tmp_path], tmp_path / "page.html")
+    with pytest.raises(UserError, match="no run folder was given"):
+        write_report([], tmp_path / "page.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        write_report([tmp_path / "run"], tmp_path / "file" / "page.html")
+
+
+def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = made(tmp_path / "run", ROWS), tmp_path / "pages" / "page.html"
+    out.parent.mkdir()
+    out.write_text("old")
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("no figure today")
+
+    monkeypatch.setattr(plots, "svg", fail)
+    with pytest.raises(RuntimeError):
+        write_report([folder], out)
+    assert [p.name for p in out.parent.iterdir()] == ["page.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pages", "run"]
+    assert out.read_text() == "old"
+
+
+def test_figures_are_deterministic(tmp_path: Path) -> None:
+    def drawn() -> list[str]:
+        several = plots.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]})
+        one, C = plots.curves({"a": ROWS}, {"a": [3]}), plots.matrix(square(6, 0.1), EVIL)
+        minus = plots.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"])
+        return [plots.svg(figure) for figure in (several, one, C, minus)]
+
+    first = drawn()
+    assert first == drawn()
+    assert all(ElementTree.fromstring(s).tag.endswith("}svg") for s in first)
+    assert all("<style" not in s and "<metadata" not in s for s in first)
+    ids = [set(re.findall(r'\bid="([^"]*)"', s)) for s in first]
+    assert not ids[0] & ids[1]
+    figure = plots.curves({"a": ROWS}, {"a": [3]})
+    assert plots.svg(figure) == plots.svg(figure)
+    assert "lr /10" in first[1]
+    for kind in ("svg", "png", "pdf"):
+        assert plots.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_best_epoch_is_chosen_by_validation_where_there_is_any() -> None:
+    assert plots.chosen(ROWS) == (2, "test")
+    assert plots.chosen([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
+    assert plots.chosen([{"epoch": 1}]) is None
+    assert plots.points(ROWS, "cas")[-1][0] == 4
+
+
+def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
+    rows = [row(1, 0.1, 0.99, predicted_classes=1), *(row(e, 0.2, 0.1) for e in range(2, 6))]
+    figure = plots.curves({"a": rows})
+    assert figure.axes[1].get_ylim()[1] < 10
+    assert "few classes predicted" in plots.svg(figure)
+
+
+def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):
+    def watched(epoch, robust, fgsm, cosine, said=()):
+        more = {"val_robust": robust, "val_fgsm": fgsm, "fgsm_gap": fgsm - robust, "gradient_cosine": cosine}
+        more |= {"watched": "val", "watched_n": 1000, "fgsm_n": 500, "watched_attack": "PGD-10, l_inf 8/255"}
+        return row(epoch, robust, 0.2, **more, val_predicted=6, val_share=0.3) | {"warnings": list(said)}
+
+    told = "catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %"
+    rows = [watched(1, 0.30, 0.32, 0.9), watched(2, 0.35, 0.37, 0.9)]
+    rows += [watched(3, 0.003, 0.71, 0.1, [told, "another thing"]), watched(4, 0.34, 0.36, 0.9)]
+    text = unescape(write_report([made(tmp_path / "run", rows)], tmp_path / "p.html").read_text())
+    assert "2 warnings" in text  # the alarm once, and the other thing
+    assert re.search(r"catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %.*over in epoch 4", text)
+    assert text.count("catastrophic overfitting in epoch 3") == 1
+    assert re.search(r'class="note">Noted: gradient cosine low in epoch 3: .* \(over in epoch 4\)', text)
+
+
+def test_alarms_of_a_loop_that_logs_no_numbers_behind_them_are_still_shown(tmp_path):
+    rows = [row(1, 0.3, 0.2), row(2, 0.1, 0.2, warnings=["robust overfitting since epoch 1: it fell"])]
+    text = write_report([made(tmp_path / "run", rows)], tmp_path / "p.html").read_text()
+    assert "robust overfitting since epoch 1: it fell" in text

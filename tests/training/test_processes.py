@@ -1,0 +1,331 @@
+"""Several processes train as one, pieces of a batch add up to it, and nobody talks inside an attack."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from crossclass.analysis.measure import measure
+from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.norms import L2
+from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import UserError
+from crossclass.core.files import lock
+from crossclass.core.rng import generator, normal, share, uniform
+from crossclass.core.runtime import Runtime
+from crossclass.core.sync_batchnorm import SyncedBatchNorm2d, synced
+from crossclass.data import Shapes
+from crossclass.data.augment import Augment
+from crossclass.models import PreActResNet, ViT
+from crossclass.training import epoch
+from crossclass.training.averaging import EMA, SWA
+from crossclass.training.labels import Mix, TemporalEnsembling
+from crossclass.training.loop import iterate_epochs, train
+from crossclass.training.recipes import AT, AWP, MART, GradAlign, KnowledgeDistillation, Standard, Trades
+from crossclass.training.run import Run, Validation
+
+CPU = Runtime(device="cpu")
+# 25 images in batches of 8: the last one has a single image for two processes
+PLAIN = Run(
+    data=Shapes(n_train=25, n_val=8, n_test=11, classes=3, size=16),
+    model=ViT(patch=8, width=16, depth=1, heads=2, normalise="data"),
+    recipe=AT(attack=PGD(steps=2)),
+    augment=Augment(crop=1),
+    epochs=2,
+    lr_milestones=(1,),
+    batch=8,
+    lr=0.05,
+    validation=Validation(attack=PGD(steps=1), final=PGD(steps=1), batch=3),
+)
+NORMED = PLAIN.replace(model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"))
+ALIKE = {
+    "at": PLAIN,
+    "l2": PLAIN.replace(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, step=0.25))),
+    "standard": PLAIN.replace(recipe=Standard()),
+    "trades": PLAIN.replace(recipe=Trades(attack=PGD(steps=2, start="gauss", loss="kl"))),
+    "mart": PLAIN.replace(recipe=MART(attack=PGD(steps=2, start="gauss"))),
+    "gradalign": PLAIN.replace(recipe=GradAlign(attack=FGSM())),
+    "kd": PLAIN.replace(recipe=KnowledgeDistillation(inner=AT(attack=PGD(steps=1)))),
+    "ensembling": PLAIN.replace(
+        ensembling=TemporalEnsembling(weight=5.0), mix=Mix(prob=0.8), label_smoothing=0.1
+    ),
+    "ema": PLAIN.replace(weight_averaging=EMA(decay=0.9), grad_clip_norm=0.5),
+    "synced": NORMED,
+    "synced-swa": NORMED.replace(weight_averaging=SWA()),
+}
+"""Runs that must not depend on the number of processes."""
+
+
+def plain(run: Run, **more: object) -> dict:
+    return {"run": run.to_dict(), **more}
+
+
+def together(out: Path, wanted: dict, processes: int = 2, timeout: float = 240) -> list[subprocess.Popen]:
+    """Start the processes; as torchrun would."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "wanted.json").write_text(json.dumps(wanted))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    here = Path(__file__).parents[1] / "process_worker.py"
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    world |= {"LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(here), str(out), str(out / "wanted.json")],
+            env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+def finish(started: list[subprocess.Popen], timeout: float = 240) -> None:
+    try:
+        for process in started:
+            said, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, said
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+def weights(out: Path, label: str) -> dict[str, torch.Tensor]:
+    (folder,) = out.glob(f"{label}-????????????")
+    return load_checkpoint(folder / "last.safetensors")[0]
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    sync = {"sync_batch_norm": True}
+    wanted = {k: plain(v, runtime=sync if k.startswith("synced") else {}) for k, v in ALIKE.items()}
+    wanted["alone"] = plain(NORMED.replace(epochs=1, lr_milestones=()))
+    wanted["uneven"] = plain(PLAIN.replace(epochs=1, lr_milestones=()), uneven=True)
+    wanted["broken"] = plain(PLAIN.replace(lr=1e30))
+    wanted["pieces"] = plain(PLAIN.replace(seed=7), runtime={"micro_batch": 3})
+    (out / "wanted").mkdir()
+    busy = RunFolder.of(out, "busy", PLAIN.replace(seed=9))
+    wanted["busy"] = plain(PLAIN.replace(seed=9))
+    with lock(busy.path / ".lock", "it is being trained"):
+        finish(together(out, wanted))
+    return out
+
+
+@pytest.mark.parametrize("label", ALIKE)
+def test_two_processes_train_what_one_does(two, tmp_path, label):
+    train(ALIKE[label], tmp_path, label, CPU)
+    assert furthest(weights(two, label), weights(tmp_path, label)) < 2e-5
+    rows = [next(out.glob(f"{label}-????????????/events.jsonl")) for out in (two, tmp_path)]
+    for a, b in zip(*([json.loads(line) for line in r.read_text().splitlines()] for r in rows), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
+        assert a["train_robust"] == b["train_robust"]
+        assert a["train_clean"] == b["train_clean"]
+
+
+@pytest.mark.parametrize("label", ["at", "synced", "alone"])
+def test_numbers_measured_by_two_are_those_of_one(two, label):
+    # 11 test images in batches of 3, shared out as 3 + 3 and 3 + 2
+    (folder,) = two.glob(f"{label}-????????????")
+    stored = [m for m in json.loads((folder / "measure.json").read_text()) if m.get("checkpoint") == "last"]
+    runtime = Runtime(device="cpu")
+    again = measure([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
+    for key in ("clean", "robust", "C", "cas", "icas", "confusion", "intervals", "classwise_robust"):
+        assert stored[0][key] == again[0][key], key
+
+
+def test_batch_norm_of_ones_own_images_is_another_run(two, tmp_path):
+    train(NORMED.replace(epochs=1, lr_milestones=()), tmp_path, "alone", CPU)
+    assert furthest(weights(two, "alone"), weights(tmp_path, "alone")) > 1e-3
+
+
+def test_processes_may_attack_for_different_times(two, tmp_path):
+    train(PLAIN.replace(epochs=1, lr_milestones=()), tmp_path, "uneven", CPU)
+    assert furthest(weights(two, "uneven"), weights(tmp_path, "uneven")) < 2e-5
+
+
+def test_what_is_wrong_is_wrong_for_all(two):
+    said = [(two / f"broken.error{rank}").read_text() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert "not finite in epoch 1" in said[0]
+    (folder,) = two.glob("broken-*")
+    kept = [load_checkpoint(p)[0] for p in sorted((folder / "failure").iterdir())]
+    assert sum(len(batch["index"]) for batch in kept) in (8, 4)
+    said = [(two / f"busy.error{rank}").read_text() for rank in (0, 1)]
+    assert all("is being trained by process" in text for text in said)
+    assert said[1].startswith("True"), "the second need not say it again"
+
+
+def test_the_world_is_recorded(two):
+    (folder,) = two.glob("at-*")
+    env = json.loads((folder / "env.json").read_text())
+    assert env["processes"] == 2
+    assert env["global_batch"] == 8
+
+
+def test_killed_together_and_resumed_it_is_the_same(two, tmp_path):
+    # each with its own batch norm: it resumes alike only because they agree on it after every epoch
+    run = NORMED.replace(epochs=12, lr_milestones=(6,), batch=4)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(together(whole, {"long": plain(run)}))
+    started = together(killed, {"long": plain(run)})
+    log, deadline = killed / f"long-{run.digest()}" / "events.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert started[0].poll() is None, started[0].communicate()
+        time.sleep(0.02)
+    for process in started:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not (log.parent / "DONE").exists(), "it was killed too late"
+    finish(together(killed, {"long": plain(run)}))
+    a, b = weights(whole, "long"), weights(killed, "long")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+CUTS = [((0, 8), None, [8]), ((4, 9), 2, [2, 2, 1]), ((3, 3), 2, [])]
+
+
+class TestPieces:
+    @pytest.mark.parametrize("label", ["at", "l2", "trades", "mart", "gradalign", "ensembling"])
+    def test_pieces_add_up_to_the_batch(self, tmp_path, label):
+        train(ALIKE[label], tmp_path / "whole", "w", CPU)
+        train(ALIKE[label], tmp_path / "pieces", "w", Runtime(device="cpu", micro_batch=3))
+        assert furthest(weights(tmp_path / "whole", "w"), weights(tmp_path / "pieces", "w")) < 2e-5
+
+    def test_of_several_processes_too(self, two, tmp_path):
+        train(PLAIN.replace(seed=7), tmp_path, "pieces", CPU)
+        assert furthest(weights(two, "pieces"), weights(tmp_path, "pieces")) < 2e-5
+
+    def test_with_batch_norm_it_is_said(self, tmp_path):
+        said: list[str] = []
+        next(train(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        assert said == [
+            "runtime.micro_batch=3: batch norm sees 3 of 8 images at a time, so the result is not that of "
+            "whole batches"
+        ]
+
+    @pytest.mark.parametrize(
+        ("rows", "most", "sizes"), [((0, 8), None, [8]), ((4, 9), 2, [2, 2, 1]), ((3, 3), 2, [])]
+    )
+    def test_cuts(self, rows, most, sizes):
+        found = epoch.pieces(slice(*rows), most)
+        assert [p.stop - p.start for p in found] == sizes
+        assert all(a.stop == b.start for a, b in pairwise(found))
+
+
+class TestMemory:
+    """A memory that is too small: pieces get smaller where that changes nothing, else it is said."""
+
+    def short(self, monkeypatch, most: int, error: Exception) -> None:
+        forward = nn.Linear.forward
+
+        def full(self, x):
+            if len(x) > most:
+                raise error
+            return forward(self, x)
+
+        monkeypatch.setattr(nn.Linear, "forward", full)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            MemoryError(),
+        ],
+    )
+    def test_smaller_pieces_where_nothing_depends_on_them(self, tmp_path, monkeypatch, error):
+        run = PLAIN.replace(validation=PLAIN.validation.replace(batch=2))
+        train(run, tmp_path / "whole", "w", CPU)
+        self.short(monkeypatch, 3, error)
+        said: list[str] = []
+        list(iterate_epochs(run, tmp_path / "short", "w", CPU, say=said.append))
+        assert said == [
+            "out of memory with 8 images at once; going on with 4, which changes nothing",
+            "out of memory with 4 images at once; going on with 2, which changes nothing",
+        ]
+        assert furthest(weights(tmp_path / "whole", "w"), weights(tmp_path / "short", "w")) < 2e-5
+
+    def test_with_batch_norm_it_names_the_setting(self, tmp_path, monkeypatch):
+        self.short(monkeypatch, 3, MemoryError())
+        with pytest.raises(UserError, match=r"with 8 images .* runtime.micro_batch=4 to accept"):
+            train(NORMED, tmp_path, "n", CPU)
+
+    def test_awp_depends_on_the_pieces_too(self, tmp_path, monkeypatch):
+        said: list[str] = []
+        run = PLAIN.replace(recipe=AWP(inner=PLAIN.recipe))
+        next(iterate_epochs(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        assert said[0].startswith("runtime.micro_batch=3: AWP sees 3 of 8 images at a time")
+        self.short(monkeypatch, 3, MemoryError())
+        with pytest.raises(UserError, match=r"8 images at once; AWP sees them together"):
+            train(run.replace(seed=5), tmp_path, "n", CPU)
+
+    def test_a_single_image_that_does_not_fit(self, tmp_path, monkeypatch):
+        self.short(monkeypatch, 0, MemoryError())
+        with pytest.raises(UserError, match=r"out of memory with 1 images at once; set"):
+            train(PLAIN, tmp_path, "n", CPU)
+
+    def test_other_errors_stay_what_they_are(self, tmp_path, monkeypatch):
+        self.short(monkeypatch, 3, RuntimeError("shapes do not fit"))
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            train(PLAIN, tmp_path, "n", CPU)
+
+
+class TestShare:
+    @pytest.mark.parametrize("draw", [uniform, normal])
+    def test_rows_of_what_one_would_draw(self, draw):
+        x = torch.zeros(7, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+        whole, radii = draw(x, generator(1)), generator(1)
+        draw(x, radii)
+        later = draw(x[:, 0, 0, 0], radii)  # a second draw from the same stream
+        parts, seconds = [], []
+        for rows in (slice(0, 2), slice(2, 3), slice(3, 7)):
+            g = share(generator(1), rows, 7)
+            parts.append(draw(x[rows], g))
+            seconds.append(draw(x[rows][:, 0, 0, 0], g))
+        assert torch.equal(torch.cat(parts), whole)
+        assert torch.equal(torch.cat(seconds), later)
+
+    def test_all_rows_are_the_generator_itself(self):
+        g = generator(1)
+        assert share(g, slice(0, 7), 7) is g
+
+
+class TestSyncedBatchNorm:
+    def test_alone_and_frozen_or_in_eval_mode_it_is_torchs(self):
+        torch.manual_seed(0)
+        ours, torchs = SyncedBatchNorm2d(3), nn.BatchNorm2d(3)
+        x = torch.randn(5, 3, 2, 2)
+        for norm in (ours, torchs):
+            norm.requires_grad_(False)
+            norm(x)
+            norm.eval()
+        assert torch.equal(ours(x), torchs(x))
+        assert torch.equal(ours.running_var, torchs.running_var)
+
+    def test_what_cannot_be_joined_is_refused(self):
+        with pytest.raises(UserError, match=r"works on BatchNorm2d with weights, and 0 is BatchNorm1d"):
+            synced(nn.Sequential(nn.BatchNorm1d(3)))
+        with pytest.raises(UserError, match="with weights"):
+            synced(nn.Sequential(nn.BatchNorm2d(3, affine=False)))

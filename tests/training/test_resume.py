@@ -1,0 +1,216 @@
+"""The loop: an interrupted run equals an uninterrupted one, and a folder belongs to one process."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.errors import BusyError, UserError
+from crossclass.core.runtime import Runtime
+from crossclass.training.loop import iterate_epochs, train
+from tiny_runs import CPU, TINY, killed_after, same, untimed, weights
+
+
+@pytest.mark.parametrize(("epoch", "inside"), [(1, False), (2, True), (3, False), (3, True)])
+def test_interrupted_equals_uninterrupted(whole, tmp_path, epoch, inside):
+    killed_after(epoch, tmp_path, inside=inside)
+    folder = train(TINY, tmp_path, "tiny", CPU)
+    for name in ("last", "best.val", "best.test", "epoch_002"):
+        assert same(weights(folder, name), weights(whole, name))
+    assert untimed(folder.rows()) == untimed(whole.rows())
+    named = [{**r, "run": folder.path.name} if "run" in r else r for r in whole.read("measure.json")]
+    assert folder.read("measure.json") == named
+
+
+def test_kill_9_in_mid_epoch_and_resume_gives_identical_weights(tmp_path):
+    run = TINY.replace(epochs=6, data=TINY.data.replace(n_train=200))
+    (tmp_path / "run.yaml").write_text(run.yaml())
+    command = [sys.executable, "-m", "crossclass", "train", "run.yaml", "out=killed", "runtime.threads=1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = None
+    for _ in range(600):
+        log = next(iter(tmp_path.glob("killed/*/events.jsonl")), None)
+        if log is not None and log.read_text().count("\n") >= 2:
+            break
+        time.sleep(0.05)
+    time.sleep(0.05)  # somewhere inside the third epoch or its check
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert log is not None
+    assert not (log.parent / "DONE").exists(), "the run was over before it could be killed"
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    command[5] = "out=whole"
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    one, two = (RunFolder(next(tmp_path.glob(f"{n}/*"))) for n in ("killed", "whole"))
+    assert same(weights(one), weights(two))
+    assert untimed(one.rows()) == untimed(two.rows())
+
+
+def test_a_second_call_does_nothing(whole):
+    before = {p: p.stat().st_mtime_ns for p in whole.path.rglob("*")}
+    assert train(TINY, whole.path.parent, "another label", CPU) == whole
+    assert before == {p: p.stat().st_mtime_ns for p in whole.path.rglob("*")}
+
+
+def test_a_cut_off_log_line_and_a_damaged_state_are_survived(whole, tmp_path):
+    killed_after(3, tmp_path)
+    folder = RunFolder(next(tmp_path.iterdir()))
+    with open(folder.path / "events.jsonl", "ab") as file:
+        file.write(b'{"epoch": 4, "lr"')
+    states = sorted((folder.path / "resume").iterdir())
+    assert [s.name for s in states] == ["epoch_00002.safetensors", "epoch_00003.safetensors"]
+    states[-1].write_bytes(states[-1].read_bytes()[:-100])
+    said: list[str] = []
+    for _ in iterate_epochs(TINY, tmp_path, "tiny", CPU, say=said.append):
+        pass
+    assert "epoch_00003.safetensors is damaged" in said[0]
+    assert "resuming after epoch 2" in said[1]
+    assert same(weights(folder), weights(whole))
+
+
+def test_if_no_state_can_be_read_it_says_what_to_delete(tmp_path):
+    killed_after(2, tmp_path)
+    folder = RunFolder(next(tmp_path.iterdir()))
+    for state in (folder.path / "resume").iterdir():
+        state.write_bytes(b"x")
+    events = (folder.path / "events.jsonl").read_text()
+    with pytest.raises(UserError, match=r"no state in .*resume can be read; delete that folder"):
+        train(TINY, tmp_path, "tiny", CPU)
+    assert (folder.path / "events.jsonl").read_text() == events
+    shutil.rmtree(folder.path / "resume")
+    assert len(train(TINY, tmp_path, "tiny", CPU).rows()) == 4
+
+
+def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch, whole):
+    from crossclass.core import files
+
+    written = 0
+    fsync = os.fsync
+
+    def sometimes(descriptor):
+        nonlocal written
+        written += 1
+        if written > 14:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", sometimes)
+    with pytest.raises(UserError, match="no space left"):
+        train(TINY, tmp_path, "tiny", CPU)
+    monkeypatch.undo()
+    folder = RunFolder(next(tmp_path.iterdir()))
+    assert not list(folder.path.rglob("*.tmp"))
+    for path in folder.path.rglob("*.safetensors"):
+        load_checkpoint(path)
+    assert same(weights(train(TINY, tmp_path, "tiny", CPU)), weights(whole))
+
+
+def test_an_output_folder_of_another_run_is_refused(tmp_path, whole):
+    with pytest.raises(UserError, match="folder that holds the runs"):
+        train(TINY, whole.path, "tiny", CPU)
+    killed_after(1, tmp_path)
+    folder = next(tmp_path.iterdir())
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.05", "lr: 0.06"))
+    before = sorted(p.name for p in folder.iterdir())
+    with pytest.raises(UserError, match="is not the run that would be trained: lr differs"):
+        train(TINY, tmp_path, "tiny", CPU)
+    assert sorted(p.name for p in folder.iterdir()) == before
+    config.write_text("{")
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        train(TINY, tmp_path, "tiny", CPU)
+
+
+def test_a_setting_added_since_does_not_orphan_a_run(tmp_path):
+    killed_after(1, tmp_path)
+    config = next(tmp_path.iterdir()) / "config.yaml"
+    config.write_text(config.read_text().replace("clip: null\n", ""))
+    assert len(train(TINY, tmp_path, "tiny", CPU).rows()) == 4
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from crossclass.files import lock
+with lock(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_folder_is_trained_by_one_process_at_a_time(tmp_path):
+    killed_after(1, tmp_path)
+    folder = RunFolder(next(tmp_path.glob("tiny-*")))
+    command = [sys.executable, "-c", HOLDER, str(folder.path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(
+                BusyError, match=rf"is being trained by process {holder.pid} on .*; wait for it"
+            ):
+                train(TINY, tmp_path, "tiny", CPU)
+            assert len(folder.rows()) == 1
+        finally:
+            holder.kill()  # as hard as it gets: the lock goes with the process
+    assert len(train(TINY, tmp_path, "tiny", CPU).rows()) == 4
+
+
+def test_a_finished_run_can_be_read_while_it_is_held(whole):
+    from crossclass.core.files import lock
+
+    with lock(whole.path / ".lock", "it"):
+        assert train(TINY, whole.path.parent, "tiny", CPU).path == whole.path
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
+    from crossclass.core.files import lock
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"), lock(tmp_path / "file" / ".lock", "it"):
+        pass
+
+
+def test_where_nothing_can_be_locked_one_goes_on_without(tmp_path, monkeypatch):
+    import fcntl
+
+    from crossclass.core.files import lock
+
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock(tmp_path / ".lock", "it"):
+        (tmp_path / "done").touch()
+    assert (tmp_path / "done").exists()
+    with pytest.raises(KeyError), lock(tmp_path / ".lock", "it"):
+        raise KeyError
+
+
+def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
+    folder = RunFolder.of(tmp_path, "tiny", TINY)
+    left = [
+        folder.path / ".last.safetensors.1.tmp",
+        folder.path / "resume" / ".epoch_00001.safetensors.1.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    killed_after(1, tmp_path)
+    assert not [p for p in left if p.exists()]
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_is_different(tmp_path):
+    killed_after(2, tmp_path)
+    said: list[str] = []
+    other = Runtime(device="cpu", layout="contiguous")
+    *_, (folder, _) = iterate_epochs(TINY, tmp_path, "tiny", other, say=said.append)
+    assert said[0].endswith("may depend on it: layout channels_last before, contiguous_format now")
+    assert folder.read("env.json")["earlier"] == [{"layout": "channels_last", "epochs": 2}]
+    assert RunFolder.at(folder.path).begin(folder.read("env.json")) == []
