@@ -187,5 +187,5 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     nothing = plots.matrix([[1.0]], ["a"])
     for name in ("curves", "matrix", "difference"):
-        monkeypatch.setattr(plot, name, lambda *_, **__: nothing)
+        monkeypatch.setattr(plots, name, lambda *_, **__: nothing)
     monkeypatch.setattr(plots, "svg", lambda _: "<svg></svg>")

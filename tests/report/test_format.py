@@ -32,10 +32,24 @@ def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bo
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_small_loss_is_not_oversold(tmp_path: Path) -> None:
-    ends = [measure("best.val", 2, 0.210, 0.4), measure("last", 4, 0.205, 0.1)]
-    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
-    assert "1,000 images cannot tell this loss of accuracy from chance" in text
+@pytest.mark.parametrize(
+    ("interval", "chance"), [([0.002, 0.008], False), ([-0.001, 0.011], True), (None, None)]
+)
+def test_whether_a_loss_may_be_chance_is_what_the_paired_interval_says(
+    tmp_path: Path, interval: list[float] | None, chance: bool | None
+) -> None:
+    # 0.5 points on 1,000 images: within two unpaired standard errors, yet told apart by the paired interval
+    ends: list[Any] = [measure("best.val", 2, 0.210, 0.4), measure("last", 4, 0.205, 0.1)]
+    both = compared(a="best.val", b="last", robust=[0.210, 0.205], cas=[12.0, 3.0], d_robust=0.005)
+    both["comparison"]["intervals"] = {"d_robust": interval, "level": 0.95} if interval else None
+    text = words(write_report([made(tmp_path / "a", ROWS, [*ends, both])], tmp_path / "a.html"))
+    verdict = text.split("forgets cross-class features.")[1].split("Curves")[0]
+    assert ("may be chance" in verdict) == (chance is True)
+    assert ("0.2, 0.8] points" in verdict) == (chance is False)
+    assert ("no interval" in verdict.lower()) == (interval is None)
+    alone = words(write_report([made(tmp_path / "b", ROWS, ends)], tmp_path / "b.html"))
+    assert "may be chance" not in alone
+    assert "nothing is said here about chance" in alone
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -380,7 +380,7 @@ def test_sliders_move_the_words_the_table_and_the_pictures() -> None:
     js = Engine()
     js.context.eval(PAGE)
 
-    def sync_epoch(one: dict[str, Any], now: dict[str, Any]) -> None:
+    def agree(one: dict[str, Any], now: dict[str, Any]) -> None:
         assert now["said"] == js("(s) => view.sentence(s, theory.values(s))", one)
         assert now["cells"] == js("(s) => view.cells(theory.values(s))", one)
         assert now["shown"] == [f"{one[name]:.2f}" for name in SLIDERS]

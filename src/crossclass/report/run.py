@@ -10,7 +10,7 @@ from markupsafe import Markup
 from crossclass.core.errors import UserError
 from crossclass.report import plots
 from crossclass.report.downloads import download
-from crossclass.report.format import number, pct, split
+from crossclass.report.format import number, pct, span, split
 from crossclass.report.reading import Plain, Run
 from crossclass.report.results import comparison
 from crossclass.training import alarms
@@ -35,6 +35,29 @@ def finding(pair: Mapping[str, Any], done: bool = True) -> str:
     cas = f"{number(best.get('cas'))} to {number(last.get('cas'))}"
     said = {None: "CAS was not measured", True: f"CAS went from {cas}"}
     return f"{head} {tail}; {said.get(forgot, f'CAS did not fall: {cas}')}."
+
+
+def paired(comparisons: Sequence[Plain], pair: Mapping[str, Any]) -> Plain | None:
+    """The stored comparison of these two checkpoints under this attack, on the same images; None without."""
+    ends = [pair["best"], pair["last"]]
+    for c in comparisons:
+        alike = all(c.get(key) == ends[0].get(key) for key in ("attack", "n", "split"))
+        named = [c.get("a"), c.get("b")] == [end.get("checkpoint") for end in ends]
+        if alike and named and c.get("robust") == [end.get("robust") for end in ends]:
+            return c
+    return None
+
+
+def certainty(comparison: Mapping[str, Any] | None) -> str:
+    """Whether the loss of robust accuracy may be chance, by the paired interval of the comparison alone."""
+    intervals = (comparison or {}).get("intervals") or {}
+    ends = intervals.get("d_robust")
+    if not ends:
+        return "No interval of the difference was computed, so nothing is said here about chance."
+    level = f"{100 * intervals.get('level', 0.95):.0f}\u00a0%"
+    text = f"The {level} interval of the loss is {span(ends, 100)} points"
+    text += " (paired: the same images for both)"
+    return f"{text}; it holds 0, so the loss may be chance." if ends[0] <= 0 <= ends[1] else f"{text}."
 
 
 def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
@@ -81,6 +104,7 @@ def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
         "alarms": _warnings(run, bool(told)),
     }
     shown |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
+    shown["certainty"] = pair and certainty(paired(run.comparisons, pair))
     shown["train"] = [train.get(side.get("epoch", 0)) for side in (best, last)]
     shown["seconds"] = [sum(r.get(k) or 0 for r in run.rows) for k in ("seconds", "check_seconds")]
     shown["largest"] = max(run.rows, key=lambda r: -1 if r.get("cas") is None else r["cas"])
