@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crossclass.report import finding, write_report
-from crossclass.report.format import moved, span
+from crossclass.report.format import change, interval
 from report_files import ROWS, compared, foreign, made, measure, result, words
 
 
@@ -88,6 +88,6 @@ def test_within_a_run_numbers_fall_and_rise(tmp_path: Path) -> None:
         (0.0004, None, {"points": True, "within": False}, "differs by 0.0 points"),
     ],
 )
-def test_moved(d: float, ends: Any, options: dict[str, bool], said: str) -> None:
-    assert moved(d, ends, **options).replace("\u00a0", " ") == said
-    assert span(None) == ""
+def test_change(d: float, ends: Any, options: dict[str, bool], said: str) -> None:
+    assert change(d, ends, **options).replace("\u00a0", " ") == said
+    assert interval(None) == ""

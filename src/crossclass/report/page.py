@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from crossclass.report import format as words
+from crossclass.report import format as texts
 from crossclass.report import results
 from crossclass.report import run as runs
 from crossclass.report.reading import Results, Run
@@ -17,9 +17,12 @@ ENTRIES = 300_000  # matrix entries a page carries for its sliders: some 1.5 MB
 
 
 def environment() -> Environment:
-    """Templates of the pages: every name escaped, a missing one an error, numbers said as in `words`."""
+    """The templates of the pages: text is escaped, an unknown variable is an error."""
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    env.filters |= {name: getattr(words, name) for name in ("pct", "number", "signed", "split", "span")}
+    env.filters |= {
+        function.__name__: function
+        for function in (texts.percent, texts.number, texts.signed, texts.split_name, texts.interval)
+    }
     env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
     return env
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from crossclass.report import plots
 from crossclass.report.downloads import download
-from crossclass.report.format import moved, number, pct, signed, span
+from crossclass.report.format import UNKNOWN, change, holds_zero, interval, number, percent, signed
 from crossclass.report.reading import Plain, Results
 
 _NAMES = {"robust": "Robust accuracy", "cas": "CAS", "icas": "I-CAS", "clean": "Clean accuracy"}
@@ -94,8 +94,8 @@ def attacked(m: Mapping[str, Any]) -> bool:
 def _finding(m: Plain, ends: Plain) -> str:
     """Accuracy and CAS in one sentence."""
     key = "robust" if attacked(m) else "clean"
-    said = f"{_NAMES[key]} is {pct(m.get(key))} {span(ends.get(key), 100)}".rstrip()
-    cas = f"CAS is {number(m.get('cas'))} {span(ends.get('cas'))}".rstrip()
+    said = f"{_NAMES[key]} is {percent(m.get(key))} {interval(ends.get(key), 100)}".rstrip()
+    cas = f"CAS is {number(m.get('cas'))} {interval(ends.get('cas'))}".rstrip()
     if m.get("cas_normalised") is not None:
         cas += f", {number(m['cas_normalised'], 3)} of its largest possible value"
     return f"{said}; {cas if m.get('cas') is not None else 'CAS was not measured'}."
@@ -146,12 +146,12 @@ def _tile(c: Plain, key: str, within: bool, level: str) -> Plain | None:
         return None
     d = c.get(f"d_{key}", pair[0] - pair[1])
     ends = (c.get("intervals") or {}).get(f"d_{key}")
-    shown = [pct(v) if points else number(v) for v in pair]
+    shown = [percent(v) if points else number(v) for v in pair]
     note = f"{level} interval of the difference, same images for both" if ends else "no interval was computed"
-    if ends and ends[0] <= 0 <= ends[1]:
+    if holds_zero(ends):
         note += "; it holds 0, so this may be chance"
     note += "" if points else ". Read with accuracy."
-    words = moved(d, ends, points=points, within=within)
+    words = change(d, ends, points=points, within=within)
     return {"title": _NAMES[key], "a": shown[0], "b": shown[1], "change": words, "note": note, "key": key}
 
 
@@ -162,10 +162,8 @@ def _difference(c: Plain, within: bool) -> str:
         if (pair := c.get(key)) and None not in pair:
             ends = (c.get("intervals") or {}).get(f"d_{key}")
             name = _NAMES[key] if key == "cas" else _NAMES[key].lower()
-            text = moved(c.get(f"d_{key}", pair[0] - pair[1]), ends, points=key != "cas", within=within)
-            said.append(
-                f"{name} {text}" + (", which may be chance" if ends and ends[0] <= 0 <= ends[1] else "")
-            )
+            text = change(c.get(f"d_{key}", pair[0] - pair[1]), ends, points=key != "cas", within=within)
+            said.append(f"{name} {text}" + (", which may be chance" if holds_zero(ends) else ""))
     head = f"From {c['a']} to {c['b']}" if within else f"{c['b']} against {c['a']}:"
     return f"{head} {' and '.join(said)}." if said else f"{c['a']} and {c['b']} were compared."
 
@@ -190,11 +188,16 @@ def _saliency(s: Plain | None, folder: Path) -> Plain | None:
 
 def _spread(key: str, name: str, of: str, found: Plain) -> Plain:
     share = key == "half_mass_area"
-    shown = {k: pct(found.get(k)) if share else number(found.get(k), 3) for k in ("a", "b")}
+    shown = {k: percent(found.get(k)) if share else number(found.get(k), 3) for k in ("a", "b")}
     d = found.get("difference")
-    change = "–" if d is None else signed(100 * d if share else d, 1 if share else 3)
-    interval = span(found.get("interval"), 100 if share else 1, 1 if share else 3) or "–"
-    return {"name": name, "of": of, **shown, "difference": change, "interval": interval}
+    scale, digits = (100, 1) if share else (1, 3)
+    return {
+        "name": name,
+        "of": of,
+        **shown,
+        "difference": signed(d and scale * d, digits),
+        "interval": interval(found.get("interval"), scale, digits) or UNKNOWN,
+    }
 
 
 def _level(ends: Mapping[str, Any]) -> str:

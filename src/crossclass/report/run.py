@@ -10,7 +10,7 @@ from markupsafe import Markup
 from crossclass.core.errors import UserError
 from crossclass.report import plots
 from crossclass.report.downloads import download
-from crossclass.report.format import number, pct, span, split
+from crossclass.report.format import holds_zero, interval, number, percent, split_name
 from crossclass.report.reading import Plain, Run
 from crossclass.report.results import comparison
 from crossclass.training import alarms
@@ -24,13 +24,13 @@ def finding(pair: Mapping[str, Any], done: bool = True) -> str:
     best, last = pair["best"], pair["last"]
     what, at = f"{pair['split'].capitalize()} robust accuracy", f"epoch {best['epoch']}"
     if best["epoch"] == last["epoch"]:
-        at += f", the best by {split(pair['by'])} and the last one checked{'' if done else ' so far'}"
-        return f"{what} is {pct(best['robust'])} in {at}; CAS there is {number(best.get('cas'))}."
+        at += f", the best by {split_name(pair['by'])} and the last one checked{'' if done else ' so far'}"
+        return f"{what} is {percent(best['robust'])} in {at}; CAS there is {number(best.get('cas'))}."
     by_test = pair["by"] == "test"
-    head = f"{what} {'peaked at' if by_test else 'was'} {pct(best['robust'])} in {at}"
-    head += "" if by_test else f", the best by {split(pair['by'])},"
+    head = f"{what} {'peaked at' if by_test else 'was'} {percent(best['robust'])} in {at}"
+    head += "" if by_test else f", the best by {split_name(pair['by'])},"
     fell, forgot = _fell(pair)
-    tail = f"{'ended' if done else 'stands'} at {pct(last['robust'])} in epoch {last['epoch']}"
+    tail = f"{'ended' if done else 'stands'} at {percent(last['robust'])} in epoch {last['epoch']}"
     tail = f"and {'' if fell else 'did not fall: it '}{tail}{'' if done else ' so far'}"
     cas = f"{number(best.get('cas'))} to {number(last.get('cas'))}"
     said = {None: "CAS was not measured", True: f"CAS went from {cas}"}
@@ -55,9 +55,9 @@ def certainty(comparison: Mapping[str, Any] | None) -> str:
     if not ends:
         return "No interval of the difference was computed, so nothing is said here about chance."
     level = f"{100 * intervals.get('level', 0.95):.0f}\u00a0%"
-    text = f"The {level} interval of the loss is {span(ends, 100)} points"
+    text = f"The {level} interval of the loss is {interval(ends, 100)} points"
     text += " (paired: the same images for both)"
-    return f"{text}; it holds 0, so the loss may be chance." if ends[0] <= 0 <= ends[1] else f"{text}."
+    return f"{text}; it holds 0, so the loss may be chance." if holds_zero(ends) else f"{text}."
 
 
 def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:

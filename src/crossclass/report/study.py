@@ -16,9 +16,9 @@ from markupsafe import Markup
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.order import ORDER
-from crossclass.report import format as words
 from crossclass.report import plots
 from crossclass.report.downloads import download
+from crossclass.report.format import split_name
 from crossclass.report.page import TEMPLATES, environment
 from crossclass.report.theory_panel import panel
 
@@ -148,7 +148,7 @@ def _conditions(numbers: Any) -> list[str]:
     found: dict[str, list[str]] = {}
     for name, run in (numbers.get("runs") or {}).items():
         if "attack" in run and "best" in run:
-            by = words.split(run["chosen_by"])
+            by = split_name(run["chosen_by"])
             text = f"{run['attack']}; n = {run['n']:,} test images; best chosen on the {by} split"
             text += f"; {run['data']}"
             found.setdefault(text, []).append(name)
