@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from conftest import Tripped
 from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.core import config
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
 from crossclass.models.model_state import evaluating
 
-ATTACKS, THREATS = config.members(AnyAttack), config.members(AnyThreat)
+ATTACKS, THREATS = members(AnyAttack), members(AnyThreat)
 
 
 # What someone else's search makes of a batch, of a dead gradient or of a target is its own affair (AutoAttack
@@ -27,7 +27,7 @@ BN = ("eval", "train", "train_frozen_stats")
 Y = torch.tensor([0, 1, 2, 0, 1])
 
 
-PAIRS = {f"{config.kind_of(a)}-{config.kind_of(t)}": (a, t) for a in ATTACKS for t in THREATS}
+PAIRS = {f"{kind_of(a)}-{kind_of(t)}": (a, t) for a in ATTACKS for t in THREATS}
 
 
 OURS = {name: pair for name, pair in PAIRS.items() if pair[0] not in FOREIGN}
@@ -39,7 +39,7 @@ every = pytest.mark.parametrize(("attack", "ball"), PAIRS.values(), ids=PAIRS)
 ours = pytest.mark.parametrize(("attack", "ball"), OURS.values(), ids=OURS)
 
 
-every_ball = pytest.mark.parametrize("ball", THREATS, ids=config.kind_of)
+every_ball = pytest.mark.parametrize("ball", THREATS, ids=kind_of)
 
 
 def crossed(setting: str, values: tuple[str, ...]) -> Any:

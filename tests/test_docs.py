@@ -10,7 +10,7 @@ import pytest
 from crossclass.attacks import AnyAttack
 from crossclass.attacks.norms import AnyThreat
 from crossclass.cli import app
-from crossclass.core.config import kind_of, members
+from crossclass.core.family import kind_of, members
 from crossclass.data import AnyData
 from crossclass.models import AnyModel
 from crossclass.paper.runs import NAMED

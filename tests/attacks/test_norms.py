@@ -15,12 +15,13 @@ from crossclass.attacks import norms
 from crossclass.attacks.norms import GAUSS, L2, AnyThreat, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
 
-THREATS = config.members(AnyThreat)
-every_threat = pytest.mark.parametrize("ball", THREATS, ids=config.kind_of)
+THREATS = members(AnyThreat)
+every_threat = pytest.mark.parametrize("ball", THREATS, ids=kind_of)
 every_start = pytest.mark.parametrize(
     ("ball", "start"),
-    [pytest.param(t, s, id=f"{config.kind_of(t)}-{s}") for t in THREATS for s in t.starts],
+    [pytest.param(t, s, id=f"{kind_of(t)}-{s}") for t in THREATS for s in t.starts],
 )
 SCALES = [1e-37, 1e-30, 1e-20, 1e-8, 1.0, 1e8, 1e20, 1e37]
 

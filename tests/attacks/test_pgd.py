@@ -12,7 +12,6 @@ from attack_cases import accuracy, every_ball, make, ours, predicted
 from conftest import Plane, seeded
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core import config
 
 # --- the plane: the optimum is known (T10, T11, T12)
 
@@ -23,12 +22,12 @@ def plane_problem(n: int = 6, d: int = 20) -> tuple[Plane, Tensor, Tensor]:
     return Plane(w, 0.1), torch.rand(n, d, generator=g), torch.arange(n) % 2
 
 
-@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
+@pytest.mark.parametrize("ball", [Linf, L2], ids=kind_of)
 @pytest.mark.parametrize("loss", ["ce", "margin"])
 @pytest.mark.parametrize("eps", [8 / 255, 0.5])
 def test_on_a_plane_every_start_reaches_the_closed_form(ball: type, loss: str, eps: float) -> None:
     plane, x, y = plane_problem()
-    expected = plane.worst(x, y, config.kind_of(ball), eps)
+    expected = plane.worst(x, y, kind_of(ball), eps)
     for start in ball.starts:
         attack = PGD(threat=ball(eps=eps), steps=60, step=0.25, start=start, loss=loss, box=None)
         x_adv = attack(plane, x, y, seeded(0))
@@ -142,7 +141,7 @@ SOFT = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.3, 0.2,
 CLASSES = torch.tensor([0, 2, 3, 1])
 
 
-@pytest.mark.parametrize("ball", [Linf, L2], ids=config.kind_of)
+@pytest.mark.parametrize("ball", [Linf, L2], ids=kind_of)
 @pytest.mark.parametrize(("restarts", "keep"), [(1, "last"), (1, "best"), (3, "last"), (3, "best")])
 @pytest.mark.parametrize(
     ("loss", "targeted"), [("ce", False), ("ce", True), ("margin", False), ("margin", True), ("kl", False)]

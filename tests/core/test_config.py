@@ -4,11 +4,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.attacks.norms import L2, AnyThreat, Linf
-from crossclass.core.config import adapter, differences, load_yaml, members, override
+from crossclass.core.config import differences, load_yaml, override
 from crossclass.core.errors import UserError
+from crossclass.core.family import members
 from crossclass.data import AnyData, Npz, Shapes
 from crossclass.models import AnyModel
 from crossclass.paper.runs import NAMED, resolve, with_changes
@@ -97,7 +99,7 @@ def test_overrides_are_merged_and_validated_once():
 def test_but_equals_override_equals_yaml(steps, loss, step):
     made = PGD().replace(steps=steps, loss=loss, step=step)
     assert override(PGD(), [f"steps={steps}", f"loss={loss}", f"step={step!r}"]) == made
-    assert adapter(AnyAttack).validate_python(yaml.safe_load(made.yaml())) == made
+    assert TypeAdapter(AnyAttack).validate_python(yaml.safe_load(made.yaml())) == made
 
 
 @pytest.mark.parametrize(

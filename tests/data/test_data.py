@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crossclass.core.config import kind_of, load_yaml, members
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
 from crossclass.core.rng import generator
 from crossclass.data import (
     CIFAR10,

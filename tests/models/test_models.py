@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from crossclass import models
-from crossclass.core.config import adapter, kind_of, load_yaml, members, override
+from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
 from crossclass.models import (
     STATISTICS,
     AnyModel,
@@ -240,7 +242,7 @@ def test_a_model_may_be_named_in_a_word():
     assert run.model == ViT(depth=2)
     assert override(Run(), ["model=vit"]).model == ViT()
     assert override(Run(), ["model=python:my_nets:resnet4b"]).model == Python(call="my_nets:resnet4b")
-    read = adapter(AnyModel).validate_python
+    read = TypeAdapter(AnyModel).validate_python
     assert read("timm:deit_tiny_patch16_224") == models.Timm(name="deit_tiny_patch16_224")
     assert read("torchvision:resnet18") == models.Torchvision(name="resnet18")
     assert read("hf:timm/resnet18.a1_in1k") == models.HF(repo="timm/resnet18.a1_in1k")

@@ -6,7 +6,7 @@ import torch
 from crossclass import models
 from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
-from crossclass.core.config import members
+from crossclass.core.family import members
 from crossclass.training.averaging import EMA, SWA
 from crossclass.training.labels import Mix, TemporalEnsembling
 from crossclass.training.loop import train

@@ -16,8 +16,9 @@ from conftest import pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core.config import load_yaml, members, override
+from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
+from crossclass.core.family import members
 from crossclass.training.averaging import EMA, SWA, refresh
 from crossclass.training.labels import Mix, TemporalEnsembling, smoothed
 from crossclass.training.recipes import (

@@ -7,14 +7,13 @@ sample (0: unknown); `for_evaluation()` is the attack as an evaluation may run i
 
 from typing import Annotated
 
-from pydantic import Field
-
 from crossclass.attacks.autoattack import AutoAttack
 from crossclass.attacks.base import Attack, Found, Images, Network, skip_range_check, validate_images
 from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD
+from crossclass.core.family import Family
 
-AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Field(discriminator="kind")]
+AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Family()]
 
 __all__ = [
     "FGSM",

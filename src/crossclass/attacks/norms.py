@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from torch import Tensor
 
 from crossclass.core.config import Eps, Settings
+from crossclass.core.family import Family
 from crossclass.core.rng import normal, uniform
 
 Start = Literal["uniform", "uniform_radius", "ball", "sphere", "gauss", "none"]
@@ -143,4 +144,4 @@ def _radius(eps: float) -> str:
     return f"{n:.4g}/255" if abs(n - round(n, 2)) < 1e-9 else f"{eps:.4g}"
 
 
-AnyThreat = Annotated[Linf | L2, Field(discriminator="kind")]
+AnyThreat = Annotated[Linf | L2, Family()]

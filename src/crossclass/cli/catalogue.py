@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from crossclass import attacks, data, models
 from crossclass.attacks import norms
-from crossclass.core.config import Settings, kind_of, members
+from crossclass.core.config import Settings
+from crossclass.core.family import kind_of, members
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
 from crossclass.training.run import Run

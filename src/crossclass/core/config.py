@@ -17,12 +17,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
-    TypeAdapter,
     ValidationError,
     model_serializer,
 )
+from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.family import Family, family
 
 T = TypeVar("T", bound="Settings")
 
@@ -175,14 +176,12 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
         if head not in fields:
             raise UserError(f"unknown setting '{path}'{did_you_mean(head, fields)}")
         typed[head] = path
-        if not rest and isinstance(value, str) and value in _models(fields[head].annotation):
-            new[head] = _member(
-                fields[head].annotation, value, path
-            )  # attack=autoattack is attack.kind=autoattack
+        if not rest and isinstance(value, str) and value in _models(fields[head]):
+            new[head] = _member(fields[head], value, path)  # attack=autoattack is attack.kind=autoattack
         elif not rest:
             new[head] = value
         elif rest == ["kind"]:
-            new[head] = _member(fields[head].annotation, value, path)
+            new[head] = _member(fields[head], value, path)
         else:
             below.setdefault(head, []).append((rest, value, path))
     if any(isinstance(new[head], str) for head in below):  # "python:my_nets:f", which is a whole sub-tree
@@ -204,29 +203,13 @@ def _valid(cls: type[T], new: dict[str, Any], typed: dict[str, str]) -> T:
         raise UserError(_sentence(e, cls, "", typed=typed.get(head, ""))) from e
 
 
-def _member(annotation: Any, kind: object, path: str) -> Settings:
-    options = _models(annotation)
+def _member(field: FieldInfo, kind: object, path: str) -> Settings:
+    options = _models(field)
     if not isinstance(kind, str) or kind not in options:
         raise UserError(f"unknown kind '{kind}' for '{path}'{did_you_mean(str(kind), options)}")
     member = options[kind]()
     assert isinstance(member, Settings)
     return member
-
-
-def members(union: Any) -> list[type[Settings]]:
-    """The plug-ins of a family, read off its union `AnyX = Annotated[A | B, ...]`."""
-    inner = get_args(union)[0] if get_args(union) else union
-    return [m for m in (get_args(inner) or (inner,)) if isinstance(m, type)]
-
-
-def kind_of(plugin: type[Settings]) -> str:
-    """The `kind` under which a plug-in is named in YAML."""
-    return str(plugin.model_fields["kind"].default)
-
-
-def adapter(union: Any) -> TypeAdapter:
-    """A validator for a family, as in `adapter(AnyAttack).validate_python({"kind": "pgd"})`."""
-    return TypeAdapter(union)
 
 
 def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: str = "") -> str:
@@ -243,7 +226,7 @@ def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: s
         names.append(part)
         owner = model
         field = model.model_fields.get(part) if model else None
-        options = _models(field.annotation) if field else {}
+        options = _models(field) if field else {}
         model = next(iter(options.values())) if len(options) == 1 else None
     path = ".".join(names)
     if typed.count(".") > path.count("."):
@@ -265,13 +248,15 @@ def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: s
     return f"{prefix}{path or typed}{shown}: {message}" if path or typed else f"{prefix}{message}"
 
 
-def _models(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The settings classes inside a field's annotation, by kind (or by name)."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        kind = annotation.model_fields.get("kind")
-        return {str(kind.default) if kind else annotation.__name__: annotation}
+def _models(field: Any) -> dict[str, type[BaseModel]]:
+    """The settings classes that a field (or a part of its type) may hold, by kind or by name."""
+    if isinstance(field, type) and issubclass(field, BaseModel):
+        kind = field.model_fields.get("kind")
+        return {str(kind.default) if kind else field.__name__: field}
+    if any(isinstance(m, Family) for m in getattr(field, "metadata", getattr(field, "__metadata__", ()))):
+        return dict(family(field).plugins)
     found: dict[str, type[BaseModel]] = {}
-    for arg in get_args(annotation):
+    for arg in (field.annotation,) if isinstance(field, FieldInfo) else get_args(field):
         found.update(_models(arg))
     return found
 

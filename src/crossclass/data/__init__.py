@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from crossclass.core.family import Family
 from crossclass.data import readers
 from crossclass.data.base import Split, Splits, as_float, batches
 from crossclass.data.shapes import Shapes
@@ -133,6 +134,4 @@ class Folder(Sealed):
         return self.seal(self.cut(train or test.first(0), test, str(place)), place)
 
 
-AnyData = Annotated[
-    Shapes | Digits | CIFAR10 | CIFAR100 | TinyImageNet | Npz | Folder, Field(discriminator="kind")
-]
+AnyData = Annotated[Shapes | Digits | CIFAR10 | CIFAR100 | TinyImageNet | Npz | Folder, Family()]

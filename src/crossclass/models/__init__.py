@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import UInt8
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.family import Family
 from crossclass.core.rng import stream_seed
 from crossclass.models.base import STATISTICS, Classifier, MeanStd
 from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
@@ -42,7 +43,7 @@ def from_text(value: object) -> object:
 
 AnyModel = Annotated[
     PreActResNet | ResNet | WideResNet | ViT | Python | Timm | Torchvision | HF,
-    Field(discriminator="kind"),
+    Family(),
     BeforeValidator(from_text),
 ]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.core.config import Settings
+from crossclass.core.family import Family
 from crossclass.models.model_state import evaluating
 
 
@@ -86,4 +87,4 @@ def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
                 norm.momentum = momentum
 
 
-AnyAverage = Annotated[SWA | EMA, Field(discriminator="kind")]
+AnyAverage = Annotated[SWA | EMA, Family()]

@@ -2,17 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from crossclass.attacks.norms import AnyThreat
+from crossclass.core.family import Family
 from crossclass.training.recipes.at import AT, Standard
 from crossclass.training.recipes.awp import AWP
 from crossclass.training.recipes.distillation import KnowledgeDistillation
 from crossclass.training.recipes.surrogate import MART, GradAlign, Trades
 
-AnyRecipe = Annotated[
-    Standard | AT | Trades | MART | GradAlign | KnowledgeDistillation | AWP, Field(discriminator="kind")
-]
+AnyRecipe = Annotated[Standard | AT | Trades | MART | GradAlign | KnowledgeDistillation | AWP, Family()]
 
 AWP.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})  # a recipe that holds a recipe
 

@@ -1,0 +1,100 @@
+"""A family of plug-ins: one union of settings told apart by `kind`, to which more can be added at run time.
+
+A family is written `AnyThreat = Annotated[Linf | L2, Family()]` and used as the type of a field. A class that
+`register(AnyThreat, L1)` adds is then accepted wherever the family is a field's type, and listed, shown,
+written and read like the members of the union.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Annotated, Any, TypeVar, Union, get_args
+
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from crossclass.core.errors import UserError
+
+M = TypeVar("M", bound=type[BaseModel])
+_INSIDE: ContextVar[frozenset[int]] = ContextVar("families being written as JSON schema", default=frozenset())
+
+
+class Family:
+    """Marks a union of settings as a family; holds its members and validates values of its fields."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, type[BaseModel]] = {}
+        """The members by their `kind`, those of the union first."""
+        self._validate: Callable[[object], object] | None = None
+
+    def add(self, plugin: type[BaseModel]) -> None:
+        """Make a class a member. Raises UserError if it has no `kind`, or one that is taken."""
+        field = plugin.model_fields.get("kind")
+        if field is None or not isinstance(field.default, str):
+            raise UserError(f"{plugin.__name__} has no kind; give it kind: Literal['name'] = 'name'")
+        if self.plugins.setdefault(field.default, plugin) is not plugin:
+            raise UserError(
+                f"the kind '{field.default}' of {plugin.__name__} is taken by "
+                f"{self.plugins[field.default].__name__}; choose another"
+            )
+        self._validate = None
+
+    def remove(self, plugin: type[BaseModel]) -> None:
+        """Take a registered class out again."""
+        del self.plugins[kind_of(plugin)]
+        self._validate = None
+
+    def validate(self, value: object) -> object:
+        """A member of the family from plain settings with a `kind`, or the member that is given."""
+        if self._validate is None:  # built at the first use after a change
+            classes = tuple(self.plugins.values())
+            marked: Any = Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
+            self._validate = TypeAdapter(marked).validate_python
+        return self._validate(value)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        self._adopt(source)
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        if id(self) in _INSIDE.get():  # a recipe in a recipe: its settings are said once
+            return {"type": "object", "properties": {"kind": {"enum": list(self.plugins)}}}
+        token = _INSIDE.set(_INSIDE.get() | {id(self)})
+        try:
+            return {"oneOf": [handler(m.__pydantic_core_schema__) for m in self.plugins.values()]}
+        finally:
+            _INSIDE.reset(token)
+
+    def _adopt(self, union: object) -> None:
+        for member in get_args(union) or (union,):
+            if isinstance(member, type):
+                self.add(member)
+
+
+def family(union: Any) -> Family:
+    """The family of `AnyX = Annotated[A | B, Family()]`, or of a field of this type."""
+    metadata = union.metadata if isinstance(union, FieldInfo) else union.__metadata__
+    marker: Family = next(m for m in metadata if isinstance(m, Family))
+    if not marker.plugins:
+        marker._adopt(union.annotation if isinstance(union, FieldInfo) else get_args(union)[0])
+    return marker
+
+
+def register(union: Any, plugin: M) -> M:
+    """Add a class of settings to a family, as in `register(AnyThreat, L1)`; returns the class.
+
+    From then on its `kind` can be written wherever a member of the family can be. Raises UserError if the
+    class has no `kind`, or one that another member has.
+    """
+    family(union).add(plugin)
+    return plugin
+
+
+def members(union: Any) -> list[type[Any]]:
+    """The classes of a family: those of its union, then those that were registered."""
+    return list(family(union).plugins.values())
+
+
+def kind_of(plugin: type[BaseModel]) -> str:
+    """The `kind` under which a plug-in is named in YAML."""
+    return str(plugin.model_fields["kind"].default)
