@@ -78,7 +78,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
 def test_documents_name_what_exists(path):
     text = path.read_text()
-    for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
+    for file, name in re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(\w+))?`", text):
         tests = (ROOT / "tests" / file).read_text()
         assert not name or re.search(rf"(def|class) {name}\b", tests), f"{file}::{name}"
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
