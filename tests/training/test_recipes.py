@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from conftest import pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import cross_entropy
-from crossclass.attacks.norms import L2, Linf
+from crossclass.attacks.norms import Linf
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
 from crossclass.core.family import members
@@ -31,9 +31,8 @@ from crossclass.training.recipes import (
     Standard,
     Teacher,
     Trades,
-    within_ball,
 )
-from crossclass.training.recipes.awp import worst
+from crossclass.training.recipes.awp import perturbation
 from crossclass.training.run import Run
 from crossclass.training.schedule import factor
 
@@ -96,11 +95,11 @@ def literal(recipe: AnyRecipe, model: nn.Module, x: Tensor, x_adv: Tensor, y: Te
             weights = sum(t.weight for t in recipe.teachers)
             for t in recipe.teachers:
                 assert t.module is not None
-                told = rows(t.module, x_adv if recipe.shown == "adversarial" else x)[i]
+                told = rows(t.module, x_adv if recipe.teacher_input == "adversarial" else x)[i]
                 taught, learnt = softmax(told, recipe.T), softmax(adv[i], recipe.T)
                 forward = recipe.direction == "teacher_student"
                 kl = literal_kl(taught, learnt) if forward else literal_kl(learnt, taught)
-                share = recipe.lam * t.weight / weights * (recipe.T**2 if recipe.scaled else 1)
+                share = recipe.lam * t.weight / weights * (recipe.T**2 if recipe.scale_by_T2 else 1)
                 total += share * kl
         else:
             raise AssertionError(recipe)
@@ -119,8 +118,10 @@ PLAIN = [
     MART(beta=5),
     KnowledgeDistillation(teachers=teachers(1)),
     KnowledgeDistillation(teachers=teachers(1, 6), lam=0.7, T=2),
-    KnowledgeDistillation(teachers=teachers(1), lam=0.3, T=4, scaled=False),
-    KnowledgeDistillation(teachers=teachers(1), lam=0.9, T=1.5, direction="student_teacher", shown="clean"),
+    KnowledgeDistillation(teachers=teachers(1), lam=0.3, T=4, scale_by_T2=False),
+    KnowledgeDistillation(
+        teachers=teachers(1), lam=0.9, T=1.5, direction="student_teacher", teacher_input="clean"
+    ),
     KnowledgeDistillation(teachers=teachers(1), lam=0.0),
     KnowledgeDistillation(teachers=teachers(2), lam=1.0),
 ]
@@ -191,7 +192,7 @@ def test_distillation_at_temperature_one_is_training_on_mixed_labels():
 def test_the_teacher_stays_as_it_is():
     teacher = tiny_net(4).train()
     recipe = KnowledgeDistillation(
-        inner=AT(attack=PGD(steps=1)), teachers=(Teacher(module=teacher),), attacked="total"
+        inner=AT(attack=PGD(steps=1)), teachers=(Teacher(module=teacher),), attack_loss="total"
     )
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     student, x, y = tiny_net(5).train(), pictures(5), torch.tensor([0, 1, 2, 0, 1])
@@ -207,13 +208,14 @@ def test_total_attacks_the_mixed_labels():
     x, y = pictures(5), torch.tensor([0, 1, 2, 0, 1])
     inner = AT(attack=PGD(steps=3))
     recipe = KnowledgeDistillation(
-        inner=inner, teachers=(Teacher(module=teacher),), lam=0.9, attacked="total"
+        inner=inner, teachers=(Teacher(module=teacher),), lam=0.9, attack_loss="total"
     )
     mixed = 0.1 * nn.functional.one_hot(y, 3) + 0.9 * teacher(x).softmax(dim=1).detach()
     expected = inner.craft(student, x, mixed, seeded(1))
     assert torch.equal(recipe.craft(student, x, y, seeded(1)), expected)
     assert torch.equal(
-        recipe.replace(attacked="ce").craft(student, x, y, seeded(1)), inner.craft(student, x, y, seeded(1))
+        recipe.replace(attack_loss="ce").craft(student, x, y, seeded(1)),
+        inner.craft(student, x, y, seeded(1)),
     )
 
 
@@ -281,8 +283,8 @@ class TestAWP:
 
     def test_layers_move_by_gamma_times_their_length(self):  # T16
         w, g = torch.randn(4, 3, generator=seeded(0)), 1e-6 * torch.randn(4, 3, generator=seeded(1))
-        assert float(worst(w, g, 0.01).norm()) == pytest.approx(0.01 * float(w.norm()), rel=1e-5)
-        assert torch.equal(worst(w, 0 * g, 0.01), torch.zeros(4, 3))
+        assert float(perturbation(w, g, 0.01).norm()) == pytest.approx(0.01 * float(w.norm()), rel=1e-5)
+        assert torch.equal(perturbation(w, 0 * g, 0.01), torch.zeros(4, 3))
 
     def test_batch_norm_moves_once_and_weights_not_at_all(self):
         model = tiny_net(1).train()
@@ -424,7 +426,10 @@ class TestRun:
             (["recipe.kind=kd", "recipe.lam=1.5"], "lam"),
             (["recipe.kind=kd", "recipe.T=0"], "recipe.T"),
             (["recipe.kind=kd", "recipe.teachers=[]"], "teachers"),
-            (["average.kind=swa", "average.start=201"], "average.start=201 lies after the last epoch, 200"),
+            (
+                ["weight_averaging.kind=swa", "weight_averaging.start=201"],
+                "weight_averaging.start=201 lies after the last epoch, 200",
+            ),
             (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "128/255"),
             (["schedule=cyclic"], r"set lr_milestones=\[\]"),
             (["label_smoothing=1"], "label_smoothing"),
@@ -455,7 +460,6 @@ class TestRun:
             eps = [run.recipe_at(e).threat.eps * 255 for e in (1, 2, 4, 9)]
             assert eps == pytest.approx([2, 4, 8, 8])
         assert Run(recipe=Standard(), eps_warmup=4).recipe_at(1) == Standard()
-        assert within_ball(Standard(), L2()) == Standard()
 
     def test_every_recipe_survives_yaml(self):
         for member in members(AnyRecipe):

@@ -41,11 +41,8 @@ def plugins() -> dict[str, tuple[str, type[Settings]]]:
 
 
 def _first(run: Run) -> str:
-    recipe, kinds = run.recipe, [run.recipe.kind]
-    while hasattr(recipe, "inner"):  # what a wrapper is around
-        recipe = recipe.inner
-        kinds.append(recipe.kind)
-    attack = getattr(recipe, "attack", "clean images")
+    kinds = [kind_of(type(recipe)) for recipe in run.recipe.walk()]
+    attack = run.recipe.crafting_attack or "clean images"
     extras = [f"smoothing {run.label_smoothing:g}"] if run.label_smoothing else []
     extras += [
         name.replace("_", " ")

@@ -29,7 +29,7 @@ from crossclass.paper import evidence
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.runs import named
 from crossclass.paper.sizes import crafted, shrink
-from crossclass.training.recipes import AnyRecipe, KnowledgeDistillation
+from crossclass.training.recipes import distillations, without_teachers
 from crossclass.training.run import Run
 
 State = Literal["measure", "trained", "begun", "missing"]
@@ -71,7 +71,7 @@ def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = 
     for entry in entries:
         for name, of in entry.runs.items():
             wanted.setdefault(of, set()).update(entry.extras.get(name, ()))
-    order = sorted(wanted, key=lambda name: isinstance(named(name).recipe, KnowledgeDistillation))
+    order = sorted(wanted, key=lambda name: any(distillations(named(name).recipe)))
     return [
         Job(
             name,
@@ -195,7 +195,8 @@ def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     model = runtime.to_device(models.build(run.model, splits.train.images, len(splits.class_names), 0))
     part = splits.train.first(run.batch).to(runtime.torch_device)
     seconds = _step(run, model, part) / len(part)
-    gradient = seconds / (1 + _gradients(run.recipe))
+    attack = run.recipe.crafting_attack
+    gradient = seconds / (1 + (attack.gradients if attack else 0))  # 0 also where an attack does not say
     n = run.validation.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
     checks = checked / run.validation.every * (run.check_attack().gradients + LOOKS)
@@ -205,18 +206,9 @@ def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     return Cost(len(splits.train) * seconds + gradient * checks, gradient * final, size * kept)
 
 
-def _gradients(recipe: AnyRecipe) -> int:
-    """Of one image while it is crafted; 0 also where an attack does not say."""
-    attack = getattr(recipe, "attack", None)
-    if attack is None:
-        inner = getattr(recipe, "inner", None)
-        return 0 if inner is None else _gradients(inner)
-    return int(attack.gradients)
-
-
 def _step(run: Run, model: torch.nn.Module, part: Split) -> float:
     """Seconds of one training step; a teacher is left out of it."""
-    recipe = run.recipe.inner if isinstance(run.recipe, KnowledgeDistillation) else run.recipe
+    recipe = without_teachers(run.recipe)
     x, y = as_float(part.images), part.labels
     taken = []
     for i in range(2):  # the first one warms up

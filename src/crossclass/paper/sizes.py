@@ -8,7 +8,7 @@ of the learning rate, between the drops, after the last.
 from collections.abc import Sequence
 from typing import Any
 
-from crossclass.attacks import FGSM, PGD
+from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.core.config import replace_everywhere
 from crossclass.data import AnyData, Digits, Shapes
 from crossclass.data.augment import Augment
@@ -17,7 +17,7 @@ from crossclass.models.model_state import Precision
 from crossclass.paper.entry import Size
 from crossclass.paper.runs.mini import THIN
 from crossclass.training.labels import TemporalEnsembling
-from crossclass.training.recipes import AnyRecipe, KnowledgeDistillation
+from crossclass.training.recipes import Recipe
 from crossclass.training.run import Run, Validation
 
 
@@ -116,14 +116,12 @@ def _thin(model: AnyModel) -> AnyModel:
     return thin.replace(normalise=model.normalise)
 
 
-def _lighter(recipe: AnyRecipe, steps: int, precision: str) -> AnyRecipe:
-    """The recipe with fewer steps, crafting in eval mode, in recipes inside it too."""
-    changes: dict[str, Any] = {}
-    attack = getattr(recipe, "attack", None)
-    if isinstance(attack, PGD):
-        changes["attack"] = attack.replace(steps=min(steps, attack.steps), bn="eval", precision=precision)
-    elif isinstance(attack, FGSM):
-        changes["attack"] = attack.replace(bn="eval", precision=precision)
-    if isinstance(recipe, KnowledgeDistillation):
-        changes["inner"] = _lighter(recipe.inner, steps, precision)
-    return recipe.replace(**changes)
+def _lighter(recipe: Recipe, steps: int, precision: str) -> Recipe:
+    """The recipe with fewer attack steps, crafting in eval mode, at any depth."""
+
+    def lighter(attack: AnyAttack) -> AnyAttack:
+        if isinstance(attack, PGD):
+            return attack.replace(steps=min(steps, attack.steps), bn="eval", precision=precision)
+        return attack.replace(bn="eval", precision=precision) if isinstance(attack, FGSM) else attack
+
+    return recipe.map_attacks(lighter)

@@ -12,6 +12,7 @@ from crossclass.paper.sentences import has_more, keeps_more, loses_more
 from crossclass.paper.stages import collected, percent
 from crossclass.paper.verdict import Verdict, Word
 from crossclass.report.plots import entries as drawing
+from crossclass.training.run import Run
 
 LARGE = {f"eps {e}/255": f"wei2025-at-linf-{e}" for e in (8, 12, 16)}
 """Each of the larger radii is held against the first."""
@@ -34,14 +35,15 @@ def _settings(found: Found, size: Size) -> Numbers:
     """What the named runs say, beside the table."""
     plain = {name: flat(run.to_dict()) for name, run in PAPER.items()}
     rows = {name: {key: says.get(key) for key in WANTED} for name, says in plain.items()}
-    steps = {name: _steps(says) for name, says in plain.items()}
+    steps = {name: _steps(run) for name, run in PAPER.items()}
     return {"wanted": dict(WANTED), "runs": {n: rows[n] | steps[n] for n in rows}}
 
 
-def _steps(says: Mapping[str, Any]) -> dict[str, Any]:
-    at = next((p for p in ("recipe.attack", "recipe.inner.attack") if f"{p}.kind" in says), None)
+def _steps(run: Run) -> dict[str, Any]:
+    attack = run.recipe.crafting_attack
+    says = flat(attack.to_dict()) if attack else {}
     keys = {"attack": "kind", "threat": "threat.kind", "eps": "threat.eps", "steps": "steps", "step": "step"}
-    return {k: says.get(f"{at}.{v}") if at else None for k, v in keys.items()}
+    return {k: says.get(v) for k, v in keys.items()}
 
 
 def _same_settings(m: Numbers) -> list[Verdict]:

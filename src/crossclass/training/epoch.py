@@ -22,13 +22,13 @@ from crossclass.core.sync_batchnorm import no_sync
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.training.labels import smoothed
 from crossclass.training.nonfinite import FirstNonFinite, NotFiniteError
-from crossclass.training.recipes import AnyRecipe
+from crossclass.training.recipes import Recipe
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
 
 
 def train_epoch(
-    recipe: AnyRecipe, learner: TrainState, splits: Splits, epoch: int, progress: Progress, say: Say
+    recipe: Recipe, learner: TrainState, splits: Splits, epoch: int, progress: Progress, say: Say
 ) -> Row:
     """Move the learner through an epoch, counted from 1; its row of the log.
 
@@ -111,7 +111,7 @@ def _prepared(
 
 
 def _gradients(
-    recipe: AnyRecipe,
+    recipe: Recipe,
     learner: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     index: Tensor,
@@ -140,7 +140,7 @@ def _gradients(
                 raise
         most = min(learner.micro or len(index), rows.stop - rows.start)
         if learner.batch_coupling or most == 1:
-            who = learner.batch_coupling
+            who = " and ".join(learner.batch_coupling)
             why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
             raise UserError(
                 f"out of memory with {most} images at once; {why}set "
@@ -151,7 +151,7 @@ def _gradients(
 
 
 def _piece(
-    recipe: AnyRecipe,
+    recipe: Recipe,
     learner: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     part: slice,

@@ -1,8 +1,8 @@
-"""The one training loop. A run is said by one object; its folder is that object's digest.
+"""The one training loop: `Run` determines what it computes, and the digest of `Run` names its folder.
 
-`iterate_epochs(run)` yields one row per epoch; `train(run)` returns at once if the result exists. Every random
-draw starts from (seed, epoch, step, purpose), so a run that was killed and resumed equals an
-uninterrupted one bit for bit on a CPU, and checking never changes what is trained.
+`iterate_epochs(run)` yields one row per epoch; `train(run)` returns at once if the result exists. Every
+random draw starts from (seed, epoch, step, purpose), so a run that was killed and resumed equals an
+uninterrupted one bit for bit on a CPU, and validation never changes what is trained.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,9 +29,9 @@ from crossclass.training.run import Run
 from crossclass.training.state import TrainState
 
 
-def fingerprinted(run: Run, splits: Splits) -> Run:
+def with_checksums(run: Run, splits: Splits) -> Run:
     """The run with checksums in place of where its files lie."""
-    run = run.replace(recipe=teachers.fingerprinted(run.recipe))
+    run = run.replace(recipe=teachers.with_fingerprints(run.recipe))
     if hasattr(run.data, "checksum"):
         return run.replace(data=run.data.replace(checksum=splits.checksum))
     return run
@@ -65,7 +65,7 @@ def iterate_epochs(
     runtime = runtime or Runtime()
     splits = run.data()
     splits.part("train")  # there may be none: a folder of test images is enough to measure
-    run = fingerprinted(run, splits)
+    run = with_checksums(run, splits)
     folder = runtime.on_main_process(lambda: RunFolder.of(Path(out), label, run))
     if runtime.on_main_process(lambda: folder.done):
         yield from ((folder, row) for row in folder.rows())
@@ -98,7 +98,7 @@ def _train(
 
     `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
     """
-    played = run.replace(recipe=teachers.present(run.recipe, run, splits, runtime, find, say))
+    played = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, find, say))
     if not runtime.uses_bf16:
         played = replace_everywhere(played, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
@@ -160,14 +160,16 @@ def _cautions(run: Run, learner: TrainState, runtime: Runtime) -> Iterator[str]:
     if not learner.batch_coupling:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
-    who = learner.batch_coupling
-    if runtime.processes > 1 and (who == "AWP" or not runtime.sync_batch_norm):
+    synced = ["batch norm"] if runtime.sync_batch_norm else []
+    who = " and ".join(c for c in learner.batch_coupling if c not in synced)
+    if runtime.processes > 1 and who:
         remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
         yield (
             f"{runtime.processes} processes: {who} sees {min(alone, most)} of {run.batch} images, so "
             f"the result is not that of one process{remedy}"
         )
     elif most < alone:
+        who = " and ".join(learner.batch_coupling)
         yield (
             f"runtime.micro_batch={most}: {who} sees {most} of {run.batch} images at a time, so the "
             "result is not that of whole batches"

@@ -14,8 +14,7 @@ from crossclass.models import AnyModel, PreActResNet
 from crossclass.training.alarms import RULES
 from crossclass.training.averaging import AnyAverage
 from crossclass.training.labels import Mix, TemporalEnsembling
-from crossclass.training.recipes.at import AT
-from crossclass.training.recipes.family import AnyRecipe, in_epoch
+from crossclass.training.recipes import AT, AnyRecipe, Recipe
 from crossclass.training.schedule import Schedule, factor
 
 
@@ -94,7 +93,8 @@ class Run(Settings):
         if self.lr_milestones and self.lr_milestones[-1] >= self.epochs:
             hint = f"[{self.epochs // 2},{self.epochs * 3 // 4}]" if self.epochs >= 4 else "[]"
             raise ValueError(
-                f"lr_milestones={list(self.lr_milestones)} do not lie inside {self.epochs} epochs; set lr_milestones={hint}, say"
+                f"lr_milestones={list(self.lr_milestones)} do not lie inside {self.epochs} epochs; "
+                f"set lr_milestones={hint}, say"
             )
         for name in ("weight_averaging", "ensembling"):
             start = getattr(getattr(self, name), "start", 1)
@@ -126,9 +126,15 @@ class Run(Settings):
             self.schedule, epoch - 1 + done, self.epochs, self.lr_milestones, self.lr_warmup
         )
 
-    def recipe_at(self, epoch: int) -> AnyRecipe:
-        """The recipe as it is in an epoch, warm-ups applied."""
-        return in_epoch(self.recipe, epoch, self.eps_warmup)
+    def recipe_at(self, epoch: int) -> Recipe:
+        """The recipe as it is in an epoch, counted from 1: warm-ups of eps and of recipes applied."""
+        recipe = self.recipe.at_epoch(epoch)
+        warmup = self.eps_warmup
+        if epoch >= warmup:
+            return recipe
+        return recipe.map_attacks(
+            lambda a: a.replace(threat=a.threat.replace(eps=a.threat.eps * epoch / warmup))
+        )
 
     @property
     def threat(self) -> AnyThreat:

@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossclass.core.runtime import Runtime
 from crossclass.models import Classifier
 from crossclass.training.averaging import refresh
-from crossclass.training.recipes import AWP
 from crossclass.training.run import Run
 
 
@@ -51,11 +50,10 @@ class TrainState:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
-    def batch_coupling(self) -> str | None:
-        """What makes a training step depend on which images go through the network together, if anything."""
-        if any(isinstance(m, _BatchNorm) for m in self.model.modules()):
-            return "batch norm"
-        return "AWP" if isinstance(self.run.recipe, AWP) else None
+    def batch_coupling(self) -> list[str]:
+        """What makes a training step depend on which images go through the network together."""
+        norm = ["batch norm"] if any(isinstance(m, _BatchNorm) for m in self.model.modules()) else []
+        return norm + [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
 
     def sync_epoch(self) -> None:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""

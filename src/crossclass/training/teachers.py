@@ -1,4 +1,4 @@
-"""Teachers of a distilled run: from a name to a network, trained first if it is missing."""
+"""Teachers of a distilled run: from settings to a network, trained first if it is missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,63 +10,55 @@ from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import override
 from crossclass.core.errors import UserError
+from crossclass.core.progress import Say
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
-from crossclass.training.recipes import AWP, AnyRecipe, KnowledgeDistillation, Teacher
+from crossclass.training.recipes import KnowledgeDistillation, Recipe, Teacher, distillations, map_teachers
 from crossclass.training.run import Run
 
-Find = Callable[[Run], RunFolder]
+FinishedRun = Callable[[Run], RunFolder]
 """Gives the finished folder of a run, trained if need be."""
 
 
-def fingerprinted(recipe: AnyRecipe) -> AnyRecipe:
-    """The recipe with fingerprints in place of where the teachers' files lie; raises UserError."""
-    if isinstance(recipe, AWP):
-        return recipe.replace(inner=fingerprinted(recipe.inner))
-    if not isinstance(recipe, KnowledgeDistillation):
-        return recipe
-    return recipe.replace(teachers=tuple(_sealed(t) for t in recipe.teachers))
+def with_fingerprints(recipe: Recipe) -> Recipe:
+    """The recipe with fingerprints in place of where its teachers' files lie; raises UserError."""
+    return map_teachers(recipe, lambda kd, teacher: _with_fingerprint(teacher))
 
 
-def present(
-    recipe: AnyRecipe, run: Run, splits: Splits, runtime: Runtime, find: Find, say: Callable[[str], None]
-) -> AnyRecipe:
-    """The recipe with networks in place of its teachers' names; raises UserError if one does not fit."""
-    if isinstance(recipe, AWP):
-        return recipe.replace(inner=present(recipe.inner, run, splits, runtime, find, say))
-    if not isinstance(recipe, KnowledgeDistillation):
-        return recipe
-    teachers = []
-    for teacher in recipe.teachers:
-        path = _path(teacher) if teacher.file else _trained(teacher, recipe, run, find, say)
+def load_teachers(
+    recipe: Recipe, run: Run, splits: Splits, runtime: Runtime, finished: FinishedRun, say: Say
+) -> Recipe:
+    """The recipe with a network in every teacher.
+
+    `finished` trains a teacher that is a run. Raises UserError for a teacher of other classes, or one that
+    is no better than chance on the training images.
+    """
+
+    def load(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
+        path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, say)
         # code that this run names anyway, for itself or for the teacher just trained, needs no more consent
         known = teacher.file is None or load_checkpoint(path)[1].get("model") == run.model.to_dict()
         model, card = load_model(path, trust=known)
-        _fits(path, card["classes"], card["channels"], splits)
+        _check_classes(path, card["classes"], card["channels"], splits)
         model = runtime.to_device(model)  # type: ignore[assignment]
-        _knows(model, splits, path)
+        _check_above_chance(model, splits, path)
         say(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
-        teachers.append(teacher.replace(module=model.requires_grad_(False)))
-    return recipe.replace(teachers=tuple(teachers))
+        return teacher.replace(module=model.requires_grad_(False))
+
+    return map_teachers(recipe, load)
 
 
-def of(recipe: AnyRecipe) -> tuple[Teacher, ...]:
-    """The teachers of a recipe, also of one inside a wrapper."""
-    if isinstance(recipe, AWP):
-        return of(recipe.inner)
-    return recipe.teachers if isinstance(recipe, KnowledgeDistillation) else ()
+def teacher_runs(run: Run) -> list[Run]:
+    """The runs that would be trained for a run's teachers; raises UserError for changes that make none."""
+    return [
+        override(run.replace(recipe=kd.inner), teacher.changes)
+        for kd in distillations(run.recipe)
+        for teacher in kd.teachers
+        if teacher.file is None and teacher.module is None
+    ]
 
 
-def runs(run: Run) -> list[Run]:
-    """The runs that a distilled run would train for teachers; raises UserError for changes that make none."""
-    recipe = run.recipe.inner if isinstance(run.recipe, AWP) else run.recipe
-    if not isinstance(recipe, KnowledgeDistillation):
-        return []
-    plain = run.replace(recipe=recipe.inner)
-    return [override(plain, t.changes) for t in recipe.teachers if t.file is None and t.module is None]
-
-
-def _sealed(teacher: Teacher) -> Teacher:
+def _with_fingerprint(teacher: Teacher) -> Teacher:
     if teacher.module is not None:
         raise UserError(
             "a run cannot be told from another by a module in memory; name its teacher by teachers=[{file: "
@@ -77,10 +69,10 @@ def _sealed(teacher: Teacher) -> Teacher:
             raise UserError("the teacher was a file; give it again with recipe.teachers=[{file: ...}]")
         return teacher
     path = _path(teacher)
-    found = fingerprint(load_checkpoint(path)[0])[:16]
-    if teacher.fingerprint not in (None, found):
-        raise UserError(f"{path} is not the teacher of this run: its fingerprint is {found}")
-    return teacher.replace(fingerprint=found)
+    sha256 = fingerprint(load_checkpoint(path)[0])[:16]
+    if teacher.fingerprint not in (None, sha256):
+        raise UserError(f"{path} is not the teacher of this run: its fingerprint is {sha256}")
+    return teacher.replace(fingerprint=sha256)
 
 
 def _path(teacher: Teacher) -> Path:
@@ -97,25 +89,24 @@ def _path(teacher: Teacher) -> Path:
     return path
 
 
-def _trained(
-    teacher: Teacher, recipe: KnowledgeDistillation, run: Run, find: Find, say: Callable[[str], None]
-) -> Path:
-    plain = run.replace(recipe=recipe.inner)
-    wanted = override(plain, teacher.changes)
-    if of(wanted.recipe):
+def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: FinishedRun, say: Say) -> Path:
+    """The checkpoint of a teacher that is a run of its own."""
+    teacher_run = override(run.replace(recipe=kd.inner), teacher.changes)
+    if any(distillations(teacher_run.recipe)):
         raise UserError("a teacher's run is itself distilled; give its trained checkpoint with file=...")
-    say(f"the teacher is {wanted.recipe.kind} with seed {wanted.seed}; it is trained first if it is missing")
-    folder = find(wanted)
-    there = folder.checkpoints()
-    name = teacher.which if teacher.which in there else "best.test"
-    if name not in there:
+    kind = teacher_run.recipe.kind
+    say(f"the teacher is {kind} with seed {teacher_run.seed}; it is trained first if it is missing")
+    folder = finished(teacher_run)
+    checkpoints = folder.checkpoints()
+    name = teacher.which if teacher.which in checkpoints else "best.test"
+    if name not in checkpoints:
         raise UserError(
             f"{folder.path} has no checkpoint '{teacher.which}'; delete the folder to train it anew"
         )
     return folder.checkpoint(name)
 
 
-def _fits(path: Path, classes: int, channels: int, splits: Splits) -> None:
+def _check_classes(path: Path, classes: int, channels: int, splits: Splits) -> None:
     here = len(splits.class_names), splits.train.images.shape[1]
     if (classes, channels) != here:
         raise UserError(
@@ -124,12 +115,12 @@ def _fits(path: Path, classes: int, channels: int, splits: Splits) -> None:
         )
 
 
-def _knows(model: models.Classifier, splits: Splits, path: Path) -> None:
+def _check_above_chance(model: models.Classifier, splits: Splits, path: Path) -> None:
     """A teacher near chance on training images has another normalisation, or other labels."""
     right = evaluate.clean_accuracy(model, splits.train.first(1000))
     chance = 1 / len(splits.class_names)
-    spread = (chance * (1 - chance) / min(1000, len(splits.train))) ** 0.5
-    if right < chance + 3 * spread and len(splits.train) >= 100:
+    error = (chance * (1 - chance) / min(1000, len(splits.train))) ** 0.5
+    if right < chance + 3 * error and len(splits.train) >= 100:
         raise UserError(
             f"the teacher {path} is right on {right:.0%} of the training images, no better than chance: "
             "other normalisation or labels? `crossclass doctor` tells"

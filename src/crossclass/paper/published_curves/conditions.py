@@ -55,12 +55,17 @@ def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:
         yield "settings: not given, so they could not be compared"
         return
     recipe = run.config.get("recipe") or {}
-    attack = recipe.get("attack") or (recipe.get("inner") or {}).get("attack")  # AWP wraps a recipe
-    here = flat({**run.config, "attack": attack})
+    here = flat({**run.config, "attack": _attack(recipe)})
     for path, wanted in flat(anchor.settings()).items():
         if (found := here.get(path)) != wanted:
             name = path.replace("attack.", "recipe.attack.")
             yield f"{name}: {_word(found)} here, {_word(wanted)} in the anchor"
+
+
+def _attack(recipe: Mapping[str, Any]) -> Any:
+    """The attack in a stored recipe, also of a recipe inside it."""
+    inner = [value for value in recipe.values() if isinstance(value, Mapping)]
+    return recipe.get("attack") or next((attack for r in inner if (attack := _attack(r))), None)
 
 
 def _word(value: Any) -> str:

@@ -36,7 +36,7 @@ def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True)
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"{target} cannot be read as text; give a YAML file") from e
         label, run = path.stem, load_yaml(Run, text, target)
-        for wanted in (run, *teachers.runs(run)):
+        for wanted in (run, *teachers.teacher_runs(run)):
             ask_trust(wanted.to_dict(), target, trust)
     else:
         label, run = target, named(target)

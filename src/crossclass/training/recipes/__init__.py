@@ -5,11 +5,26 @@
 accuracy costs no extra forward pass: in train mode every forward updates batch-norm statistics.
 """
 
-from crossclass.training.recipes.at import AT, Loss, Standard
+from typing import Annotated
+
+from crossclass.core.family import Family
+from crossclass.training.recipes.at import AT, Standard
 from crossclass.training.recipes.awp import AWP
-from crossclass.training.recipes.distillation import KnowledgeDistillation, Teacher
-from crossclass.training.recipes.family import AnyRecipe, within_ball
-from crossclass.training.recipes.surrogate import MART, GradAlign, Trades
+from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.training.recipes.distillation import (
+    KnowledgeDistillation,
+    Teacher,
+    distillations,
+    map_teachers,
+    without_teachers,
+)
+from crossclass.training.recipes.gradalign import GradAlign
+from crossclass.training.recipes.mart import MART
+from crossclass.training.recipes.trades import Trades
+
+AnyRecipe = Annotated[Standard | AT | Trades | MART | GradAlign | KnowledgeDistillation | AWP, Family()]
+
+AWP.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})  # a recipe that holds a recipe
 
 __all__ = [
     "AT",
@@ -19,8 +34,12 @@ __all__ = [
     "GradAlign",
     "KnowledgeDistillation",
     "Loss",
+    "Noise",
+    "Recipe",
     "Standard",
     "Teacher",
     "Trades",
-    "within_ball",
+    "distillations",
+    "map_teachers",
+    "without_teachers",
 ]

@@ -1,5 +1,6 @@
 """Adversarial training with knowledge distillation: soft labels from a teacher (eq. 3)."""
 
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -10,27 +11,30 @@ from torch import Tensor, nn
 
 from crossclass.attacks import Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy, kl, soft
-from crossclass.attacks.norms import AnyThreat
 from crossclass.core.config import Settings
 from crossclass.models.model_state import evaluating
-from crossclass.training.recipes.at import AT, Loss, Noise
+from crossclass.training.recipes.at import AT
+from crossclass.training.recipes.base import Loss, Noise, Recipe
 
 
 class Teacher(Settings):
-    """Who teaches. Unset: this run, same seed, trained with the inner recipe (first, if it is missing)."""
+    """A trained network that gives soft labels.
+
+    By default it is this run with the same seed and the inner recipe alone, trained first if it is missing.
+    """
 
     changes: tuple[str, ...] = ()
-    """How the teacher's run differs from that, as `path=value`: [recipe.kind=standard], [model.width=64]."""
+    """Settings in which the teacher's run differs, as `path=value`: [recipe.kind=standard]."""
     which: Literal["best.val", "best.test", "last"] = "best.val"
     """Which checkpoint of the teacher's run; best.test where no images are held out."""
     file: str | None = Field(None, exclude=True)
-    """Instead: a run folder (`RUN@best.val`) or a checkpoint. Where it lies is not part of a run."""
+    """Instead of a run to train: a run folder (`RUN@best.val`) or a checkpoint. Not part of the digest."""
     fingerprint: str | None = None
-    """Filled in when `file` is read; given, it is checked."""
+    """First 16 hex digits of the sha256 of the file's weights: set when it is read, checked where given."""
     weight: float = Field(1.0, gt=0)
-    """Share among several teachers."""
+    """Weight among several teachers; they are divided by their sum."""
     module: SkipJsonSchema[InstanceOf[nn.Module] | None] = Field(None, exclude=True, repr=False)
-    """The network itself: training puts it here before the first batch, and so can a loop of one's own."""
+    """The network; training sets it before the first batch, and a loop of your own can."""
 
     @model_validator(mode="after")
     def _one(self) -> "Teacher":
@@ -39,7 +43,7 @@ class Teacher(Settings):
         return self
 
     def logits(self, x: Images) -> Logits:
-        """Its logits in eval mode, without a gradient; raises TypeError while it is only named."""
+        """Logits [n, k] in eval mode, without a gradient; raises TypeError while there is no `module`."""
         if self.module is None:
             raise TypeError("this teacher is only named; train it, or give Teacher(module=...)")
         with torch.no_grad(), evaluating(self.module):
@@ -47,57 +51,70 @@ class Teacher(Settings):
         return logits
 
 
-class KnowledgeDistillation(Settings):
+class KnowledgeDistillation(Recipe):
     """AT + KD (eq. 3): (1 - lam) CE(f(x_adv), y) + lam T^2 KL(teacher(x_adv)/T || f(x_adv)/T)."""
 
     kind: Literal["kd"] = "kd"
     inner: AT = AT()
-    """Whose attack crafts the images; also what the teacher is trained with if nobody is named."""
+    """Whose attack crafts the images; also what a teacher without settings of its own is trained with."""
     teachers: tuple[Teacher, ...] = Field((Teacher(),), min_length=1)
     lam: float = Field(0.5, ge=0, le=1)
     """lambda of eq. 3: how much of the loss is the teachers'."""
     T: float = Field(2.0, gt=0)
     """Temperature."""
-    scaled: bool = True
+    scale_by_T2: bool = True  # noqa: N815
     """Multiply the teachers' term by T^2, so that its gradients do not shrink with T (Hinton et al. 2015)."""
     direction: Literal["teacher_student", "student_teacher"] = "teacher_student"
     """Of the KL divergence; the first is cross-entropy to the teacher up to a constant."""
-    attacked: Literal["ce", "total"] = "ce"
-    """The loss that crafting ascends: cross-entropy to the labels, or to labels mixed with the teacher's."""
-    shown: Literal["adversarial", "clean"] = "adversarial"
-    """The images that teachers see (clean: Goldblum et al. 2020)."""
-
-    @property
-    def threat(self) -> AnyThreat | None:
-        """The inner recipe's ball."""
-        return self.inner.threat
+    attack_loss: Literal["ce", "total"] = "ce"
+    """The attack ascends cross-entropy to the labels, or to (1 - lam) labels + lam teachers' predictions."""
+    teacher_input: Literal["adversarial", "clean"] = "adversarial"
+    """The images that teachers classify (clean: Goldblum et al. 2020)."""
 
     def craft(self, model: Network, x: Images, y: Labels, generator: Noise = None) -> Images:
-        """Adversarial images; with `attacked=total` for labels mixed with the teachers' at x (T = 1)."""
-        if self.attacked == "total":
-            told = [share * t.logits(x).softmax(dim=1) for t, share in self._shares()]
-            taught = torch.stack(told).sum(dim=0)
-            hot = soft(y, taught.shape[1])
-            y = (1 - self.lam) * hot + self.lam * taught
+        """Adversarial images; `attack_loss=total` takes the teachers' predictions at x with T = 1."""
+        if self.attack_loss == "total":
+            p = torch.stack([w * t.logits(x).softmax(dim=1) for t, w in self._weighted()]).sum(dim=0)
+            y = (1 - self.lam) * soft(y, p.shape[1]) + self.lam * p
         return self.inner.craft(model, x, y, generator)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
     ) -> tuple[Loss, Logits]:
-        """Eq. 3 as a mean over the batch."""
+        """Eq. 3 as a mean over the batch; raises TypeError while a teacher is only named."""
         logits = model(x_adv)
         total = (1 - self.lam) * cross_entropy(logits, y)
-        seen = x_adv if self.shown == "adversarial" else x
-        for teacher, share in self._shares():
-            total = total + self.lam * share * self._term(logits, teacher.logits(seen))
+        images = x_adv if self.teacher_input == "adversarial" else x
+        for teacher, weight in self._weighted():
+            total = total + self.lam * weight * self._divergence(logits, teacher.logits(images))
         return total.mean(), logits
 
-    def _term(self, logits: Logits, told: Logits) -> Float[Tensor, " n"]:
-        student, teacher = logits / self.T, told / self.T
+    def _divergence(self, logits: Logits, teacher_logits: Logits) -> Float[Tensor, " n"]:
+        student, teacher = logits / self.T, teacher_logits / self.T
         forward = self.direction == "teacher_student"
         term = kl(student, teacher) if forward else kl(teacher, student)
-        return term * self.T**2 if self.scaled else term
+        return term * self.T**2 if self.scale_by_T2 else term
 
-    def _shares(self) -> list[tuple[Teacher, float]]:
+    def _weighted(self) -> list[tuple[Teacher, float]]:
         total = sum(t.weight for t in self.teachers)
         return [(t, t.weight / total) for t in self.teachers]
+
+
+def distillations(recipe: Recipe) -> Iterator[KnowledgeDistillation]:
+    """Every distillation in a recipe, at any depth."""
+    return (r for r in recipe.walk() if isinstance(r, KnowledgeDistillation))
+
+
+def map_teachers(recipe: Recipe, f: Callable[[KnowledgeDistillation, Teacher], Teacher]) -> Recipe:
+    """A copy with every teacher, at any depth, replaced by `f(its distillation, teacher)`."""
+    copy = recipe.map_children(lambda child: map_teachers(child, f))
+    if not isinstance(copy, KnowledgeDistillation):
+        return copy
+    return copy.replace(teachers=tuple(f(copy, teacher) for teacher in copy.teachers))
+
+
+def without_teachers(recipe: Recipe) -> Recipe:
+    """A copy in which the recipe inside takes the place of every distillation."""
+    if isinstance(recipe, KnowledgeDistillation):
+        return recipe.inner
+    return recipe.map_children(without_teachers)
