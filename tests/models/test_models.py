@@ -19,6 +19,7 @@ from crossclass.models import (
     WideResNet,
     vit,
 )
+from crossclass.models.base import conv1x1
 from crossclass.training.run import Run
 from networks import BUILT_IN, FOREIGN, IMAGES, SMALL, THIN, made, parameters
 
@@ -280,3 +281,18 @@ def test_attention_in_bf16_on_a_cpu_is_attention() -> None:
     low = vit._attend(*(t.bfloat16() for t in (q, k, v)))
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.double(), expected, rtol=0, atol=0.03)  # 8 bits of numbers up to 2
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_subsampled_shortcut_is_the_strided_convolution(layout):
+    # in float64, which the faulty kernel does not serve
+    ours = conv1x1(4, 8, 2).double()
+    theirs = torch.nn.Conv2d(4, 8, 1, 2, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(3, 4, 7, 8, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    results = [
+        (conv(x), torch.autograd.grad(conv(x).square().sum(), (x, conv.weight))) for conv in (ours, theirs)
+    ]
+    for a, b in zip(*[(out, *gradients) for out, gradients in results], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert type(conv1x1(8, 8, 2)) is type(conv1x1(4, 8, 1)) is torch.nn.Conv2d

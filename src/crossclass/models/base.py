@@ -101,6 +101,27 @@ class Classifier(nn.Module):
         return logits
 
 
+class _SubsampledConv(nn.Conv2d):
+    """A strided 1x1 convolution as subsampling and an unstrided one: the same function and weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+        down, across = self.stride
+        part = x[:, :, ::down, ::across].contiguous(memory_format=layout or torch.contiguous_format)
+        return nn.functional.conv2d(part, self.weight, self.bias)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias, as residual networks have in their shortcuts.
+
+    On CPUs without AVX-512, oneDNN's backward pass of a strided one with fewer than 8 input channels writes
+    outside of its memory (seen with torch 2.11 and 2.13, channels-last, one thread: "corrupted size",
+    "double free"), so these are subsampled first.
+    """
+    kind = _SubsampledConv if stride > 1 and inputs < 8 else nn.Conv2d
+    return kind(inputs, outputs, 1, stride, bias=False)
+
+
 def space_mean(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
     """Mean over space, whose gradient comes back in the layout of x.
 

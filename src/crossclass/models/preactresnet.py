@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from crossclass.core.config import Settings
-from crossclass.models.base import Classifier, Normalise, last_block, space_mean
+from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
@@ -86,7 +86,7 @@ class _Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+    return nn.Sequential(conv1x1(inputs, outputs, stride))
 
 
 class PreActResNetModule(Classifier):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier, Normalise, last_block, space_mean
+from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
 from crossclass.models.preactresnet import BLOCKS
 
 
@@ -88,7 +88,7 @@ class _Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
 
 class ResNetModule(Classifier):

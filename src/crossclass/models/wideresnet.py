@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from crossclass.core.config import Settings
-from crossclass.models.base import Classifier, Normalise, last_block, space_mean
+from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
 
 
 class WideResNet(Settings):
@@ -50,7 +50,7 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
         self.drop = nn.Dropout(dropout)
-        self.convShortcut = None if inputs == planes else nn.Conv2d(inputs, planes, 1, stride, bias=False)
+        self.convShortcut = None if inputs == planes else conv1x1(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
