@@ -54,12 +54,12 @@ def _network(settings: AnyModel) -> nn.Module:
 def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
-    learner = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
+    state = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
     recipe = run.recipe
     if isinstance(recipe, KnowledgeDistillation):
         teacher = runtime.to_device(_network(run.model)).requires_grad_(False)
         recipe = recipe.replace(teachers=(Teacher(module=teacher),))
-    return lambda: train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
+    return lambda: train_epoch(recipe, state, splits, 1, silent, lambda text: None)
 
 
 def _standard(kind: str, settings: AnyModel, split: Split, batch: int) -> Callable[[], object]:

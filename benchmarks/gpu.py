@@ -129,10 +129,10 @@ def epochs(device: torch.device, batch: int, batches: int) -> dict[str, float]:
         kind: Any = device.type
         runtime = Runtime(device=kind, compile=compile_)
         net = models.build(run.model, images[:1], 10, 0)
-        learner = TrainState(run, runtime, net, len(part), 10)  # type: ignore[arg-type]
+        state = TrainState(run, runtime, net, len(part), 10)  # type: ignore[arg-type]
 
-        def job(learner: TrainState = learner, recipe: AT = recipe) -> None:
-            train_epoch(recipe, learner, splits, 1, silent, lambda text: None)
+        def job(state: TrainState = state, recipe: AT = recipe) -> None:
+            train_epoch(recipe, state, splits, 1, silent, lambda text: None)
 
         found[f"our epoch, {name}"] = seconds(job, device, 3) / batches
     return found

@@ -42,7 +42,7 @@ augment: null
 epochs: 12
 lr_milestones: [6]
 batch: 8
-keep_every: 3
+checkpoint_every: 3
 validation: {every: 2, attack: {kind: pgd, steps: 1}, final: {kind: pgd, steps: 2}}
 """
 TRAIN = ["train", "run.yaml", "out=runs"]

@@ -26,7 +26,7 @@ TINY = Run(
     batch=8,
     lr=0.05,
     validation=Validation(attack=PGD(steps=2), final=PGD(steps=3), batch=5),
-    keep_every=2,
+    checkpoint_every=2,
 )
 
 

@@ -238,7 +238,7 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
             with pytest.raises(SystemExit) as e:
                 main(["list"])
             assert e.value.code == 2
-            Watch("x", None, None).say("hello")
+            Watch("x", None, None).log("hello")
             err = capsys.readouterr().err
             assert said in err
             assert ("hello" in err) == (rank == "0")

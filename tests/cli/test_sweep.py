@@ -130,7 +130,7 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
     RunFolder.of(Path("runs"), "tiny-seed0", points[0].run)
     (folder,) = Path("runs").iterdir()
 
-    def say(text):
+    def log(text):
         heard.append(text)
         if text.startswith("finished") and held:
             held.pop().close()
@@ -143,7 +143,7 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
             held_now.__exit__(None, None, None)
 
     held = [Release()]
-    assert run_all(points, MORE, 1, say) == []
+    assert run_all(points, MORE, 1, log) == []
     order = [h.split()[2] for h in heard if h.startswith("finished")]
     assert order == ["seed=1", "seed=0"]
 

@@ -392,7 +392,7 @@ class TestFirstUse:
         monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         run = SMALL.replace(data=Npz(path=here / "data"))
-        for _ in iterate_epochs(run, here / "runs", "r", Runtime(device="cpu"), say=said.append):
+        for _ in iterate_epochs(run, here / "runs", "r", Runtime(device="cpu"), log=said.append):
             pass
         assert any("runtime.threads=1" in text for text in said)
 

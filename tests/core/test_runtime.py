@@ -98,7 +98,7 @@ def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatc
 
     def weights(run, name, **settings):
         stream = train(
-            run, tmp_path / name, "t", Runtime(device="cpu", **settings), say=said.get(name, []).append
+            run, tmp_path / name, "t", Runtime(device="cpu", **settings), log=said.get(name, []).append
         )
         *_, (folder, _) = stream
         return load_checkpoint(folder.checkpoint("last"))[0], folder

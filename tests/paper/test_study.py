@@ -38,7 +38,7 @@ def done(tmp_path_factory):
     here = tmp_path_factory.mktemp("study")
     study = Study(size="smoke", seeds=1, out=here / "results", runs=here / "runs")
     heard = []
-    files = reproduce(["all"], study, CPU, say=heard.append)
+    files = reproduce(["all"], study, CPU, log=heard.append)
     return study, files, heard
 
 
@@ -91,7 +91,7 @@ def test_a_second_call_only_draws_again(done, monkeypatch):
     before = {f: f.read_bytes() for f in study.place.iterdir() if f.is_file()}
     untrained(monkeypatch)
     heard = []
-    reproduce(["all"], study, CPU, say=heard.append)
+    reproduce(["all"], study, CPU, log=heard.append)
     assert heard[0].endswith("measured")
     for file, content in before.items():
         assert file.read_bytes() == content, file
@@ -127,7 +127,7 @@ def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
     (place,) = (study.place / "runs").iterdir()
     assert not (place / "clean.json").exists()
     heard = []
-    reproduce(["fig9"], study, CPU, say=heard.append)
+    reproduce(["fig9"], study, CPU, log=heard.append)
     assert (place / "clean.json").exists()
     assert any("trained" in h and "at-linf-8" in h for h in heard)
 
@@ -147,7 +147,7 @@ def test_numbers_of_other_settings_are_named_and_not_used(copy):
     text = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
     heard = []
-    reproduce(["fig2"], copy, CPU, say=heard.append)
+    reproduce(["fig2"], copy, CPU, log=heard.append)
     assert any("missing" in h and "(epochs differs) and is not used" in h for h in heard)
 
 
@@ -163,7 +163,7 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         reproduce(["fig6"], study, CPU, row=stop)
     heard = []
-    reproduce(["fig6"], study, CPU, say=heard.append)
+    reproduce(["fig6"], study, CPU, log=heard.append)
     assert any("begun" in h and "of 4 epochs" in h for h in heard)
     mine, whole = (json.loads((s.place / "fig6.json").read_text()) for s in (study, done[0]))
     assert mine["numbers"] == whole["numbers"]
@@ -174,7 +174,7 @@ def test_two_processes_share_the_runs_out(done, tmp_path):
         "import sys; from pathlib import Path; from crossclass.core.runtime import Runtime\n"
         "from crossclass.paper import reproduce as r; r.WAIT = 0.2\n"
         "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
-        "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), say=print)\n"
+        "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), log=print)\n"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -367,7 +367,7 @@ class TestPlan:
         monkeypatch.setattr(reproducing, "cost", lambda run, splits, runtime: tried.append(run) or one)
         heard = []
         study = Study(size="smoke", seeds=3, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
-        reproduce(["fig2"], study, CPU, say=heard.append)
+        reproduce(["fig2"], study, CPU, log=heard.append)
         assert len(tried) == 1
         assert [h.split(", about ")[1] for h in heard[1:4]] == ["13 s"] * 3  # four epochs and the end
         assert heard[-1].startswith("about 39 s of this machine, 3 MiB")
@@ -376,7 +376,7 @@ class TestPlan:
         untrained(monkeypatch)
         heard = []
         study = Study(size="smoke", seeds=2, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
-        assert reproduce(["fig2", "fig10", "fig9"], study, CPU, say=heard.append) == []
+        assert reproduce(["fig2", "fig10", "fig9"], study, CPU, log=heard.append) == []
         assert heard[0] == "4 runs: 4 missing"
         assert not list(tmp_path.iterdir())
 

@@ -112,7 +112,12 @@ def test_without_a_validation_part_only_the_papers_rule_is_left(tmp_path):
 def test_the_loop_equals_a_literal_one(tmp_path):
     """Two epochs of AT again, as one would write it on a page."""
     run = TINY.replace(
-        augment=None, epochs=2, lr_milestones=(1,), keep_every=0, decay_params="matrices", grad_clip_norm=0.5
+        augment=None,
+        epochs=2,
+        lr_milestones=(1,),
+        checkpoint_every=0,
+        decay_bias_and_norm=False,
+        grad_clip_norm=0.5,
     )
     folder = train(run, tmp_path, "t", Runtime(device="cpu", layout="contiguous"))
     from crossclass.core.rng import generator
@@ -153,7 +158,7 @@ def test_the_loop_equals_a_literal_one(tmp_path):
 
 def test_every_parameter_group_follows_the_schedule():
     # T17: Rice's code forgets the second group
-    run = Run(data=Shapes(), decay_params="matrices")
+    run = Run(data=Shapes(), decay_bias_and_norm=False)
     model = models.build(TINY.model, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 3, 0)
     groups = _optimizer(run, model).param_groups
     assert [g["weight_decay"] for g in groups] == [5e-4, 0.0]

@@ -29,18 +29,18 @@ class TestAlarms:
         assert all({"robust_gap", "cas_since_peak", "val_fgsm", "gradient_cosine"} <= set(r) for r in rows)
 
     def test_it_may_end_the_run(self, tmp_path, whole):
-        run = TINY.replace(stop_on=("catastrophic-overfitting",))
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",))
         folder = train(run, tmp_path, "t", CPU)
         assert [r["epoch"] for r in folder.rows()] == [1, 2, 3]
         assert load_checkpoint(folder.checkpoint("last"))[1]["epoch"] == 3
         assert folder.done
         before = folder.rows()
         assert train(run, tmp_path, "t", CPU).rows() == before
-        other = TINY.replace(stop_on=("robust-overfitting",))
+        other = TINY.replace(stop_on_alarms=("robust-overfitting",))
         assert len(train(other, tmp_path, "t", CPU).rows()) == 4
 
     def test_it_may_roll_the_run_back(self, tmp_path, whole):
-        run = TINY.replace(stop_on=("catastrophic-overfitting",), roll_back=True)
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         folder = train(run, tmp_path, "t", CPU)
         tensors, card = load_checkpoint(folder.checkpoint("last"))
         assert (card["epoch"], card["checkpoint"], card["chosen_by"]) == (2, "last", None)
@@ -57,7 +57,7 @@ class TestAlarms:
 
     def test_trouble_of_several_checks_goes_back_behind_all_of_them(self, tmp_path, whole, monkeypatch):
         self.good(monkeypatch, 1)
-        run = TINY.replace(stop_on=("catastrophic-overfitting",), roll_back=True)
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         folder = train(run, tmp_path, "t", CPU)
         row, (tensors, card) = folder.rows()[-1], load_checkpoint(folder.checkpoint("last"))
         earlier = [
@@ -73,7 +73,7 @@ class TestAlarms:
 
     def test_without_a_good_epoch_it_says_so(self, tmp_path, monkeypatch):
         self.good(monkeypatch, None)
-        run = TINY.replace(stop_on=("catastrophic-overfitting",), roll_back=True)
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         folder = train(run, tmp_path, "t", CPU)
         row = folder.rows()[-1]
         assert row["rolled_back_to"] is None
@@ -102,11 +102,11 @@ class TestAlarms:
 
     def test_a_note_ends_nothing(self, tmp_path, monkeypatch):
         self.good(monkeypatch, 2, level="note")
-        run = TINY.replace(stop_on=("catastrophic-overfitting",), roll_back=True)
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         assert len(train(run, tmp_path, "t", CPU).rows()) == 4
 
     def test_killed_after_the_end_it_stays_ended(self, tmp_path):
-        run = TINY.replace(stop_on=("catastrophic-overfitting",), roll_back=True)
+        run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         killed_after(3, tmp_path, run=run)
         folder = train(run, tmp_path, "tiny", CPU)
         assert len(folder.rows()) == 3
@@ -114,4 +114,4 @@ class TestAlarms:
 
     def test_unknown_alarms_are_refused(self):
         with pytest.raises(UserError, match="did you mean 'robust-overfitting'"):
-            TINY.replace(stop_on=("robust-overfiting",))
+            TINY.replace(stop_on_alarms=("robust-overfiting",))

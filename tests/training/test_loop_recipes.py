@@ -43,7 +43,7 @@ def test_every_recipe_is_listed_here():
 @pytest.mark.parametrize("kind", RECIPES)
 def test_every_recipe_moves_the_weights_and_batch_norm(tmp_path, kind):
     # T3, T4: the paper's code never steps in two of its three modes, ART never updates batch norm
-    run = TINY.replace(recipe=RECIPES[kind], epochs=1, lr_milestones=(), keep_every=0)
+    run = TINY.replace(recipe=RECIPES[kind], epochs=1, lr_milestones=(), checkpoint_every=0)
     splits = run.data()
     start = models.build(run.model, splits.train.images, 3, run.seed).state_dict()
     end = weights(train(run, tmp_path, "t", CPU))
@@ -67,7 +67,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("what", EXTRAS)
 def test_every_recipe_resumes_to_the_same_bits(tmp_path, what):
-    run = TINY.replace(**{"epochs": 3, "lr_milestones": (2,), "keep_every": 0, **EXTRAS[what]})
+    run = TINY.replace(**{"epochs": 3, "lr_milestones": (2,), "checkpoint_every": 0, **EXTRAS[what]})
     one, two = tmp_path / "one", tmp_path / "two"
     straight = train(run, one, "tiny", CPU)
     killed_after(2, two, run=run, inside=True)
@@ -77,7 +77,7 @@ def test_every_recipe_resumes_to_the_same_bits(tmp_path, what):
     assert untimed(straight.rows()) == untimed(resumed.rows())
     if "recipe" not in EXTRAS[what]:
         plain = train(
-            TINY.replace(epochs=3, lr_milestones=(2,), keep_every=0), tmp_path / "plain", "tiny", CPU
+            TINY.replace(epochs=3, lr_milestones=(2,), checkpoint_every=0), tmp_path / "plain", "tiny", CPU
         )
         assert not same(weights(straight), weights(plain)), "the setting does nothing"
 
@@ -95,7 +95,7 @@ def test_an_average_is_what_is_checked_and_kept(tmp_path, kind):
     losses = [[r["train_loss"] for r in f.rows()] for f in (folder, plain)]
     assert losses[0] == losses[1], "averaging must not change what is trained"
     if kind == "swa":
-        every = train(run.replace(weight_averaging=None, keep_every=1), tmp_path, "t", CPU)
+        every = train(run.replace(weight_averaging=None, checkpoint_every=1), tmp_path, "t", CPU)
         ends = [weights(every, f"epoch_00{e}") for e in (2, 3)]
         assert torch.allclose(one["conv1.weight"], (ends[0]["conv1.weight"] + ends[1]["conv1.weight"]) / 2)
         assert not torch.equal(one["bn.running_mean"], two["bn.running_mean"])

@@ -16,7 +16,7 @@ from crossclass.training.run import Run
 from tiny_runs import CPU, TINY, killed_after, same, weights
 
 INNER = AT(attack=PGD(steps=1))
-RUN = TINY.replace(recipe=KnowledgeDistillation(inner=INNER), epochs=2, lr_milestones=(), keep_every=0)
+RUN = TINY.replace(recipe=KnowledgeDistillation(inner=INNER), epochs=2, lr_milestones=(), checkpoint_every=0)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path, teacher):
 def test_a_teacher_that_knows_nothing_is_refused(tmp_path):
     """As after a wrong normalisation: no better than chance on the training images."""
     data = Shapes(n_train=120, n_val=12, n_test=14, classes=3, size=16)
-    run = TINY.replace(data=data, recipe=Standard(), epochs=1, lr_milestones=(), keep_every=0)
+    run = TINY.replace(data=data, recipe=Standard(), epochs=1, lr_milestones=(), checkpoint_every=0)
     folder = train(run, tmp_path, "t", CPU)
     tensors, card = load_checkpoint(folder.checkpoint("last"))
     tensors["mean"] += 40.0

@@ -43,7 +43,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
                 grid=place.with_name(f"{place.stem}-saliency.png"),
             )
         except KeyboardInterrupt:
-            progress.say("crossclass: stopped; nothing was written")
+            progress.log("crossclass: stopped; nothing was written")
             raise typer.Exit(130) from None
     for line in table(results):
         print(line)

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Say
+from crossclass.core.progress import Log
 from crossclass.core.trust import ask_trust
 from crossclass.paper.runs import resolve
 from crossclass.training.run import Run
@@ -141,7 +141,7 @@ def lines(points: Sequence[Point], more: Sequence[str] = ()) -> Iterator[str]:
 
 
 def run_all(
-    points: Sequence[Point], more: Sequence[str] = (), jobs: int = 1, say: Say = print
+    points: Sequence[Point], more: Sequence[str] = (), jobs: int = 1, log: Log = print
 ) -> list[Point]:
     """Train every point, `jobs` at a time, each in a process of its own; those that failed.
 
@@ -158,7 +158,7 @@ def run_all(
         while waiting or going:
             while waiting and len(going) < jobs and busy < len(waiting):
                 going.append(_Going(waiting.popleft(), more, places.popleft()))
-                say(f"started   {going[-1].point.says}")
+                log(f"started   {going[-1].point.says}")
             ended = _first_to_end(going)
             if ended is None:  # all that are left are being trained elsewhere
                 busy = 0
@@ -173,10 +173,10 @@ def run_all(
                 continue
             busy, done = 0, done + 1
             if code == 0:
-                say(f"finished  {ended.point.says} ({done} of {len(points)})")
+                log(f"finished  {ended.point.says} ({done} of {len(points)})")
             else:
                 failed.append(ended.point)
-                say(f"FAILED    {ended.point.says}: {reason}")
+                log(f"FAILED    {ended.point.says}: {reason}")
     finally:
         for one in going:  # interrupted: a run that is killed can be resumed
             one.process.terminate()

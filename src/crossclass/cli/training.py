@@ -77,9 +77,9 @@ def sweep(
         raise UserError(f"jobs={own['jobs']} is not a number of processes")
     with watching("sweep") as progress:
         try:
-            failed = run_all(points, more, own["jobs"], progress.say)
+            failed = run_all(points, more, own["jobs"], progress.log)
         except KeyboardInterrupt:
-            progress.say("crossclass: stopped; the same command goes on where each run was")
+            progress.log("crossclass: stopped; the same command goes on where each run was")
             raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
@@ -108,9 +108,9 @@ def reproduce_(
     study = override(Study(), rest).replace(out=Path(out))
     with watching("reproduce") as progress:
         try:
-            done = reproduce(ids, study, runtime, progress.step, progress.say, progress.row)
+            done = reproduce(ids, study, runtime, progress.step, progress.log, progress.row)
         except KeyboardInterrupt:
-            progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
+            progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None
     if done:
         print(write_study(study.place).absolute())
@@ -124,13 +124,13 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: b
     out, runtime = own
     with watching(label, run.epochs) as progress:
         epochs = loop.iterate_epochs(
-            run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.say
+            run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.log
         )
         try:
             for trained, row in epochs:
                 folder = trained.path
                 progress.row(row)
         except KeyboardInterrupt:
-            progress.say("crossclass: stopped; the same command goes on after the last finished epoch")
+            progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None
     return folder

@@ -8,8 +8,8 @@ from typing import Any
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how far, and out of how many."""
-Say = Callable[[str], None]
-"""Called with a line of news."""
+Log = Callable[[str], None]
+"""Called with one line for the person who waits."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -38,7 +38,7 @@ class Watch:
                 total=total,
             )
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line of news."""
         self._print(text)
 

@@ -202,7 +202,7 @@ def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     checks = checked / run.validation.every * (run.check_attack().gradients + LOOKS)
     final = ENDS * len(splits.test) * (run.final_attack().gradients + 1)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    kept = KEPT + (run.epochs // run.keep_every if run.keep_every else 0)
+    kept = KEPT + (run.epochs // run.checkpoint_every if run.checkpoint_every else 0)
     return Cost(len(splits.train) * seconds + gradient * checks, gradient * final, size * kept)
 
 

@@ -47,7 +47,7 @@ EPOCHS, DROPS = 60, (15, 45)
 
 def _mini(run: Run) -> Run:
     if isinstance(run.data, Shapes | Digits):  # small as they are
-        return run.replace(keep_every=run.epochs // 4)
+        return run.replace(checkpoint_every=run.epochs // 4)
     token = isinstance(run.model, ViT)
     precision = "fp32" if token else "bf16"  # as trained; bf16 would take half the time by now
     attack = PGD(threat=run.threat, steps=10, step=_step(run), precision=precision)
@@ -61,7 +61,7 @@ def _mini(run: Run) -> Run:
         batch=64,
         lr=0.1 if token else 0.2,
         validation=Validation(every=5 if token else 3, n=500, attack=attack),
-        keep_every=EPOCHS // 4,
+        checkpoint_every=EPOCHS // 4,
         ensembling=_sooner(run, DROPS),
     )
 
@@ -81,7 +81,7 @@ def _smoke(run: Run) -> Run:
         validation=Validation(
             every=1, attack=PGD(threat=run.threat, steps=1), final=PGD(threat=run.threat, steps=2)
         ),
-        keep_every=1,
+        checkpoint_every=1,
         ensembling=_sooner(run, (2,)),
     )
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from crossclass.core.config import Settings
 from crossclass.core.errors import BusyError, UserError
 from crossclass.core.files import write_atomic
-from crossclass.core.progress import Progress, Say, silent
+from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.paper import evidence
@@ -71,7 +71,7 @@ def reproduce(
     study: Study,
     runtime: Runtime | None = None,
     progress: Progress = silent,
-    say: Say = lambda text: None,
+    log: Log = lambda text: None,
     row: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[Path]:
     """Bring entries to their end; the JSON file of each. Raises UserError.
@@ -85,7 +85,7 @@ def reproduce(
     planned = plan(wanted, study.place / "runs", study.runs)
     left = [p for p in planned if p.state != "measured"]
     for line in _lines(planned, left, study, runtime):
-        say(line)
+        log(line)
     if study.plan:
         return []
     done: dict[str, Evidence] = {at.job.label: evidence.read(at.place) for at in planned if at.place}
@@ -94,19 +94,19 @@ def reproduce(
     while waiting:
         job = waiting.popleft()
         try:
-            done[job.label] = _finished(job, study, runtime, progress, say, row)
+            done[job.label] = _finished(job, study, runtime, progress, log, row)
             busy = 0
         except BusyError as e:  # another `reproduce` is at it: take the next one, and see later
             waiting.append(job)
             busy += 1
             if busy >= len(waiting):
-                say(f"waiting: {e}")
+                log(f"waiting: {e}")
                 time.sleep(WAIT)
                 busy = 0
     found: dict[str, list[Evidence]] = {}
     for job in wanted:
         found.setdefault(job.name, []).append(done[job.label])
-    return [_write(entry, found, study, say) for entry in entries]
+    return [_write(entry, found, study, log) for entry in entries]
 
 
 def _finished(
@@ -114,19 +114,19 @@ def _finished(
     study: Study,
     runtime: Runtime,
     progress: Progress,
-    say: Say,
+    log: Log,
     row: Callable[[dict[str, Any]], None],
 ) -> Evidence:
     """Train a run to its end, or read that it is there; measure what its figures need; keep the numbers."""
     run, into = located(job.run, study.data_root), study.place / "runs"
-    for epoch in loop.iterate_epochs(run, study.runs, job.label, runtime, progress, say):
+    for epoch in loop.iterate_epochs(run, study.runs, job.label, runtime, progress, log):
         row(epoch[1])
     folder = epoch[0]
     if not job.extras:  # then nobody asks for the images once more
         return evidence.keep(folder, into, {})
     splits, extras = run.data().to(runtime.torch_device), {}
     for name in job.extras:
-        say(f"{job.label}: measuring {name}")
+        log(f"{job.label}: measuring {name}")
         extras[name] = EXTRAS[name](run, folder, splits, runtime, into / folder.path.name)
     return evidence.keep(folder, into, extras)
 
@@ -180,7 +180,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, say: Say) -> Path:
+def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, log: Log) -> Path:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
     own = {name: found[of] for name, of in entry.runs.items()}
     place = study.place / f"{entry.id}.json"
@@ -207,10 +207,10 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, sa
     plots.save(entry.draw(numbers), place.with_suffix(".svg"))
     write_atomic(place.with_suffix(".csv"), table(numbers))
     write_atomic(place, json.dumps(content, indent=1) + "\n")
-    say(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
+    log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.beyond else ""
-        say(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
+        log(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
     return place
 
 

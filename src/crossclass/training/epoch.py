@@ -15,7 +15,7 @@ from crossclass.attacks import skip_range_check
 from crossclass.attacks.losses import hard
 from crossclass.checkpoints.run_folder import Row
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Progress, Say
+from crossclass.core.progress import Log, Progress
 from crossclass.core.rng import generator, share
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import no_sync
@@ -28,14 +28,14 @@ from crossclass.training.state import TrainState
 
 
 def train_epoch(
-    recipe: Recipe, learner: TrainState, splits: Splits, epoch: int, progress: Progress, say: Say
+    recipe: Recipe, state: TrainState, splits: Splits, epoch: int, progress: Progress, log: Log
 ) -> Row:
-    """Move the learner through an epoch, counted from 1; its row of the log.
+    """Train for one epoch, counted from 1, and return its row of the log.
 
     Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
     memory that is too small.
     """
-    run, runtime, model, optimizer = learner.run, learner.runtime, learner.model, learner.optimizer
+    run, runtime, model, optimizer = state.run, state.runtime, state.model, state.optimizer
     split, started = splits.train, time.perf_counter()
     model.train()
     right, total = torch.zeros((), device=runtime.torch_device), torch.zeros((), device=runtime.torch_device)
@@ -47,27 +47,27 @@ def train_epoch(
         x, y, soft = _prepared(run, runtime, split, index, epoch, step, len(splits.class_names))
         rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
         mine = index[rows].to(runtime.torch_device)
-        logits, loss, x_adv = _gradients(recipe, learner, (x, y, soft), index, epoch, step, say)
-        gradients = [p.grad for p in learner.parameters if p.grad is not None]
+        logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
+        gradients = [p.grad for p in state.parameters if p.grad is not None]
         runtime.sum(gradients)
         norm = (
             nn.utils.get_total_norm(gradients)
             if run.grad_clip_norm is None
-            else nn.utils.clip_grad_norm_(learner.parameters, run.grad_clip_norm)
+            else nn.utils.clip_grad_norm_(state.parameters, run.grad_clip_norm)
         )
         watched.look(step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine})
         optimizer.step()
         if run.ensembling is not None:
-            run.ensembling.remember(logits, learner.memory, mine, epoch)
-        if run.weight_averaging is not None and learner.average is not None:
-            run.weight_averaging.after_step(learner.average, model, epoch)
+            run.ensembling.remember(logits, state.memory, mine, epoch)
+        if run.weight_averaging is not None and state.average is not None:
+            run.weight_averaging.after_step(state.average, model, epoch)
         with torch.no_grad():
             right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
             total += loss * len(index)
         progress("train", step + 1, len(indices))
-    if run.weight_averaging is not None and learner.average is not None:
-        run.weight_averaging.after_epoch(learner.average, model, epoch)
-    learner.sync_epoch()
+    if run.weight_averaging is not None and state.average is not None:
+        run.weight_averaging.after_epoch(state.average, model, epoch)
+    state.sync_epoch()
     runtime.sum([right, total])
     lr = optimizer.param_groups[0]["lr"]
     if not math.isfinite(float(total)) or watched.found:
@@ -112,47 +112,47 @@ def _prepared(
 
 def _gradients(
     recipe: Recipe,
-    learner: TrainState,
+    state: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     index: Tensor,
     epoch: int,
     step: int,
-    say: Say,
+    log: Log,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Leave the gradient of this process's share in the parameters; logits, loss share, adversarial images.
 
-    In pieces of at most `learner.micro` images, which get smaller when the memory is too small and the
+    In pieces of at most `state.micro` images, which get smaller when the memory is too small and the
     pieces do not change the result. Raises UserError if they would.
     """
-    rows, whole = learner.runtime.rows(len(index)), len(index) < learner.runtime.processes
+    rows, whole = state.runtime.rows(len(index)), len(index) < state.runtime.processes
     while True:
-        learner.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         try:
-            with no_sync(learner.model, whole):
+            with no_sync(state.model, whole):
                 found = [
-                    _piece(recipe, learner, batch, part, index, epoch, step)
-                    for part in pieces(rows, learner.micro)
+                    _piece(recipe, state, batch, part, index, epoch, step)
+                    for part in pieces(rows, state.micro)
                 ]
             logits, losses, images = zip(*found, strict=True)
             return torch.cat(logits), torch.stack(losses).sum(), torch.cat(images)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
-        most = min(learner.micro or len(index), rows.stop - rows.start)
-        if learner.batch_coupling or most == 1:
-            who = " and ".join(learner.batch_coupling)
+        most = min(state.micro or len(index), rows.stop - rows.start)
+        if state.batch_coupling or most == 1:
+            who = " and ".join(state.batch_coupling)
             why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
             raise UserError(
                 f"out of memory with {most} images at once; {why}set "
                 f"runtime.micro_batch={max(1, most // 2)} to accept that, or a smaller batch= or model"
             )
-        learner.micro = -(-most // 2)
-        say(f"out of memory with {most} images at once; going on with {learner.micro}, which changes nothing")
+        state.micro = -(-most // 2)
+        log(f"out of memory with {most} images at once; going on with {state.micro}, which changes nothing")
 
 
 def _piece(
     recipe: Recipe,
-    learner: TrainState,
+    state: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
     part: slice,
     index: Tensor,
@@ -160,16 +160,16 @@ def _piece(
     step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Add the gradient of some rows of the global batch to the parameters'."""
-    run, runtime, n = learner.run, learner.runtime, len(index)
+    run, runtime, n = state.run, state.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
     noise = share(generator(run.seed, epoch, step, "attack"), part, n)
     with skip_range_check():  # bytes over 255, or mixtures of such
-        x_adv = recipe.craft(learner.crafting, x, soft if run.attack_labels == "soft" else y, noise)
+        x_adv = recipe.craft(state.crafting, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = share(generator(run.seed, epoch, step, "loss"), part, n)
-        loss, logits = recipe.loss(learner.model, x, x_adv, soft, more)
+        loss, logits = recipe.loss(state.model, x, x_adv, soft, more)
     if run.ensembling is not None:
-        loss = loss + run.ensembling.penalty(logits, learner.memory, index[part].to(x.device), epoch)
+        loss = loss + run.ensembling.penalty(logits, state.memory, index[part].to(x.device), epoch)
     loss = loss * (runtime.weight(n) * len(x) / n)  # the sum over pieces and processes is the batch's mean
     torch.autograd.backward(loss)
     return logits.detach(), loss.detach(), x_adv.detach()

@@ -19,7 +19,7 @@ from crossclass.checkpoints.run_folder import Row, RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
-from crossclass.core.progress import Progress, Say, silent
+from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.training import alarms, nonfinite, teachers, validation
@@ -55,7 +55,7 @@ def iterate_epochs(
     label: str = "run",
     runtime: Runtime | None = None,
     progress: Progress = silent,
-    say: Say = lambda text: None,
+    log: Log = lambda text: None,
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train or resume, yielding the folder and each epoch's row (also those that were there already).
 
@@ -72,15 +72,15 @@ def iterate_epochs(
         return
 
     def find(teacher: Run) -> RunFolder:
-        *_, (found, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, say)
+        *_, (found, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
         return found
 
     with runtime.entered(lock(folder.path / ".lock", f"{folder.path} is being trained")):
         if not runtime.on_main_process(lambda: folder.done):  # another process may have finished it since
             about = _about(run, splits, runtime, label)
             for note in runtime.on_main_process(lambda: folder.begin(about)):
-                say(note)
-            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, find, progress, say)
+                log(note)
+            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, find, progress, log)
             return
     yield from ((folder, row) for row in folder.rows())
 
@@ -92,20 +92,20 @@ def _train(
     runtime: Runtime,
     find: Callable[[Run], RunFolder],
     progress: Progress,
-    say: Say,
+    log: Log,
 ) -> Iterator[tuple[RunFolder, Row]]:
     """Train what `train` has prepared, to the end; `find` trains a teacher.
 
     `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
     """
-    played = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, find, say))
+    played = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, find, log))
     if not runtime.uses_bf16:
         played = replace_everywhere(played, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    learner = TrainState(played, runtime, built, len(splits.train), len(splits.class_names))
-    for note in _cautions(run, learner, runtime):
-        say(note)
-    rows = _resume(folder, learner, runtime, say)
+    state = TrainState(played, runtime, built, len(splits.train), len(splits.class_names))
+    for note in _cautions(run, state, runtime):
+        log(note)
+    rows = _resume(folder, state, runtime, log)
     yield from ((folder, row) for row in rows)
 
     ended = bool(rows and rows[-1].get("ended_by"))
@@ -113,22 +113,22 @@ def _train(
         for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
             current = played.recipe_at(epoch)
             try:
-                row = train_epoch(current, learner, splits, epoch, progress, say)
+                row = train_epoch(current, state, splits, epoch, progress, log)
             except NotFiniteError as e:
                 alarm = nonfinite.written(folder, e, runtime, splits.train.labels)
                 raise UserError(
                     f"{alarm}; lower lr or set clip=1.0, and train again: the epochs before are kept"
                 ) from e
             checked = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
-            keeping = checked or (run.keep_every and epoch % run.keep_every == 0)
+            keeping = checked or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
             images = clean_images(played, runtime, splits.train, epoch)
-            model = learner.eval_model(images) if keeping else learner.model
+            model = state.eval_model(images) if keeping else state.model
             row |= validation.unchecked()
             if checked:
                 row |= validation.check(played, runtime, model, splits, epoch, progress)
             rows.append(row)
             row |= _observed(run, rows, len(splits.class_names))
-            row |= runtime.on_main_process(lambda: _recorded(run, folder, learner, model, splits, rows))  # noqa: B023
+            row |= runtime.on_main_process(lambda: _recorded(run, folder, state, model, splits, rows))  # noqa: B023
             send(row, epoch)
             yield folder, row
             if row["ended_by"]:
@@ -139,29 +139,29 @@ def _train(
 
 
 def _recorded(
-    run: Run, folder: RunFolder, learner: TrainState, model: nn.Module, splits: Splits, rows: list[Row]
+    run: Run, folder: RunFolder, state: TrainState, model: nn.Module, splits: Splits, rows: list[Row]
 ) -> Row:
     """Write down the epoch just trained; its row as the log has it."""
     row = rows[-1]
-    if run.roll_back and row["ended_by"]:
+    if run.restore_last_good and row["ended_by"]:
         row |= _rolled_back(folder, row)
     folder.log(row, rows)
     _keep(run, folder, model, splits, rows)
-    folder.save_state(row["epoch"], learner.tensors(), {"digest": run.digest()})
+    folder.save_state(row["epoch"], state.tensors(), {"digest": run.digest()})
     return row
 
 
-def _cautions(run: Run, learner: TrainState, runtime: Runtime) -> Iterator[str]:
+def _cautions(run: Run, state: TrainState, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
     if not runtime.uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
     if runtime.oversubscribed:
         yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
-    if not learner.batch_coupling:
+    if not state.batch_coupling:
         return
     alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
     synced = ["batch norm"] if runtime.sync_batch_norm else []
-    who = " and ".join(c for c in learner.batch_coupling if c not in synced)
+    who = " and ".join(c for c in state.batch_coupling if c not in synced)
     if runtime.processes > 1 and who:
         remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
         yield (
@@ -169,7 +169,7 @@ def _cautions(run: Run, learner: TrainState, runtime: Runtime) -> Iterator[str]:
             f"the result is not that of one process{remedy}"
         )
     elif most < alone:
-        who = " and ".join(learner.batch_coupling)
+        who = " and ".join(state.batch_coupling)
         yield (
             f"runtime.micro_batch={most}: {who} sees {most} of {run.batch} images at a time, so the "
             "result is not that of whole batches"
@@ -179,7 +179,7 @@ def _cautions(run: Run, learner: TrainState, runtime: Runtime) -> Iterator[str]:
 def _observed(run: Run, rows: list[Row], classes: int) -> Row:
     """What the row just added says beside the others, and the alarms that it raises."""
     found = alarms.raised(rows, classes) if rows[-1].get("watched") else []
-    ending = [a for a in found if a.name in run.stop_on and a.level == "alarm"]  # a note ends nothing
+    ending = [a for a in found if a.name in run.stop_on_alarms and a.level == "alarm"]  # a note ends nothing
     return {
         **alarms.trends(rows),
         "alarms": [asdict(a) for a in found],
@@ -204,11 +204,11 @@ def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: l
     """Write the checkpoints that this epoch earns."""
     row = rows[-1]
     names = [f"best.{s}" for s in ("val", "test") if validation.best(rows, s) is row]
-    if run.keep_every and row["epoch"] % run.keep_every == 0:
+    if run.checkpoint_every and row["epoch"] % run.checkpoint_every == 0:
         names.append(f"epoch_{row['epoch']:03d}")
     if row["epoch"] == run.epochs or row["ended_by"]:
         names.append("last")
-    if run.roll_back and row.get("watched"):
+    if run.restore_last_good and row.get("watched"):
         names.append("last_good")
     if row.get("rolled_back_to"):
         found = _good(folder, row["rolled_back_to"])
@@ -247,19 +247,19 @@ def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | 
     return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
 
 
-def _resume(folder: RunFolder, learner: TrainState, runtime: Runtime, say: Say) -> list[Row]:
+def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[Row]:
     """Put the newest state back; the rows up to it."""
-    state = runtime.on_main_process(folder.load_state)
-    if state is None:
+    saved = runtime.on_main_process(folder.load_state)
+    if saved is None:
         return runtime.on_main_process(lambda: folder.rewind(0))
-    tensors, card, notes = state
+    tensors, card, notes = saved
     for note in notes:
-        say(note)
-    learner.restore(tensors)
+        log(note)
+    state.restore(tensors)
     rows = runtime.on_main_process(lambda: folder.rewind(card["epoch"]))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
-    say(f"resuming after epoch {card['epoch']}")
+    log(f"resuming after epoch {card['epoch']}")
     return rows
 
 

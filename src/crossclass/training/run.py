@@ -55,8 +55,8 @@ class Run(Settings):
     """Epoch in which eps reaches its value, rising linearly."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    decay_params: Literal["all", "matrices"] = "all"
-    """`matrices` leaves biases and batch norm undecayed (a second parameter group)."""
+    decay_bias_and_norm: bool = True
+    """Whether weight decay acts on biases and batch norm too; false puts them into a second group without."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
     attack_labels: Literal["hard", "soft"] = "hard"
@@ -72,11 +72,11 @@ class Run(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training step; crafting has its own (`recipe.attack.precision`)."""
     validation: Validation = Validation()
-    stop_on: tuple[str, ...] = ()
+    stop_on_alarms: tuple[str, ...] = ()
     """Alarms that end the training, such as [catastrophic-overfitting]; unset only tells."""
-    roll_back: bool = False
+    restore_last_good: bool = False
     """If an alarm ends it, `last` is the last checkpoint before the trouble."""
-    keep_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(0, ge=0)
     """Keep `epoch_NNN` every so many epochs; 0 keeps none."""
     seed: int = Field(0, ge=0)
 
@@ -102,7 +102,7 @@ class Run(Settings):
                 raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
         return self
 
-    @field_validator("stop_on")
+    @field_validator("stop_on_alarms")
     @classmethod
     def _known_alarms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:

@@ -95,10 +95,10 @@ class TrainState:
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum; `decay_params=matrices` leaves biases and batch norm undecayed in a second group."""
+    """SGD with momentum; `decay_bias_and_norm=false` gives biases and batch norm a group without decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": run.weight_decay}]
-    if run.decay_params == "matrices":
+    if not run.decay_bias_and_norm:
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

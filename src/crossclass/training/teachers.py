@@ -10,7 +10,7 @@ from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import override
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Say
+from crossclass.core.progress import Log
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.training.recipes import KnowledgeDistillation, Recipe, Teacher, distillations, map_teachers
@@ -26,7 +26,7 @@ def with_fingerprints(recipe: Recipe) -> Recipe:
 
 
 def load_teachers(
-    recipe: Recipe, run: Run, splits: Splits, runtime: Runtime, finished: FinishedRun, say: Say
+    recipe: Recipe, run: Run, splits: Splits, runtime: Runtime, finished: FinishedRun, log: Log
 ) -> Recipe:
     """The recipe with a network in every teacher.
 
@@ -35,14 +35,14 @@ def load_teachers(
     """
 
     def load(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
-        path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, say)
+        path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, log)
         # code that this run names anyway, for itself or for the teacher just trained, needs no more consent
         known = teacher.file is None or load_checkpoint(path)[1].get("model") == run.model.to_dict()
         model, card = load_model(path, trust=known)
         _check_classes(path, card["classes"], card["channels"], splits)
         model = runtime.to_device(model)  # type: ignore[assignment]
         _check_above_chance(model, splits, path)
-        say(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
+        log(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
         return teacher.replace(module=model.requires_grad_(False))
 
     return map_teachers(recipe, load)
@@ -89,13 +89,13 @@ def _path(teacher: Teacher) -> Path:
     return path
 
 
-def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: FinishedRun, say: Say) -> Path:
+def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: FinishedRun, log: Log) -> Path:
     """The checkpoint of a teacher that is a run of its own."""
     teacher_run = override(run.replace(recipe=kd.inner), teacher.changes)
     if any(distillations(teacher_run.recipe)):
         raise UserError("a teacher's run is itself distilled; give its trained checkpoint with file=...")
     kind = teacher_run.recipe.kind
-    say(f"the teacher is {kind} with seed {teacher_run.seed}; it is trained first if it is missing")
+    log(f"the teacher is {kind} with seed {teacher_run.seed}; it is trained first if it is missing")
     folder = finished(teacher_run)
     checkpoints = folder.checkpoints()
     name = teacher.which if teacher.which in checkpoints else "best.test"

@@ -18,7 +18,7 @@ from crossclass.training.run import Run
 
 _DATA = CIFAR10(n_val=1000)
 _AT = AT(attack=PGD(bn="train"))
-_RUN = Run(data=_DATA, recipe=_AT, keep_every=10)
+_RUN = Run(data=_DATA, recipe=_AT, checkpoint_every=10)
 
 DEIT = ViT(patch=4, width=192, depth=12, heads=3, pretrained="timm/deit_tiny_patch16_224.fb_in1k")
 """DeiT-Ti for 32x32 images (Mo et al. 2022): patch 4, ImageNet weights with the patch kernel resized."""
@@ -43,7 +43,7 @@ PAPER: dict[str, Run] = {
     # Section 5.2, FGSM-RS: uniform start and 1.25 eps, which collapses somewhere in 200 epochs.
     "wei2025-fat-linf-8": _RUN.replace(
         recipe=AT(attack=FGSM(start="uniform", step=1.25, bn="train")),
-        keep_every=1,
+        checkpoint_every=1,
     ),
     "wei2025-standard": _RUN.replace(recipe=Standard()),
     "wei2025-at-linf-8-cifar100": _RUN.replace(
