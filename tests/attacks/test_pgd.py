@@ -12,6 +12,7 @@ from attack_cases import accuracy, every_ball, make, ours, predicted
 from conftest import Plane, seeded
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
+from crossclass.core.family import kind_of
 
 # --- the plane: the optimum is known (T10, T11, T12)
 
@@ -181,8 +182,9 @@ def test_the_twins_problem_tells_the_choices_apart() -> None:
     base = PGD(threat=L2(eps=0.9), steps=6, step=0.7)
     seen: list[Tensor] = []
     for change in (
-        {}, {"loss": "margin"}, {"loss": "kl"}, {"targeted": True}, {"restarts": 3}, {"return_iterate": "best"},
-        {"box": None}, {"steps": 5}, {"step": 0.5}, {"threat": Linf(eps=0.5)}, {"start": "none"},
+        {}, {"loss": "margin"}, {"loss": "kl"}, {"targeted": True}, {"restarts": 3},
+        {"return_iterate": "best"}, {"box": None}, {"steps": 5}, {"step": 0.5}, {"threat": Linf(eps=0.5)},
+        {"start": "none"},
     ):  # fmt: skip
         x_adv = base.replace(**change)(model, x, CLASSES, seeded(2))
         assert not any(torch.allclose(x_adv, other, atol=1e-3) for other in seen), change

@@ -231,7 +231,7 @@ def test_mixup_and_cutmix_of_equal_strength_both_happen():
 def test_the_uniform_start_of_either_ball_fills_it():
     x = torch.zeros(4000, 2)
     for threat in (Linf(eps=0.5), L2(eps=0.5)):
-        delta = threat.sample(x, threat.inside, torch.Generator().manual_seed(0))
+        delta = threat.sample(x, threat.uniform_start, torch.Generator().manual_seed(0))
         inner = (threat.norm(delta) <= 0.25).float().mean()  # half the radius: a quarter of the area
         assert abs(float(inner) - 0.25) < 0.03
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from crossclass import models
 from crossclass.analysis import attribution, compare, evaluate, instances, intervals
-from crossclass.attacks import AnyAttack
+from crossclass.attacks import AnyAttack, reference_attack
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import LoadedCheckpoint, subjects
 from crossclass.core.config import Settings, override
@@ -20,7 +20,6 @@ from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
-from crossclass.training.run import reference_attack
 
 
 class Measure(Settings):

@@ -10,10 +10,10 @@ from typing import Annotated
 from crossclass.attacks.autoattack import AutoAttack
 from crossclass.attacks.base import Attack, Found, Images, Network, skip_range_check, validate_images
 from crossclass.attacks.external import External
-from crossclass.attacks.pgd import FGSM, PGD
+from crossclass.attacks.pgd import FGSM, PGD, reference_attack
 from crossclass.core.family import Family
 
-AnyAttack = Annotated[PGD | FGSM | AutoAttack | External, Family()]
+AnyAttack = Annotated[Attack, Family(PGD, FGSM, AutoAttack, External)]
 
 __all__ = [
     "FGSM",
@@ -25,6 +25,7 @@ __all__ = [
     "Found",
     "Images",
     "Network",
+    "reference_attack",
     "skip_range_check",
     "validate_images",
 ]

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from crossclass.attacks.base import Attack, Found, Images, Network
 from crossclass.attacks.external import searched
@@ -23,7 +23,6 @@ from crossclass.attacks.sandbox import FrozenModule
 from crossclass.core.errors import UserError
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
-NORMS = {"linf": "Linf", "l2": "L2"}
 STANDARD_STEPS, STANDARD_QUERIES = 100, 5000
 _PARTS: dict[str, tuple[Part, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -56,7 +55,12 @@ class AutoAttack(Attack):
     batch: PositiveInt = 250
     """Images at a time."""
 
-    gradients: ClassVar[int] = 0
+    @field_validator("threat")
+    @classmethod
+    def _known_norm(cls, threat: AnyThreat) -> AnyThreat:
+        if threat.autoattack is None:
+            raise ValueError(f"AutoAttack does not know {threat.label} balls; use attack.kind=pgd")
+        return threat
 
     @model_validator(mode="after")
     def _is_what_it_says(self) -> "AutoAttack":
@@ -111,7 +115,7 @@ def _run(settings: AutoAttack, model: FrozenModule, x: Images, y: Labels) -> obj
 
 def _library(model: FrozenModule, settings: AutoAttack, device: torch.device, seed: int) -> tuple[Any, str]:
     """AutoAttack's own object, and its name for the batch size."""
-    norm, eps = NORMS[settings.threat.kind], settings.threat.eps
+    norm, eps = settings.threat.autoattack, settings.threat.eps
     version = "custom" if settings.attacks else settings.version
     parts = list(settings.attacks or ())
     shared = {"norm": norm, "eps": eps, "seed": seed, "version": version, "device": device}

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crossclass.attacks.losses import Labels
+from crossclass.attacks.norms import AnyThreat
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 
@@ -35,7 +36,16 @@ class Found(NamedTuple):
 
 
 class Attack(Settings):
-    """What all attacks share; each has `threat`, `gradients` (input gradients a sample) and `search`."""
+    """What all attacks share: settings that can be called; each defines `search`."""
+
+    kind: str
+    threat: AnyThreat
+    """The ball that adversarial images lie in."""
+
+    @property
+    def gradients(self) -> int:
+        """Input gradients taken per sample; 0 if that is not known."""
+        return 0
 
     def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
         """Adversarial images, float32, in the ball and in the box, with what was seen on the way."""

@@ -6,7 +6,7 @@ returns is measured, not believed: |x_adv - x| <= eps in the threat's norm, 0 <=
 
 import re
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, JsonValue, field_validator
@@ -19,8 +19,6 @@ from crossclass.attacks.sandbox import FrozenModule, fenced
 from crossclass.core.errors import UserError
 from crossclass.core.trust import imported
 
-ROUNDING = {"linf": 1e-6, "l2": 1e-5}
-"""How far outside the ball is still rounding, and projected back."""
 BOX = (0.0, 1.0)
 _NUMBER = r"\d+(?:\.\d+)?"
 _RADIUS = re.compile(rf"(eps)(?:/({_NUMBER}))?|({_NUMBER})/({_NUMBER})")
@@ -42,8 +40,6 @@ class External(Attack):
     """Keyword arguments; the texts `eps`, `eps/4` and `8/255` stand for numbers, `eps` for the threat's."""
     threat: AnyThreat = Linf()
     """The ball that the result must lie in; the function itself is told only by `arguments`."""
-
-    gradients: ClassVar[int] = 0
 
     @field_validator("call")
     @classmethod
@@ -118,7 +114,7 @@ def checked(found: object, x: Images, threat: AnyThreat, who: str) -> Images:
         raise UserError(f"{who} returned NaN or infinity in {bad} of {len(x)} images; look at its loss")
     moved = threat.norm(x_adv - x)
     most, low, high = (float(v) for v in (moved.max(), x_adv.min(), x_adv.max()))
-    if most > threat.eps + ROUNDING[threat.kind]:
+    if most > threat.eps + threat.rounding:
         raise UserError(
             f"{who} moved an image by {most:.6g}, {most - threat.eps:.3g} more than {threat} allows"
             f"{_unit_trap(most, high, threat)}"

@@ -1,7 +1,9 @@
-"""The norm ball is an object with three verbs: `sample` a start, the `steepest` step, `project` back.
+"""Norm balls: everything that depends on the norm of a perturbation is said in its class.
 
-With them PGD is a dozen lines for every norm, and a new norm is one class. Shapes are
-[n, ...]; every operation is per sample and in float32, the unit is the image range [0, 1].
+PGD is a dozen lines for every norm, because a ball has three verbs: `sample` a start, the `steepest` step,
+`project` back. What else differs (the usual step, the name for AutoAttack, rounding, sensible radii) are
+attributes. A new norm is one subclass of `Threat`, registered by `register(AnyThreat, L1)`. Perturbations
+have shape [n, ...]; everything is per sample and in float32, in units of the image range [0, 1].
 """
 
 import math
@@ -26,7 +28,7 @@ def _per_sample(value: Float[Tensor, " n"], like: Delta) -> Tensor:
     return value.view(-1, *[1] * (like.ndim - 1))
 
 
-def _norm(delta: Delta) -> Float[Tensor, " n"]:
+def _l2_norm(delta: Delta) -> Float[Tensor, " n"]:
     """l_2 norm per sample, scaled first: squares of 1e-20 and of 1e20 leave float32."""
     flat = delta.flatten(1)
     top = flat.abs().amax(dim=1)
@@ -34,28 +36,74 @@ def _norm(delta: Delta) -> Float[Tensor, " n"]:
     return (flat / safe[:, None]).norm(dim=1) * top
 
 
-class Linf(Settings):
-    """|delta|_inf <= eps: every pixel may change by at most eps."""
+class Threat(Settings):
+    """A ball of perturbations of radius `eps` around an image; one subclass for each norm."""
 
-    kind: Literal["linf"] = "linf"
-    eps: Eps = 8 / 255
+    kind: str
+    eps: Eps
     """Radius in [0, 1] units, such as 8/255."""
 
-    starts: ClassVar[tuple[Start, ...]] = ("uniform", "gauss", "none")
-    inside: ClassVar[Start] = "uniform"
+    label: ClassVar[str]
+    """The norm as conditions, pages and errors write it, such as `l_inf`."""
+    starts: ClassVar[tuple[Start, ...]]
+    """Distributions that `sample` knows; the first is the default."""
+    uniform_start: ClassVar[Start]
     """The start that is uniform in the ball."""
+    usual_step: ClassVar[float] = 0.25
+    """Step of PGD-20 as a share of eps, as in the paper's code."""
+    short_step: ClassVar[float] = 0.25
+    """Step of an attack of about ten steps as a share of eps."""
+    smallest: ClassVar[float] = 0.0
+    """Training in a ball of a smaller radius (but not 0) is refused: it was meant for another norm."""
+    largest: ClassVar[float] = 1.0
+    """Largest radius that is accepted."""
+    rounding: ClassVar[float] = 1e-6
+    """How far outside the ball the result of someone else's attack may lie; it is projected back."""
+    autoattack: ClassVar[str | None] = None
+    """The norm's name in AutoAttack; None if AutoAttack does not know it."""
 
     @field_validator("eps")
     @classmethod
     def _in_range(cls, eps: float) -> float:
         if eps < 0:
             raise ValueError("eps is a radius and cannot be negative")
-        if eps > 1:
+        if eps > cls.largest:
             raise ValueError(f"images are in [0, 1]; did you mean eps={eps:g}/255?")
         return eps
 
     def __str__(self) -> str:
-        return f"l_inf {_radius(self.eps)}"
+        n = self.eps * 255
+        radius = f"{n:.4g}/255" if abs(n - round(n, 2)) < 1e-9 else f"{self.eps:.4g}"
+        return f"{self.label} {radius}"
+
+    def norm(self, delta: Delta) -> Float[Tensor, " n"]:
+        """The norm of each perturbation."""
+        raise NotImplementedError(f"{type(self).__name__} must define norm")
+
+    def sample(self, x: Delta, start: Start, generator: torch.Generator | None) -> Delta:
+        """A perturbation of the images x to start from, in the ball, drawn from `start`."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample")
+
+    def steepest(self, gradient: Delta, step: float) -> Delta:
+        """The perturbation of norm `step` that ascends fastest; a zero or NaN gradient does not move."""
+        raise NotImplementedError(f"{type(self).__name__} must define steepest")
+
+    def project(self, delta: Delta) -> Delta:
+        """The nearest point of the ball."""
+        raise NotImplementedError(f"{type(self).__name__} must define project")
+
+
+class Linf(Threat):
+    """|delta|_inf <= eps: every pixel may change by at most eps."""
+
+    kind: Literal["linf"] = "linf"
+    eps: Eps = 8 / 255
+    """Radius in [0, 1] units, such as 8/255."""
+
+    label: ClassVar[str] = "l_inf"
+    starts: ClassVar[tuple[Start, ...]] = ("uniform", "gauss", "none")
+    uniform_start: ClassVar[Start] = "uniform"
+    autoattack: ClassVar[str | None] = "Linf"
 
     def norm(self, delta: Delta) -> Float[Tensor, " n"]:
         """max |delta| per sample."""
@@ -78,32 +126,26 @@ class Linf(Settings):
         return delta.clamp(-self.eps, self.eps)
 
 
-class L2(Settings):
+class L2(Threat):
     """|delta|_2 <= eps over all pixels and channels of an image."""
 
     kind: Literal["l2"] = "l2"
     eps: Eps = 128 / 255
     """Radius in [0, 1] units, such as 128/255 or 0.5."""
 
+    label: ClassVar[str] = "l_2"
     starts: ClassVar[tuple[Start, ...]] = ("uniform_radius", "ball", "sphere", "gauss", "none")
-    inside: ClassVar[Start] = "ball"
-    """The start that is uniform in the ball."""
-
-    @field_validator("eps")
-    @classmethod
-    def _in_range(cls, eps: float) -> float:
-        if eps < 0:
-            raise ValueError("eps is a radius and cannot be negative")
-        if eps >= 32:  # large images make radii of several units legitimate
-            raise ValueError(f"images are in [0, 1]; did you mean eps={eps:g}/255?")
-        return eps
-
-    def __str__(self) -> str:
-        return f"l_2 {_radius(self.eps)}"
+    uniform_start: ClassVar[Start] = "ball"
+    usual_step: ClassVar[float] = 0.125
+    short_step: ClassVar[float] = 0.2
+    smallest: ClassVar[float] = 0.05
+    largest: ClassVar[float] = 32.0  # large images make radii of several units legitimate
+    rounding: ClassVar[float] = 1e-5
+    autoattack: ClassVar[str | None] = "L2"
 
     def norm(self, delta: Delta) -> Float[Tensor, " n"]:
         """|delta|_2 per sample."""
-        return _norm(delta)
+        return _l2_norm(delta)
 
     def sample(self, x: Delta, start: Start, generator: torch.Generator | None) -> Delta:
         """A start delta; three distributions are in use and their mean radii differ by a factor of 2.
@@ -133,15 +175,10 @@ class L2(Settings):
 
     def project(self, delta: Delta) -> Delta:
         """The nearest point of the ball."""
-        norm = _norm(delta)
+        norm = _l2_norm(delta)
         outside = norm > self.eps
         factor = torch.where(outside, self.eps / torch.where(outside, norm, torch.ones_like(norm)), 1.0)
         return delta * _per_sample(factor, delta)
 
 
-def _radius(eps: float) -> str:
-    n = eps * 255
-    return f"{n:.4g}/255" if abs(n - round(n, 2)) < 1e-9 else f"{eps:.4g}"
-
-
-AnyThreat = Annotated[Linf | L2, Family()]
+AnyThreat = Annotated[Threat, Family(Linf, L2)]

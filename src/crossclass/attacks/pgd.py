@@ -38,9 +38,9 @@ class PGD(Attack):
     threat: AnyThreat = Linf()
     steps: int = Field(10, ge=0)
     step: Annotated[float, BeforeValidator(_fraction_of_eps)] = Field(0.25, gt=0)
-    """Step length as a fraction of eps, as the paper writes it (1/4 for l_inf, 1/8 for l_2)."""
+    """Step length as a share of eps; `reference_attack` takes the norm's usual one."""
     start: Start | None = None
-    """Distribution of the start; unset is the threat's usual one (`uniform`, l_2 `uniform_radius`)."""
+    """Distribution of the start; unset is the norm's first (l_inf `uniform`, l_2 `uniform_radius`)."""
     restarts: PositiveInt = 1
     """Independent starts; the worst of them is kept for every sample."""
     loss: Literal["ce", "margin", "kl"] = "ce"
@@ -200,6 +200,11 @@ class PGD(Attack):
     def _inside(self, x: Images, delta: Tensor) -> Images:
         x_adv = x + self.threat.project(delta)
         return x_adv if self.box is None else x_adv.clamp(*self.box)
+
+
+def reference_attack(threat: AnyThreat) -> PGD:
+    """PGD-20 as in the paper's code, with the norm's usual step (eps/4 for l_inf, eps/8 for l_2)."""
+    return PGD(threat=threat, steps=20, step=threat.usual_step)
 
 
 class FGSM(Attack):

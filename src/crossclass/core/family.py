@@ -1,8 +1,8 @@
-"""A family of plug-ins: one union of settings told apart by `kind`, to which more can be added at run time.
+"""A family of plug-ins: classes of settings told apart by `kind`, to which more can be added at run time.
 
-A family is written `AnyThreat = Annotated[Linf | L2, Family()]` and used as the type of a field. A class that
-`register(AnyThreat, L1)` adds is then accepted wherever the family is a field's type, and listed, shown,
-written and read like the members of the union.
+A family is written `AnyThreat = Annotated[Threat, Family(Linf, L2)]`, where `Threat` says what code may rely
+on, and is used as the type of a field. A class that `register(AnyThreat, L1)` adds is then accepted wherever
+the family is a field's type, and listed, shown, written and read like the first members.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,14 @@ _INSIDE: ContextVar[frozenset[int]] = ContextVar("families being written as JSON
 
 
 class Family:
-    """Marks a union of settings as a family; holds its members and validates values of its fields."""
+    """The members of a family, and the validator of its fields; given none, those of the union it marks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *plugins: type[BaseModel]) -> None:
         self.plugins: dict[str, type[BaseModel]] = {}
-        """The members by their `kind`, those of the union first."""
+        """The members by their `kind`, in the order in which they were added."""
         self._validate: Callable[[object], object] | None = None
+        for plugin in plugins:
+            self.add(plugin)
 
     def add(self, plugin: type[BaseModel]) -> None:
         """Make a class a member. Raises UserError if it has no `kind`, or one that is taken."""
@@ -53,7 +55,8 @@ class Family:
         return self._validate(value)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        self._adopt(source)
+        if not self.plugins:
+            self._adopt(source)
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class Family:
 
 
 def family(union: Any) -> Family:
-    """The family of `AnyX = Annotated[A | B, Family()]`, or of a field of this type."""
+    """The family of `AnyX = Annotated[X, Family(A, B)]`, or of a field of this type."""
     metadata = union.metadata if isinstance(union, FieldInfo) else union.__metadata__
     marker: Family = next(m for m in metadata if isinstance(m, Family))
     if not marker.plugins:
@@ -91,7 +94,7 @@ def register(union: Any, plugin: M) -> M:
 
 
 def members(union: Any) -> list[type[Any]]:
-    """The classes of a family: those of its union, then those that were registered."""
+    """The classes of a family: those it was made with, then those that were registered."""
     return list(family(union).plugins.values())
 
 

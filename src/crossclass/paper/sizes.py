@@ -50,7 +50,7 @@ def _mini(run: Run) -> Run:
         return run.replace(checkpoint_every=run.epochs // 4)
     token = isinstance(run.model, ViT)
     precision = "fp32" if token else "bf16"  # as trained; bf16 would take half the time by now
-    attack = PGD(threat=run.threat, steps=10, step=_step(run), precision=precision)
+    attack = PGD(threat=run.threat, steps=10, step=run.threat.short_step, precision=precision)
     return run.replace(
         data=_subset(run.data),
         model=_thin(run.model),
@@ -93,10 +93,6 @@ def _sooner(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
     first, start, ramp = run.lr_milestones[0], run.ensembling.start, run.ensembling.ramp
     start, ramp = (round(v / first * drops[0]) for v in (start, ramp))
     return run.ensembling.replace(start=max(1, start), ramp=ramp)
-
-
-def _step(run: Run) -> float:
-    return 0.2 if run.threat.kind == "l2" else 0.25
 
 
 def _subset(data: AnyData) -> AnyData:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from crossclass.attacks.norms import AnyThreat
 from crossclass.core.config import flat
+from crossclass.core.family import kind_of, members
 from crossclass.paper.claims import Numbers
 from crossclass.paper.entry import Experiment, Found, Size
 from crossclass.paper.runs.paper import PAPER
@@ -54,11 +56,11 @@ def _same_settings(m: Numbers) -> list[Verdict]:
         said = ", ".join(f"{name} has {value}" for name, value in others.items())
         word: Word = "does not hold" if others else "holds"
         out.append(Verdict(f"every named run has {key} {wanted}", word, "settings of the named runs", said))
+    usual = {kind_of(threat): threat.usual_step for threat in members(AnyThreat)}
     wrong = [
         name
         for name, run in m["runs"].items()
-        if run["attack"] == "pgd"
-        and (run["steps"], run["step"]) != (10, 0.125 if run["threat"] == "l2" else 0.25)
+        if run["attack"] == "pgd" and (run["steps"], run["step"]) != (10, usual[run["threat"]])
     ]
     text = "training attacks are PGD-10 with steps of eps/4 (l_inf) and eps/8 (l_2)"
     out.append(

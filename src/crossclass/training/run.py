@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from crossclass.attacks import PGD, AnyAttack
+from crossclass.attacks import AnyAttack, reference_attack
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.config import Settings
 from crossclass.core.errors import did_you_mean
@@ -26,7 +26,7 @@ class Validation(Settings):
     n: int | None = Field(None, ge=1)
     """At most this many validation, test and (clean only) training images per check; unset is all."""
     attack: AnyAttack | None = None
-    """Unset is PGD-20 in the recipe's own ball, eps/4 a step (eps/8 for l_2)."""
+    """Unset is PGD-20 in the recipe's own ball, with the usual step of its norm."""
     final: AnyAttack | None = None
     """The attack at the checkpoints that matter, on all test images; unset is the same PGD-20."""
     batch: int = Field(250, ge=1)
@@ -113,10 +113,10 @@ class Run(Settings):
     @model_validator(mode="after")
     def _ball(self) -> "Run":
         threat = self.recipe.threat
-        if threat is not None and threat.kind == "l2" and 0 < threat.eps < 0.05:
+        if threat is not None and 0 < threat.eps < threat.smallest:
             raise ValueError(
-                f"an {threat} ball is of the size of l_inf radii and protects against nothing; did you mean "
-                "128/255, or threat.kind=linf?"
+                f"an {threat} ball is too small to protect against anything; use a radius "
+                f"above {threat.smallest:g}, or the norm that it was meant for (threat.kind=linf)"
             )
         return self
 
@@ -148,8 +148,3 @@ class Run(Settings):
     def final_attack(self) -> AnyAttack:
         """The attack of the full evaluation."""
         return self.validation.final or reference_attack(self.threat)
-
-
-def reference_attack(threat: AnyThreat) -> PGD:
-    """PGD-20 as in the paper's code: a step is eps/4 for l_inf and eps/8 for l_2."""
-    return PGD(threat=threat, steps=20, step=0.125 if threat.kind == "l2" else 0.25)

@@ -143,7 +143,7 @@ def probed(
             index = index.to(split.labels.device)
             x = as_float(split.images[index]).contiguous(memory_format=memory_format)
             y = split.labels[index]
-            eta = threat.sample(x, threat.inside, generator(seed, epoch, step, "check"))
+            eta = threat.sample(x, threat.uniform_start, generator(seed, epoch, step, "check"))
             at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
             with torch.no_grad():
                 x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)

@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parent / "data"
 
 LINF = {"kind": "linf", "eps": "8/255"}
 L2 = {"kind": "l2", "eps": "128/255"}
+BALLS = {"linf": "l_inf 8/255", "l2": "l_2 128/255"}  # as the norms print themselves, without importing torch
 PGD = {"kind": "pgd", "steps": 10, "step": 0.25, "bn": "train", "threat": LINF}
 PREACT = {"kind": "preactresnet", "depth": 18, "blocks": None, "width": 64, "stem": 3, "stem_stride": 1}
 AUGMENT = {"crop": 4, "padding": "reflect", "flip": True}
@@ -38,8 +39,7 @@ class Anchor:
     @property
     def test(self) -> str:
         """The attack and the ball of its test accuracies, as a run writes them: that of training."""
-        ball = self.attack["threat"]
-        return f"{self.tested}, {'l_2' if ball['kind'] == 'l2' else 'l_inf'} {ball['eps']}"
+        return f"{self.tested}, {BALLS[self.attack['threat']['kind']]}"
 
     def settings(self) -> dict[str, Any]:
         """What of a run's config.yaml would be the same; `attack` is the one of training."""

@@ -22,7 +22,7 @@ from crossclass.training.recipes.gradalign import GradAlign
 from crossclass.training.recipes.mart import MART
 from crossclass.training.recipes.trades import Trades
 
-AnyRecipe = Annotated[Standard | AT | Trades | MART | GradAlign | KnowledgeDistillation | AWP, Family()]
+AnyRecipe = Annotated[Recipe, Family(Standard, AT, Trades, MART, GradAlign, KnowledgeDistillation, AWP)]
 
 AWP.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})  # a recipe that holds a recipe
 

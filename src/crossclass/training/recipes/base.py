@@ -24,6 +24,7 @@ R = TypeVar("R", bound="Recipe")
 class Recipe(Settings):
     """Base of the recipes. A field that holds a recipe makes it a child; a field `attack` crafts images."""
 
+    kind: str
     couples_batch: ClassVar[bool] = False
     """Whether an image's gradient depends on the other images of its batch (beside batch norm)."""
 

@@ -30,7 +30,7 @@ class GradAlign(Recipe):
         goes through the other one. Three forwards in train mode.
         """
         threat = self.attack.threat
-        eta = threat.sample(x, threat.inside, generator)
+        eta = threat.sample(x, threat.uniform_start, generator)
         at_x = _input_gradient(model, x, y, create_graph=False)
         at_eta = _input_gradient(model, x + eta, y, create_graph=True)
         cosine = F.cosine_similarity(at_x.flatten(1), at_eta.flatten(1), dim=1)
