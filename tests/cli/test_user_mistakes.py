@@ -30,7 +30,6 @@ from crossclass.report.run import _warnings
 from crossclass.training.averaging import refresh
 from crossclass.training.labels import Mix
 from crossclass.training.loop import iterate_epochs, train
-from crossclass.training.nonfinite import FirstNonFinite
 from crossclass.training.recipes import AT, KnowledgeDistillation
 from crossclass.training.run import Run, Validation
 from run_file import TINY
@@ -127,15 +126,6 @@ def _nothing():
     import contextlib
 
     return contextlib.nullcontext()
-
-
-def test_a_later_step_may_have_more_rows_than_the_first():
-    watched = FirstNonFinite(torch.device("cpu"))
-    watched.look(0, torch.tensor(True), {"x": torch.zeros(1, 2)})
-    watched.look(1, torch.tensor(False), {"x": torch.ones(3, 2)})
-    watched.look(2, torch.tensor(False), {"x": torch.zeros(2, 2)})
-    assert watched.step == 1
-    assert torch.equal(watched.batch["x"], torch.ones(3, 2))
 
 
 def test_pieces_and_joined_batch_norm_are_refused_together():

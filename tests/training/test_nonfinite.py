@@ -67,7 +67,7 @@ def test_it_stops_and_keeps_the_batch(tmp_path, monkeypatch, how, clip):
 def test_the_report_says_it_and_a_run_that_goes_on_forgets_it(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         spoiled(patched, 7, "loss")
-        with pytest.raises(UserError, match="lower lr or set clip"):
+        with pytest.raises(UserError, match="lower lr or set grad_clip_norm"):
             train(RUN, tmp_path, "t", CPU)
     folder = RunFolder.of(tmp_path, "t", RUN)
     alarm = json.loads((folder.path / "failure.json").read_text())
@@ -88,36 +88,44 @@ def test_a_run_without_an_epoch_says_why(tmp_path, monkeypatch):
         write_report([RunFolder.of(tmp_path, "t", RUN).path], tmp_path / "page.html")
 
 
-class TestFirstBad:
-    def look(self, *fine: bool, sizes: tuple[int, ...]) -> FirstNonFinite:
-        watched = FirstNonFinite(torch.device("cpu"))
+class TestFirstNonFinite:
+    def updated(self, *fine: bool, sizes: tuple[int, ...]) -> FirstNonFinite:
+        first = FirstNonFinite(torch.device("cpu"))
         for step, (good, size) in enumerate(zip(fine, sizes, strict=True)):
             batch = {"x": torch.full((size, 2), float(step)), "index": torch.full((size,), step)}
-            watched.look(step, torch.tensor(good), batch)
-        return watched
+            first.update(step, torch.tensor(good), batch)
+        return first
 
     def test_nothing_bad(self):
-        assert not self.look(True, True, sizes=(3, 3)).found
+        assert not self.updated(True, True, sizes=(3, 3)).occurred
 
     def test_the_first_of_several_is_kept(self):
-        watched = self.look(True, False, True, False, sizes=(3, 3, 3, 3))
-        assert (watched.found, watched.step) == (True, 1)
-        assert torch.equal(watched.batch["index"], torch.full((3,), 1))
+        first = self.updated(True, False, True, False, sizes=(3, 3, 3, 3))
+        assert (first.occurred, first.step) == (True, 1)
+        assert torch.equal(first.batch["index"], torch.full((3,), 1))
 
     def test_a_smaller_last_batch(self):
-        watched = self.look(True, False, sizes=(3, 2))
-        assert torch.equal(watched.batch["x"], torch.full((2, 2), 1.0))
+        first = self.updated(True, False, sizes=(3, 2))
+        assert torch.equal(first.batch["x"], torch.full((2, 2), 1.0))
 
     def test_it_keeps_a_copy(self):
-        watched, x = FirstNonFinite(torch.device("cpu")), torch.zeros(2)
-        watched.look(0, torch.tensor(False), {"x": x})
+        first, x = FirstNonFinite(torch.device("cpu")), torch.zeros(2)
+        first.update(0, torch.tensor(False), {"x": x})
         x.fill_(1)
-        assert torch.equal(watched.batch["x"], torch.zeros(2))
+        assert torch.equal(first.batch["x"], torch.zeros(2))
+
+    def test_a_later_step_may_have_more_rows_than_the_first(self):
+        first = FirstNonFinite(torch.device("cpu"))
+        first.update(0, torch.tensor(True), {"x": torch.zeros(1, 2)})
+        first.update(1, torch.tensor(False), {"x": torch.ones(3, 2)})
+        first.update(2, torch.tensor(False), {"x": torch.zeros(2, 2)})
+        assert first.step == 1
+        assert torch.equal(first.batch["x"], torch.ones(3, 2))
 
 
-def test_watching_moves_nothing(tmp_path, monkeypatch):
+def test_checking_moves_nothing(tmp_path, monkeypatch):
     straight = train(RUN, tmp_path / "one", "t", CPU)
-    monkeypatch.setattr(FirstNonFinite, "look", lambda *a: None)
+    monkeypatch.setattr(FirstNonFinite, "update", lambda *a: None)
     blind = train(RUN, tmp_path / "two", "t", CPU)
     a, b = (load_checkpoint(f.checkpoint("last"))[0] for f in (straight, blind))
     assert all(torch.equal(a[k], b[k]) for k in a)

@@ -219,7 +219,7 @@ class TestPieces:
 
     def test_with_batch_norm_it_is_said(self, tmp_path):
         said: list[str] = []
-        next(train(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        next(train(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), log=said.append))
         assert said == [
             "runtime.micro_batch=3: batch norm sees 3 of 8 images at a time, so the result is not that of "
             "whole batches"
@@ -229,7 +229,7 @@ class TestPieces:
         ("rows", "most", "sizes"), [((0, 8), None, [8]), ((4, 9), 2, [2, 2, 1]), ((3, 3), 2, [])]
     )
     def test_cuts(self, rows, most, sizes):
-        found = epoch.pieces(slice(*rows), most)
+        found = epoch.micro_batches(slice(*rows), most)
         assert [p.stop - p.start for p in found] == sizes
         assert all(a.stop == b.start for a, b in pairwise(found))
 
@@ -260,7 +260,7 @@ class TestMemory:
         train(run, tmp_path / "whole", "w", CPU)
         self.short(monkeypatch, 3, error)
         said: list[str] = []
-        list(iterate_epochs(run, tmp_path / "short", "w", CPU, say=said.append))
+        list(iterate_epochs(run, tmp_path / "short", "w", CPU, log=said.append))
         assert said == [
             "out of memory with 8 images at once; going on with 4, which changes nothing",
             "out of memory with 4 images at once; going on with 2, which changes nothing",
@@ -275,7 +275,7 @@ class TestMemory:
     def test_awp_depends_on_the_pieces_too(self, tmp_path, monkeypatch):
         said: list[str] = []
         run = PLAIN.replace(recipe=AWP(inner=PLAIN.recipe))
-        next(iterate_epochs(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), say=said.append))
+        next(iterate_epochs(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), log=said.append))
         assert said[0].startswith("runtime.micro_batch=3: AWP sees 3 of 8 images at a time")
         self.short(monkeypatch, 3, MemoryError())
         with pytest.raises(UserError, match=r"8 images at once; AWP sees them together"):

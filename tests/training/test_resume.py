@@ -68,7 +68,7 @@ def test_a_cut_off_log_line_and_a_damaged_state_are_survived(whole, tmp_path):
     assert [s.name for s in states] == ["epoch_00002.safetensors", "epoch_00003.safetensors"]
     states[-1].write_bytes(states[-1].read_bytes()[:-100])
     said: list[str] = []
-    for _ in iterate_epochs(TINY, tmp_path, "tiny", CPU, say=said.append):
+    for _ in iterate_epochs(TINY, tmp_path, "tiny", CPU, log=said.append):
         pass
     assert "epoch_00003.safetensors is damaged" in said[0]
     assert "resuming after epoch 2" in said[1]
@@ -138,7 +138,7 @@ def test_a_setting_added_since_does_not_orphan_a_run(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from crossclass.files import lock
+from crossclass.core.files import lock
 with lock(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
@@ -210,7 +210,7 @@ def test_a_run_that_goes_on_elsewhere_says_what_is_different(tmp_path):
     killed_after(2, tmp_path)
     said: list[str] = []
     other = Runtime(device="cpu", layout="contiguous")
-    *_, (folder, _) = iterate_epochs(TINY, tmp_path, "tiny", other, say=said.append)
+    *_, (folder, _) = iterate_epochs(TINY, tmp_path, "tiny", other, log=said.append)
     assert said[0].endswith("may depend on it: layout channels_last before, contiguous_format now")
     assert folder.read("env.json")["earlier"] == [{"layout": "channels_last", "epochs": 2}]
     assert RunFolder.at(folder.path).begin(folder.read("env.json")) == []

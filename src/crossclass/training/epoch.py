@@ -1,7 +1,7 @@
-"""One epoch of training: the batches, the steps, and what to do when one of them goes wrong.
+"""One epoch of training: its batches and steps, and smaller micro-batches when the memory is too small.
 
-Every random draw is of the global batch and starts from (seed, epoch, step, purpose); processes and smaller
-pieces take their rows of it. Nothing waits for the device until the epoch is over.
+Every random draw is of the global batch and starts from (seed, epoch, step, purpose); processes and
+micro-batches take their rows of it. Nothing waits for the device until the epoch is over.
 """
 
 import math
@@ -39,12 +39,12 @@ def train_epoch(
     split, started = splits.train, time.perf_counter()
     model.train()
     right, total = torch.zeros((), device=runtime.torch_device), torch.zeros((), device=runtime.torch_device)
-    watched = FirstNonFinite(runtime.torch_device)
+    first_bad = FirstNonFinite(runtime.torch_device)
     indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
     for step, index in enumerate(indices):
         for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
             group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
-        x, y, soft = _prepared(run, runtime, split, index, epoch, step, len(splits.class_names))
+        x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
         rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
         mine = index[rows].to(runtime.torch_device)
         logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
@@ -55,7 +55,9 @@ def train_epoch(
             if run.grad_clip_norm is None
             else nn.utils.clip_grad_norm_(state.parameters, run.grad_clip_norm)
         )
-        watched.look(step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine})
+        first_bad.update(
+            step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine}
+        )
         optimizer.step()
         if run.ensembling is not None:
             run.ensembling.remember(logits, state.memory, mine, epoch)
@@ -70,17 +72,17 @@ def train_epoch(
     state.sync_epoch()
     runtime.sum([right, total])
     lr = optimizer.param_groups[0]["lr"]
-    if not math.isfinite(float(total)) or watched.found:
-        raise NotFiniteError(watched, epoch, lr)
-    seen = float(right) / len(split)
+    if not math.isfinite(float(total)) or first_bad.occurred:
+        raise NotFiniteError(first_bad, epoch, lr)
+    accuracy = float(right) / len(split)
     adversarial = run.recipe.threat is not None
     return {
         "epoch": epoch,
         "lr": lr,
         "seconds": round(time.perf_counter() - started, 3),
         "train_loss": float(total) / len(split),
-        "train_clean": None if adversarial else seen,
-        "train_robust": seen if adversarial else None,
+        "train_clean": None if adversarial else accuracy,
+        "train_robust": accuracy if adversarial else None,
     }
 
 
@@ -100,10 +102,10 @@ def _batch(
     return as_float(images).contiguous(memory_format=runtime.memory_format), split.labels[index]
 
 
-def _prepared(
+def _global_batch(
     run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int, classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The global batch: images, labels as drawn (mixed, maybe), and labels for the loss (smoothed, maybe)."""
+    """Images, labels as drawn (mixed where set), and labels for the loss (smoothed where set)."""
     x, y = _batch(run, runtime, split, index.to(runtime.torch_device), epoch, step)
     if run.mix is not None:
         x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
@@ -121,36 +123,39 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Leave the gradient of this process's share in the parameters; logits, loss share, adversarial images.
 
-    In pieces of at most `state.micro` images, which get smaller when the memory is too small and the
-    pieces do not change the result. Raises UserError if they would.
+    In micro-batches of at most `state.micro_batch` images, which get smaller when the memory is too small,
+    where that does not change the result. Raises UserError where it would.
     """
     rows, whole = state.runtime.rows(len(index)), len(index) < state.runtime.processes
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         try:
             with no_sync(state.model, whole):
-                found = [
-                    _piece(recipe, state, batch, part, index, epoch, step)
-                    for part in pieces(rows, state.micro)
+                parts = [
+                    _backward(recipe, state, batch, part, index, epoch, step)
+                    for part in micro_batches(rows, state.micro_batch)
                 ]
-            logits, losses, images = zip(*found, strict=True)
+            logits, losses, images = zip(*parts, strict=True)
             return torch.cat(logits), torch.stack(losses).sum(), torch.cat(images)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
-        most = min(state.micro or len(index), rows.stop - rows.start)
+        most = min(state.micro_batch or len(index), rows.stop - rows.start)
         if state.batch_coupling or most == 1:
             who = " and ".join(state.batch_coupling)
-            why = f"{who} sees them together, so smaller pieces would change the result: " if who else ""
+            why = f"{who} sees them together, so fewer at a time would change the result: " if who else ""
             raise UserError(
                 f"out of memory with {most} images at once; {why}set "
                 f"runtime.micro_batch={max(1, most // 2)} to accept that, or a smaller batch= or model"
             )
-        state.micro = -(-most // 2)
-        log(f"out of memory with {most} images at once; going on with {state.micro}, which changes nothing")
+        state.micro_batch = -(-most // 2)
+        log(
+            f"out of memory with {most} images at once; going on with {state.micro_batch}, which changes "
+            "nothing"
+        )
 
 
-def _piece(
+def _backward(
     recipe: Recipe,
     state: TrainState,
     batch: tuple[Tensor, Tensor, Tensor],
@@ -170,18 +175,19 @@ def _piece(
         loss, logits = recipe.loss(state.model, x, x_adv, soft, more)
     if run.ensembling is not None:
         loss = loss + run.ensembling.penalty(logits, state.memory, index[part].to(x.device), epoch)
-    loss = loss * (runtime.weight(n) * len(x) / n)  # the sum over pieces and processes is the batch's mean
+    # so that the sum over micro-batches and processes is the mean over the global batch
+    loss = loss * (runtime.weight(n) * len(x) / n)
     torch.autograd.backward(loss)
     return logits.detach(), loss.detach(), x_adv.detach()
 
 
-def pieces(rows: slice, most: int | None) -> list[slice]:
-    """A range of rows cut into pieces of at most so many."""
+def micro_batches(rows: slice, most: int | None) -> list[slice]:
+    """A range of rows cut into slices of at most `most`; None leaves it whole."""
     size = most or max(1, rows.stop - rows.start)
     return [slice(at, min(at + size, rows.stop)) for at in range(rows.start, rows.stop, size)]
 
 
 def out_of_memory(e: BaseException) -> bool:
-    """Whether an error is a device's, or the machine's, word for a memory that is full."""
+    """Whether an error of a device, or of the machine, says that its memory is full."""
     words = ("out of memory", "can't allocate memory")
     return isinstance(e, torch.OutOfMemoryError | MemoryError) or any(w in str(e) for w in words)

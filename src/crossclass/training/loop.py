@@ -115,9 +115,9 @@ def _train(
             try:
                 row = train_epoch(current, state, splits, epoch, progress, log)
             except NotFiniteError as e:
-                alarm = nonfinite.written(folder, e, runtime, splits.train.labels)
+                alarm = nonfinite.write_failure(folder, e, runtime, splits.train.labels)
                 raise UserError(
-                    f"{alarm}; lower lr or set clip=1.0, and train again: the epochs before are kept"
+                    f"{alarm}; lower lr or set grad_clip_norm=1.0, and train again: earlier epochs are kept"
                 ) from e
             checked = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
             keeping = checked or (run.checkpoint_every and epoch % run.checkpoint_every == 0)

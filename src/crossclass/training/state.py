@@ -1,4 +1,4 @@
-"""What training moves: the network, the optimizer, an average of the weights, remembered predictions.
+"""What changes during training: the network, its optimizer, an average of the weights, past predictions.
 
 As plain tensors it is the state a run resumes from, bit for bit.
 """
@@ -18,18 +18,18 @@ from crossclass.training.run import Run
 
 
 class TrainState:
-    """The moving parts of one run on its device."""
+    """What changes during the training of one run, on its device."""
 
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
         self.run, self.runtime = run, runtime
         self.model = runtime.prepared(runtime.to_device(built))
         self.crafting = runtime.crafting(self.model)
         """The network as attacks call it: the same weights, maybe compiled."""
-        # frozen, so that its batch norm is refreshed without a word between processes
+        # frozen, so that no process waits for another while its batch norm is refreshed
         averaged = run.weight_averaging is not None
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
         self.optimizer = optimizer(run, self.model)
-        self.micro = runtime.micro_batch
+        self.micro_batch = runtime.micro_batch
         """At most so many images at once; falls when the memory is too small."""
         memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
         self.memory = {name: tensor.to(runtime.torch_device) for name, tensor in memory.items()}
@@ -46,7 +46,7 @@ class TrainState:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer moves."""
+        """The parameters that the optimizer updates."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
