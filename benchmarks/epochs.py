@@ -14,7 +14,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
 from crossclass.models import AnyModel
 from crossclass.training.epoch import train_epoch
-from crossclass.training.recipes import AT, KnowledgeDistillation, Teacher, Trades
+from crossclass.training.recipes import AT, KnowledgeDistillation, Teacher, Trades, map_teachers
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
 
@@ -55,10 +55,8 @@ def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
     state = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
-    recipe = run.recipe
-    if isinstance(recipe, KnowledgeDistillation):
-        teacher = runtime.to_device(_network(run.model)).requires_grad_(False)
-        recipe = recipe.replace(teachers=(Teacher(module=teacher),))
+    teacher = Teacher(module=runtime.to_device(_network(run.model)).requires_grad_(False))
+    recipe = map_teachers(run.recipe, lambda kd, unnamed: teacher)
     return lambda: train_epoch(recipe, state, splits, 1, silent, lambda text: None)
 
 

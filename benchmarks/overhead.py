@@ -23,11 +23,11 @@ import torch
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz
 from crossclass.paper import runs
-from crossclass.training import epoch, validation
+from crossclass.training import epoch, loop, validation
 
 EPOCHS, IMAGES = 6, 1000
 PARTS = {
-    "crafting and gradients": (epoch, "_piece"),
+    "crafting and gradients": (epoch, "_backward"),
     "optimizer": (torch.optim.SGD, "step"),
     "checks": (validation, "check"),
     "final evaluation": (validation, "final"),

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from speed import operations, product
+from speed import matrix_product, operations
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole import network
 
@@ -61,7 +61,7 @@ def profiled(name: str) -> dict[str, Any]:
     model, x, y = network(name)
     model = model.to(memory_format=torch.channels_last)
     x = x.contiguous(memory_format=torch.channels_last)
-    pgd, matrix = PGD(steps=STEPS, precision="bf16"), product(torch.bfloat16)
+    pgd, matrix = PGD(steps=STEPS, precision="bf16"), matrix_product(torch.bfloat16)
     jobs = (matrix, lambda: pgd(model, x, y))
     times: tuple[list[float], list[float]] = ([], [])
     spent: defaultdict[str, list[float]] = defaultdict(list)

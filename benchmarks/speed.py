@@ -80,7 +80,7 @@ def operations(model: nn.Module, x: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def eval_model(dtype: torch.dtype, side: int = 2048) -> Job:
+def matrix_product(dtype: torch.dtype, side: int = 2048) -> Job:
     """A matrix product of 17 GFLOP."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     return lambda: a @ b
@@ -110,8 +110,8 @@ def attacks(net: str, norm: str, steps: int, rounds: int) -> Numbers:
     threat = {"linf": Linf, "l2": L2}[norm](eps=EPS[norm])
     pgd = PGD(threat=threat, steps=steps, step=SHARE[norm])
     jobs: dict[str, Job] = {
-        "matrix product, bf16": product(torch.bfloat16),
-        "matrix product, fp32": product(torch.float32),
+        "matrix product, bf16": matrix_product(torch.bfloat16),
+        "matrix product, fp32": matrix_product(torch.float32),
     }
     jobs["ours, bf16"] = lambda: pgd.replace(precision="bf16")(fast, x_fast, y)
     jobs["ours, fp32"] = lambda: pgd(fast, x_fast, y)
@@ -160,7 +160,7 @@ def training(net: str, kinds: Sequence[str], rounds: int) -> Numbers:
     model, x, _ = network(net)
     forward = operations(model, x) / len(x) * images
     jobs, work = epochs(NETS[net][0], NETS[net][1], images, kinds)
-    found = in_turns({"matrix product, bf16": product(torch.bfloat16), **jobs}, rounds)
+    found = in_turns({"matrix product, bf16": matrix_product(torch.bfloat16), **jobs}, rounds)
     ideal = {name: work[name] * forward for name in jobs} | {"matrix product, bf16": 0.0}
     rows = rated(found, f"{kinds[0]}, ours", ideal, images)
     for row in rows:

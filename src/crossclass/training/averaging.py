@@ -1,4 +1,4 @@
-"""Averages of the weights along training, SWA and EMA: the average is what a run's checkpoints hold."""
+"""Averages of the weights along training, SWA and EMA; a run's checkpoints hold the average."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -26,14 +26,14 @@ class SWA(Settings):
 
     @property
     def refreshes(self) -> bool:
-        """Whether batch norm has to be computed anew for the average."""
+        """Whether batch-norm statistics have to be computed anew for the average."""
         return True
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Steps inside an epoch count nothing."""
+        """Nothing: only the ends of epochs are averaged."""
 
     def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Take in the end of an epoch, counted from 1."""
+        """Add the weights at the end of an epoch, counted from 1."""
         mix(average, model, 1 / max(1, epoch - self.start + 1))
 
 
@@ -47,29 +47,29 @@ class EMA(Settings):
 
     @property
     def refreshes(self) -> bool:
-        """Whether batch norm has to be computed anew for the average."""
+        """Whether batch-norm statistics have to be computed anew for the average."""
         return False
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Take in one step."""
+        """Add the weights after a step of an epoch, counted from 1."""
         mix(average, model, 1 - self.decay if epoch >= self.start else 1.0)
 
     def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """The end of an epoch counts nothing."""
+        """Nothing: every step is averaged."""
 
 
 @torch.no_grad()
 def mix(average: nn.Module, model: nn.Module, share: float) -> None:
     """average <- (1 - share) average + share model, in place; buffers become the model's."""
-    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
-        mean.copy_(now) if share == 1 else mean.lerp_(now, share)
-    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(buffer)
+    for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+        mean.copy_(parameter) if share == 1 else mean.lerp_(parameter, share)
+    for copy, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        copy.copy_(buffer)
 
 
 @torch.no_grad()
 def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Batch-norm statistics anew: the plain mean over the given batches of images."""
+    """Compute batch-norm statistics anew: the mean over the given batches of images, in place."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return
@@ -78,7 +78,7 @@ def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
         try:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # torch's word for a cumulative mean
+                norm.momentum = None  # torch then takes a cumulative mean
                 norm.train()
             for x in batches:
                 model(x)

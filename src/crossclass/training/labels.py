@@ -1,6 +1,6 @@
 """What is done to labels and batches before the loss: smoothing, mixup and cutmix, temporal ensembling.
 
-None of it is a recipe's business: recipes take classes or probabilities.
+It is independent of the recipe: every recipe takes classes or probabilities.
 """
 
 import math
@@ -35,15 +35,15 @@ class Mix(Settings):
     def __call__(
         self, x: Float[Tensor, "n c h w"], y: Labels, classes: int, g: torch.Generator
     ) -> tuple[Float[Tensor, "n c h w"], Labels]:
-        """Mixed images and soft labels, or both as they were."""
-        chance, which, *place = torch.rand(4, generator=g).tolist()
+        """Mixed images and soft labels [n, k], or (with probability 1 - prob) both unchanged."""
+        chance, which, *center = torch.rand(4, generator=g).tolist()
         ways = [(a, cut) for a, cut in ((self.mixup, False), (self.cutmix, True)) if a > 0]
         if chance >= self.prob or not ways:
             return x, y
         alpha, cut = ways[int(which * len(ways))]
         share = _beta(alpha, g)
         if cut:
-            rows, columns, share = _rectangle(x.shape[-2], x.shape[-1], share, place)
+            rows, columns, share = _rectangle(x.shape[-2], x.shape[-1], share, center)
             mixed = x.clone()
             mixed[:, :, rows, columns] = x.flip(0)[:, :, rows, columns]
         else:
@@ -62,13 +62,13 @@ def _beta(alpha: float, g: torch.Generator) -> float:
             return math.exp(u - total)
 
 
-def _rectangle(h: int, w: int, share: float, place: list[float]) -> tuple[slice, slice, float]:
-    """The part that is cut out (its area about 1 - share), and the share that really stays."""
+def _rectangle(h: int, w: int, share: float, center: list[float]) -> tuple[slice, slice, float]:
+    """The rectangle that is replaced (area about 1 - share, clipped), and the exact share that stays."""
     side = math.sqrt(1 - share)
-    tall, wide = int(h * side), int(w * side)
-    top, left = int(place[0] * h) - tall // 2, int(place[1] * w) - wide // 2
-    rows = slice(max(0, top), min(h, top + tall))
-    columns = slice(max(0, left), min(w, left + wide))
+    height, width = int(h * side), int(w * side)
+    top, left = int(center[0] * h) - height // 2, int(center[1] * w) - width // 2
+    rows = slice(max(0, top), min(h, top + height))
+    columns = slice(max(0, left), min(w, left + width))
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return rows, columns, 1 - area / (h * w)
 
@@ -89,11 +89,11 @@ class TemporalEnsembling(Settings):
     """Epochs over which the weight rises as exp(-5 (1 - t)^2)."""
 
     def memory(self, n: int, classes: int) -> dict[str, Tensor]:
-        """What has to be remembered of n training images: sums of predictions, and visits."""
+        """The memory of n training images: averaged predictions z [n, k] and visits [n]."""
         return {"z": torch.zeros(n, classes), "visits": torch.zeros(n, dtype=torch.int64)}
 
     def weight_at(self, epoch: int) -> float:
-        """The weight of the term in an epoch."""
+        """The weight of the term in an epoch, counted from 1; 0 before `start`."""
         if epoch < self.start:
             return 0.0
         t = 1.0 if self.ramp == 0 else min(1.0, (epoch - self.start + 1) / self.ramp)
@@ -102,17 +102,17 @@ class TemporalEnsembling(Settings):
     def penalty(
         self, logits: Logits, memory: dict[str, Tensor], index: Int[Tensor, " n"], epoch: int
     ) -> Float[Tensor, ""]:
-        """The term for a batch; images that were never visited take no part."""
+        """The term for a batch, the images at `index`; images that were never visited add nothing."""
         visits = memory["visits"][index]
-        seen = (visits > 0).to(logits.dtype)
+        visited = (visits > 0).to(logits.dtype)
         corrected = memory["z"][index] / (1 - self.momentum ** visits.clamp(min=1))[:, None]
         distance = (logits.softmax(dim=1) - corrected).square().mean(dim=1)
-        return self.weight_at(epoch) * (seen * distance).mean()
+        return self.weight_at(epoch) * (visited * distance).mean()
 
     def remember(
         self, logits: Logits, memory: dict[str, Tensor], index: Int[Tensor, " n"], epoch: int
     ) -> None:
-        """Take the batch's predictions into the memory."""
+        """Update the memory, in place, with the predictions for a batch."""
         if epoch >= self.start - 1:
             p = logits.detach().float().softmax(dim=1)
             memory["z"][index] = self.momentum * memory["z"][index] + (1 - self.momentum) * p
@@ -124,13 +124,13 @@ class TemporalEnsembling(Settings):
         before: Int[Tensor, " n"],
         add: Callable[[Sequence[Tensor]], None],
     ) -> None:
-        """Put together, in place, what several processes remember of an epoch in which each saw its images.
+        """Merge, in place, the memories of several processes, each of which visited its own images.
 
         `before` are the visits when the epoch began; `add` sums tensors over the processes.
         """
-        seen = (memory["visits"] != before).float()
-        z = memory["z"] * seen[:, None]
-        add([z, seen])
-        there = seen > 0
-        memory["z"] = torch.where(there[:, None], z / seen.clamp(min=1)[:, None], memory["z"])
-        memory["visits"] = before + there
+        visitors = (memory["visits"] != before).float()
+        z = memory["z"] * visitors[:, None]
+        add([z, visitors])
+        visited = visitors > 0
+        memory["z"] = torch.where(visited[:, None], z / visitors.clamp(min=1)[:, None], memory["z"])
+        memory["visits"] = before + visited

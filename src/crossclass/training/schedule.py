@@ -7,12 +7,12 @@ from typing import Literal
 Schedule = Literal["steps", "cyclic", "cosine"]
 
 
-def factor(schedule: Schedule, t: float, epochs: int, drops: Sequence[int], warmup: int) -> float:
+def factor(schedule: Schedule, t: float, epochs: int, milestones: Sequence[int], warmup: int) -> float:
     """Share of the peak learning rate at time t in epochs, 0 < t <= epochs.
 
-    `steps`: a tenth after each drop, constant within an epoch (Rice's code, setting it per batch, drops on
-    the last batch of the epoch before). `cyclic`: linear 0 -> 1 -> 0 with the peak in the middle (Wong
-    2020). `cosine`: 1 -> 0. During the first `warmup` epochs the rate rises linearly.
+    `steps`: a tenth after each milestone, constant within an epoch (locuslab/robust_overfitting sets it per
+    batch and falls at the last batch of the epoch before). `cyclic`: linear 0 -> 1 -> 0 with the peak in
+    the middle (Wong et al. 2020). `cosine`: 1 -> 0. During the first `warmup` epochs the rate rises linearly.
     """
     if schedule == "cyclic":
         return 1 - abs(2 * t / epochs - 1)
@@ -20,4 +20,4 @@ def factor(schedule: Schedule, t: float, epochs: int, drops: Sequence[int], warm
         return t / warmup
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (t - warmup) / max(1, epochs - warmup)))
-    return 10.0 ** -sum(math.ceil(t) > d for d in drops)
+    return 10.0 ** -sum(math.ceil(t) > m for m in milestones)
