@@ -22,7 +22,7 @@ import numpy as np
 import scipy
 
 from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
-from crossclass.paper.theory.claims import truth_table
+from crossclass.paper.theory.truth_table import truth_table
 from crossclass.paper.theory.setting import PAPER, admissible
 
 DEFAULTS = {"n": "1000000", "rounds": "5", "out": ""}
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
         clock, processor = (median(t) for t in zip(*pairs, strict=True))
         seconds[name] = {"clock": clock, "processor": processor}
         print(f"{name:45} {clock:7.3f} s, processor {processor:7.3f} s")
-    words = [row.word for rows in table.values() for row in rows]
+    words = [row.verdict for rows in table.values() for row in rows]
     counts = {word: words.count(word) for word in ("holds", "does not hold", "undecided")}
     print("truth table: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
     if given["out"]:

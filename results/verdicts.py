@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from crossclass.paper.order import ORDER
+from crossclass.paper.registry import EXPERIMENTS
 
 HERE = Path(__file__).parent
 FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
@@ -34,7 +34,7 @@ which were measured on networks and training sets of another size.
 
 def entries() -> list[dict[str, Any]]:
     """What there is of every entry, in the order of the paper."""
-    paths = [HERE / "mini" / f"{id_}.json" for id_ in ORDER]
+    paths = [HERE / "mini" / f"{id_}.json" for id_ in EXPERIMENTS]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
@@ -48,14 +48,14 @@ def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
     lines = [PREFACE]
     for entry in found:
         lines += [f"## {entry['id']}: {entry['title']}", "", f"The paper: {entry['claim']}", ""]
-        for beyond in (False, True):
-            own = [v for v in entry["verdicts"] if v["beyond"] == beyond]
+        for extension in (False, True):
+            own = [v for v in entry["verdicts"] if v["extension"] == extension]
             if own:
-                head = "beyond the paper" if beyond else "claim"
+                head = "beyond the paper" if extension else "claim"
                 lines += [f"| {head} | verdict | numbers |", "|---|---|---|"]
                 for v in own:
                     where = f" ({v['where']})" if v["where"] else ""
-                    lines.append(f"| {cell(v['claim'] + where)} | {v['word']} | {cell(v['why'])} |")
+                    lines.append(f"| {cell(v['claim'] + where)} | {v['verdict']} | {cell(v['reason'])} |")
                 lines.append("")
         for reason in reasons.get(entry["id"], ()):
             lines += [reason, ""]
@@ -67,13 +67,13 @@ def front(found: list[dict[str, Any]]) -> str:
     """The paper's own claims, a line for each entry."""
     lines = ["| | the paper's claims | hold | do not | undecided |", "|---|---|---|---|---|"]
     for entry in found:
-        words = Counter(v["word"] for v in entry["verdicts"] if not v["beyond"])
+        words = Counter(v["verdict"] for v in entry["verdicts"] if not v["extension"])
         if words:
             counts = " | ".join(str(words[w]) if words[w] else "" for w in WORDS)
             lines.append(
                 f"| [{entry['id']}](results/mini/{entry['id']}.svg) | {cell(entry['title'])} | {counts} |"
             )
-    total = Counter(v["word"] for entry in found for v in entry["verdicts"] if not v["beyond"])
+    total = Counter(v["verdict"] for entry in found for v in entry["verdicts"] if not v["extension"])
     lines.append("| | **together** | " + " | ".join(f"**{total[w]}**" for w in WORDS) + " |")
     return "\n".join(lines) + "\n"
 

@@ -17,9 +17,8 @@ from crossclass.core.errors import UserError
 from crossclass.data import Shapes, as_float
 from crossclass.data import shape_drawing as shapes
 from crossclass.paper import bridge, bridge_claims
-from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, measure_bridge
-from crossclass.paper.bridge_claims import judge_bridge
-from crossclass.paper.effective import effective, errors, responses
+from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
+from crossclass.paper.part_weights import effective, errors, responses
 from crossclass.paper.theory import closed, samples, sharing
 from crossclass.paper.theory.setting import PAPER
 
@@ -213,7 +212,7 @@ def point(eps: float, w_e: float, w_c: float, cas: float, error: float = 0.01) -
 
 def words(*points: dict[str, Any]) -> list[str]:
     numbers = {"mu": 0.35, "sigma": 0.2, "families": {"pixels, ce": list(points)}}
-    return [v.word for v in judge_bridge(numbers)]
+    return [v.verdict for v in judge_bridge(numbers)]
 
 
 def test_verdicts_on_made_up_numbers() -> None:

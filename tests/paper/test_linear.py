@@ -15,8 +15,7 @@ from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
 from crossclass.core.errors import UserError
 from crossclass.paper import linear
-from crossclass.paper.linear import Others, Tied, fit, measure_training, robust_loss
-from crossclass.paper.linear_claims import judge_training
+from crossclass.paper.linear import Others, Tied, fit, judge_training, measure_training, robust_loss
 from crossclass.paper.theory import closed, samples, sharing
 from crossclass.paper.theory.setting import PAPER, Layout
 from crossclass.paper.verdict import Verdict
@@ -146,9 +145,9 @@ def judged(numbers: dict[str, Any]) -> list[Verdict]:
 
 def test_the_verdicts_on_what_was_trained(measured: dict[str, Any]) -> None:
     verdicts = judged(measured)
-    assert [v.word for v in verdicts] == ["holds"] * 7, [str(v) for v in verdicts]
-    assert "eps0 = 0.2461" in verdicts[0].why
-    assert "eps1 = 0.3096" in verdicts[3].why
+    assert [v.verdict for v in verdicts] == ["holds"] * 7, [str(v) for v in verdicts]
+    assert "eps0 = 0.2461" in verdicts[0].reason
+    assert "eps1 = 0.3096" in verdicts[3].reason
     assert verdicts[0].numbers["points"] in (2, 3)
     first = measured["runs"][0]
     spread = math.sqrt(1 - 1 / math.pi) * 0.9  # of the smaller of two normals
@@ -165,35 +164,35 @@ def changed(measured: dict[str, Any], run: int, key: str, shift: float) -> dict[
 
 def test_a_threshold_elsewhere_does_not_hold(measured: dict[str, Any]) -> None:
     lower = judged(changed(measured, 0, "threshold", -0.15))
-    assert [v.word for v in lower[:2]] == ["does not hold", "holds"]
+    assert [v.verdict for v in lower[:2]] == ["does not hold", "holds"]
     higher = judged(changed(measured, 0, "threshold", 0.15))
-    assert [v.word for v in higher[:2]] == ["undecided", "does not hold"]
-    assert "closed form" in higher[1].why
+    assert [v.verdict for v in higher[:2]] == ["undecided", "does not hold"]
+    assert "closed form" in higher[1].reason
 
 
 def test_other_weights_are_not_the_closed_form(measured: dict[str, Any]) -> None:
     copy = json.loads(json.dumps(measured))
     copy["runs"][0]["points"][1]["w1"] = [w + 0.2 for w in copy["runs"][0]["points"][1]["w1"]]
-    assert judged(copy)[2].word == "does not hold"
+    assert judged(copy)[2].verdict == "does not hold"
     copy = json.loads(json.dumps(measured))
     copy["runs"][1]["points"][1]["w2"] = [w - 0.2 for w in copy["runs"][1]["points"][1]["w2"]]
-    assert judged(copy)[5].word == "does not hold"
-    assert judged(copy)[6].word == "does not hold"
+    assert judged(copy)[5].verdict == "does not hold"
+    assert judged(copy)[6].verdict == "does not hold"
 
 
 def test_too_little_decides_nothing(measured: dict[str, Any]) -> None:
     copy = json.loads(json.dumps(measured))
     for run in copy["runs"]:
         run["points"] = [p for p in run["points"] if p["eps"] > run["threshold"]]
-    words = [v.word for v in judged(copy)]
+    words = [v.verdict for v in judged(copy)]
     assert words[1] == words[4] == words[6] == "undecided"
     copy = json.loads(json.dumps(measured))
     near = [p for p in copy["runs"][0]["points"] if p["eps"] < 0.2]
     near[-1]["w2"] = [0.03, 0.0, 0.0]
-    assert judged(copy)[1].word == "undecided"
+    assert judged(copy)[1].verdict == "undecided"
     beyond = copy["runs"][0]["points"][-1]
     beyond["reached"][0] = False
-    assert judged(copy)[0].word == "undecided"
+    assert judged(copy)[0].verdict == "undecided"
 
 
 def test_corollary_1_fails_where_theory_says_so() -> None:
@@ -201,8 +200,8 @@ def test_corollary_1_fails_where_theory_says_so() -> None:
     layout = Layout(classes=4, kind="pairwise")
     found = measure_training(1.0, 0.6, 1.0, 0.2, layout, eps=[0.0, 0.3], n=800, seeds=3, steps=20)
     verdicts = judged(found)
-    assert [v.word for v in verdicts[1:7:3]] == ["holds", "holds"]
-    assert verdicts[6].word == "does not hold"
+    assert [v.verdict for v in verdicts[1:7:3]] == ["holds", "holds"]
+    assert verdicts[6].verdict == "does not hold"
 
 
 def test_without_smoothing_there_is_one_run() -> None:

@@ -25,6 +25,7 @@ from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.sizes import crafted, shrink
 from crossclass.paper.study import Study, reproduce
 from crossclass.report import write_study
+from crossclass.report.plots.entries import draw
 from crossclass.training import loop
 from crossclass.training.recipes import KnowledgeDistillation
 
@@ -38,7 +39,7 @@ def done(tmp_path_factory):
     here = tmp_path_factory.mktemp("study")
     study = Study(size="smoke", seeds=1, out=here / "results", runs=here / "runs")
     heard = []
-    files = reproduce(["all"], study, CPU, log=heard.append)
+    files = [r.path for r in reproduce(["all"], study, CPU, log=heard.append, draw=draw)]
     return study, files, heard
 
 
@@ -65,8 +66,8 @@ def test_every_entry_is_written_with_a_verdict_for_every_claim(done):
         result = json.loads(file.read_text())
         assert result["size"] == "smoke"
         assert result["verdicts"], file
-        assert {v["word"] for v in result["verdicts"]} <= {"holds", "does not hold", "undecided"}
-        assert all(v["why"] or v["word"] == "holds" for v in result["verdicts"])
+        assert {v["verdict"] for v in result["verdicts"]} <= {"holds", "does not hold", "undecided"}
+        assert all(v["reason"] or v["verdict"] == "holds" for v in result["verdicts"])
         assert "NaN" not in file.read_text()
         assert file.with_suffix(".svg").read_text().count("<svg") == 1
         with file.with_suffix(".csv").open() as f:
@@ -91,7 +92,7 @@ def test_a_second_call_only_draws_again(done, monkeypatch):
     before = {f: f.read_bytes() for f in study.place.iterdir() if f.is_file()}
     untrained(monkeypatch)
     heard = []
-    reproduce(["all"], study, CPU, log=heard.append)
+    reproduce(["all"], study, CPU, log=heard.append, draw=draw)
     assert heard[0].endswith("measured")
     for file, content in before.items():
         assert file.read_bytes() == content, file
@@ -133,7 +134,7 @@ def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
 
 
 def test_a_deleted_run_folder_says_what_to_do_when_a_figure_needs_it(copy, monkeypatch):
-    at = next(p for p in copy.runs.iterdir() if "at-linf-8-smoke" in p.name)
+    at = next(p for p in copy.runs.iterdir() if "wei2025-at-linf-8-smoke" in p.name)
     for weights in at.glob("epoch_*.safetensors"):
         weights.unlink()
     shutil.rmtree(copy.place / "runs")
@@ -142,7 +143,7 @@ def test_a_deleted_run_folder_says_what_to_do_when_a_figure_needs_it(copy, monke
 
 
 def test_numbers_of_other_settings_are_named_and_not_used(copy):
-    place = next(p for p in (copy.place / "runs").iterdir() if "at-linf-8-smoke" in p.name)
+    place = next(p for p in (copy.place / "runs").iterdir() if "wei2025-at-linf-8-smoke" in p.name)
     shutil.rmtree(copy.runs / place.name)
     text = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
@@ -172,7 +173,7 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
 def test_two_processes_share_the_runs_out(done, tmp_path):
     code = (
         "import sys; from pathlib import Path; from crossclass.core.runtime import Runtime\n"
-        "from crossclass.paper import reproduce as r; r.WAIT = 0.2\n"
+        "from crossclass.paper import study as r; r.WAIT = 0.2\n"
         "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
         "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), log=print)\n"
     )
@@ -194,7 +195,7 @@ def test_two_processes_share_the_runs_out(done, tmp_path):
 class TestEvidence:
     def test_it_holds_the_run_s_numbers(self, done):
         study = done[0]
-        folder = next(p for p in study.runs.iterdir() if "at-linf-8-smoke" in p.name)
+        folder = next(p for p in study.runs.iterdir() if "wei2025-at-linf-8-smoke" in p.name)
         proof = evidence.read(study.place / "runs" / folder.name)
         rows = RunFolder(folder).rows()
         assert [r["epoch"] for r in proof.rows] == [r["epoch"] for r in rows]

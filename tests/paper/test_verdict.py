@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from crossclass.paper.verdict import Verdict, above, everywhere
+from crossclass.paper.verdict import Verdict, all_hold, exceeds
 
 
 @pytest.mark.parametrize(
@@ -25,22 +25,22 @@ from crossclass.paper.verdict import Verdict, above, everywhere
     ],
 )
 def test_the_whole_interval_decides(interval, margin, word):
-    assert above(interval, margin) == word
+    assert exceeds(interval, margin) == word
 
 
 def test_an_interval_the_wrong_way_round_is_refused():
     with pytest.raises(ValueError, match="from low to high"):
-        above((1.0, 0.0))
+        exceeds((1.0, 0.0))
 
 
 def test_one_failure_is_enough_and_one_doubt_prevents_a_yes():
-    assert everywhere(["holds", "holds"]) == "holds"
-    assert everywhere(["holds", "undecided"]) == "undecided"
-    assert everywhere(["undecided", "does not hold", "holds"]) == "does not hold"
-    with pytest.raises(ValueError, match="something"):
-        everywhere([])
+    assert all_hold(["holds", "holds"]) == "holds"
+    assert all_hold(["holds", "undecided"]) == "undecided"
+    assert all_hold(["undecided", "does not hold", "holds"]) == "does not hold"
+    with pytest.raises(ValueError, match="at least one"):
+        all_hold([])
 
 
 def test_a_verdict_says_itself():
-    assert str(Verdict("CAS falls", "holds", why="2.1 [1.9, 2.4]")) == "holds: CAS falls (2.1 [1.9, 2.4])"
+    assert str(Verdict("CAS falls", "holds", reason="2.1 [1.9, 2.4]")) == "holds: CAS falls (2.1 [1.9, 2.4])"
     assert str(Verdict("CAS falls", "undecided")) == "undecided: CAS falls"

@@ -164,7 +164,7 @@ def test_no_row_of_a_study_has_an_empty_head(study_page: str) -> None:
     assert all(text for tag, text in EvaluationPass(study_page).cells if tag == "th")
     table = study_page.split('aria-label="All claims"')[1].split("</table>")[0]
     entries = [json.loads(p.read_text()) for p in MINI.glob("*.json")]
-    claims = {e["id"]: sum(not v["beyond"] for v in e["verdicts"]) for e in entries}
+    claims = {e["id"]: sum(not v["extension"] for v in e["verdicts"]) for e in entries}
     spans = re.findall(r'<th scope="row" rowspan="(\d+)"><a href="#([^"]+)">', table)
     assert {id_: int(rows) for rows, id_ in spans} == {k: n for k, n in claims.items() if n}
 

@@ -27,7 +27,7 @@ def show(
     """Print complete YAML, defaults included; with a second run, how the two differ."""
     from crossclass.cli.catalogue import plugins
     from crossclass.core.config import differences, override
-    from crossclass.paper.order import ORDER
+    from crossclass.paper.registry import EXPERIMENTS
     from crossclass.paper.runs import NAMED, resolve
 
     others = [c for c in changes or [] if "=" not in c]
@@ -37,7 +37,7 @@ def show(
         print(override(known[name][1](), assignments).yaml(), end="")
         return
     if not name.endswith((".yaml", ".yml")) and name not in NAMED:
-        if name in ORDER:
+        if name in EXPERIMENTS:
             raise UserError(
                 f"{name} has no settings to show; crossclass reproduce {name} plan=true says its runs"
             )

@@ -100,6 +100,7 @@ def reproduce_(
     from crossclass.core.config import override
     from crossclass.paper.study import Study, reproduce
     from crossclass.report import write_study
+    from crossclass.report.plots.entries import draw
 
     ids = [t for t in targets if "=" not in t]
     if not ids:
@@ -108,7 +109,7 @@ def reproduce_(
     study = override(Study(), rest).replace(out=Path(out))
     with watching("reproduce") as progress:
         try:
-            done = reproduce(ids, study, runtime, progress.step, progress.log, progress.row)
+            done = reproduce(ids, study, runtime, progress.step, progress.log, progress.row, draw)
         except KeyboardInterrupt:
             progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None

@@ -1,11 +1,13 @@
-"""What is trained and shown by name: runs, and the paper's figures, tables and theorems.
+"""What the paper says, as data: its runs, its claims, its theory, and how they are reproduced.
 
-runs, mini, paper, published    named runs;  sizes  the same run as paper, mini or smoke
-figures, maps, tables, theorems the entries (`entry`), collected in `registry` by `order`
-plan, reproduce                 what is there, what is missing, and bringing it to its end
-evidence, extras                what is kept of a finished run, without weights
-stages, spread                  numbers per seed, and their intervals
-claims, sentences               the word on each sentence, and the sentences
-drawing                         stored numbers to figures
-linear, bridge, effective       the theory by training;  linear_claims, bridge_claims  what it shows
+runs, sizes            the named runs, and the same runs in the sizes paper, mini and smoke
+figures, tables        the entries with their claims (`claims`), each a predicate on plain numbers
+theorems               the entries of the theory (`theory`), with training on its data model (`linear`) and
+                       on pictures (`bridge`, `part_weights`)
+registry, entry        every entry by its id, and the type of an entry
+evidence, extras       what is kept of a finished run, without weights
+collect                evidence to plain numbers
+verdict                holds, does not hold, undecided
+plan, study            what is there and what is missing; reproducing entries
+published_curves       training curves of others, and whether a run follows them
 """

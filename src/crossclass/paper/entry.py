@@ -1,22 +1,24 @@
-"""An experiment is one entry: the claim, what to train, what to measure, how to draw it, how to judge it.
+"""The type of an entry: the claim of a figure, table or theorem, what to train and measure, how to judge.
 
-    runs -> evidence of each run and seed -> numbers (plain, stored) -> figure, verdicts
+    runs -> evidence of each run and seed -> numbers (plain, stored) -> verdicts, figure
 
-Measuring is slow and done once; drawing and judging read the stored numbers and take no time.
+Measuring is slow and done once; judging and drawing read the stored numbers and take no time. The drawings
+are in `report.plots.entries`, by the id of the entry. Entries are data and need no torch until they measure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossclass.paper.claims import Claim, Numbers
-from crossclass.paper.evidence import Evidence
 from crossclass.paper.verdict import Verdict
-from crossclass.report import plots
+
+if TYPE_CHECKING:
+    from crossclass.paper.evidence import Evidence
 
 Size = Literal["smoke", "mini", "paper"]
-Found = Mapping[str, Sequence[Evidence]]
-"""The evidence of an experiment: for each of its runs, one per seed."""
+RunEvidence = Mapping[str, Sequence["Evidence"]]
+"""For each run of an entry, the evidence of each seed."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,22 @@ class Experiment:
     title: str
     claim: str
     """The paper's claim in one sentence."""
-    measure: Callable[[Found, Size], Numbers]
+    measure: Callable[[RunEvidence, Size], Numbers]
     """Evidence to plain numbers; the size is for experiments that compute without runs."""
-    draw: Callable[[Numbers], plots.Figure]
     claims: tuple[Claim, ...] = ()
     runs: Mapping[str, str] = field(default_factory=dict)
-    """What each trained run is called here, and the name of the paper's run that it is."""
+    """The entry's name of each trained run, and the name of the run in `runs.NAMED`."""
     extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Which further measurements each of these runs needs (`experiments.extras`)."""
-    printed: str | None = None
-    """The key of the paper's printed numbers."""
+    """Which further measurements each of these runs needs (`extras.EXTRAS`)."""
+    printed: Mapping[str, Any] | None = None
+    """The numbers that the paper prints; accuracies (`ra`) in percent."""
     judge: Callable[[Numbers], Sequence[Verdict]] | None = None
-    """Instead of `claims`, where verdicts come with the numbers."""
+    """Used instead of `claims` where the verdicts are stored with the numbers."""
     code: Callable[[], str] | None = None
-    """The fingerprint of what computes the numbers, for experiments that take long without any run: stored
-    numbers of the same code are not computed again."""
+    """A checksum of the source that computes the numbers, for experiments that take long without any run:
+    numbers stored with the same checksum are not computed again."""
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
         """Every sentence of this experiment, judged on its numbers."""
-        own = list(self.judge(numbers)) if self.judge is not None else []
-        return own + [claim.judge(numbers) for claim in self.claims]
+        judged = list(self.judge(numbers)) if self.judge is not None else []
+        return judged + [claim.judge(numbers) for claim in self.claims]

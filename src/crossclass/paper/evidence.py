@@ -1,13 +1,13 @@
-"""What is kept of a finished run: every number that figures, tables and claims are made of, no weights.
+"""What is kept of a finished run: every number that figures, tables and claims need, without weights.
 
     <results>/runs/<label>-<digest>/  config.yaml  the whole run
                                       env.json     versions and device, without paths
                                       metrics.csv  one line per epoch; matrices.json C of the checked epochs
                                       measure.json the full evaluation of best and last
-                                      clean.json, saliency.json ... what single figures need besides
+                                      clean.json, saliency.json ...  what single figures need (`extras`)
 
-A study can be trained in several sittings and on several machines: whoever has these files needs no
-checkpoint. Matrices of many classes are kept for the full evaluation alone.
+A study can be trained in several sittings and on several machines, for nothing else of a run is needed.
+Matrices of many classes are kept for the full evaluation alone.
 """
 
 import csv
@@ -35,7 +35,7 @@ _PRIVATE = ("data_path",)
 class Evidence:
     """The numbers of one finished run."""
 
-    place: Path
+    folder: Path
     env: Plain
     rows: list[Plain]
     """One per epoch, as logged; `C` where an epoch was checked and the classes are few."""
@@ -71,7 +71,9 @@ class Evidence:
             for m in self.measures:
                 if m.get("checkpoint") == name:
                     return m
-        raise UserError(f"{self.place / 'measure.json'} does not hold {' or '.join(names)}; measure it again")
+        raise UserError(
+            f"{self.folder / 'measure.json'} does not hold {' or '.join(names)}; measure it again"
+        )
 
     def checked(self) -> list[Plain]:
         """The epochs that were checked on test images."""
@@ -90,46 +92,46 @@ class Evidence:
 
 
 def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
-    """Write a finished run's numbers under `into`, and read them back.
+    """Write the numbers of a finished run below `into`, and read them back.
 
-    Raises UserError if the run is not finished.
+    `extras` are further measurements by name. Raises UserError if the run is not finished.
     """
     measures = folder.read("measure.json")
     if not folder.done or not measures:
         raise UserError(f"{folder.path} is not finished; train it to its end first")
-    place, rows = into / folder.path.name, folder.rows()
+    kept, rows = into / folder.path.name, folder.rows()
     env = {k: v for k, v in (folder.read("env.json") or {}).items() if k not in _PRIVATE}
-    write_atomic(place / "config.yaml", folder.config())
-    _write(place / "env.json", env)
-    _write(place / "measure.json", [_slim(m) for m in measures])
+    write_atomic(kept / "config.yaml", folder.config())
+    _write(kept / "env.json", env)
+    _write(kept / "measure.json", [_slim(m) for m in measures])
     matrices = {str(r["epoch"]): _rounded(r["C"]) for r in rows if r.get("C") and len(r["C"]) <= LARGE}
-    _write(place / "matrices.json", matrices, indent=None)
+    _write(kept / "matrices.json", matrices, indent=None)
     for name, content in extras.items():
-        _write(place / f"{name}.json", content)
-    write_atomic(place / "metrics.csv", (folder.path / "metrics.csv").read_text())  # last: it says "complete"
-    return read(place)
+        _write(kept / f"{name}.json", content)
+    write_atomic(kept / "metrics.csv", (folder.path / "metrics.csv").read_text())  # last: it marks the end
+    return read(kept)
 
 
-def read(place: Path) -> Evidence:
-    """The evidence in a folder. Raises UserError if it is not whole."""
-    env, measures = _json(place / "env.json"), _json(place / "measure.json")
-    matrices = _json(place / "matrices.json")
-    rows = _rows(place / "metrics.csv")
+def read(folder: Path) -> Evidence:
+    """The evidence in a folder. Raises UserError if a file is missing or damaged."""
+    env, measures = _json(folder / "env.json"), _json(folder / "measure.json")
+    matrices = _json(folder / "matrices.json")
+    rows = _rows(folder / "metrics.csv")
     for row in rows:
         row["C"] = matrices.get(str(row["epoch"]))
-    drops = read_flat(_text(place / "config.yaml"), str(place / "config.yaml")).get("lr_milestones") or ()
+    drops = read_flat(_text(folder / "config.yaml"), str(folder / "config.yaml")).get("lr_milestones") or ()
     known = {"env", "measure", "matrices"}
-    extras = {p.stem: _json(p) for p in sorted(place.glob("*.json")) if p.stem not in known}
-    return Evidence(place, env, rows, measures, extras, tuple(drops))
+    extras = {p.stem: _json(p) for p in sorted(folder.glob("*.json")) if p.stem not in known}
+    return Evidence(folder, env, rows, measures, extras, tuple(drops))
 
 
-def complete(place: Path, extras: Sequence[str] = ()) -> bool:
+def complete(folder: Path, extras: Sequence[str] = ()) -> bool:
     """Whether a folder holds the evidence of a run, with these extras."""
-    return all((place / name).is_file() for name in ("metrics.csv", *(f"{e}.json" for e in extras)))
+    return all((folder / name).is_file() for name in ("metrics.csv", *(f"{e}.json" for e in extras)))
 
 
 def _slim(measure: Plain) -> Plain:
-    """Without what is large and drawn nowhere."""
+    """Without the large matrices that no figure shows."""
     if len((measure.get("comparison") or {}).get("C_difference") or ()) > LARGE:
         return {"comparison": measure["comparison"] | {"C_difference": None}}  # best minus last, both kept
     C = measure.get("C")

@@ -32,7 +32,7 @@ from crossclass.paper.sizes import crafted, shrink
 from crossclass.training.recipes import distillations, without_teachers
 from crossclass.training.run import Run
 
-State = Literal["measure", "trained", "begun", "missing"]
+State = Literal["measured", "trained", "begun", "missing"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
 def _planned(job: Job, proofs: "_Stored", folders: "_Stored") -> Planned:
     for place in _alike(proofs, job.run):
         if evidence.complete(place, job.extras):
-            return Planned(job, "measure", place)
+            return Planned(job, "measured", place)
     note = _other(job, proofs) or _other(job, folders)
     for path in _alike(folders, job.run):
         found = RunFolder(path)

@@ -1,7 +1,8 @@
-"""Reproduce entries of the paper: plan, train what is missing, measure, draw, judge; at any time again.
+"""Reproduce entries of the paper: plan, train what is missing, measure, judge, draw; at any time again.
 
     <out>/<size>/<id>.json   the claim, the verdicts, the numbers, what the paper prints
-    <out>/<size>/<id>.csv    every number of it, one a line; <id>.svg the figure
+    <out>/<size>/<id>.csv    every number of it, one a line
+    <out>/<size>/<id>.svg    the figure, drawn by a function that is passed in (`report.plots.entries.draw`)
     <out>/<size>/runs/       the evidence of every run (`experiments.evidence`)
     <runs>/                  the run folders with their weights
 
@@ -15,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +30,13 @@ from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.paper import evidence
+from crossclass.paper.claims import Numbers
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.evidence import Evidence
 from crossclass.paper.extras import EXTRAS
-from crossclass.paper.paper_numbers import printed
 from crossclass.paper.plan import Cost, Job, Planned, cost, jobs, located, plan, room
 from crossclass.paper.registry import chosen
-from crossclass.paper.verdict import Verdict, everywhere
-from crossclass.report import plots
+from crossclass.paper.verdict import Verdict, all_hold
 from crossclass.training import loop
 
 WAIT = 10.0
@@ -66,6 +66,21 @@ class Study(Settings):
         return self.out / self.size
 
 
+@dataclass(frozen=True)
+class Result:
+    """A reproduced entry."""
+
+    entry: Experiment
+    path: Path
+    """Its JSON file."""
+    numbers: Numbers
+    verdicts: Sequence[Verdict]
+
+
+Draw = Callable[[str, Numbers, Path], object]
+"""Called with the id of an entry, its numbers, and the path of its figure."""
+
+
 def reproduce(
     ids: Sequence[str],
     study: Study,
@@ -73,11 +88,12 @@ def reproduce(
     progress: Progress = silent,
     log: Log = lambda text: None,
     row: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> list[Path]:
-    """Bring entries to their end; the JSON file of each. Raises UserError.
+    draw: Draw = lambda id_, numbers, path: None,
+) -> list[Result]:
+    """Train, measure, judge and draw entries, given by their ids; a result for each. Raises UserError.
 
-    Interrupt it when you like: the same call goes on after the last finished epoch. Several calls at once
-    share the runs out among them.
+    An interrupted call goes on after the last finished epoch when it is repeated. Several calls at the same
+    time divide the runs among them. `row` is called with the log line of each epoch.
     """
     runtime = runtime or Runtime()
     entries = chosen(ids)
@@ -106,7 +122,7 @@ def reproduce(
     found: dict[str, list[Evidence]] = {}
     for job in wanted:
         found.setdefault(job.name, []).append(done[job.label])
-    return [_write(entry, found, study, log) for entry in entries]
+    return [_write(entry, found, study, log, draw) for entry in entries]
 
 
 def _finished(
@@ -136,7 +152,7 @@ def _lines(
 ) -> Iterator[str]:
     """The plan in words; raises UserError if images or room for what is missing are not there."""
     counts = {
-        state: sum(p.state == state for p in planned) for state in ("measure", "trained", "begun", "missing")
+        state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
     }
     if not planned:
         return
@@ -180,38 +196,38 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, log: Log) -> Path:
+def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, log: Log, draw: Draw) -> Result:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
-    own = {name: found[of] for name, of in entry.runs.items()}
+    evidence_of = {name: found[of] for name, of in entry.runs.items()}
     place = study.place / f"{entry.id}.json"
     code = entry.code() if entry.code is not None else None
     numbers = _before(place, code)
     if numbers is None:
-        numbers = entry.measure(own, study.size)
+        numbers = entry.measure(evidence_of, study.size)
     verdicts = entry.verdicts(numbers)
-    own_words = [v.word for v in verdicts if not v.beyond]
+    own = [v.verdict for v in verdicts if not v.extension]
     content = {
         "id": entry.id,
         "title": entry.title,
         "claim": entry.claim,
         "size": study.size,
         "seeds": study.seeds if entry.runs else None,
-        "verdict": everywhere(own_words) if own_words else None,
+        "verdict": all_hold(own) if own else None,
         "verdicts": [asdict(v) for v in verdicts],
-        "printed": printed(entry.printed),
-        "runs": {name: [e.place.name for e in each] for name, each in own.items()},
+        "printed": entry.printed,
+        "runs": {name: [e.folder.name for e in each] for name, each in evidence_of.items()},
         "numbers": numbers,
         "crossclass": version("crossclass"),
         "code": code,
     }
-    plots.save(entry.draw(numbers), place.with_suffix(".svg"))
+    draw(entry.id, numbers, place.with_suffix(".svg"))
     write_atomic(place.with_suffix(".csv"), table(numbers))
     write_atomic(place, json.dumps(content, indent=1) + "\n")
     log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
-        beside = "beyond the paper: " if v.beyond else ""
-        log(f"  {v.word:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
-    return place
+        beside = "beyond the paper: " if v.extension else ""
+        log(f"  {v.verdict:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
+    return Result(entry, place, numbers, verdicts)
 
 
 def _before(place: Path, code: str | None) -> Any:

@@ -1,7 +1,7 @@
-"""Whether a claim holds in the numbers at hand: three words, never two.
+"""The verdict on a claim: it holds, it does not hold, or the numbers at hand leave it undecided.
 
-A claim about a difference that is known with an interval *holds* if the whole interval lies beyond the
-margin, *does not hold* if the whole interval lies short of it, and is *undecided* otherwise.
+A claim that a quantity is larger than a margin *holds* if the whole interval of the quantity lies above the
+margin, *does not hold* if the whole interval lies at or below it, and is *undecided* otherwise.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Word = Literal["holds", "does not hold", "undecided"]
+WORDS: tuple[Word, ...] = ("holds", "does not hold", "undecided")
 
 
 @dataclass(frozen=True)
@@ -18,22 +19,22 @@ class Verdict:
 
     claim: str
     """One sentence that can be true or false."""
-    word: Word
+    verdict: Word
     where: str = ""
-    """The region, the sizes and the seeds that the word is about."""
-    why: str = ""
-    """The numbers that decide it, in words; a counter-example's if there is one."""
+    """The region, the sizes and the seeds that the verdict is about."""
+    reason: str = ""
+    """The numbers that decide it, in words; those of a counter-example if there is one."""
     numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    """The same numbers for machines."""
-    beyond: bool = False
-    """Not a statement of the paper: a check, another reading, an extension."""
+    """The same numbers by name."""
+    extension: bool = False
+    """Whether this is not a statement of the paper, but a check of it, another reading or an extension."""
 
     def __str__(self) -> str:
-        return f"{self.word}: {self.claim}" + (f" ({self.why})" if self.why else "")
+        return f"{self.verdict}: {self.claim}" + (f" ({self.reason})" if self.reason else "")
 
 
-def above(interval: tuple[float, float], margin: float = 0.0) -> Word:
-    """The word on "this quantity is larger than `margin`", from its interval (low, high).
+def exceeds(interval: tuple[float, float], margin: float = 0.0) -> Word:
+    """The verdict on "this quantity is larger than `margin`", from its interval (low, high).
 
     An interval without a finite end decides nothing. Raises ValueError if low exceeds high.
     """
@@ -47,10 +48,10 @@ def above(interval: tuple[float, float], margin: float = 0.0) -> Word:
     return "does not hold" if high <= margin else "undecided"
 
 
-def everywhere(words: Sequence[Word]) -> Word:
-    """The word on "all of these": one that does not hold is enough. Raises ValueError for none at all."""
+def all_hold(words: Sequence[Word]) -> Word:
+    """The verdict on "all of these hold": one that does not is enough. Raises ValueError for none at all."""
     if not words:
-        raise ValueError("a claim about everything needs something to be about")
+        raise ValueError("a verdict on all claims needs at least one claim")
     if "does not hold" in words:
         return "does not hold"
     return "undecided" if "undecided" in words else "holds"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
-from crossclass.paper.order import ORDER
+from crossclass.paper.registry import EXPERIMENTS
 from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.format import split_name
@@ -35,7 +35,7 @@ def write_study(place: Path) -> Path:
     entries = [_read(p) for p in files]
     if not entries:
         raise UserError(f"{place} holds no results of reproduce; run crossclass reproduce first")
-    known = {id_: i for i, id_ in enumerate(ORDER)}
+    known = {id_: i for i, id_ in enumerate(EXPERIMENTS)}
     entries.sort(key=lambda e: (known.get(e["id"], len(known)), e["id"]))
     out = place / "index.html"
     write_atomic(out, study(entries, place))
@@ -48,7 +48,7 @@ def study(entries: list[Plain], place: Path) -> str:
     theorem = next((e["id"] for e in entries if e["id"] in THEOREMS), None)
     own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem} for e in entries]
     views = [_view(e, place) | more for e, more in zip(entries, own, strict=True)]
-    counts = Counter(v["word"] for e in entries for v in e["verdicts"] if not v.get("beyond"))
+    counts = Counter(v["verdict"] for e in entries for v in e["verdicts"] if not v.get("extension"))
     return (
         environment()
         .get_template("study.html.j2")
@@ -70,7 +70,7 @@ def _view(entry: Plain, place: Path) -> Plain:
         "figure": _figure(place / f"{entry['id']}.svg", entry["id"]),
         "said": _said(entry),
         "settings": _settings(numbers),
-        "own": [v for v in entry["verdicts"] if not v.get("beyond")],
+        "own": [v for v in entry["verdicts"] if not v.get("extension")],
         "measured": _table(numbers),
         "conditions": _conditions(numbers),
         "printed": _printed(entry.get("printed")),

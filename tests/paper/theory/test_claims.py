@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crossclass.paper.theory import accuracy_claims, claims, closed, smoothing_claims
+from crossclass.paper.theory import closed, theorem1, theorem2, theorem3, truth_table
 from crossclass.paper.theory.grid import Grid, Part, agrees, judged, positive, switch
 from crossclass.paper.theory.montecarlo import Estimate
 from crossclass.paper.theory.setting import PAPER, Layout, admissible
@@ -18,7 +18,7 @@ SMALL = 800
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, list[Verdict]]:
-    return claims.truth_table(n=SMALL)
+    return truth_table.truth_table(n=SMALL)
 
 
 def the(rows: list[Verdict], words: str) -> Verdict:
@@ -95,7 +95,7 @@ def test_the_table_has_each_theorem(table: dict[str, list[Verdict]]):
 @pytest.mark.parametrize(("theorem", "words"), HOLDS)
 def test_what_holds(table: dict[str, list[Verdict]], theorem: str, words: str):
     row = the(table[theorem], words)
-    assert row.word == "holds", str(row)
+    assert row.verdict == "holds", str(row)
     assert row.numbers.get("share", 1.0) == 1.0
 
 
@@ -104,9 +104,9 @@ def test_what_does_not_hold_where_and_how_often(
     table: dict[str, list[Verdict]], theorem: str, words: str, share: tuple[float, float]
 ):
     row = the(table[theorem], words)
-    assert row.word == "does not hold", str(row)
+    assert row.verdict == "does not hold", str(row)
     assert share[0] <= row.numbers["share"] <= share[1], str(row)
-    assert f"{row.numbers['share']:.1%} of" in row.why
+    assert f"{row.numbers['share']:.1%} of" in row.reason
 
 
 def test_counter_examples_are_shown_with_their_numbers(table: dict[str, list[Verdict]]):
@@ -118,7 +118,7 @@ def test_counter_examples_are_shown_with_their_numbers(table: dict[str, list[Ver
         ("thm3", "for K >= 4 classes in the pairwise", "eps0 = 0.3731, eps1 = 0.3668"),
         ("thm3", "Theorem 3 in full", "eps0 = 0.1287, eps1 = 0.5848"),
     ):
-        assert numbers in the(table[theorem], words).why
+        assert numbers in the(table[theorem], words).reason
 
 
 def test_settings_that_cannot_be_are_not_counted(table: dict[str, list[Verdict]]):
@@ -129,10 +129,10 @@ def test_settings_that_cannot_be_are_not_counted(table: dict[str, list[Verdict]]
 
 
 def test_the_table_is_the_same_each_time(table: dict[str, list[Verdict]]):
-    again = claims.theorem1(np.random.default_rng([claims.SEED, 1]), SMALL)
+    again = theorem1.theorem1(np.random.default_rng([truth_table.SEED, 1]), SMALL)
     assert again == table["thm1"]
-    other = claims.theorem1(np.random.default_rng([1, 1]), SMALL)
-    assert the(other, "closed form").why != the(again, "closed form").why
+    other = theorem1.theorem1(np.random.default_rng([1, 1]), SMALL)
+    assert the(other, "closed form").reason != the(again, "closed form").reason
 
 
 def rng() -> np.random.Generator:
@@ -145,50 +145,55 @@ def rng() -> np.random.Generator:
         (
             "eps0",
             lambda *a, **k: 0.9 * TRUE["eps0"](*a, **k),
-            lambda: claims.theorem1(rng(), 500),
+            lambda: theorem1.theorem1(rng(), 500),
             "w1* > 0 for",
         ),
-        ("eps0", lambda *a, **k: 1.3 * TRUE["eps0"](*a, **k), lambda: claims.theorem1(rng(), 500), "descent"),
+        (
+            "eps0",
+            lambda *a, **k: 1.3 * TRUE["eps0"](*a, **k),
+            lambda: theorem1.theorem1(rng(), 500),
+            "descent",
+        ),
         (
             "loss",
             lambda *a, **k: 0.3 + TRUE["loss"](*a, **k),
-            lambda: claims.theorem1(rng(), 500),
+            lambda: theorem1.theorem1(rng(), 500),
             "closed form",
         ),
         (
             "loss",
             lambda *a, **k: 0.5 + TRUE["loss"](*a, **k),
-            lambda: smoothing_claims.theorem3(rng(), 500),
+            lambda: theorem3.theorem3(rng(), 500),
             "closed form",
         ),
         (
             "eps1",
             lambda *a, **k: 1.3 * TRUE["eps1"](*a, **k),
-            lambda: smoothing_claims.theorem3(rng(), 500),
+            lambda: theorem3.theorem3(rng(), 500),
             "reading A:",
         ),
         (
             "eps1",
             lambda *a, **k: 0.9 * TRUE["eps1"](*a, **k),
-            lambda: smoothing_claims.theorem3(rng(), 500),
+            lambda: theorem3.theorem3(rng(), 500),
             "all readings",
         ),
         (
             "eps1",
             lambda *a, **k: 0.7 * TRUE["eps1"](*a, **k),
-            lambda: smoothing_claims.theorem3(rng(), 500),
+            lambda: theorem3.theorem3(rng(), 500),
             "descent",
         ),
         (
             "signal",
             lambda *a, **k: -TRUE["signal"](*a, **k),
-            lambda: accuracy_claims.theorem2(rng(), 500),
+            lambda: theorem2.theorem2(rng(), 500),
             "one fixed other",
         ),
         (
             "ratio_best",
             lambda a: 0.9 * TRUE["ratio_best"](a),
-            lambda: accuracy_claims.theorem2(rng(), 500),
+            lambda: theorem2.theorem2(rng(), 500),
             "r_AT",
         ),
     ],
@@ -197,7 +202,7 @@ def test_a_wrong_formula_changes_the_word(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable, rows: Callable, words: str
 ):
     monkeypatch.setattr(closed, name, wrong)
-    assert the(rows(), words).word == "does not hold"
+    assert the(rows(), words).verdict == "does not hold"
 
 
 TRUE = {name: getattr(closed, name) for name in ("eps0", "eps1", "loss", "signal", "ratio_best")}
@@ -209,22 +214,22 @@ TRUE = {name: getattr(closed, name) for name in ("eps0", "eps1", "loss", "signal
 def test_words_about_grids():
     settings = {"mu": np.array([1.0, 2.0, 3.0])}
     held = judged("c", "w", [Part(np.array([0.1, 0.2, np.nan]), settings)])
-    assert (held.word, held.why) == ("holds", "at each of 2 settings")
+    assert (held.verdict, held.reason) == ("holds", "at each of 2 settings")
     broken = judged("c", "w", [Part(1.0, {}), Part(np.array([0.1, 0.2, -0.3]), settings, "here")])
-    assert broken.word == "does not hold"
+    assert broken.verdict == "does not hold"
     assert broken.numbers == {"share": 0.75, "settings": 4, "least": -0.3, "mu": 3.0, "part": "here"}
-    assert "75.0% of 4 settings; farthest from it at mu = 3 (here)" in broken.why
-    assert judged("c", "w", [Part(np.array([0.0]), {})]).word == "does not hold"
-    assert judged("c", "w", [Part(np.array([-1.0]), {})], "such as 7").why.endswith("such as 7")
+    assert "75.0% of 4 settings; farthest from it at mu = 3 (here)" in broken.reason
+    assert judged("c", "w", [Part(np.array([0.0]), {})]).verdict == "does not hold"
+    assert judged("c", "w", [Part(np.array([-1.0]), {})], "such as 7").reason.endswith("such as 7")
 
 
 def test_words_about_means():
     near, far, vague = Estimate(1.01, 0.001, 9), Estimate(1.5, 0.001, 9), Estimate(1.01, 0.1, 9)
-    assert agrees("c", "w", [(near, 1.0)], 0.02).word == "holds"
-    assert agrees("c", "w", [(near, 1.0), (vague, 1.0)], 0.02).word == "undecided"
-    assert agrees("c", "w", [(near, 1.0), (vague, 1.0), (far, 1.0)], 0.02).word == "does not hold"
+    assert agrees("c", "w", [(near, 1.0)], 0.02).verdict == "holds"
+    assert agrees("c", "w", [(near, 1.0), (vague, 1.0)], 0.02).verdict == "undecided"
+    assert agrees("c", "w", [(near, 1.0), (vague, 1.0), (far, 1.0)], 0.02).verdict == "does not hold"
     assert agrees("c", "w", [(near, 1.0), (far, 1.0)], 0.02).numbers["largest"] == pytest.approx(0.5)
-    words = [positive("c", "w", Estimate(m, 0.1, 9)).word for m in (0.31, 0.29, -0.29, -0.31)]
+    words = [positive("c", "w", Estimate(m, 0.1, 9)).verdict for m in (0.31, 0.29, -0.29, -0.31)]
     assert words == ["holds", "undecided", "undecided", "does not hold"]
 
 
@@ -244,6 +249,6 @@ def test_grids_are_admissible_and_reach_the_edges():
 
 
 def test_the_theory_needs_no_torch():
-    code = "import sys, crossclass.paper.theory.claims; assert 'torch' not in sys.modules"
+    code = "import sys, crossclass.paper.theory.truth_table; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crossclass.core.errors import UserError
 from crossclass.paper.theory import closed, quadrature
-from crossclass.paper.theory.order import expected_max
+from crossclass.paper.theory.order_statistics import expected_max
 from crossclass.paper.theory.setting import PAPER, READINGS, Layout, admissible, check, check_reading
 
 SP = sqrt(pi)

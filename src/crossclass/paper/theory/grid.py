@@ -8,7 +8,7 @@ import numpy as np
 
 from crossclass.paper.theory.montecarlo import Estimate
 from crossclass.paper.theory.setting import PAPER, Layout, Number
-from crossclass.paper.verdict import Verdict, above, everywhere
+from crossclass.paper.verdict import Verdict, all_hold, exceeds
 
 ERRORS = 3.0
 """Intervals of Monte Carlo means are so many standard errors to either side."""
@@ -65,7 +65,7 @@ def judged(claim: str, where: str, parts: Sequence[Part], example: str = "") -> 
     worst = int(np.argmin(least))
     total = int(sum(np.isfinite(s).sum() for s in slack))
     share = float(sum((s > 0).sum() for s in slack)) / total
-    word = above((least[worst], least[worst]))
+    word = exceeds((least[worst], least[worst]))
     at = int(np.nanargmin(slack[worst]))
     shape = slack[worst].shape
     point = {k: float(np.broadcast_to(v, shape).flat[at]) for k, v in parts[worst].settings.items()}
@@ -83,12 +83,12 @@ def agrees(claim: str, where: str, pairs: Sequence[tuple[Estimate, float]], tole
     words = []
     for estimate, truth in pairs:
         off, error = abs(estimate.mean - truth), ERRORS * estimate.error
-        words.append(above((tolerance - off - error, tolerance - max(off - error, 0.0))))
+        words.append(exceeds((tolerance - off - error, tolerance - max(off - error, 0.0))))
     z = max(abs(e.mean - t) / e.error for e, t in pairs)
     off = max(abs(e.mean - t) for e, t in pairs)
     numbers = {"means": len(pairs), "largest": off, "z": z, "tolerance": tolerance}
     why = f"largest difference of {len(pairs)} means {off:.2g}, {z:.1f} of its standard errors"
-    return Verdict(claim, everywhere(words), where, why, numbers)
+    return Verdict(claim, all_hold(words), where, why, numbers)
 
 
 def positive(claim: str, where: str, estimate: Estimate) -> Verdict:
@@ -96,7 +96,7 @@ def positive(claim: str, where: str, estimate: Estimate) -> Verdict:
     low, high = estimate.interval(ERRORS)
     numbers = {"mean": estimate.mean, "error": estimate.error, "n": estimate.n}
     why = f"{estimate.mean:.4f}, three standard errors either way {low:.4f} to {high:.4f}"
-    return Verdict(claim, above((low, high)), where, why, numbers)
+    return Verdict(claim, exceeds((low, high)), where, why, numbers)
 
 
 def switch(w: Number, on: Number) -> np.ndarray:

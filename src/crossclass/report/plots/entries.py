@@ -1,10 +1,13 @@
-"""Stored numbers to figures, laid out like the paper's."""
+"""The figure of every entry of the paper, drawn from its stored numbers and laid out like the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from crossclass.paper.claims import Numbers
-from crossclass.paper.stages import SAYS
+import numpy as np
+
+from crossclass.paper.claims import LABELS, Numbers
 from crossclass.report import plots
 
 
@@ -41,7 +44,7 @@ def differences(numbers: Numbers) -> plots.Figure:
     pictures: dict[str, Any] = {}
     for name, run in numbers["runs"].items():
         best, last = run["C"].get("best"), run["C"].get("last")
-        lost = run["fall"]["cas"]["value"][0]
+        lost = run["best_minus_last"]["cas"]["value"][0]
         pictures[f"{name}: CAS {lost:+.1f}"] = plots.minus(best, last) if best and last else None
     return plots.matrix_grid({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
 
@@ -51,7 +54,7 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
     panels: dict[str, Any] = {}
     for key in keys:
         scale = 100 if key in ("robust", "clean") else 1
-        panels[SAYS[key] + (" (%)" if scale == 100 else "")] = {
+        panels[LABELS[key] + (" (%)" if scale == 100 else "")] = {
             name: {stage: [_times(v, scale) for v in run[stage][key]] for stage in ("best", "last")}
             for name, run in numbers["runs"].items()
         }
@@ -112,3 +115,66 @@ def _caption(run: Any, stage: str, stages: Sequence[str]) -> str:
 
 def _times(value: float | None, scale: float | int) -> float | None:
     return None if value is None else scale * value
+
+
+def weights(numbers: Numbers) -> plots.Figure:
+    """The weights of adversarial training and of label smoothing by eps (theorem 1, corollary 1)."""
+    title = "mu = {mu:g}, sigma = {sigma:g}, beta = {beta:g}".format(**numbers["setting"])
+    at, smoothed = ((np.array(a), np.array(b)) for a, b in (numbers["at"], numbers["smoothed"]))
+    eps = np.array(numbers["eps"])
+    return plots.feature_weights(eps, at, smoothed, numbers["eps0"], numbers["eps1"], title=title)
+
+
+def success(numbers: Numbers) -> plots.Figure:
+    """Robust probabilities by the ratio of the weights (theorem 2)."""
+    return plots.success_curves(np.array(numbers["r"]), [plots.Success(**c) for c in numbers["curves"]])
+
+
+def phases(numbers: Numbers) -> plots.Figure:
+    """Where cross-class features are used, by eps and sigma (theorem 3)."""
+    sigma, eps0, eps1 = (np.array(v) for v in (numbers["sigma"], *numbers["thresholds"]))
+    return plots.phase_diagram(sigma, eps0, eps1, beta=numbers["setting"]["beta"])
+
+
+def bridge(numbers: Numbers) -> plots.Figure:
+    """The weights of exclusive and of shared parts and CAS by eps, each divided by its first value."""
+    panels = {}
+    for name, points in numbers["families"].items():
+        series = {"exclusive parts": "exclusive", "shared parts": "shared", "CAS (clean)": "cas_clean"}
+        first = {key: sum(points[0][key]) / len(points[0][key]) for key in series.values()}
+        panels[name] = {
+            word: [(p["eps"], [v / first[key] for v in p[key]]) for p in points]
+            for word, key in series.items()
+            if first[key] > 0
+        }
+    return plots.lines(panels, "eps", width=12)
+
+
+DRAWINGS: Mapping[str, Callable[[Numbers], plots.Figure]] = {
+    "fig1": overfitting,
+    "fig2": partial(matrices, stages=("35 %", "best", "last")),
+    "fig3ab": partial(matrices, stages=("best", "last")),
+    "soft": partial(bars, keys=("cas", "robust")),
+    "fig3c": maps,
+    "fig4": differences,
+    "fig5": partial(matrices, stages=("best", "last"), scale=(-0.75, 0.75)),
+    "fig6": partial(matrices, stages=("best", "last")),
+    "thm1": weights,
+    "thm2": success,
+    "thm3": phases,
+    "cor1": weights,
+    "bridge": bridge,
+    "table1": partial(bars, keys=("cas", "robust")),
+    "fig7": partial(matrices, stages=("5 %", "best", "last")),
+    "fig8": partial(bars, keys=("icas", "all_pairs_cas")),
+    "fig9": standard,
+    "table2": settings,
+    "fig10": strip,
+    "fig11": maps,
+}
+"""How each entry is drawn, by its id."""
+
+
+def draw(id_: str, numbers: Numbers, path: Path) -> None:
+    """Write the figure of an entry to `path`."""
+    plots.save(DRAWINGS[id_](numbers), path)

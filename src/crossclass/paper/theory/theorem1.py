@@ -1,12 +1,8 @@
-"""The truth table: each theorem of the paper as claims with a word, the region it is about, and its numbers.
-
-Words come out of `grid`'s arithmetic on closed forms, samples and descents, so a wrong formula changes them.
-"""
+"""Lemma 1 and theorem 1: a threshold eps0 exists, beyond which w2 is 0 while w1 is not."""
 
 import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
-from crossclass.paper.theory.accuracy_claims import theorem2
 from crossclass.paper.theory.grid import (
     ADMISSIBLE,
     COMPLEMENT,
@@ -19,27 +15,9 @@ from crossclass.paper.theory.grid import (
     switch,
 )
 from crossclass.paper.theory.montecarlo import estimate
-from crossclass.paper.theory.order import expected_max
+from crossclass.paper.theory.order_statistics import expected_max
 from crossclass.paper.theory.setting import PAPER, Layout
-from crossclass.paper.theory.smoothing_claims import corollary1, theorem3
 from crossclass.paper.verdict import Verdict
-
-SEED = 20250605
-"""Of all samples, declared before any was drawn."""
-
-
-def truth_table(seed: int = SEED, n: int = 4000) -> dict[str, list[Verdict]]:
-    """The verdicts on lemma1, thm1, thm2, thm3 and cor1, each with its extensions; n samples per setting.
-
-    Takes a few seconds; depends on nothing but `seed` and `n`.
-    """
-    return {
-        "lemma1": lemma1(np.random.default_rng([seed, 0]), 250 * n),
-        "thm1": theorem1(np.random.default_rng([seed, 1]), n),
-        "thm2": theorem2(np.random.default_rng([seed, 2]), 100 * n),
-        "thm3": theorem3(np.random.default_rng([seed, 3]), n),
-        "cor1": corollary1(np.random.default_rng([seed, 4]), n),
-    }
 
 
 def lemma1(rng: np.random.Generator, n: int) -> list[Verdict]:

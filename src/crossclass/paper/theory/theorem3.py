@@ -4,15 +4,15 @@ import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
 from crossclass.paper.theory.grid import ADMISSIBLE, ERRORS, Grid, Part, agrees, judged, switch
-from crossclass.paper.theory.layout_claims import (
+from crossclass.paper.theory.setting import PAPER, READINGS, Number
+from crossclass.paper.theory.theorem3_layouts import (
     corollary_layouts,
     gained,
     ordered,
     switched,
     theorem_layouts,
 )
-from crossclass.paper.theory.setting import PAPER, READINGS, Number
-from crossclass.paper.verdict import Verdict, above, everywhere
+from crossclass.paper.verdict import Verdict, all_hold, exceeds
 
 SMOOTHED = ADMISSIBLE + ", 0 < beta < 1/3"
 MEANING = {
@@ -136,11 +136,11 @@ def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verd
                 gains[i, block] = smooth - plain
         for gain in gains:
             low, high = montecarlo.estimate(gain).interval(ERRORS)
-            words.append(above((low, high)))
+            words.append(exceeds((low, high)))
             least = min(least, low)
     return Verdict(
         "projected descent ends at a larger w2 on the smoothed loss than on the robust loss, reading A",
-        everywhere(words),
+        all_hold(words),
         f"mu = 1, 6 random (sigma, beta), eps = 0.4 and 0.8 eps1, {blocks} blocks of {n // 2:,} samples",
         f"least mean gain less three standard errors {least:.4f}",
         {"settings": len(words), "least": float(least)},

@@ -1,0 +1,82 @@
+"""From the evidence of runs to plain numbers: what each run was like at best, at last, and on the way.
+
+    numbers["runs"][name] = {
+        "seeds": [0, 1, 2], "attack": "PGD-20, l_inf 8/255, ...", "n": 1000, "chosen_by": "val",
+        "best": {"epoch": [...], "clean": [...], "robust": [...], "cas": [...], "icas": [...], ...},
+        "last": {...},                             # the full evaluation, one value per seed
+        "checks": {"35 %": {...}, "best": {...}, "last": {...}},    # the per-epoch checks, alike in attack
+        "best_minus_last": {"cas": {"value": [...], "low": [...], "high": [...]}, ...},    # over images
+        "curves": [{...}, ...],                    # per seed, what was checked by epoch
+        "C": {"best": [...], "last": [...]},       # of the first seed
+    }
+
+Only numbers of one attack are ever compared: stages on the way with other checks, best with last.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crossclass.paper.claims import Numbers, percent
+from crossclass.paper.entry import RunEvidence, Size
+
+if TYPE_CHECKING:
+    from crossclass.paper.evidence import Evidence
+
+Plain = dict[str, Any]
+
+MEASURED = ("epoch", "clean", "robust", "cas", "cas_normalised", "icas", "all_pairs_cas", "negative_mass")
+CHECKED = {"epoch": "epoch", "clean": "test_clean", "robust": "test_robust", "cas": "cas"}
+CHECKED |= {"negative_mass": "negative_mass", "train_robust": "train_robust"}
+CURVES = ("epoch", "train_robust", "test_robust", "test_clean", "cas")
+
+
+def collect(evidence: RunEvidence, shares: Sequence[float] = ()) -> Numbers:
+    """The numbers of every run; `shares` are stages within the schedule, in [0, 1] (0.35 is "35 %")."""
+    return {"runs": {name: _run(list(each), shares) for name, each in evidence.items()}}
+
+
+def collecting(*shares: float) -> Callable[[RunEvidence, Size], Numbers]:
+    """`collect` as the `measure` of an entry."""
+    return lambda evidence, size: collect(evidence, shares)
+
+
+def _run(each: list["Evidence"], shares: Sequence[float]) -> Plain:
+    first = each[0]
+    stages: dict[str, list[Plain]] = {"best": [_row(e, e.best["epoch"]) for e in each]}
+    stages["last"] = [e.checked()[-1] for e in each]
+    stages |= {percent(s): [e.at(s) for e in each] for s in shares}
+    drawn = {"best": first.best, "last": first.last, **{k: v[0] for k, v in stages.items() if "%" in k}}
+    return {
+        "seeds": [e.seed for e in each],
+        "attack": first.best["attack"],
+        "check": first.env.get("check"),
+        "n": first.best["n"],
+        "data": first.env.get("data"),
+        "data_checksums": sorted({str(e.env.get("data_checksum")) for e in each}),
+        "chosen_by": first.best.get("chosen_by"),
+        "class_names": list(first.env.get("class_names") or ()),
+        "best": {k: [e.best.get(k) for e in each] for k in MEASURED},
+        "last": {k: [e.last.get(k) for e in each] for k in MEASURED},
+        "checks": {
+            s: {k: [r.get(c) for r in rows] for k, c in CHECKED.items()} for s, rows in stages.items()
+        },
+        "best_minus_last": {k: _best_minus_last(each, k) for k in ("clean", "robust", "cas", "icas")},
+        "curves": [{k: [r.get(k) for r in e.checked()] for k in CURVES} for e in each],
+        "C": {name: row.get("C") for name, row in drawn.items()},
+    }
+
+
+def _row(e: "Evidence", epoch: int) -> Plain:
+    return next(r for r in e.rows if r["epoch"] == epoch)
+
+
+def _best_minus_last(each: Sequence["Evidence"], key: str) -> Plain:
+    """The difference per seed, with the interval over test images."""
+    out: dict[str, list[float | None]] = {"value": [], "low": [], "high": []}
+    for e in each:
+        c = e.comparison
+        ends = (c or {}).get("intervals", {}).get(f"d_{key}") or (None, None)
+        out["value"].append(0.0 if c is None else c[f"d_{key}"])  # one checkpoint: best is last
+        out["low"].append(ends[0])
+        out["high"].append(ends[1])
+    return out
