@@ -20,7 +20,8 @@ RADII = (0.0, 0.1, 0.15, 0.2, 0.3)
 
 _THEORY = ("paper/theorems.py", "paper/verdict.py", "paper/theory/*.py")
 _LINEAR = (
-    *(*_THEORY, "paper/linear.py", "training/recipes/at.py", "models/model_state.py"),
+    *(*_THEORY, "paper/linear.py", "models/model_state.py"),
+    *("training/recipes/base.py", "training/recipes/at.py"),
     *(f"attacks/{name}.py" for name in ("base", "losses", "norms", "pgd")),
 )
 _BRIDGE = (
