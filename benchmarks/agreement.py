@@ -27,6 +27,7 @@ from crossclass.attacks import PGD, External
 from crossclass.attacks.norms import Linf
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
+from crossclass.core.trust import trusting
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import my_nets
@@ -167,6 +168,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        with trusting("agreement:torchattacks_pgd", "agreement:foolbox_pgd"):
+            sys.exit(main(sys.argv[1:]))
     except UserError as e:
         sys.exit(f"agreement: {e}")

@@ -173,7 +173,16 @@ def data() -> Any:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def trusted() -> Iterator[None]:
+    """Code may be imported by its name, and pickles may run theirs."""
+    from crossclass.core.trust import trusting
+
+    with trusting(everything=True):
+        yield
+
+
+@pytest.fixture
+def made(trusted: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Make a foreign model from a factory; settings by keyword."""
     from foreign_networks import making
 

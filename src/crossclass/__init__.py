@@ -34,6 +34,7 @@ _HOME = {
     "training.labels": ("Mix", "TemporalEnsembling"),
     "training.run": ("Validation", "Run"),
     "core.runtime": ("Runtime",),
+    "core.trust": ("trusting",),
     "analysis.evaluate": ("evaluate", "summary"),
     "checkpoints.load": ("load_model",),
     "analysis.measure": ("measure",),

@@ -23,7 +23,7 @@ from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
-from crossclass.core.trust import imported
+from crossclass.core.trust import import_callable, trusting
 from crossclass.models import PreActResNet
 
 CPU = Runtime(device="cpu")
@@ -131,9 +131,9 @@ def test_defaults_for_a_stranger_are_pgd_20_at_8(here):
     assert r["clean"] == r["robust"]
 
 
-def test_a_factory_of_twenty_lines(here):
+def test_a_factory_of_twenty_lines(here, trusted):
     torch.manual_seed(0)
-    model = imported(f"{nets(here)}:Net")()
+    model = import_callable(f"{nets(here)}:Net", "test")()
     np.savez("net.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
     changes = [f"model=python:{nets(here)}:Net", "data.path=data", "attack=none"]
     (r,) = measure(["net.npz"], changes, CPU)
@@ -146,8 +146,8 @@ def test_a_factory_of_twenty_lines(here):
     assert np.abs(np.array(r["C"]) - np.array(C)).max() < 1e-6
 
 
-def test_a_network_that_normalises_itself_is_left_alone(here):
-    model = imported(f"{nets(here)}:Normalised")()
+def test_a_network_that_normalises_itself_is_left_alone(here, trusted):
+    model = import_callable(f"{nets(here)}:Normalised", "test")()
     torch.save(model.state_dict(), "own.pt")
     (r,) = measure(
         ["own.pt"], [f"model=python:{nets(here)}:Normalised", "data.path=data", "attack=none"], CPU
@@ -235,7 +235,8 @@ def test_mistakes_are_one_sentence(here, net, what):
     torch.save({**state, "odd.weight": torch.zeros(3, 3)}, "odd.pt")
     targets, changes, words = MISTAKES[what]
     with pytest.raises(UserError) as e:
-        measure(targets, changes, CPU)
+        with trusting("nothing_here:f"):
+            measure(targets, changes, CPU)
     assert words in str(e.value)
     assert "\n" not in str(e.value)
     assert not Path("poisoned").exists()
@@ -256,7 +257,8 @@ def test_trust_is_asked_for_code_that_a_file_names(here):
     folder = next(Path("runs").iterdir())
     with pytest.raises(UserError, match="--trust"):
         list(subjects([str(folder)], [], CPU))
-    assert len(list(subjects([str(folder)], [], CPU, trust=True))) == 2
+    with trusting(everything=True):
+        assert len(list(subjects([str(folder)], [], CPU))) == 2
 
 
 def test_partial_loads_are_refused_unless_allowed(here, net):

@@ -27,6 +27,8 @@ from crossclass.attacks import FGSM, PGD, validate_images
 from crossclass.core import config
 from crossclass.core.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("trusted")
+
 # --- contract: ball and box (T5, T21)
 
 

@@ -30,6 +30,8 @@ MISDEEDS = (
     "seeds_by_the_clock", "draws", "turns_switches", "spoils_its_input",
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("trusted")
+
 
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 @pytest.mark.parametrize("then", ["returns", "raises"])

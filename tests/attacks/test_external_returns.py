@@ -18,6 +18,8 @@ from crossclass.data import Split
 from crossclass.training.recipes import AT
 from state_traces import mixed, quick, state, stranger
 
+pytestmark = pytest.mark.usefixtures("trusted")
+
 # --- what comes back is measured
 
 

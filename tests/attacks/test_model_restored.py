@@ -11,6 +11,8 @@ from conftest import Forwards, Tripped, pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.models.model_state import evaluating, frozen
 
+pytestmark = pytest.mark.usefixtures("trusted")
+
 
 @every_mode
 def test_the_model_comes_back_as_it_was(attack: type, ball: type, bn: str) -> None:

@@ -21,6 +21,7 @@ from conftest import TinyNet
 from crossclass.checkpoints import formats
 from crossclass.checkpoints.card import save_checkpoint
 from crossclass.core.errors import UserError
+from crossclass.core.trust import trusting
 
 STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
 COUNT = torch.tensor(3)
@@ -33,12 +34,17 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def complaint(path: Path, trust: bool = False) -> str:
-    with pytest.raises(UserError) as e:
-        formats.read(path, trust)
+    with trusting(everything=trust), pytest.raises(UserError) as e:
+        formats.read(path)
     message = str(e.value)
     assert message.startswith(str(path)), message
     assert "\n" not in message
     return message
+
+
+def read_trusted(path: Path) -> dict[str, Any]:
+    with trusting(everything=True):
+        return formats.read(path)
 
 
 def torch_file(path: Path, value: Any, **how: Any) -> Path:
@@ -277,7 +283,7 @@ def test_the_poison_of_the_tests_is_real(tmp_path: Path) -> None:
         marker = tmp_path / str(i)
         path = poisoned(tmp_path / "model.pth", how, Evil(marker))
         with suppress(UserError):  # as it holds no tensors
-            formats.read(path, trust=True)
+            read_trusted(path)
         assert marker.exists(), how
 
 
@@ -286,7 +292,7 @@ def test_what_is_refused_is_named_and_trust_reads_it(tmp_path: Path) -> None:
     path = torch_file(tmp_path / "a.pt", value)
     message = complaint(path)
     assert "its pickle wants to import argparse.Namespace, and unpickling it could run any code" in message
-    tree = formats.read(path, trust=True)
+    tree = read_trusted(path)
     assert same(tree["net"], STATE)
     assert "module.conv.weight" in tree["model"]
 
@@ -295,19 +301,19 @@ def test_trust_reads_whole_models_and_bare_pickles(tmp_path: Path) -> None:
     net = TinyNet()
     path = torch_file(tmp_path / "a.pt", net)
     assert "conftest.TinyNet" in complaint(path)
-    assert same(formats.read(path, trust=True), dict(net.state_dict()))
+    assert same(read_trusted(path), dict(net.state_dict()))
     path.write_bytes(pickle.dumps({"w": np.ones(2, dtype=np.float32), "n": 3}))
     assert "is refused" in complaint(path)
-    assert same(formats.read(path, trust=True), {"w": torch.ones(2)})
+    assert same(read_trusted(path), {"w": torch.ones(2)})
     path.write_bytes(pickle.dumps({"n": [3.0]}))
     assert "is refused: its pickle is not one" in complaint(path)
 
 
 def test_trust_names_code_that_is_not_here(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    path.write_bytes(b"\x80\x02cmodels.of_their_own\nNet\n.")
-    assert "wants to import models.of_their_own.Net" in complaint(path)
-    assert "needs code that is not here (No module named 'models'" in complaint(path, trust=True)
+    path.write_bytes(b"\x80\x02cnets_of.their_own\nNet\n.")
+    assert "wants to import nets_of.their_own.Net" in complaint(path)
+    assert "needs code that is not here (No module named 'nets_of'" in complaint(path, trust=True)
     path.write_bytes(b"\x80\x02cargparse\nNoSuchThing\n.")
     assert "needs code that is not here" in complaint(path, trust=True)
 

@@ -11,7 +11,8 @@ import pytest
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli import jobs as sweep
 from crossclass.cli import main
-from crossclass.cli.jobs import expand, lines, run_all, split
+from crossclass.cli.consent import split_values
+from crossclass.cli.jobs import expand, lines, run_all
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from run_file import TINY
@@ -38,13 +39,13 @@ def here(tmp_path, monkeypatch):
     ],
 )
 def test_commas_outside_of_brackets_separate(text, values):
-    assert split(text) == values
+    assert split_values(text) == values
 
 
 @pytest.mark.parametrize("text", ["", "1,", ",1", "1,,2"])
 def test_empty_values_are_refused(text):
     with pytest.raises(UserError, match="empty value"):
-        split(text)
+        split_values(text)
 
 
 def test_the_grid_is_the_product_in_the_order_of_the_axes(here):

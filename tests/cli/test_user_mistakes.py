@@ -20,6 +20,7 @@ from crossclass.core.config import validated
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Watch
 from crossclass.core.runtime import Runtime
+from crossclass.core.trust import trusting
 from crossclass.data import Folder, Npz, Shapes
 from crossclass.models import PreActResNet
 from crossclass.paper.published_curves import anchor, verify
@@ -84,7 +85,7 @@ class TestTeachers:
         model=models.from_text("python:cornered_nets:net"), recipe=KnowledgeDistillation(inner=SMALL.recipe)
     )
 
-    def test_a_network_of_ones_own_is_distilled_from_itself(self, here):
+    def test_a_network_of_ones_own_is_distilled_from_itself(self, here, trusted):
         folder = train(self.RUN.replace(data=Npz(path=here / "data")), here / "runs", "kd", CPU)
         assert folder.done
 
@@ -102,11 +103,10 @@ class TestSweeps:
     def test_a_sweep_file_cannot_name_code_in_its_grid(self, here):
         (here / "grid.yaml").write_text("run: cifar10-mini\ngrid: {model: ['python:cornered_nets:net']}\n")
         with pytest.raises(UserError, match="asks to import"):
-            sweep.expand("grid.yaml", trust=False)
-        assert len(sweep.expand("grid.yaml", trust=True)) == 1
-        assert (
-            len(sweep.expand("cifar10-mini", ["model=python:cornered_nets:net"], trust=False)) == 1
-        )  # typed
+            sweep.expand("grid.yaml")
+        with trusting("cornered_nets:net"):
+            assert len(sweep.expand("grid.yaml")) == 1
+            assert len(sweep.expand("cifar10-mini", ["model=python:cornered_nets:net"])) == 1
 
     def test_slurm_is_handed_what_can_be_queued_again(self, monkeypatch):
         submitit = pytest.importorskip("submitit")
@@ -163,7 +163,7 @@ class TestTargets:
         assert place_of(f"{folder.path}@last") == (folder.path, "last")
         assert place_of(str(folder.path)) == (folder.path, "")
 
-    def test_a_stranger_beside_a_run_may_be_told_its_network(self, here):
+    def test_a_stranger_beside_a_run_may_be_told_its_network(self, here, trusted):
         import cornered_nets
 
         torch.save(cornered_nets.net().state_dict(), here / "own.pth")
@@ -173,7 +173,7 @@ class TestTargets:
         with pytest.raises(UserError, match="says itself which model it is"):
             measure([str(folder.path)], [change], CPU)
 
-    def test_a_model_given_whole_keeps_its_normalisation(self, here):
+    def test_a_model_given_whole_keeps_its_normalisation(self, here, trusted):
         import cornered_nets
 
         torch.save(cornered_nets.net().state_dict(), here / "own.pth")

@@ -44,12 +44,13 @@ DANGEROUS = {
     "yaml.load": set(),
     "yaml.unsafe_load": set(),
     "pickle.loads": set(),
-    "pickle.load": {"weights/pickles.py"},  # with --trust
-    "torch.load": {"weights/pickles.py"},
-    "np.load": {"weights/__init__.py"},  # allow_pickle only with --trust
-    "importlib.import_module": {"importing.py"},  # names typed by the user, or with --trust
+    "pickle.load": {"checkpoints/safe_pickle.py"},  # with --trust
+    "torch.load": {"checkpoints/safe_pickle.py"},
+    "np.load": {"checkpoints/formats.py"},  # allow_pickle only with --trust
+    "importlib.import_module": {"core/trust.py"},  # with consent
+    "import_module": {"__init__.py"},  # names of ours
     "__import__": set(),
-    "subprocess.Popen": {"sweep.py"},  # crossclass itself, as a list of arguments
+    "subprocess.Popen": {"cli/jobs.py"},  # crossclass itself, as a list of arguments
     "subprocess.run": set(),
 }
 

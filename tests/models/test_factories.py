@@ -9,7 +9,7 @@ from torch import nn
 from crossclass import models
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
-from crossclass.core.trust import foreign_code
+from crossclass.core.trust import names_of_code, trusting
 from crossclass.models import HF, MeanStd, Python, Timm, Torchvision
 from crossclass.training.run import Run
 from foreign_networks import IMAGES, Net, variant
@@ -112,7 +112,7 @@ def test_what_does_not_serve_is_refused_in_one_sentence(made, factory, settings,
         (Python(call="json:dumps", arguments={"obj": 1}), "gives a str"),
     ],
 )
-def test_a_name_that_is_missing_or_wrong_is_refused(settings, words):
+def test_a_name_that_is_missing_or_wrong_is_refused(trusted, settings, words):
     with pytest.raises(UserError, match=words):
         models.build(settings, IMAGES, 4, 0)
 
@@ -124,10 +124,11 @@ def test_a_factory_in_the_current_folder_is_found_and_named_in_a_word(tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     run = override(Run(), ["model=python:nets_of_mine:net"])
-    net = models.build(run.model, IMAGES, 4, 0)
+    with trusting("nets_of_mine:net"):
+        net = models.build(run.model, IMAGES, 4, 0)
     assert net.head_name == "2"
     assert net.features(torch.rand(2, 3, 8, 8)).shape == (2, 5)
-    assert list(foreign_code(run.to_dict())) == ["nets_of_mine:net"]
+    assert list(names_of_code(run.to_dict())) == ["nets_of_mine:net"]
     monkeypatch.delitem(sys.modules, "nets_of_mine")
 
 

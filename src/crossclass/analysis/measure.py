@@ -19,6 +19,7 @@ from crossclass.core.config import Settings, override
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
+from crossclass.core.trust import trusting
 from crossclass.data import Splits
 
 
@@ -156,18 +157,20 @@ def measure(
 
     `changes` are `path=value` texts: `data.*` and `model*` say where images and networks come from, the
     others are `Measure`'s. Two checkpoints on the same images are compared, first minus second; with
-    `saliency=N` the grid of their maps is written to `grid`. Raises UserError.
+    `saliency=N` the grid of their maps is written to `grid`. `trust` reads pickles and imports code that
+    files name. Raises UserError.
     """
     runtime = runtime or Runtime()
     own = [_clean(c) for c in changes if not _of_source(c)]
     settings = _settings(own)
     source = [c for c in changes if _of_source(c)]
     ones: list[_One] = []
-    for subject in subjects(targets, source, runtime, trust=trust, allow_partial=allow_partial):
-        for attack in _attacks(settings, own, subject):
-            seen = evaluate_checkpoint(subject.model, subject.splits, attack, settings, runtime, progress)
-            found = to_record(seen, subject.splits, attack, settings)
-            ones.append(_One(subject, attack, seen, {**subject.about, **found}))
+    with trusting(everything=trust):
+        for subject in subjects(targets, source, runtime, allow_partial=allow_partial):
+            for attack in _attacks(settings, own, subject):
+                seen = evaluate_checkpoint(subject.model, subject.splits, attack, settings, runtime, progress)
+                found = to_record(seen, subject.splits, attack, settings)
+                ones.append(_One(subject, attack, seen, {**subject.about, **found}))
     results = [one.result for one in ones]
     if settings.saliency and not _comparable(ones):
         raise UserError(

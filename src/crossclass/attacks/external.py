@@ -17,7 +17,7 @@ from crossclass.attacks.losses import Labels, hard
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.attacks.sandbox import FrozenModule, fenced
 from crossclass.core.errors import UserError
-from crossclass.core.trust import imported
+from crossclass.core.trust import import_callable
 
 BOX = (0.0, 1.0)
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -63,7 +63,7 @@ class External(Attack):
 
     def _run(self, model: FrozenModule, x: Images, y: Labels) -> object:
         arguments = {k: _filled(v, self.threat.eps) for k, v in self.arguments.items()}
-        return imported(self.call)(model, x, y, **arguments)
+        return import_callable(self.call, "the attack")(model, x, y, **arguments)
 
 
 def searched(

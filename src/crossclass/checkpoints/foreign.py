@@ -30,11 +30,10 @@ def stranger(
     splits: Splits,
     changes: Sequence[str],
     runtime: Runtime,
-    trust: bool,
     allow_partial: bool,
 ) -> LoadedCheckpoint:
     """Anyone's file of weights in the network that was named, or that the file describes."""
-    tree = formats.read(path, trust)
+    tree = formats.read(path)
     wanted = about(changes, "model")
     named = [c for c in wanted if c.partition("=")[0] in ("model", "model.kind")]
     seen = _recognised(tree)

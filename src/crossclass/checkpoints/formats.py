@@ -24,6 +24,7 @@ from crossclass.checkpoints.candidates import (
     strip_prefixes,
 )
 from crossclass.checkpoints.safe_pickle import DAMAGED, Numbers, error, imports, read_torch, refusal
+from crossclass.core.trust import consent
 
 SUFFIXES = frozenset(
     {".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".safetensors", ".npz", ".t7", ".model"}
@@ -42,11 +43,11 @@ _OTHER_FORMATS = {
 _DEEPEST = 12  # levels of dicts that are looked at: a pickle can hold a dict that contains itself
 
 
-def read(path: Path, trust: bool = False) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """The file's tensors on the CPU, by name and nested as in the file; all else is dropped.
 
     Raises UserError for what is no file of weights, is damaged, holds no tensors, or is a pickle that
-    wants to import something and `trust` is not given; `trust` executes what such a file says.
+    wants to import something, unless `trusting(everything=True)` lets it run.
     """
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.is_file())[:3]
@@ -55,7 +56,7 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             head = file.read(1024)
-        tree = _tidy(_READERS[_format(path, head)](path, trust))
+        tree = _tidy(_READERS[_format(path, head)](path))
     except FileNotFoundError as e:
         raise error(path, "does not exist; correct the path") from e
     except OSError as e:
@@ -107,18 +108,18 @@ def _zipped(path: Path) -> str:
     raise error(path, f"is a zip archive of other files ({', '.join(names[:3])}); unpack it first")
 
 
-def _read_safetensors(path: Path, trust: bool) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError) as e:
         raise error(path, DAMAGED) from e
 
 
-def _read_npz(path: Path, trust: bool) -> dict[str, Any]:
+def _read_npz(path: Path) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     name = ""
     try:
-        with np.load(path, allow_pickle=trust) as archive:
+        with np.load(path, allow_pickle=consent().everything) as archive:
             for name in archive.files:
                 arrays[name] = archive[name]
     except Exception as e:  # of zipfile, zlib, numpy, and of what a trusted pickle runs

@@ -22,13 +22,11 @@ def subjects(
     changes: Sequence[str] = (),
     runtime: Runtime | None = None,
     *,
-    trust: bool = False,
     allow_partial: bool = False,
 ) -> Iterator[LoadedCheckpoint]:
     """The models that targets stand for, one after the other; `changes` are `data.` and `model` texts.
 
-    Raises UserError. `trust` reads pickles and imports code named in files; `allow_partial` leaves
-    weights that the file lacks at random values.
+    Raises UserError. `allow_partial` leaves weights that the file lacks at random values.
     """
     runtime = runtime or Runtime()
     shared: dict[str, Splits] = {}
@@ -50,11 +48,11 @@ def subjects(
         if found is None:
             path = Path(target)
             splits = images(data := data_of(changes, path), target)
-            yield stranger(path, data, splits, changes, runtime, trust, allow_partial)
+            yield stranger(path, data, splits, changes, runtime, allow_partial)
             continue
         files, run = found
         for path in files:
-            built, card = load_model(path, trust=trust)
+            built, card = load_model(path)
             data = data_of_run(run, path, changes)
             splits = images(data, str(path))
             check_fit(card, splits, path)

@@ -11,20 +11,24 @@ from crossclass.checkpoints.loaded import Source, about, data_of, describe, norm
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.trust import ask_trust
+from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import AnyData, Splits
 from crossclass.training.run import Run
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, dict[str, Any]]:
-    """A model of ours from its checkpoint file, in eval mode, with its card; raises UserError."""
+    """A model of ours from its checkpoint file, in eval mode, with its card.
+
+    `trust` lets the card name code that is imported and run. Raises UserError.
+    """
     tensors, card = load_checkpoint(path)
     if "model" not in card:
         raise UserError(f"{path} holds no model (a resume state?); give best.val, best.test or last")
-    ask_trust(card["model"], str(path), trust)
     settings = models.settings_of(card["model"])
     size = card.get("size", 32)  # cards of earlier versions: nets that take any size
-    return models.rebuild(settings, tensors, card["classes"], card["channels"], size), card
+    with trusting(everything=trust):
+        require_consent(names_of_code(card["model"]), str(path))
+        return models.rebuild(settings, tensors, card["classes"], card["channels"], size), card
 
 
 def identity(card: dict[str, Any], run: str, data: AnyData, model: models.Classifier) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from crossclass.core.errors import UserError
+from crossclass.core.trust import consent
 
 _LEGACY = 5  # pickles in a file of torch before 1.6: its number, version, machine, the object, storage keys
 DAMAGED = "is damaged or was cut off; download or copy it again"
@@ -30,10 +31,10 @@ def error(path: Path, what: str) -> UserError:
     return UserError(f"{path} {what}")
 
 
-def read_torch(path: Path, trust: bool) -> Any:
-    """What torch.save (or, on trust, any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
+def read_torch(path: Path) -> Any:
+    """What torch.save (or, with consent, any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
 
-    Raises UserError if the file is damaged, or wants more than tensors and `trust` is not given.
+    Raises UserError if the file is damaged, or wants more than tensors without `trusting(everything=True)`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
@@ -43,7 +44,7 @@ def read_torch(path: Path, trust: bool) -> Any:
         except OSError:
             raise
         except Exception as e:
-            if not trust:
+            if not consent().everything:
                 raise _explained(path, e) from e
         return _read_trusted(path)
 

@@ -15,6 +15,7 @@ import typer
 
 from crossclass.cli import examining, looking, training
 from crossclass.cli.app import app
+from crossclass.cli.consent import typed_consent
 from crossclass.core.errors import BusyError, UserError, did_you_mean
 from crossclass.core.progress import is_helper
 
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
             raise UserError(f"unknown command '{arguments[0]}'{did_you_mean(arguments[0], known)}")
-        sys.exit(app(args=arguments, prog_name="crossclass", standalone_mode=False) or 0)
+        with typed_consent(arguments):
+            code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
+        sys.exit(code or 0)
     except typer.Abort:
         sys.exit(130)
     except UserError as e:

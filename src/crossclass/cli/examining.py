@@ -10,6 +10,7 @@ import typer
 from crossclass.cli.app import Partial, Targets, Trust, app, own_settings
 from crossclass.core.errors import UserError
 from crossclass.core.progress import watching
+from crossclass.core.trust import trusting
 from crossclass.report.console import table
 
 
@@ -78,9 +79,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     everything = any(split_assignment(c)[1] for c in asked)
     own = [c for c in rest if c not in (*source, *asked) and not c.startswith("transfer=")]
     settings = override(Doctor(), own)
-    who = {"runtime": runtime, "trust": trust, "allow_partial": allow_partial}
-    patients = list(subjects(names, source, **who))  # type: ignore[arg-type]
-    other = next(subjects(transfer, [c for c in source if c.startswith("data")], **who), None)  # type: ignore[arg-type]
+    with trusting(everything=trust):
+        patients = list(subjects(names, source, runtime, allow_partial=allow_partial))
+        images = [c for c in source if c.startswith("data")]
+        other = next(subjects(transfer, images, runtime, allow_partial=allow_partial), None)
     report: list[dict[str, Any]] = []
     for patient in patients:
         print(f"{patient.name}: {patient.about['model']}; {patient.about['data']}")

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 import yaml
 
+from crossclass.cli.consent import environment, split_values
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log
-from crossclass.core.trust import ask_trust
+from crossclass.core.trust import consent, names_of_code, require_consent, trusting
 from crossclass.paper.runs import resolve
 from crossclass.training.run import Run
 
@@ -51,57 +52,34 @@ class Point:
         return " ".join([self.target, *self.changes])
 
 
-def expand(target: str, changes: Sequence[str] = (), *, trust: bool = True) -> list[Point]:
+def expand(target: str, changes: Sequence[str] = ()) -> list[Point]:
     """Every point of the grid; commas outside of brackets and quotes separate values.
 
     `target` is a named run, a run file, or a sweep file: YAML with `run` (a name or a run file) and `grid`
     (path to a list of values). Raises UserError for a run that is not valid, naming it, and for two
-    points that are the same run.
+    points that are the same run, or for code in a file that nobody has given consent to.
     """
     base, axes = _read(target)
     for change in changes:
         path, sign, values = change.partition("=")
         if not sign or not path:
             raise UserError(f"'{change}' is not of the form path.to.setting=value,value")
-        axes[path] = split(values)
+        axes[path] = split_values(values)
     points: list[Point] = []
     known: dict[str, str] = {}
     for chosen in itertools.product(*axes.values()):
         said = tuple(f"{path}={value}" for path, value in zip(axes, chosen, strict=True))
         try:
-            _, run = resolve(base, said, trust=trust)
+            _, run = resolve(base, said)
         except UserError as e:
             raise UserError(f"{' '.join([base, *said])}: {e}") from e
-        if base != target:  # a sweep file: what its grid names was not typed
-            ask_trust(run.to_dict(), target, trust)
+        require_consent(names_of_code(run.to_dict()), target)
         point = Point(base, said, run)
         if (digest := run.digest()) in known:
             raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")
         known[digest] = point.says
         points.append(point)
     return points
-
-
-def split(text: str) -> list[str]:
-    """`2/255,4/255` is two values, `[30,45],[15]` is two, `{a: 1, b: 2}` is one."""
-    values, depth, start, quote = [], 0, 0, ""
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c in "[{(":
-            depth += 1
-        elif c in "]})":
-            depth -= 1
-        elif c == "," and depth == 0:
-            values.append(text[start:i])
-            start = i + 1
-    values.append(text[start:])
-    found = [v.strip() for v in values]
-    if not all(found):
-        raise UserError(f"'{text}' has an empty value between its commas")
-    return found
 
 
 def _read(target: str) -> tuple[str, dict[str, list[str]]]:
@@ -204,7 +182,9 @@ class _Going:
 
     def __init__(self, point: Point, more: Sequence[str], place: dict[str, str] | None = None) -> None:
         self.point, self.place, self.said = point, place or {}, tempfile.TemporaryFile()  # noqa: SIM115
-        command, where = [sys.executable, "-m", *point.command(more)], os.environ | self.place
+        # -P: a yaml.py beside the run file must not be taken for the library
+        command = [sys.executable, "-P", "-m", *point.command(more)]
+        where = {**os.environ, **self.place, **environment()}
         self.process = subprocess.Popen(command, env=where, stdout=subprocess.DEVNULL, stderr=self.said)
 
     def end(self) -> tuple[int, str]:
@@ -229,11 +209,12 @@ class Training:
     """A point as a job of submitit's: preempted or out of time, it is queued again and resumes."""
 
     def __init__(self, point: Point, more: Sequence[str]) -> None:
-        self.point, self.more = point, tuple(more)
+        self.point, self.more, self.names = point, tuple(more), consent().names
 
     def __call__(self) -> None:
         """Train it to its end. Raises RuntimeError if it fails."""
-        going = _Going(self.point, self.more)
+        with trusting(*self.names):  # on another machine, perhaps
+            going = _Going(self.point, self.more)
         code, reason = going.end()
         if code:
             raise RuntimeError(reason)

@@ -8,6 +8,7 @@ import typer
 from crossclass.cli.app import Changes, Trust, app, own_settings
 from crossclass.core.errors import UserError
 from crossclass.core.progress import watching
+from crossclass.core.trust import trusting
 
 if TYPE_CHECKING:
     from crossclass.core.runtime import Runtime
@@ -60,7 +61,8 @@ def sweep(
     own |= dict(map(split_assignment, mine))
     every = [c for c in changes or [] if c.startswith(("out=", "runtime."))]
     (out, _), _ = own_settings(every, "runs")  # a mistake in them is said before anything starts
-    points = expand(target, [c for c in changes or [] if c not in (*mine, *every)], trust=trust)
+    with trusting(everything=trust):
+        points = expand(target, [c for c in changes or [] if c not in (*mine, *every)])
     more = [*every, *(["--trust"] if trust else [])]
     if not isinstance(own["plan"], bool):
         raise UserError(f"plan={own['plan']}: give true or false")
@@ -121,9 +123,9 @@ def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: b
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
 
-    label, run = resolve(target, changes, trust=trust)
+    label, run = resolve(target, changes)
     out, runtime = own
-    with watching(label, run.epochs) as progress:
+    with trusting(everything=trust), watching(label, run.epochs) as progress:
         epochs = loop.iterate_epochs(
             run, out, f"{label}-seed{run.seed}", runtime, progress.step, progress.log
         )

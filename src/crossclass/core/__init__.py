@@ -1,1 +1,1 @@
-"""Base layer: settings, errors, random streams, files, devices and processes. Nothing here knows about attacks or models."""
+"""The lowest package: settings, errors, random streams, files, devices, processes; no attacks, no models."""

@@ -1,26 +1,78 @@
-"""Someone else's code by its name, `package.module:name`; the current folder is importable.
+"""The one gate through which code that a name or a pickle stands for is imported and run.
 
-Importing runs code. A name typed on the command line is consent; a name that stands in a file is not,
-so whoever reads settings from a file asks `foreign_code` and refuses without `--trust`.
+Importing `package.module:name` runs code, and so does unpickling. Both are refused by default, whatever led
+there: a run file, a sweep's grid, a teacher's changes, a recipe inside another, the card of a checkpoint.
+`with trusting("my_nets:resnet4b"):` opens the gate for that name, `trusting(everything=True)` for all names
+and pickles. The command line opens it for the names that a person typed, and wholly with `--trust`.
 """
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossclass.core.config import split_assignment
 from crossclass.core.errors import UserError, did_you_mean
 
-KINDS = ("python", "external")
-"""Kinds of plug-ins that import the `call` they name."""
+CONSENT = "give --trust (in Python trust=True) only if you trust that code"
+"""What a person can do about a refusal."""
 
 
-def imported(name: str) -> Any:
-    """The object `package.module:name`; raises UserError if there is none."""
+@dataclass(frozen=True)
+class Consent:
+    """What may be imported: these names of the form `package.module:name`, or everything and pickles too."""
+
+    names: frozenset[str] = frozenset()
+    everything: bool = False
+
+
+_NOTHING = Consent()
+_consent: ContextVar[Consent] = ContextVar("consent", default=_NOTHING)
+
+
+def consent() -> Consent:
+    """What may be imported here."""
+    return _consent.get()
+
+
+@contextmanager
+def trusting(*names: str, everything: bool = False) -> Iterator[None]:
+    """Inside, code of these names may be imported and run, besides what may be already.
+
+    Args:
+        names: `package.module:name`, as in `Python(call=...)` and `External(call=...)`.
+        everything: every name that settings or files hold, and pickles that run code.
+
+    Example:
+        with trusting("my_attacks:pgd"):
+            x_adv = External(call="my_attacks:pgd")(model, x, y)
+    """
+    outer = _consent.get()
+    token = _consent.set(Consent(outer.names | set(names), outer.everything or everything))
+    try:
+        yield
+    finally:
+        _consent.reset(token)
+
+
+def import_callable(name: str, asked_by: str) -> Any:
+    """The function or class `package.module:name`; the current folder is importable.
+
+    Args:
+        name: What to import.
+        asked_by: The setting that names it, for errors, such as `model.call`.
+
+    Raises:
+        UserError: Nobody has given consent to this name, or there is nothing to call under it.
+    """
     module_name, sign, attribute = name.partition(":")
     if not sign or not module_name or not attribute:
         raise UserError(f"'{name}' is not of the form package.module:name, such as my_nets:resnet4b")
+    require_consent([name], asked_by)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -34,28 +86,42 @@ def imported(name: str) -> Any:
         raise UserError(f"'{module_name}' needs the module '{e.name}', which is not installed") from e
     except Exception as e:
         raise UserError(f"importing '{module_name}' failed: {type(e).__name__}: {e}") from e
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            known = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
+        if not hasattr(value, part):
+            known = [n for n in vars(value) if not n.startswith("_")] if hasattr(value, "__dict__") else []
             raise UserError(f"'{module_name}' has no '{attribute}'{did_you_mean(part, known)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UserError(f"'{name}' is a {type(found).__name__}, not something to call")
-    return found
+        value = getattr(value, part)
+    if not callable(value):
+        raise UserError(f"'{name}' is a {type(value).__name__}, not something to call")
+    return value
 
 
-def ask_trust(plain: Mapping[str, Any], where: str, trust: bool) -> None:
-    """Refuse settings out of a file that name code to import, unless that file is trusted."""
-    for name in foreign_code(plain):
-        if not trust:
-            raise UserError(f"{where} asks to import and run '{name}'; give --trust if you trust that code")
+def require_consent(names: Iterable[str], asked_by: str) -> None:
+    """Raises UserError for a name that nobody has given consent to.
+
+    `import_callable` asks this itself. To ask earlier, with `names_of_code` of whole settings, spares a
+    person the hours of work before a name is imported.
+    """
+    given = _consent.get()
+    for name in names:
+        if not given.everything and name not in given.names:
+            raise UserError(f"{asked_by} asks to import and run '{name}'; {CONSENT}")
 
 
-def foreign_code(plain: Mapping[str, Any]) -> Iterator[str]:
-    """The names that plain settings would import, wherever they stand."""
-    if plain.get("kind") in KINDS and plain.get("call"):
-        yield str(plain["call"])
-    for value in plain.values():
-        if isinstance(value, Mapping):
-            yield from foreign_code(value)
+def names_of_code(value: object, key: str = "") -> Iterator[str]:
+    """Every `package.module:name` that plain settings hold under a key `call` or as `python:...`."""
+    if isinstance(value, Mapping):
+        for inner_key, inner in value.items():
+            yield from names_of_code(inner, str(inner_key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from names_of_code(inner, key)
+    elif isinstance(value, str) and value:
+        if key.rpartition(".")[2] == "call":
+            yield value
+        elif value.startswith("python:"):
+            yield value.removeprefix("python:")
+        elif "=" in value:  # a teacher's changes
+            with suppress(UserError):
+                yield from names_of_code(dict([split_assignment(value)]))

@@ -14,7 +14,7 @@ from torch import nn
 
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError, did_you_mean, reason
-from crossclass.core.trust import imported
+from crossclass.core.trust import import_callable
 from crossclass.models.base import Classifier, Normalise
 from crossclass.models.hub import config_of
 from crossclass.models.wrapper import Wrapped
@@ -86,7 +86,7 @@ class Python(Foreign):
         """What the factory returns; it is told the number of classes if it has a parameter for it."""
         if not self.call:
             raise UserError("model.kind=python needs model.call=package.module:factory")
-        factory = imported(self.call)
+        factory = import_callable(self.call, "the model")
         given = dict(self.arguments)
         parameters = _parameters(factory)
         told = [name for name in _CLASSES if name in parameters]

@@ -35,6 +35,7 @@ from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import load_model
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
+from crossclass.core.trust import trusting
 from crossclass.data import Shapes
 from crossclass.models import AnyModel, PreActResNet, Python
 from crossclass.paper.part_weights import effective, errors, responses
@@ -176,7 +177,7 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
     with tempfile.TemporaryDirectory() as out:
         for folder, row in iterate_epochs(run, out, runtime=Runtime(device="cpu")):
             if row["epoch"] == run.epochs:  # `last` is written; the full evaluation is not needed
-                model, _ = load_model(folder.checkpoint("last"), trust=True)  # code of ours
+                model, _ = load_model(folder.checkpoint("last"))
                 break
     test, s = data().test, data.drawn("test").strengths / data.mu
     clean = evaluate.evaluate(model, test, None)
@@ -228,7 +229,8 @@ def measure_bridge(
         out[name] = []
         for eps in grid:
             progress(f"{name}, eps {eps:.4f}")
-            ones = [point(eps, seed) for seed in range(seeds)]
+            with trusting(linear.call):
+                ones = [point(eps, seed) for seed in range(seeds)]
             out[name].append({"eps": eps, **{key: [one[key] for one in ones] for key in ones[0]}})
     spread = data.sigma / data.mu
     about = {

@@ -127,7 +127,7 @@ def _best(folder: RunFolder) -> str:
 def _loaded(path: Path, runtime: Runtime) -> tuple[models.Classifier, dict[str, Any]]:
     if not path.exists():
         raise UserError(f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again")
-    model, card = load_model(path, trust=True)  # a run of the study, trained here
+    model, card = load_model(path)
     return classifier(runtime.to_device(model)), card
 
 

@@ -21,6 +21,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
+from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
 from crossclass.training import alarms, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
@@ -43,9 +44,15 @@ def train(
     label: str = "run",
     runtime: Runtime | None = None,
     progress: Progress = silent,
+    *,
+    trust: bool = False,
 ) -> RunFolder:
-    """The folder of the finished run, trained or resumed if need be."""
-    *_, (folder, _) = iterate_epochs(run, out, label, runtime, progress)
+    """The folder of the finished run, trained or resumed if need be.
+
+    `trust` lets the run and its teachers' checkpoints name code that is imported and run.
+    """
+    with trusting(everything=trust):
+        *_, (folder, _) = iterate_epochs(run, out, label, runtime, progress)
     return folder
 
 
@@ -70,6 +77,7 @@ def iterate_epochs(
     if runtime.on_main_process(lambda: folder.done):
         yield from ((folder, row) for row in folder.rows())
         return
+    require_consent(names_of_code(run.to_dict()), "the run")
 
     def find(teacher: Run) -> RunFolder:
         *_, (found, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)

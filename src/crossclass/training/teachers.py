@@ -36,9 +36,7 @@ def load_teachers(
 
     def load(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
         path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, log)
-        # code that this run names anyway, for itself or for the teacher just trained, needs no more consent
-        known = teacher.file is None or load_checkpoint(path)[1].get("model") == run.model.to_dict()
-        model, card = load_model(path, trust=known)
+        model, card = load_model(path)
         _check_classes(path, card["classes"], card["channels"], splits)
         model = runtime.to_device(model)  # type: ignore[assignment]
         _check_above_chance(model, splits, path)
@@ -46,16 +44,6 @@ def load_teachers(
         return teacher.replace(module=model.requires_grad_(False))
 
     return map_teachers(recipe, load)
-
-
-def teacher_runs(run: Run) -> list[Run]:
-    """The runs that would be trained for a run's teachers; raises UserError for changes that make none."""
-    return [
-        override(run.replace(recipe=kd.inner), teacher.changes)
-        for kd in distillations(run.recipe)
-        for teacher in kd.teachers
-        if teacher.file is None and teacher.module is None
-    ]
 
 
 def _with_fingerprint(teacher: Teacher) -> Teacher:

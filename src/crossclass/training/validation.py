@@ -214,7 +214,7 @@ def final(
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():
             continue
-        model, card = load_model(path, trust=True)  # the code that this process has just trained
+        model, card = load_model(path)
         placed, epoch = classifier(runtime.to_device(model)), card["epoch"]
         if epoch not in seen:
             seen[epoch] = evaluate_checkpoint(placed, splits, attack, settings, runtime, progress)

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from crossclass.core.config import load_yaml, override, split_assignment
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.trust import ask_trust
 from crossclass.paper.runs.mini import MINI
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.runs.published import PUBLISHED
-from crossclass.training import teachers
 from crossclass.training.run import Run
 
 NAMED: dict[str, Run] = {**MINI, **PAPER, **PUBLISHED}
@@ -22,11 +20,8 @@ def named(name: str) -> Run:
     return NAMED[name]
 
 
-def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True) -> tuple[str, Run]:
-    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes.
-
-    Without `trust`, a file that names code to import is refused: whoever goes on to run it asks for that.
-    """
+def resolve(target: str, assignments: Sequence[str] = ()) -> tuple[str, Run]:
+    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes."""
     if target.endswith((".yaml", ".yml")):
         path = Path(target)
         if not path.is_file():
@@ -36,8 +31,6 @@ def resolve(target: str, assignments: Sequence[str] = (), *, trust: bool = True)
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"{target} cannot be read as text; give a YAML file") from e
         label, run = path.stem, load_yaml(Run, text, target)
-        for wanted in (run, *teachers.teacher_runs(run)):
-            ask_trust(wanted.to_dict(), target, trust)
     else:
         label, run = target, named(target)
     return label, with_changes(run, assignments)
