@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from conftest import Tripped
 from crossclass.attacks.norms import Linf
+from crossclass.core.rng import isolated_rng
 from crossclass.data import Splits
 from crossclass.diagnostics import Doctor, examine
-from crossclass.diagnostics.probe import admitted, normalising, private_randomness, untouched
+from crossclass.diagnostics.probe import admitted, normalising, untouched
 from faulty_networks import QUICK, Small
 
 
@@ -101,10 +102,10 @@ def test_targets_are_the_likeliest_wrong_classes(nets: dict[str, Small], data: S
 
 def test_python_draws_are_put_back():
     # alone, since the shape checks of these tests draw from this stream themselves
-    with private_randomness(0, torch.device("cpu")):
+    with isolated_rng(0, torch.device("cpu")):
         first = random.random()
         before = random.getstate()
-    inner = private_randomness(0, torch.device("cpu"))
+    inner = isolated_rng(0, torch.device("cpu"))
     random.setstate(before)
     inner.__enter__()
     assert random.random() == first

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossclass.analysis import attribution
 from crossclass.attacks import AnyAttack
-from crossclass.core.rng import Purpose, generator
+from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
 from crossclass.core.runtime import full_precision
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
@@ -99,13 +99,14 @@ def evaluate(
         x = as_float(split.images[index]).contiguous(memory_format=memory_format)
         y = split.labels[index]
         x_adv, dead = x, 0
-        if attack is not None:
-            found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
-            x_adv = found.x_adv
-            dead = int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
-        g, logits = model.outputs(x_adv)
-        robust = logits.argmax(dim=1).cpu()
-        clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
+        with isolated_rng(stream_seed(seed, epoch, step, "evaluation"), x.device):
+            if attack is not None:
+                found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
+                x_adv = found.x_adv
+                dead = int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
+            g, logits = model.outputs(x_adv)
+            robust = logits.argmax(dim=1).cpu()
+            clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
         advance(len(index))
         return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
 
@@ -124,9 +125,10 @@ def clean_accuracy(
 ) -> float:
     """Fraction of images classified rightly, in eval mode and float32."""
 
-    def right(_: int, index: Tensor) -> int:
+    def right(step: int, index: Tensor) -> int:
         index = index.to(split.labels.device)
-        logits = model(as_float(split.images[index]))
+        with isolated_rng(stream_seed(0, 0, step, "evaluation"), index.device):
+            logits = model(as_float(split.images[index]))
         return int((logits.argmax(dim=1) == split.labels[index]).sum())
 
     with full_precision(), evaluating(model):

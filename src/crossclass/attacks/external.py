@@ -87,7 +87,7 @@ def searched(
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(x) == 0 or threat.eps == 0:  # nothing to search, and many libraries fail on it
             return Found(x, None, dead)
-        with fenced(model, seed, who) as handed:
+        with fenced(model, seed, who, x.device) as handed:
             try:
                 found = run(handed, x.clone(memory_format=torch.contiguous_format), hard(y).clone())
             except (UserError, torch.OutOfMemoryError):

@@ -5,19 +5,18 @@ Libraries seed the global streams (AutoAttack, with the wall clock), leave model
 switch and every tensor of the model are what they would have been without the call.
 """
 
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossclass.attacks.base import Images, Network
 from crossclass.core.errors import UserError
+from crossclass.core.rng import isolated_rng
 from crossclass.models.model_state import frozen
 
 _SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -54,14 +53,14 @@ class FrozenModule(nn.Module):
 
 
 @contextmanager
-def fenced(model: Network, seed: int, who: str) -> Iterator[FrozenModule]:
+def fenced(model: Network, seed: int, who: str, device: torch.device) -> Iterator[FrozenModule]:
     """The model to hand to `who`, whose random numbers all come from `seed`; everything is put back.
 
     Raises UserError if a weight was changed (it is put back too). Gradients can be taken inside,
     whatever mode the caller is in; the parameters are frozen.
     """
     with (
-        _streams(seed),
+        isolated_rng(seed, device),
         _switches(),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
@@ -70,22 +69,6 @@ def fenced(model: Network, seed: int, who: str) -> Iterator[FrozenModule]:
         frozen(model),
     ):
         yield FrozenModule(model)
-
-
-@contextmanager
-def _streams(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's global streams start from `seed`, and go on as before afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the stream libraries use
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=list(gpus)):
-        try:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextmanager

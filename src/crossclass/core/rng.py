@@ -4,9 +4,12 @@ So nothing has to be saved to resume a run bit for bit, evaluating never moves a
 a run does not depend on Python's hash, on other libraries' draws, or on what ran before it.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +26,8 @@ Purpose = Literal[
     "mix",
     "loss",
     "refresh",
+    "network",
+    "evaluation",
 ]
 
 _PURPOSES: dict[str, int] = {
@@ -38,6 +43,8 @@ _PURPOSES: dict[str, int] = {
     "mix": 11,
     "loss": 12,
     "refresh": 13,
+    "network": 14,
+    "evaluation": 15,
 }  # appended to only: a changed number would change every run (9 is not used)
 _MASK = (1 << 64) - 1
 
@@ -50,13 +57,41 @@ def _mix(state: int, value: int) -> int:
     return z ^ (z >> 31)
 
 
-def stream_seed(seed: int, epoch: int, step: int, purpose: Purpose) -> int:
-    """The integer in [0, 2^63) that starts one stream."""
+def stream_seed(seed: int, epoch: int, step: int, purpose: Purpose, row: int = 0) -> int:
+    """The integer in [0, 2^63) that starts one stream; `row` tells pieces of one batch apart."""
     state = 0
-    for part in (seed, epoch, step, _PURPOSES[purpose]):
+    for part in (seed, epoch, step, _PURPOSES[purpose], *((row,) if row else ())):
         state = _mix(state, part)
     # torch's CPU generator keeps only the low 32 bits of a seed, so they carry all the mixing
     return state & ((1 << 63) - 1)
+
+
+def seed_global_rng(seed: int, device: torch.device) -> None:
+    """Start Python's, NumPy's and PyTorch's global streams from `seed`; call it inside `isolated_rng` only."""
+    # not torch.manual_seed, which would also seed GPUs that nobody puts back
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - the stream libraries use
+
+
+@contextmanager
+def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Python's, NumPy's and PyTorch's global streams start from `seed` inside and then go on as before.
+
+    For code that takes no generator: dropout, other people's networks and attacks. If `device` is a GPU, its
+    stream is meant too.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            seed_global_rng(seed, device)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def generator(seed: int, epoch: int = 0, step: int = 0, purpose: Purpose = "init") -> torch.Generator:

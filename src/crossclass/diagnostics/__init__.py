@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
+from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.data import Splits
 from crossclass.diagnostics import inputs, masking, outputs, weights
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, judged
-from crossclass.diagnostics.probe import Doctor, Probe, Statistics, admitted, private_randomness, untouched
+from crossclass.diagnostics.probe import Doctor, Probe, Statistics, admitted, untouched
 from crossclass.models import Classifier
 
 Check = Callable[[Probe], list[Finding]]
@@ -113,7 +114,7 @@ def examine(
         raise UserError("there are no images to examine the network with; set data.n_test")
     total, found = sum(len(checks) for _, checks in STAGES), list[Finding]()
     networks = (model,) if surrogate is None else (model, surrogate)
-    with untouched(*networks), private_randomness(settings.seed, model.mean.device):
+    with untouched(*networks), isolated_rng(stream_seed(settings.seed, 5, 0, "doctor"), model.mean.device):
         patient = admitted(model, splits, settings, surrogate, file_normalisation)
         done = 0
         for i, (needs, checks) in enumerate(STAGES):

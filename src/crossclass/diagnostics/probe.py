@@ -4,14 +4,12 @@ Images are drawn from the test part (validation or training, if there is none) b
 files sorted by class do no harm. Everything is float32 in eval mode.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt, field_validator
@@ -21,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossclass.attacks import PGD, AnyAttack, Found
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.config import Settings
-from crossclass.core.rng import generator, stream_seed
+from crossclass.core.rng import generator
 from crossclass.core.runtime import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier, channel_statistics
@@ -245,23 +243,3 @@ def untouched(*models: nn.Module) -> Iterator[None]:
                 tensor.grad = grad
                 if grad is not None and before_grad is not None:
                     grad.copy_(before_grad)
-
-
-@contextmanager
-def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """A random network draws from global streams; here it draws repeatably, and they come back unmoved."""
-    devices = [device] if device.type == "cuda" else []
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a foreign net may use
-    start = stream_seed(seed, 5, 0, "doctor")
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(start)
-            if devices:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(start)
-            random.seed(start)
-            np.random.seed(start & 0xFFFFFFFF)  # noqa: NPY002
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002

@@ -11,7 +11,7 @@ from torch import Tensor
 from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.family import Family
-from crossclass.core.rng import stream_seed
+from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.models.base import STATISTICS, Classifier, MeanStd
 from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
 from crossclass.models.preactresnet import BLOCKS, PreActResNet
@@ -87,8 +87,7 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
         raise UserError(
             f"model.normalise has {len(mean)} channels, the images have {channels}; use model.normalise=data"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, 0, 0, "init"))
+    with isolated_rng(stream_seed(seed, 0, 0, "init"), torch.device("cpu")):
         model = settings(classes, channels, mean, std, images.shape[-1])
         if isinstance(settings, ViT | Foreign):
             settings.start(model)

@@ -16,7 +16,7 @@ from crossclass.attacks.losses import hard
 from crossclass.checkpoints.run_folder import Row
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
-from crossclass.core.rng import generator, share
+from crossclass.core.rng import generator, isolated_rng, seed_global_rng, share, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import no_sync
 from crossclass.data import Split, Splits, as_float, batches
@@ -41,32 +41,33 @@ def train_epoch(
     right, total = torch.zeros((), device=runtime.torch_device), torch.zeros((), device=runtime.torch_device)
     first_bad = FirstNonFinite(runtime.torch_device)
     indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
-    for step, index in enumerate(indices):
-        for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
-            group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
-        x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
-        rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
-        mine = index[rows].to(runtime.torch_device)
-        logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
-        gradients = [p.grad for p in state.parameters if p.grad is not None]
-        runtime.sum(gradients)
-        norm = (
-            nn.utils.get_total_norm(gradients)
-            if run.grad_clip_norm is None
-            else nn.utils.clip_grad_norm_(state.parameters, run.grad_clip_norm)
-        )
-        first_bad.update(
-            step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine}
-        )
-        optimizer.step()
-        if run.ensembling is not None:
-            run.ensembling.remember(logits, state.memory, mine, epoch)
-        if run.weight_averaging is not None and state.average is not None:
-            run.weight_averaging.after_step(state.average, model, epoch)
-        with torch.no_grad():
-            right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
-            total += loss * len(index)
-        progress("train", step + 1, len(indices))
+    with isolated_rng(stream_seed(run.seed, epoch, 0, "network"), runtime.torch_device):
+        for step, index in enumerate(indices):
+            for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
+                group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
+            x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
+            rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
+            mine = index[rows].to(runtime.torch_device)
+            logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
+            gradients = [p.grad for p in state.parameters if p.grad is not None]
+            runtime.sum(gradients)
+            norm = (
+                nn.utils.get_total_norm(gradients)
+                if run.grad_clip_norm is None
+                else nn.utils.clip_grad_norm_(state.parameters, run.grad_clip_norm)
+            )
+            first_bad.update(
+                step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine}
+            )
+            optimizer.step()
+            if run.ensembling is not None:
+                run.ensembling.remember(logits, state.memory, mine, epoch)
+            if run.weight_averaging is not None and state.average is not None:
+                run.weight_averaging.after_step(state.average, model, epoch)
+            with torch.no_grad():
+                right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
+                total += loss * len(index)
+            progress("train", step + 1, len(indices))
     if run.weight_averaging is not None and state.average is not None:
         run.weight_averaging.after_epoch(state.average, model, epoch)
     state.sync_epoch()
@@ -143,7 +144,7 @@ def _gradients(
         most = min(state.micro_batch or len(index), rows.stop - rows.start)
         if state.batch_coupling or most == 1:
             who = " and ".join(state.batch_coupling)
-            why = f"{who} sees them together, so fewer at a time would change the result: " if who else ""
+            why = f"with {who} fewer at a time would change the result: " if who else ""
             raise UserError(
                 f"out of memory with {most} images at once; {why}set "
                 f"runtime.micro_batch={max(1, most // 2)} to accept that, or a smaller batch= or model"
@@ -168,6 +169,8 @@ def _backward(
     run, runtime, n = state.run, state.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
     noise = share(generator(run.seed, epoch, step, "attack"), part, n)
+    # for dropout and other people's networks; each piece draws for itself
+    seed_global_rng(stream_seed(run.seed, epoch, step, "network", part.start), runtime.torch_device)
     with skip_range_check():  # bytes over 255, or mixtures of such
         x_adv = recipe.craft(state.crafting, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from crossclass.core.runtime import Runtime
 from crossclass.models import Classifier
@@ -52,8 +53,10 @@ class TrainState:
     @property
     def batch_coupling(self) -> list[str]:
         """What makes a training step depend on which images go through the network together."""
-        norm = ["batch norm"] if any(isinstance(m, _BatchNorm) for m in self.model.modules()) else []
-        return norm + [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
+        modules = list(self.model.modules())
+        names = ["batch norm"] if any(isinstance(m, _BatchNorm) for m in modules) else []
+        names += ["dropout"] if any(_drops(m) for m in modules) else []
+        return names + [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
 
     def sync_epoch(self) -> None:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
@@ -92,6 +95,13 @@ class TrainState:
             self.memory[name].copy_(tensor)
         if self.memory:
             self._visits = self.memory["visits"].clone()
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module draws what it leaves out: the draws depend on which images go through together."""
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return type(module).__name__ in ("DropPath", "StochasticDepth")  # timm's and torchvision's
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:

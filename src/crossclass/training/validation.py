@@ -28,7 +28,7 @@ from crossclass.checkpoints.load import identity, load_model
 from crossclass.checkpoints.run_folder import Row, RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress
-from crossclass.core.rng import generator
+from crossclass.core.rng import generator, isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime, full_precision
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.models.model_state import frozen
@@ -144,10 +144,11 @@ def probed(
             x = as_float(split.images[index]).contiguous(memory_format=memory_format)
             y = split.labels[index]
             eta = threat.sample(x, threat.uniform_start, generator(seed, epoch, step, "check"))
-            at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
-            with torch.no_grad():
-                x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
-                right = (f(x_adv).argmax(dim=1) == y).cpu()
+            with isolated_rng(stream_seed(seed, epoch, step, "evaluation"), x.device):
+                at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
+                with torch.no_grad():
+                    x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
+                    right = (f(x_adv).argmax(dim=1) == y).cpu()
             advance(len(index))
             return right, _cosine(at_x, beside).cpu()
 

@@ -1,0 +1,78 @@
+"""A network with dropout is determined by its run's seed, resumes to the bit and moves no global stream."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import seeded
+from crossclass.core.rng import isolated_rng, stream_seed
+from crossclass.core.runtime import Runtime
+from crossclass.models import WideResNet
+from crossclass.training.loop import train
+from crossclass.training.recipes import AT, AWP, Trades
+from crossclass.training.run import Run
+from tiny_runs import CPU, TINY, KilledError, killed_after, same, weights
+
+DROPOUT = TINY.replace(
+    model=WideResNet(depth=10, widen=1, dropout=0.3, normalise="data"),
+    epochs=2,
+    lr_milestones=(),
+    checkpoint_every=0,
+)
+RUNS = {
+    "at": DROPOUT.replace(recipe=AT(attack=DROPOUT.recipe.attack.replace(bn="train"))),
+    "awp": DROPOUT.replace(recipe=AWP(inner=Trades(attack=Trades().attack.replace(steps=1)), warmup=0)),
+}
+
+
+def trained(run: Run, out: Path, runtime: Runtime = CPU) -> dict[str, torch.Tensor]:
+    return weights(train(run, out, "x", runtime))
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_one_run_gives_one_network_and_the_global_streams_go_on(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.random.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    first = trained(run, tmp_path / "a")
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1][1], np.random.get_state()[1])  # noqa: NPY002
+    torch.manual_seed(2)
+    assert same(first, trained(run, tmp_path / "b"))
+    assert not same(first, trained(run.replace(seed=1), tmp_path / "c"))
+    without = run.replace(model=run.model.replace(dropout=0.0))
+    assert not same(first, trained(without, tmp_path / "d"))  # it does drop
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_killed_and_resumed_is_uninterrupted(inside: bool, tmp_path: Path) -> None:
+    run = RUNS["at"]
+    killed_after(1, tmp_path / "killed", run, inside)
+    torch.rand(5)
+    assert same(trained(run, tmp_path / "killed"), trained(run, tmp_path / "whole"))
+
+
+def test_pieces_of_a_batch_drop_differently(tmp_path: Path) -> None:
+    seeds = {stream_seed(0, 1, 2, "network", row) for row in range(8)}
+    assert len(seeds) == 8
+    assert stream_seed(0, 1, 2, "network", 0) == stream_seed(0, 1, 2, "network")
+    pieces = Runtime(device="cpu", micro_batch=4)
+    first = trained(RUNS["at"], tmp_path / "a", pieces)
+    assert same(first, trained(RUNS["at"], tmp_path / "b", pieces))
+
+
+def test_isolated_streams_start_from_the_seed_and_come_back_after_an_exception() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()  # Python's own is drawn from by the shape checks of these tests
+    draws = []
+    for seed in (5, 5, 6):
+        with pytest.raises(KilledError), isolated_rng(seed, torch.device("cpu")):  # noqa: PT012
+            draws.append(float(torch.rand(())) + float(np.random.rand()) + random.random())  # noqa: NPY002
+            raise KilledError
+        assert torch.equal(before, torch.random.get_rng_state())
+    assert draws[0] == draws[1] != draws[2]
+    with isolated_rng(5, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=seeded(5)))
