@@ -67,7 +67,7 @@ def stream_seed(seed: int, epoch: int, step: int, purpose: Purpose, row: int = 0
 
 
 def seed_global_rng(seed: int, device: torch.device) -> None:
-    """Start Python's, NumPy's and PyTorch's global streams from `seed`; call it inside `isolated_rng` only."""
+    """Start Python's, NumPy's and PyTorch's global streams from `seed`; only inside `isolated_rng`."""
     # not torch.manual_seed, which would also seed GPUs that nobody puts back
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
