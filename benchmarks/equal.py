@@ -33,8 +33,8 @@ def compared(target: str, data: str, n: int, steps: int, runtime: Runtime) -> li
         difference = intervals.accuracy_difference(right[1], right[0])
         out.append(
             {
-                "checkpoint": subject.about["checkpoint"],
-                "run": subject.about["run"],
+                "checkpoint": subject.about.checkpoint,
+                "run": subject.about.run,
                 "attack": str(attacks[0]),
                 "n": len(high.labels),
                 "robust, fp32": float(right[0].double().mean()),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from crossclass.checkpoints.run_folder import RunFolder, table
+from crossclass.analysis.records import metrics_csv
+from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.report import plots
 
 out, runs = Path(sys.argv[1]), [RunFolder.at(Path(a)) for a in sys.argv[2:]]
@@ -21,9 +22,9 @@ if len(set(seeds)) < len(seeds):
 out.mkdir(parents=True, exist_ok=True)
 measures, curves, drops = {}, {}, {}
 for run, settings, seed in zip(runs, said, seeds, strict=True):
-    (out / f"seed{seed}.csv").write_text(table(run.rows()))
+    (out / f"seed{seed}.csv").write_text(metrics_csv(run.rows()))
     label = f"{run.path.name.rsplit('-', 2)[0]} seed {seed}"
-    curves[label], drops[label] = run.rows(), settings["drops"]
+    curves[label], drops[label] = run.rows(), settings["lr_milestones"]
     measures[f"seed{seed}"] = run.read("measure.json")
 text = yaml.safe_dump(said[-1], sort_keys=False, default_flow_style=None, width=100)
 (out / "settings.yaml").write_text(text)

@@ -31,6 +31,34 @@ def row(epoch: int, robust: float | None, off: float | None, K: int = 6, **more:
     return {"epoch": epoch, "test_robust": robust, "warnings": [], **logged, **at, **more}
 
 
+def filed(objects: Any) -> Any:
+    """Flat objects, as the tests write them, in the layout of a result file."""
+    if not isinstance(objects, list):
+        return objects
+    results: list[Any] = []
+    comparisons: list[Any] = []
+    for one in objects:
+        flat = dict(one.get("comparison", one))
+        names = ("C", "icas_matrix", "all_pairs_matrix", "confusion", "sharing", "C_difference")
+        flat["matrices"] = {k: v for k in names if (v := flat.pop(k, None)) is not None}
+        flat["data"] = {
+            "name": flat.get("data") or "toy",
+            "n": flat.pop("n", None),
+            "split": flat.pop("split", None),
+        }
+        if "comparison" in one:
+            if of := flat.get("of"):
+                flat["of"] = [{"name": r["checkpoint"], "run": r["run"], "epoch": r.get("epoch")} for r in of]
+            flat |= {k: flat.get(k) or [] for k in ("pairs", "classes")}
+            comparisons.append(flat)
+        else:
+            keys = ("run", "epoch", "chosen_by")
+            at = {k: flat.pop(k) for k in keys if k in flat}
+            flat["checkpoint"] = {"name": flat["checkpoint"], **at, "run": at.get("run") or ""}
+            results.append(flat)
+    return {"schema": 1, "results": results, "comparisons": comparisons}
+
+
 def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: Any) -> Path:
     """A run folder as training leaves it; without measures it is still in progress."""
     folder.mkdir(parents=True)
@@ -40,7 +68,7 @@ def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: 
     about = {"label": "toy", "seed": 0, "check": "PGD-10, 100 test images", "crossclass": "0.1.0"}
     (folder / "env.json").write_text(json.dumps({**about, "class_names": EVIL, **env}))
     if measures is not None:
-        (folder / "measure.json").write_text(json.dumps(measures))
+        (folder / "measure.json").write_text(json.dumps(filed(measures)))
         (folder / "DONE").touch()
     return folder
 
@@ -60,7 +88,7 @@ ROWS = [row(1, 0.1, 0.2), row(2, 0.3, 0.4, warnings=["<b>alarm</b>"]), row(3, No
 
 
 ENDS = [
-    measure("best.test", 2, 0.203, 0.4, truth={"sharing": [[1] * 6] * 6, "auc": 0.93}),
+    measure("best.test", 2, 0.203, 0.4, sharing=[[1] * 6] * 6, sharing_auc=0.93),
     measure("last", 4, 0.061, 0.1),
 ]
 
@@ -126,7 +154,7 @@ def compared(**more: Any) -> dict[str, Any]:
 
 def result(folder: Path, objects: Any, name: str = "measure.json") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(objects))
+    (folder / name).write_text(json.dumps(filed(objects)))
     return folder / name
 
 

@@ -1,6 +1,7 @@
 """C and CAS against Algorithm 1 in loops and truths in closed form; evaluation against a naive loop."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -399,7 +400,7 @@ def test_a_near_constant_predictor_is_warned_of(counts: list[int], warned: bool)
 def test_a_constant_predictor_maximises_cas_and_the_summary_says_so() -> None:
     W = torch.ones(4, 3)
     y = torch.arange(12) % 4
-    seen = evaluate.Evaluation(y, 0 * y, 0 * y, torch.ones(12, 3), W, 0)
+    seen = evaluate.EvaluationPass(y, 0 * y, 0 * y, torch.ones(12, 3), W, 0)
     found = evaluate.summary(seen, ("a", "b", "c", "d"))
     assert found["cas"] == pytest.approx(12)
     assert found["cas_normalised"] == pytest.approx(1)
@@ -411,26 +412,27 @@ def test_a_summary_is_consistent_with_its_parts_and_names_empty_classes() -> Non
     seen, names = evaluate.evaluate(model, part, ATTACKED[1]), ("a", "b", "c", "d")
     found = evaluate.summary(seen, names)
     assert found["clean"] == pytest.approx(float((seen.clean == part.labels).double().mean()))
-    assert found["robust"] == pytest.approx(sum(found["confusion"][i][i] for i in range(4)) / 60)
+    assert found["robust"] == pytest.approx(sum(found["matrices"]["confusion"][i][i] for i in range(4)) / 60)
     assert found["classwise_robust"][3] is None
     assert found["empty_classes"] == [3]
     assert any("counted as sharing nothing: d" in w for w in found["warnings"])
     assert found["cas"] == pytest.approx(literal_twins.cas(seen.C.tolist()))
     assert found["cas_normalised"] == pytest.approx(found["cas"] / 12)
-    torch.testing.assert_close(exact(found["C"]), seen.C, rtol=0, atol=1e-6)
-    assert [p["C"] for p in found["pairs"]] == sorted((p["C"] for p in found["pairs"]), reverse=True)
+    torch.testing.assert_close(exact(found["matrices"]["C"]), seen.C, rtol=0, atol=1e-6)
+    assert [p.C for p in found["pairs"]] == sorted((p.C for p in found["pairs"]), reverse=True)
     for p in found["pairs"]:
-        assert p["i"] < p["j"]
-        assert p["classes"] == [names[p["i"]], names[p["j"]]]
-        assert p["C"] == pytest.approx(float(seen.C[p["i"], p["j"]]))
+        assert p.i < p.j
+        assert p.classes == (names[p.i], names[p.j])
+        assert pytest.approx(float(seen.C[p.i, p.j])) == p.C
 
 
 def test_the_auc_of_planted_pairs_is_given_where_it_exists() -> None:
     seen = evaluate.evaluate(small(), split(60, classes=4), None)
     names, some = ("a", "b", "c", "d"), torch.eye(4, dtype=torch.int64)
     some[0, 1] = some[1, 0] = 1
-    truth = evaluate.summary(seen, names, some)["truth"]
-    assert truth["auc"] == pytest.approx(literal_twins.auc(seen.C.tolist(), some.tolist()))
+    known = replace(seen, sharing=some)
+    assert known.sharing_auc == pytest.approx(literal_twins.auc(seen.C.tolist(), some.tolist()))
+    assert evaluate.summary(known, names)["matrices"]["sharing"] == some.tolist()
+    assert evaluate.summary(seen, names)["sharing_auc"] is None
     for sharing in (torch.eye(4, dtype=torch.int64), torch.ones(4, 4, dtype=torch.int64)):
-        truth = evaluate.summary(seen, names, sharing)["truth"]
-        assert truth == {"sharing": sharing.tolist(), "auc": None}
+        assert replace(seen, sharing=sharing).sharing_auc is None

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 import literal_twins
 from crossclass import models
-from crossclass.analysis.measure import measure
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.card import save_checkpoint
 from crossclass.checkpoints.load import subjects
 from crossclass.cli import main
+from crossclass.cli.examining import _draw
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import import_callable, trusting
 from crossclass.models import PreActResNet
+from measuring import measure
 
 CPU = Runtime(device="cpu")
 THIN = PreActResNet(width=4, blocks=(1, 1, 1, 1))
@@ -289,7 +290,7 @@ def test_the_commands_of_the_readme(here, capsys):
     assert code == 0
     assert "CAS says nothing without accuracy" in out
     assert out.splitlines()[-1] == "r.json"
-    assert json.loads(Path("r.json").read_text())[0]["checkpoint"] == "prn"
+    assert json.loads(Path("r.json").read_text())["results"][0]["checkpoint"]["name"] == "prn"
     code, out = call("report", "r.json")
     assert code == 0
     assert Path(out.splitlines()[-1]).name == "r.html"
@@ -311,7 +312,10 @@ def test_a_grid_of_maps_is_drawn(here, net):
     torch.save(official(net), "other.pt")
     picture = here / "grid.png"
     results = measure(
-        ["prn.pt", "other.pt"], ["data.path=data", "attack=none", "saliency=3"], CPU, grid=picture
+        ["prn.pt", "other.pt"],
+        ["data.path=data", "attack=none", "saliency=3"],
+        CPU,
+        draw=lambda maps, name: _draw(maps, picture),
     )
     found = results[-1]["comparison"]["saliency"]
     if found is None:

@@ -82,12 +82,11 @@ def test_train_measure_report_end_to_end(call, here):
     code, out, _ = call("measure", str(folder), "n=6", "out=m.json")
     assert code == 0
     assert out.splitlines()[-1] == "m.json"
-    results = json.loads(Path("m.json").read_text())
-    keys = "checkpoint data n attack clean robust classwise_robust confusion C cas cas_normalised"
-    keys += " negative_mass pairs conditions chosen_by split icas intervals"
-    *results, last = results
-    assert {"d_cas", "d_icas", "d_robust", "intervals"} <= set(last["comparison"])
-    for result in results:
+    found = json.loads(Path("m.json").read_text())
+    keys = "checkpoint data attack clean robust classwise_robust matrices cas cas_normalised"
+    keys += " negative_mass pairs conditions icas intervals warnings"
+    assert {"d_cas", "d_icas", "d_robust", "intervals"} <= set(found["comparisons"][0])
+    for result in found["results"]:
         assert set(keys.split()) <= set(result)
     code, out, _ = call("report", str(folder))
     assert code == 0

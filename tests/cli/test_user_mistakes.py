@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crossclass import models
-from crossclass.analysis.measure import measure
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.run_folder import RunFolder, place_of
@@ -33,6 +32,7 @@ from crossclass.training.labels import Mix
 from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, KnowledgeDistillation
 from crossclass.training.run import Run, Validation
+from measuring import measure
 from run_file import TINY
 
 CPU = Runtime(device="cpu")

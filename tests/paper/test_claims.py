@@ -139,7 +139,7 @@ def made(name, seed, mirror=""):
 
     ends = measured("best.val", best, 0), measured("last", last, 1)
     fallen = {f"d_{k}": ends[0][k] - ends[1][k] for k in ("clean", "robust", "cas", "icas")}
-    measures = [*ends, {"comparison": fallen | {"intervals": {}}}]
+    comparison = fallen | {"intervals": {}}
     side = flip["cas"] * wobble
     spread = {"difference": 0.02 * side, "interval": [0.01, 0.03], "a": 0.2, "b": 0.18}
     maps = {"half_mass_area": spread, "entropy": spread}
@@ -151,7 +151,7 @@ def made(name, seed, mirror=""):
     if "cas" in mirror and short == "standard":
         extras["clean"]["75 %"]["cas"] -= 9000.0
     env = {"seed": seed, "check": "PGD-10", "data": "toy", "class_names": NAMES}
-    return Evidence(Path(f"{name}-{seed}"), env, rows, measures, extras)
+    return Evidence(Path(f"{name}-{seed}"), env, rows, list(ends), extras, comparison=comparison)
 
 
 def verdicts(entry, mirror=""):
@@ -192,7 +192,7 @@ def test_a_network_that_shares_nothing_is_judged_too():
 
 def test_where_best_is_last_nothing_is_lost():
     one = made("wei2025-at-linf-8", 0)
-    alone = replace(one, measures=[m for m in one.measures if "comparison" not in m])
+    alone = replace(one, comparison=None)
     numbers = collect({"AT": [alone]})
     assert numbers["runs"]["AT"]["best_minus_last"]["cas"] == {"value": [0.0], "low": [None], "high": [None]}
 

@@ -11,6 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossclass.analysis.records import (
+    CheckpointRef,
+    Comparison,
+    DataRef,
+    Measurement,
+    ResultFile,
+    load_results,
+)
 from crossclass.attacks import FGSM, PGD
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli import main
@@ -204,8 +212,7 @@ class TestEvidence:
             assert mine["cas"] == pytest.approx(logged["cas"], rel=1e-5)
             C, D = (np.array(r["C"], dtype=float) for r in (mine, logged))
             assert np.allclose(C, D, atol=1e-4, equal_nan=True)
-        measures = json.loads((folder / "measure.json").read_text())
-        assert proof.last["cas"] == next(m["cas"] for m in measures if m.get("checkpoint") == "last")
+        assert proof.last["cas"] == load_results(folder / "measure.json").of("last")["cas"]
         assert proof.best["checkpoint"] == "best.val"
 
     def test_it_says_no_path_of_this_machine(self, done):
@@ -221,18 +228,15 @@ class TestEvidence:
 
     def test_matrices_of_many_classes_are_kept_for_best_and_last_alone(self):
         C = [[0.12345] * 30] * 30
-        one = {
-            "checkpoint": "last",
-            "C": C,
-            "icas_matrix": C,
-            "all_pairs_matrix": C,
-            "confusion": C,
-            "cas": 1.0,
-        }
-        assert evidence._slim(one) == {"checkpoint": "last", "C": [[0.12] * 30] * 30, "cas": 1.0}
-        pair = {"comparison": {"d_cas": 1.0, "C_difference": C}}
-        assert evidence._slim(pair) == {"comparison": {"d_cas": 1.0, "C_difference": None}}
-        few = {"checkpoint": "last", "C": [[0.12345]], "confusion": [[1]]}
+        last, data = CheckpointRef(name="last"), DataRef(name="toy")
+        large = {"C": C, "icas_matrix": C, "all_pairs_matrix": C, "confusion": C}
+        one = Measurement(checkpoint=last, data=data, attack="PGD-20", matrices=large, cas=1.0)
+        pair = Comparison(a="best", b="last", data=data, matrices={"C_difference": C}, d_cas=1.0)
+        slim = evidence._slim(ResultFile(results=[one], comparisons=[pair]))
+        assert slim.results[0].matrices == {"C": [[0.12] * 30] * 30}
+        assert slim.results[0]["cas"] == slim.comparisons[0]["d_cas"] == 1.0
+        assert slim.comparisons[0].matrices == {}
+        few = ResultFile(results=[one.model_copy(update={"matrices": {"C": [[0.12345]]}})])
         assert evidence._slim(few) == few
 
     def test_the_nearest_check_stands_for_a_share_of_the_schedule(self):

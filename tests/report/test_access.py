@@ -13,6 +13,7 @@ import pytest
 
 from crossclass.report import plots, write_report, write_study
 from crossclass.report.page import TEMPLATES
+from report_files import filed
 
 MINI = Path(__file__).parents[2] / "results" / "mini"
 MOST = 3_000_000  # bytes of a page
@@ -71,7 +72,7 @@ def long_run(folder: Path, epochs: int = 200, K: int = 10) -> Path:
         | {"classwise_robust": rng.random(K).tolist(), "confusion": counts, "clean": 0.8, "warnings": []}
         for name, epoch, robust in (("best.val", 90, 0.5), ("last", epochs, 0.4))
     ]
-    (folder / "measure.json").write_text(json.dumps(ends))
+    (folder / "measure.json").write_text(json.dumps(filed(ends)))
     (folder / "DONE").touch()
     return folder
 
@@ -94,7 +95,7 @@ def bare_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     pair = {"a": "one.pt", "b": "two.pt", "robust": [0.3, 0.3], "cas": [8.0, 8.0], "classes": []}
     pair |= {"C_difference": np.subtract(one["C"], two["C"]).tolist(), "pairs": []}
     place = tmp_path_factory.mktemp("results") / "measured.json"
-    place.write_text(json.dumps([one, two, {"comparison": pair}]))
+    place.write_text(json.dumps(filed([one, two, {"comparison": pair}])))
     return write_report([place], place.with_suffix(".html")).read_text()
 
 

@@ -1,6 +1,7 @@
 """Pages of measured files: numbers, comparisons and pictures; names escaped, mistakes in one sentence."""
 
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -214,23 +215,25 @@ def test_runs_and_results_on_one_page(tmp_path: Path) -> None:
     assert "one.pt, eps 8/255" in text  # told apart by the attack
 
 
+def one(more: str) -> str:
+    return json.dumps({"schema": 1, "results": [{"checkpoint": {"name": "a"}, **json.loads(more)}]})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[]", "holds no measured checkpoint"),
-        ("{}", "not what a run writes"),
-        ("[1]", "not what a run writes"),
+        ('{"schema": 1}', "holds no measured checkpoint"),
+        ("{}", "it has no 'schema'"),
+        ("[1]", "it has no 'schema'"),
         ("[", "not valid JSON"),
-        ('[{"checkpoint": "a", "cas": "high"}]', "object 1: 'cas' is not a number"),
-        ('[{"checkpoint": "a", "C": [[1, 0]]}]', "object 1: 'C' is not a square matrix"),
-        ('[{"checkpoint": "a", "icas_matrix": 3}]', "'icas_matrix' is not a square matrix"),
-        ('[{"checkpoint": "a", "intervals": {"cas": [1]}}]', "interval of 'cas' is not two numbers"),
-        ('[{"checkpoint": "a"}, {"comparison": {"a": "x"}}]', "object 2: not what 'measure' writes"),
-        (
-            '[{"checkpoint": "a"}, {"comparison": {"a": "x", "b": "y", "cas": 3}}]',
-            "object 2: 'cas' is not two numbers",
-        ),
-        ('[{"checkpoint": "a"}, {"comparison": 5}]', "object 2: not what 'measure' writes"),
+        ('{"schema": 2, "results": []}', "format 2 is newer than this crossclass can read"),
+        (one('{"cas": "high"}'), "'results.0.cas.*valid"),
+        (one('{"matrices": {"C": [[1, 0]]}}'), r"'results.0.matrices.C': is not a square matrix"),
+        (one('{"matrices": {"icas_matrix": 3}}'), "'results.0.matrices.icas_matrix': "),
+        (one('{"intervals": {"cas": [1]}}'), "'results.0.intervals.cas.1'"),
+        ('{"schema": 1, "comparisons": [{"a": "x"}]}', "'comparisons.0.b': Field required"),
+        ('{"schema": 1, "comparisons": [{"a": "x", "b": "y", "cas": [3]}]}', "'comparisons.0.cas"),
+        ('{"schema": 1, "results": [5]}', "'results.0'"),
     ],
 )
 def test_errors_in_result_files(tmp_path: Path, content: str, said: str) -> None:

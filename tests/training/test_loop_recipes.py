@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
 from crossclass.core.family import members
 from crossclass.training.averaging import EMA, SWA
@@ -20,6 +19,7 @@ from crossclass.training.recipes import (
     Standard,
     Trades,
 )
+from measuring import measure, read
 from tiny_runs import CPU, TINY, killed_after, ones, same, untimed, weights
 
 RECIPES = {
@@ -89,7 +89,7 @@ def test_an_average_is_what_is_checked_and_kept(tmp_path, kind):
     plain = train(run.replace(weight_averaging=None), tmp_path, "tiny", CPU)
     one, two = weights(folder), weights(plain)
     assert not torch.equal(one["conv1.weight"], two["conv1.weight"])
-    (result,) = [r for r in ones(folder.read("measure.json")) if r["checkpoint"] == "last"]
+    (result,) = [r for r in ones(read(folder.path / "measure.json")) if r["checkpoint"] == "last"]
     again = measure([f"{folder.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
     assert again[0]["C"] == result["C"]
     losses = [[r["train_loss"] for r in f.rows()] for f in (folder, plain)]

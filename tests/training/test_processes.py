@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from crossclass.analysis.measure import measure
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2
 from crossclass.checkpoints.card import load_checkpoint
@@ -33,6 +32,7 @@ from crossclass.training.labels import Mix, TemporalEnsembling
 from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, AWP, MART, GradAlign, KnowledgeDistillation, Standard, Trades
 from crossclass.training.run import Run, Validation
+from measuring import measure, read
 
 CPU = Runtime(device="cpu")
 # 25 images in batches of 8: the last one has a single image for two processes
@@ -147,7 +147,7 @@ def test_two_processes_train_what_one_does(two, tmp_path, label):
 def test_numbers_measured_by_two_are_those_of_one(two, label):
     # 11 test images in batches of 3, shared out as 3 + 3 and 3 + 2
     (folder,) = two.glob(f"{label}-????????????")
-    stored = [m for m in json.loads((folder / "measure.json").read_text()) if m.get("checkpoint") == "last"]
+    stored = [m for m in read(folder / "measure.json") if m.get("checkpoint") == "last"]
     runtime = Runtime(device="cpu")
     again = measure([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
     for key in ("clean", "robust", "C", "cas", "icas", "confusion", "intervals", "classwise_robust"):

@@ -15,6 +15,7 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import BusyError, UserError
 from crossclass.core.runtime import Runtime
 from crossclass.training.loop import iterate_epochs, train
+from measuring import read
 from tiny_runs import CPU, TINY, killed_after, same, untimed, weights
 
 
@@ -25,8 +26,8 @@ def test_interrupted_equals_uninterrupted(whole, tmp_path, epoch, inside):
     for name in ("last", "best.val", "best.test", "epoch_002"):
         assert same(weights(folder, name), weights(whole, name))
     assert untimed(folder.rows()) == untimed(whole.rows())
-    named = [{**r, "run": folder.path.name} if "run" in r else r for r in whole.read("measure.json")]
-    assert folder.read("measure.json") == named
+    named = [{**r, "run": folder.path.name} if "run" in r else r for r in read(whole.path / "measure.json")]
+    assert read(folder.path / "measure.json") == named
 
 
 def test_kill_9_in_mid_epoch_and_resume_gives_identical_weights(tmp_path):

@@ -8,20 +8,22 @@ evaluating never moves a training stream.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossclass.analysis import attribution
+from crossclass.analysis import attribution, instances
+from crossclass.analysis.metrics import METRICS, Part, collapsed
+from crossclass.analysis.records import Matrix, Pair
 from crossclass.attacks import AnyAttack
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
 from crossclass.core.runtime import full_precision
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
 from crossclass.models.model_state import evaluating
-from crossclass.training import alarms
 
 DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
 """`distributed_map(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
@@ -33,8 +35,11 @@ def local_map(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> li
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What one pass saw; predictions and features on the CPU, in the split's order."""
+class EvaluationPass:
+    """What one pass over a split gave; predictions and features on the CPU, in the split's order.
+
+    All numbers are computed from it, each matrix once, when it is first asked for.
+    """
 
     labels: Int[Tensor, " n"]
     clean: Int[Tensor, " n"]
@@ -44,14 +49,16 @@ class Evaluation:
     features: Float[Tensor, "n d"]
     """g(x_adv)."""
     W: Float[Tensor, "k d"]
-    dead: int
+    dead: int = 0
     """Samples for which every step of the attack had a zero or non-finite gradient."""
     images: Float[Tensor, "n c h w"] | None = None
     """The images that were judged (x_adv, or x without an attack), if they were to be kept."""
     used: Bool[Tensor, " n"] | None = None
     """Which samples attributions are taken from; unset is all of them, as in the paper."""
+    sharing: Int[Tensor, "k k"] | None = None
+    """Which classes truly share a feature, where the data tell (Shapes)."""
 
-    def among_correct(self) -> "Evaluation":
+    def among_correct(self) -> "EvaluationPass":
         """The same, with attributions of correctly classified (adversarial) images only."""
         return replace(self, used=self.robust == self.labels)
 
@@ -62,15 +69,94 @@ class Evaluation:
         return self.features[self.used], self.labels[self.used]
 
     @property
-    def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
-        """The correlation matrix of class attributions (eq. 6), float64."""
-        return attribution.correlation(self.means)
+    def classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.W)
 
     @property
+    def largest_cas(self) -> int:
+        """K(K-1), the largest possible value of CAS."""
+        return self.classes * (self.classes - 1)
+
+    @cached_property
     def means(self) -> Float[Tensor, "k d"]:
         """Mean attribution vector of each class (eq. 5), float64."""
         g, y = self.attributed()
         return attribution.class_means(g, self.W, y)
+
+    @cached_property
+    def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
+        """The correlation matrix of class attributions (eq. 6), float64."""
+        return attribution.correlation(self.means)
+
+    @cached_property
+    def cas(self) -> float:
+        """CAS(C) (eq. 7)."""
+        return attribution.cas(self.C)
+
+    @property
+    def negative_mass(self) -> float:
+        """What eq. 7 leaves out."""
+        return attribution.negative_mass(self.C)
+
+    @cached_property
+    def nearest(self) -> Float[Tensor, "m k"]:
+        """The largest cosine of each sample to a sample of each class (`instances.nearest`); O(m^2 d)."""
+        g, y = self.attributed()
+        return instances.nearest(g, self.W, y)
+
+    @cached_property
+    def icas_matrix(self) -> Float[Tensor, "k k"]:
+        """The instance-wise matrix I (section 5.3)."""
+        return instances.instance_correlation(self.nearest, self.attributed()[1])
+
+    @property
+    def icas(self) -> float:
+        """I-CAS."""
+        return attribution.cas(self.icas_matrix)
+
+    @cached_property
+    def all_pairs_matrix(self) -> Float[Tensor, "k k"]:
+        """The mean cosine over all pairs of samples of two classes."""
+        g, y = self.attributed()
+        return instances.all_pairs(g, self.W, y)
+
+    @property
+    def all_pairs_cas(self) -> float:
+        """CAS of `all_pairs_matrix`."""
+        return attribution.cas(self.all_pairs_matrix)
+
+    @cached_property
+    def confusion(self) -> Int[Tensor, "k k"]:
+        """Counts [true, predicted] of the adversarial images."""
+        return confusion(self.robust, self.labels, self.classes)
+
+    @property
+    def sharing_confusion(self) -> float | None:
+        """Rank correlation between sharing and confusion."""
+        return sharing_and_confusion(self.C, self.confusion)
+
+    @property
+    def predicted_classes(self) -> int:
+        """How many classes are predicted at least once."""
+        return int((torch.bincount(self.robust, minlength=self.classes) > 0).sum())
+
+    @property
+    def largest_share(self) -> float:
+        """The share of the images that go to the most frequent class."""
+        return float(torch.bincount(self.robust, minlength=self.classes).max()) / max(1, len(self.robust))
+
+    @property
+    def sharing_auc(self) -> float | None:
+        """The AUC of C for pairs that truly share; None where all pairs share, none does, or nobody knows."""
+        if self.sharing is None:
+            return None
+        share = attribution.off_diagonal(self.sharing) > 0
+        return attribution.separation(self.C, self.sharing) if share.any() and not share.all() else None
+
+    def accuracy(self, kind: Literal["clean", "robust"]) -> float:
+        """Fraction of the (adversarial) images that are classified correctly."""
+        return accuracy(getattr(self, kind), self.labels)
 
 
 @torch.no_grad()
@@ -87,7 +173,7 @@ def evaluate(
     advance: Callable[[int], None] = lambda n: None,
     keep_images: bool = False,
     distributed_map: DistributedMap = local_map,
-) -> Evaluation:
+) -> EvaluationPass:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
     `distributed_map` may let several processes take batches each (`Runtime.distributed_map`); the result is the same, in all.
@@ -116,7 +202,9 @@ def evaluate(
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
     kept = torch.cat(images) if keep_images else None
-    return Evaluation(labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, sum(dead), kept)
+    return EvaluationPass(
+        labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, sum(dead), kept
+    )
 
 
 @torch.no_grad()
@@ -155,7 +243,7 @@ def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
     """A warning if the predictor is near-constant: it then maximises CAS, and CAS means nothing."""
     counts = torch.bincount(predicted, minlength=k)
     share, used = float(counts.max() / counts.sum()), int((counts > 0).sum())
-    if alarms.collapsed(share, used, k):
+    if collapsed(share, used, k):
         return (
             f"predictor collapsed: {share:.0%} of the images go to one class, {used} of {k} classes are "
             "predicted at all; CAS is meaningless here"
@@ -187,55 +275,52 @@ def _ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
 
 
-def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[dict[str, Any]]:
+def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[Pair]:
     """The most shared pairs of classes, largest C first."""
     i, j = torch.triu_indices(len(C), len(C), offset=1)
     order = C[i, j].argsort(descending=True)[:most]
     return [
-        {"i": int(a), "j": int(b), "classes": [class_names[a], class_names[b]], "C": float(C[a, b])}
+        Pair(i=int(a), j=int(b), classes=(class_names[a], class_names[b]), C=float(C[a, b]))
         for a, b in zip(i[order], j[order], strict=True)
     ]
 
 
-def summary(
-    e: Evaluation, class_names: tuple[str, ...], sharing: Int[Tensor, "k k"] | None = None
-) -> dict[str, Any]:
-    """Plain numbers of one evaluation, under the names of the JSON files."""
-    k, C, empty = len(e.W), e.C, attribution.zero_norm(e.means)
-    counts = confusion(e.robust, e.labels, k)
-    warnings = [w for w in [collapse(e.robust, k)] if w]
-    if empty:
+def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
+    """What a reader of the numbers must know: a collapsed predictor, empty classes, masked gradients."""
+    out = [w for w in [collapse(e.robust, e.classes)] if w]
+    if empty := attribution.zero_norm(e.means):
         names = ", ".join(class_names[i] for i in empty)
-        warnings.append(f"classes without any attribution, counted as sharing nothing: {names}")
+        out.append(f"classes without any attribution, counted as sharing nothing: {names}")
     if e.dead:
-        warnings.append(
+        out.append(
             f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images: robust accuracy "
             "may be overstated (gradient masking)"
         )
-    out: dict[str, Any] = {
-        "clean": accuracy(e.clean, e.labels),
-        "robust": accuracy(e.robust, e.labels),
-        "classwise_clean": classwise(e.clean, e.labels, k),
-        "classwise_robust": classwise(e.robust, e.labels, k),
-        "confusion": counts.tolist(),
-        "C": rounded(C),
-        "cas": attribution.cas(C),
-        "cas_normalised": attribution.cas(C) / (k * (k - 1)),
-        "negative_mass": attribution.negative_mass(C),
-        "sharing_confusion": sharing_and_confusion(C, counts),
-        "predicted_classes": int((torch.bincount(e.robust, minlength=k) > 0).sum()),
-        "empty_classes": empty,
-        "warnings": warnings,
-        "pairs": pairs(C, class_names),
-    }
-    if sharing is not None:
-        pairs_share = attribution.off_diagonal(sharing) > 0  # no AUC if all pairs share, or none
-        mixed = bool(pairs_share.any()) and not bool(pairs_share.all())
-        auc = attribution.separation(C, sharing) if mixed else None
-        out["truth"] = {"sharing": sharing.tolist(), "auc": auc}
     return out
 
 
-def rounded(C: Float[Tensor, "k k"]) -> list[list[float]]:
+def summary(e: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that is known of one evaluation, as plain numbers under the names of a `Measurement`."""
+    matrices = {"C": rounded(e.C), "icas_matrix": rounded(e.icas_matrix)}
+    matrices |= {"all_pairs_matrix": rounded(e.all_pairs_matrix), "confusion": e.confusion.tolist()}
+    if e.sharing is not None:
+        matrices["sharing"] = e.sharing.tolist()
+    return {
+        "warnings": warnings(e, class_names),
+        **{m.key: m.value(e) for m in METRICS},
+        "classwise_clean": classwise(e.clean, e.labels, e.classes),
+        "classwise_robust": classwise(e.robust, e.labels, e.classes),
+        "empty_classes": attribution.zero_norm(e.means),
+        "pairs": pairs(e.C, class_names),
+        "matrices": matrices,
+    }
+
+
+def epoch_metrics(e: EvaluationPass, part: Part) -> dict[str, int | float | None]:
+    """The metrics that are computed after every epoch on this part, by their column in metrics.csv."""
+    return {m.column(part): m.value(e) for m in METRICS if part in m.per_epoch}
+
+
+def rounded(C: Float[Tensor, "k k"]) -> Matrix:
     """A matrix for JSON: six decimals, three more than anyone plots."""
     return [[round(v, 6) for v in row] for row in C.tolist()]

@@ -15,7 +15,7 @@ CAS of a sample is biased twice, and its interval is centred on the estimate wit
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
 """
 
-from math import inf, pi, sqrt
+from math import inf, isfinite, pi, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -30,6 +30,9 @@ METHOD = (
     "differences of accuracy: Bonett-Price; differences are paired by image"
 )
 """How the intervals come about, for files that quote them."""
+
+LEVEL = 0.95
+"""The confidence level of every interval in a file."""
 
 Checkpoint = tuple[Float[Tensor, "n _"], Float[Tensor, "k _"]]
 """Features g of the images and the head's weights W; two checkpoints may differ in width."""
@@ -52,7 +55,13 @@ class Interval(NamedTuple):
         return Interval(*numbers, self.level, self.bias * factor)
 
 
-def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"], level: float = 0.95) -> Interval:
+def finite_ends(interval: Interval) -> tuple[float | None, float | None]:
+    """The ends for JSON, with None for an end that is not finite."""
+    low, high = (v if isfinite(v) else None for v in (interval.low, interval.high))
+    return low, high
+
+
+def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
     """Of the fraction classified rightly: Wilson's score interval, for a sample with fixed class sizes.
 
     Wilson's n is replaced by the one at which a plain sample would vary as much as the stratified one
@@ -70,7 +79,7 @@ def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"], level: float = 0.9
     return Interval(estimate, max(0.0, centre - half), min(1.0, centre + half), level, 0.0)
 
 
-def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], level: float = 0.95) -> Interval:
+def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], level: float = LEVEL) -> Interval:
     """Of accuracy a minus accuracy b on the same images (Bonett and Price 2012).
 
     Only images on which they differ say anything; one is added on either side, which keeps the coverage
@@ -84,7 +93,7 @@ def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], level: flo
     return Interval((only_a - only_b) / n, low, high, level, 0.0)
 
 
-def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"], level: float = 0.95) -> Interval:
+def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"], level: float = LEVEL) -> Interval:
     """Of the mean of x minus the mean of y, paired (Student's t); infinite for fewer than two pairs."""
     difference, n = x.to(torch.float64) - y.to(torch.float64), len(x)
     mean = float(difference.mean())
@@ -95,7 +104,7 @@ def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"], level: float
 
 
 def cas(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], level: float = 0.95
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], level: float = LEVEL
 ) -> Interval:
     """Of CAS; `.scaled(1 / (k * (k - 1)))` is that of the normalised CAS.
 
@@ -107,20 +116,20 @@ def cas(
     return _interval(_cas(g, W, y), y, level, 0.0, most)
 
 
-def cas_difference(a: Checkpoint, b: Checkpoint, y: Int[Tensor, " n"], level: float = 0.95) -> Interval:
+def cas_difference(a: Checkpoint, b: Checkpoint, y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
     """Of CAS of a minus CAS of b, two checkpoints on (adversarial versions of) the same images."""
     most = float(len(a[1]) * (len(a[1]) - 1))
     return _interval(_minus(_cas(*a, y), _cas(*b, y)), y, level, -most, most)
 
 
-def icas(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = 0.95) -> Interval:
+def icas(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
     """Of I-CAS at this number of samples: outer samples vary, candidates are fixed (I-CAS grows with n)."""
     k = nearest.shape[1]
     return _interval(_icas(nearest, y), y, level, 0.0, float(k * (k - 1)))
 
 
 def icas_difference(
-    a: Float[Tensor, "n k"], b: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = 0.95
+    a: Float[Tensor, "n k"], b: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = LEVEL
 ) -> Interval:
     """Of I-CAS of a minus I-CAS of b; both are `instances.nearest` of the same images."""
     most = float(a.shape[1] * (a.shape[1] - 1))

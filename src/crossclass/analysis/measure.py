@@ -3,18 +3,30 @@
 One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, and what is resampled.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field
 
 from crossclass import models
-from crossclass.analysis import attribution, compare, evaluate, instances, intervals
+from crossclass.analysis import compare, evaluate, intervals
+from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.metrics import METRICS
+from crossclass.analysis.records import (
+    CheckpointRef,
+    Comparison,
+    DataRef,
+    Intervals,
+    Measurement,
+    ResultFile,
+    Saliency,
+    result_file,
+)
 from crossclass.attacks import AnyAttack, reference_attack
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import LoadedCheckpoint, subjects
+from crossclass.checkpoints.loaded import Identity
 from crossclass.core.config import Settings, override
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
@@ -48,7 +60,7 @@ def evaluate_checkpoint(
     settings: Measure,
     runtime: Runtime,
     progress: Progress = silent,
-) -> compare.EvaluationPass:
+) -> EvaluationPass:
     """The one pass over the images that every number comes from."""
     part, done = splits.part(settings.split).first(settings.n), 0
 
@@ -68,79 +80,86 @@ def evaluate_checkpoint(
         keep_images=settings.saliency > 0,
         distributed_map=runtime.distributed_map,
     )
-    if settings.attribution_subset == "correct":
-        seen = seen.among_correct()
-    g, y = seen.attributed()
-    return compare.EvaluationPass(seen, instances.nearest(g, seen.W, y))
+    seen = replace(seen, sharing=splits.sharing)
+    return seen.among_correct() if settings.attribution_subset == "correct" else seen
 
 
-def to_record(
-    seen: compare.EvaluationPass, splits: Splits, attack: AnyAttack | None, settings: Measure
-) -> dict[str, Any]:
-    """One object of the JSON file: the numbers of one model under one attack, and their conditions."""
-    e = seen.evaluation
-    said: dict[str, Any] = attack.to_dict() if attack is not None else {}
-    threat = said.get("threat") or {}
-    conditions = {
-        "attack": said or None,
-        "eps": threat.get("eps", 0),
-        "steps": said.get("steps", 1 if said["kind"] == "fgsm" else None) if said else 0,
+def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
+    """Everything besides weights and images that a measurement depends on."""
+    plain: dict[str, Any] = attack.to_dict() if attack is not None else {}
+    steps = plain.get("steps", 1 if plain["kind"] == "fgsm" else None) if plain else 0
+    return {
+        "attack": plain or None,
+        "eps": (plain.get("threat") or {}).get("eps", 0),
+        "steps": steps,
         "seed": settings.seed,
-        "n": len(e.labels),
+        "n": n,
         "split": settings.split,
         "precision": "fp32",
         "batch": settings.batch,
         "attribution_subset": settings.attribution_subset,
     }
-    k = len(e.W)
-    g, y = e.attributed()
-    icas_matrix = instances.instance_correlation(seen.nearest, y)
-    all_pairs = instances.all_pairs(g, e.W, y)
-    icas = attribution.cas(icas_matrix)
-    found = evaluate.summary(e, splits.class_names, splits.sharing)
-    if said.get("return_iterate", "last") != "last":
-        found["warnings"].append(
-            f"C and CAS are of the {said['return_iterate']} iterates, not of the last as in the paper; compare them "
+
+
+def reference(who: Identity) -> CheckpointRef:
+    """How a record names a checkpoint."""
+    return CheckpointRef(
+        name=who.checkpoint,
+        sha256=who.sha256,
+        source=who.source,
+        run=who.run,
+        epoch=who.epoch,
+        chosen_by=who.chosen_by,
+    )
+
+
+def measurement(
+    seen: EvaluationPass, who: Identity, splits: Splits, attack: AnyAttack | None, settings: Measure
+) -> Measurement:
+    """The record of one checkpoint under one attack: its numbers and their conditions."""
+    numbers, how = evaluate.summary(seen, splits.class_names), conditions(attack, settings, len(seen.labels))
+    kept = (how["attack"] or {}).get("return_iterate", "last")
+    if kept != "last":
+        numbers["warnings"].append(
+            f"C and CAS are of the {kept} iterates, not of the last as in the paper; compare them "
             "with their like only"
         )
-    return {
-        "split": settings.split,
-        "n": len(e.labels),
-        "attack": str(attack) if attack is not None else "none (clean images)",
-        "conditions": conditions,
-        "class_names": list(splits.class_names),
-        **found,
-        "icas": icas,
-        "icas_normalised": icas / (k * (k - 1)),
-        "icas_matrix": evaluate.rounded(icas_matrix),
-        "all_pairs_cas": attribution.cas(all_pairs),
-        "all_pairs_matrix": evaluate.rounded(all_pairs),
-        "intervals": _intervals(seen),
-    }
+    return Measurement(
+        checkpoint=reference(who),
+        data=DataRef(name=who.data, checksum=splits.checksum, n=len(seen.labels), split=settings.split),
+        model=who.model,
+        normalise=who.normalise,
+        loaded=who.loaded,
+        attack=str(attack) if attack is not None else "none (clean images)",
+        conditions=how,
+        class_names=list(splits.class_names),
+        intervals=_intervals(seen),
+        **numbers,
+    )
 
 
-def _intervals(seen: compare.EvaluationPass) -> dict[str, Any]:
-    e = seen.evaluation
-    g, y = e.attributed()
-    found = {
-        "clean": intervals.accuracy(e.clean == e.labels, e.labels),
-        "robust": intervals.accuracy(e.robust == e.labels, e.labels),
-        "cas": intervals.cas(g, e.W, y),
-        "icas": intervals.icas(seen.nearest, y),
-    }
-    ends: dict[str, Any] = {name: [i.low, i.high] for name, i in found.items()}
-    ends["bias"] = {name: found[name].bias for name in ("cas", "icas")}
-    return {**ends, "level": found["cas"].level, "method": intervals.METHOD}
+def _intervals(seen: EvaluationPass) -> Intervals:
+    found = {m.key: m.interval(seen) for m in METRICS if m.interval is not None}
+    return Intervals(
+        **{key: intervals.finite_ends(i) for key, i in found.items()},
+        level=intervals.LEVEL,
+        method=intervals.METHOD,
+        bias={key: found[key].bias for key in found if found[key].bias},
+    )
+
+
+Draw = Callable[[compare.SaliencyMaps, str], str]
+"""Draws the maps of a comparison, whose name tells it from the others of the same file; the file's name."""
 
 
 @dataclass(frozen=True)
-class _One:
+class _Measured:
     """What is kept of a measured checkpoint until it has been compared."""
 
-    subject: LoadedCheckpoint
+    loaded: LoadedCheckpoint
     attack: AnyAttack | None
-    seen: compare.EvaluationPass
-    result: dict[str, Any]
+    seen: EvaluationPass
+    result: Measurement
 
 
 def measure(
@@ -151,73 +170,77 @@ def measure(
     *,
     trust: bool = False,
     allow_partial: bool = False,
-    grid: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Measure run folders, checkpoints of ours or anyone's files; one object each, and what differs.
+    draw: Draw | None = None,
+) -> ResultFile:
+    """Measure run folders, checkpoints of ours or anyone's files; one record each, and what differs.
 
     `changes` are `path=value` texts: `data.*` and `model*` say where images and networks come from, the
     others are `Measure`'s. Two checkpoints on the same images are compared, first minus second; with
-    `saliency=N` the grid of their maps is written to `grid`. `trust` reads pickles and imports code that
-    files name. Raises UserError.
+    `saliency=N` their maps are given to `draw`. `trust` reads pickles and imports code that files name.
+    Raises UserError.
     """
     runtime = runtime or Runtime()
     own = [_clean(c) for c in changes if not _of_source(c)]
     settings = _settings(own)
     source = [c for c in changes if _of_source(c)]
-    ones: list[_One] = []
+    every: list[_Measured] = []
     with trusting(everything=trust):
-        for subject in subjects(targets, source, runtime, allow_partial=allow_partial):
-            for attack in _attacks(settings, own, subject):
-                seen = evaluate_checkpoint(subject.model, subject.splits, attack, settings, runtime, progress)
-                found = to_record(seen, subject.splits, attack, settings)
-                ones.append(_One(subject, attack, seen, {**subject.about, **found}))
-    results = [one.result for one in ones]
-    if settings.saliency and not _comparable(ones):
+        for one in subjects(targets, source, runtime, allow_partial=allow_partial):
+            for attack in _attacks(settings, own, one):
+                seen = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
+                result = measurement(seen, one.about, one.splits, attack, settings)
+                every.append(_Measured(one, attack, seen, result))
+    pairs = _comparable(every)
+    if settings.saliency and not pairs:
         raise UserError(
             "saliency compares two checkpoints on the same images; give two, or a run with best and last"
         )
-    for a, b in _comparable(ones):  # the grid is a file, and the first process writes it
-        compared = runtime.on_main_process(lambda: _compared(a, b, settings, grid))  # noqa: B023
-        results.append({"comparison": compared})
-    return results
+    compared = [
+        # drawing writes a file, which is the first process's task
+        runtime.on_main_process(lambda: _compared(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
+        for a, b in pairs
+    ]
+    return result_file([one.result for one in every], compared)
 
 
-def _comparable(ones: Sequence[_One]) -> list[tuple[_One, _One]]:
+def _comparable(every: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
     """The two checkpoints under each attack that both were measured with."""
-    alike: dict[str, list[_One]] = {}
-    for one in ones:
-        alike.setdefault(f"{one.result['attack']} {one.subject.splits.checksum}", []).append(one)
+    alike: dict[str, list[_Measured]] = {}
+    for one in every:
+        alike.setdefault(f"{one.result.attack} {one.loaded.splits.checksum}", []).append(one)
     pairs = [(pair[0], pair[1]) for pair in alike.values() if len(pair) == 2]
-    return [(a, b) for a, b in pairs if not _same(a.subject.about, b.subject.about)]
+    return [(a, b) for a, b in pairs if not _same(a.result.checkpoint, b.result.checkpoint)]
 
 
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def _same(a: CheckpointRef, b: CheckpointRef) -> bool:
     """Best and last of a run may be one checkpoint, which differs in nothing from itself."""
-    return bool(a["run"]) and (a["run"], a["epoch"]) == (b["run"], b["epoch"])
+    return bool(a.run) and (a.run, a.epoch) == (b.run, b.epoch)
 
 
-def _compared(a: _One, b: _One, settings: Measure, grid: Path | None) -> dict[str, Any]:
-    names = a.subject.splits.class_names
-    same = a.subject.about["run"] == b.subject.about["run"] and a.subject.about["run"]
-    labels = [one.subject.file if same else one.subject.name for one in (a, b)]
+def compared(a: Measurement, b: Measurement, seen: tuple[EvaluationPass, EvaluationPass]) -> Comparison:
+    """The record of what differs between two measurements under the same conditions, first minus second."""
+    same = a.checkpoint.run == b.checkpoint.run and a.checkpoint.run
+    labels = [r.checkpoint.name if same else r.checkpoint.title for r in (a, b)]
     labels[1] += " (2)" if labels[0] == labels[1] else ""
-    keys = ("attack", "n", "split", "conditions")
-    found = {
-        "a": labels[0],
-        "b": labels[1],
-        "of": [{k: one.subject.about[k] for k in ("checkpoint", "run", "epoch")} for one in (a, b)],
-        **{k: a.result[k] for k in keys},
-        **compare.comparison(a.seen, b.seen, names),
-        "saliency": None,
-    }
-    if settings.saliency and grid is not None:
-        part = a.subject.splits.part(settings.split).first(settings.n)
-        pair = [(label, one.subject.model, one.seen) for label, one in zip(labels, (a, b), strict=True)]
-        at = "clean images" if a.attack is None else "adversarial images"
-        found["saliency"] = compare.saliency_between(
-            pair[0], pair[1], part, names, settings.saliency, at, grid
-        )
-    return found
+    numbers = compare.comparison(*seen, tuple(a.class_names))
+    of, shared = (a.checkpoint, b.checkpoint), {k: getattr(a, k) for k in ("data", "attack", "conditions")}
+    return Comparison(a=labels[0], b=labels[1], of=of, **shared, **numbers)
+
+
+def _compared(a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, several: bool) -> Comparison:
+    out = compared(a.result, b.result, (a.seen, b.seen))
+    if not settings.saliency or draw is None:
+        return out
+    part = a.loaded.splits.part(settings.split).first(settings.n)
+    pair = [(name, one.loaded.model, one.seen) for name, one in zip((out.a, out.b), (a, b), strict=True)]
+    at, names = "adversarial images" if a.result.attacked else "clean images", a.loaded.splits.class_names
+    found = compare.saliency_between(pair[0], pair[1], part, names, settings.saliency, at)
+    if found is None:
+        return out
+    numbers, maps = found
+    threat = getattr(a.attack, "threat", None)
+    name = f"{threat.kind}-{round(255 * threat.eps, 2):g}" if several and threat is not None else ""
+    return out.model_copy(update={"saliency": Saliency(grid=draw(maps, name), **numbers)})
 
 
 def _of_source(change: str) -> bool:

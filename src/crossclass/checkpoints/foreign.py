@@ -11,10 +11,12 @@ from crossclass import models
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints import formats, matching
 from crossclass.checkpoints.loaded import (
+    Identity,
     LoadedCheckpoint,
     Source,
     about,
     describe,
+    file_sha256,
     normalisation,
     not_the_classes,
 )
@@ -62,16 +64,18 @@ def stranger(
     if not given:
         said.append(_normalise(model, target, fit, classes, channels, size))
     model = runtime.to_device(model.eval())  # type: ignore[assignment]
-    told = {
-        "checkpoint": path.stem,
-        "run": "",
-        "epoch": None,
-        "chosen_by": None,
-        "data": describe(data),
-        "model": models.describe(settings, classes),
-        "normalise": normalisation(model),
-        "loaded": said,
-    }
+    told = Identity(
+        checkpoint=path.stem,
+        run="",
+        epoch=None,
+        chosen_by=None,
+        data=describe(data),
+        model=models.describe(settings, classes),
+        normalise=normalisation(model),
+        loaded=said,
+        source=path.name,
+        sha256=file_sha256(path),
+    )
     carried = fit.normalisation[:2] if fit.normalisation else None
     return LoadedCheckpoint(model, splits, told, (Linf(),), carried)
 

@@ -58,7 +58,7 @@ def subjects(
             check_fit(card, splits, path)
             model = runtime.to_device(built)
             assert isinstance(model, models.Classifier)
-            told = identity(card, path.parent.name if run else "", data, model)
+            told = identity(card, path, path.parent.name if run else "", data, model)
             threat = run.threat if run else Linf()
             yield LoadedCheckpoint(model, splits, told, (threat,) if threat == Linf() else (threat, Linf()))
 

@@ -1,9 +1,9 @@
 """A model that can be measured, what is known about it, and where its images come from."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossclass import models
 from crossclass.attacks.norms import AnyThreat
@@ -13,14 +13,39 @@ from crossclass.data import AnyData, Npz, Splits
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Which weights these are, on which images they are measured, and how they were read."""
+
+    checkpoint: str
+    """`best.val`, `last`, or the name of the file without its ending."""
+    run: str
+    """The name of the run folder; empty for a file that belongs to none."""
+    epoch: int | None
+    chosen_by: str | None
+    data: str
+    model: str
+    normalise: dict[str, list[float]]
+    loaded: list[str]
+    source: str | None = None
+    """The file's name."""
+    sha256: str | None = None
+    """Of the file's bytes."""
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
 class LoadedCheckpoint:
     """A model that can be measured, with what is known about it."""
 
     model: models.Classifier
     """On the device, in eval mode."""
     splits: Splits
-    about: dict[str, Any]
-    """`checkpoint, run, epoch, chosen_by, data, model, normalise, loaded`: plain, for the JSON files."""
+    about: Identity
     threats: tuple[AnyThreat, ...]
     """The balls it is measured under unless told otherwise."""
     file_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -29,12 +54,12 @@ class LoadedCheckpoint:
     @property
     def name(self) -> str:
         """What to call it beside others: the checkpoint, and the run or file it is of."""
-        return f"{self.about['checkpoint']} of {self.about['run']}" if self.about["run"] else self.file
+        return f"{self.about.checkpoint} of {self.about.run}" if self.about.run else self.file
 
     @property
     def file(self) -> str:
         """The checkpoint's own name."""
-        return str(self.about["checkpoint"])
+        return self.about.checkpoint
 
 
 class Source(Settings):

@@ -7,7 +7,16 @@ from typing import Any
 from crossclass import models
 from crossclass.checkpoints import formats
 from crossclass.checkpoints.card import is_ours, load_checkpoint
-from crossclass.checkpoints.loaded import Source, about, data_of, describe, normalisation, not_the_classes
+from crossclass.checkpoints.loaded import (
+    Identity,
+    Source,
+    about,
+    data_of,
+    describe,
+    file_sha256,
+    normalisation,
+    not_the_classes,
+)
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError, did_you_mean
@@ -31,18 +40,20 @@ def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, d
         return models.rebuild(settings, tensors, card["classes"], card["channels"], size), card
 
 
-def identity(card: dict[str, Any], run: str, data: AnyData, model: models.Classifier) -> dict[str, Any]:
+def identity(card: dict[str, Any], path: Path, run: str, data: AnyData, model: models.Classifier) -> Identity:
     """Which checkpoint of ours an object is about: its run and name, its epoch and what chose it."""
-    return {
-        "checkpoint": card["checkpoint"],
-        "run": run,
-        "epoch": card["epoch"],
-        "chosen_by": card["chosen_by"],
-        "data": describe(data),
-        "model": models.describe(models.settings_of(card["model"]), card["classes"]),
-        "normalise": normalisation(model),
-        "loaded": [],
-    }
+    return Identity(
+        checkpoint=card["checkpoint"],
+        run=run,
+        epoch=card["epoch"],
+        chosen_by=card["chosen_by"],
+        data=describe(data),
+        model=models.describe(models.settings_of(card["model"]), card["classes"]),
+        normalise=normalisation(model),
+        loaded=[],
+        source=path.name,
+        sha256=file_sha256(path),
+    )
 
 
 def files_of(target: str) -> tuple[list[Path], Run | None] | None:

@@ -12,10 +12,8 @@
 The folder is found by the digest; the label is for people.
 """
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +26,6 @@ from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.files import append_line, refusal, whole_lines, write_atomic
 
 Row = dict[str, Any]
-
-COLUMNS = (
-    *("epoch", "lr", "seconds", "train_clean", "train_robust", "val_clean", "val_robust"),
-    *("test_clean", "test_robust", "cas", "cas_normalised", "negative_mass", "val_cas"),
-    *("predicted_classes", "train_loss", "check_seconds"),
-    *("robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted"),
-    *("val_share", "watched", "watched_n", "fgsm_n"),
-)
-"""Of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
-
 
 _EXECUTION = (
     "torch",
@@ -120,9 +108,8 @@ class RunFolder:
         self.write("env.json", {**env, "earlier": earlier})
         return notes
 
-    def end(self, measures: Any) -> None:
-        """Write the full evaluation, mark the run as finished, and delete what it would resume from."""
-        self.write("measure.json", measures)
+    def end(self) -> None:
+        """Mark the run as finished (measure.json is written), and delete what it would resume from."""
         write_atomic(self.path / "DONE", "")
         for path in [*self._states(), self.path / "failure.json"]:
             _delete(path)
@@ -151,10 +138,10 @@ class RunFolder:
             write_atomic(self.path / "events.jsonl", text)
         return rows
 
-    def log(self, row: Row, rows: Sequence[Row]) -> None:
-        """Append one epoch; `rows` are all so far, for the table."""
-        append_line(self.path / "events.jsonl", json.dumps(row))
-        write_atomic(self.path / "metrics.csv", table(rows))
+    def log(self, row: Row, table: str) -> None:
+        """Append one epoch to events.jsonl; `table` is the text of metrics.csv so far."""
+        append_line(self.path / "events.jsonl", json.dumps(row, allow_nan=False))
+        write_atomic(self.path / "metrics.csv", table)
 
     def write(self, name: str, content: Any) -> None:
         """One JSON file of the folder."""
@@ -206,21 +193,6 @@ class RunFolder:
 
     def _states(self) -> list[Path]:
         return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The scalars of all epochs as the text of metrics.csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _cell(r.get(k)) for k in COLUMNS} for r in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _delete(path: Path) -> None:

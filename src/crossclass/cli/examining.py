@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from crossclass.core.errors import UserError
 from crossclass.core.progress import watching
 from crossclass.core.trust import trusting
 from crossclass.report.console import table
+
+if TYPE_CHECKING:
+    from crossclass.analysis.compare import SaliencyMaps
 
 
 @app.command()
@@ -24,7 +27,8 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     out=measure.json (the grid of maps lies beside it).
     """
     from crossclass.analysis.measure import measure
-    from crossclass.core.files import demand_writable, write_atomic
+    from crossclass.analysis.records import write_results
+    from crossclass.core.files import demand_writable
 
     names = [t for t in targets if "=" not in t]
     if not names:
@@ -41,15 +45,26 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
                 progress.step,
                 trust=trust,
                 allow_partial=allow_partial,
-                grid=place.with_name(f"{place.stem}-saliency.png"),
+                draw=lambda maps, name: _draw(
+                    maps, place.with_name(f"{place.stem}-saliency{name and '-'}{name}.png")
+                ),
             )
         except KeyboardInterrupt:
             progress.log("crossclass: stopped; nothing was written")
             raise typer.Exit(130) from None
     for line in table(results):
         print(line)
-    runtime.on_main_process(lambda: write_atomic(place, json.dumps(results, indent=1) + "\n"))
+    runtime.on_main_process(lambda: write_results(place, results))
     print(out)
+
+
+def _draw(maps: "SaliencyMaps", path: Path) -> str:
+    """Draw the grid of saliency maps; the file's name."""
+    from crossclass.report import plots
+
+    images = maps.images.movedim(1, -1).numpy()
+    plots.save(plots.saliency_grid(images, {k: m.numpy() for k, m in maps.maps.items()}, maps.captions), path)
+    return path.name
 
 
 @app.command()
@@ -85,8 +100,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         other = next(subjects(transfer, images, runtime, allow_partial=allow_partial), None)
     report: list[dict[str, Any]] = []
     for patient in patients:
-        print(f"{patient.name}: {patient.about['model']}; {patient.about['data']}")
-        for line in patient.about["loaded"]:
+        print(f"{patient.name}: {patient.about.model}; {patient.about.data}")
+        for line in patient.about.loaded:
             print(f"  {line}")
         with watching("doctor") as progress:
             findings = examine(
@@ -102,7 +117,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
         fine = [f.name for f in findings if f.level == "fine"]
         print(f"fine ({len(fine)}): {', '.join(fine)}")
-        report.append({**patient.about, "findings": [asdict(f) for f in findings]})
+        report.append({**asdict(patient.about), "findings": [asdict(f) for f in findings]})
     if out:
         write_atomic(Path(out), json.dumps(report, indent=1) + "\n")
         print(out)

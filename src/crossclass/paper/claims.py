@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from crossclass.analysis.metrics import metric
 from crossclass.core.errors import UserError
 from crossclass.paper.verdict import Verdict, Word, all_hold, exceeds
 
 Numbers = dict[str, Any]
 """What an entry measured: plain lists, dictionaries and numbers, stored as JSON (`collect` says which)."""
 
-LABELS = {"cas": "CAS", "icas": "I-CAS", "robust": "robust accuracy", "clean": "clean accuracy"}
-LABELS |= {"all_pairs_cas": "all pairs"}
-"""What a number is called in claims and on axes."""
 
 
 class Estimate(NamedTuple):
@@ -147,19 +145,19 @@ def best_minus_last(numbers: Numbers, run: str, key: str) -> Effect:
     lost = numbers["runs"][run]["best_minus_last"][key]
     low, high = lost["low"][0], lost["high"][0]
     over_images = None if low is None or high is None else (low, high)
-    return Effect(f"{LABELS[key]}, best minus last", tuple(lost["value"]), over_images)
+    return Effect(f"{metric(key).label}, best minus last", tuple(lost["value"]), over_images)
 
 
 def loss_difference(numbers: Numbers, key: str, a: str, b: str) -> Effect:
     """What run a loses from best to last, minus what run b loses."""
     ends = (best_minus_last(numbers, run, key).values for run in (a, b))
-    return difference(f"{LABELS[key]} lost, {a} minus {b}", *ends)
+    return difference(f"{metric(key).label} lost, {a} minus {b}", *ends)
 
 
 def stage_difference(numbers: Numbers, key: str, stage: str, a: str, b: str) -> Effect:
     """The number of run a at a stage, minus that of run b."""
     ends = (per_seed(numbers, run, stage, key) for run in (a, b))
-    return difference(f"{LABELS[key]} at {stage}, {a} minus {b}", *ends)
+    return difference(f"{metric(key).label} at {stage}, {a} minus {b}", *ends)
 
 
 def falls(run: str, key: str, text: str, where: str = "") -> Claim:
@@ -170,7 +168,7 @@ def falls(run: str, key: str, text: str, where: str = "") -> Claim:
 def both_fall(*runs: str) -> tuple[Claim, ...]:
     """CAS and robust accuracy are lower at last than at best, in each of the runs."""
     return tuple(
-        falls(run, key, f"{LABELS[key]} is lower at the last checkpoint than at the best", where=run)
+        falls(run, key, f"{metric(key).label} is lower at the last checkpoint than at the best", where=run)
         for run in runs
         for key in ("cas", "robust")
     )

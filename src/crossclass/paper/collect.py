@@ -16,6 +16,7 @@ Only numbers of one attack are ever compared: stages on the way with other check
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crossclass.analysis.metrics import METRICS
 from crossclass.paper.claims import Numbers, percent
 from crossclass.paper.entry import RunEvidence, Size
 
@@ -24,10 +25,21 @@ if TYPE_CHECKING:
 
 Plain = dict[str, Any]
 
-MEASURED = ("epoch", "clean", "robust", "cas", "cas_normalised", "icas", "all_pairs_cas", "negative_mass")
-CHECKED = {"epoch": "epoch", "clean": "test_clean", "robust": "test_robust", "cas": "cas"}
-CHECKED |= {"negative_mass": "negative_mass", "train_robust": "train_robust"}
-CURVES = ("epoch", "train_robust", "test_robust", "test_clean", "cas")
+
+def measured_keys() -> list[str]:
+    """The numbers of the full evaluation that are collected."""
+    return ["epoch", *(m.key for m in METRICS)]
+
+
+def checked_columns() -> dict[str, str]:
+    """The numbers of the checks of test images after every epoch, with their columns in metrics.csv."""
+    columns = {m.key: m.column("test") for m in METRICS if "test" in m.per_epoch}
+    return {"epoch": "epoch", **columns, "train_robust": "train_robust"}
+
+
+def curve_columns() -> list[str]:
+    """What is collected of every checked epoch, for curves."""
+    return ["epoch", "train_robust", *(m.column("test") for m in METRICS if m.headline and m.per_epoch)]
 
 
 def collect(evidence: RunEvidence, shares: Sequence[float] = ()) -> Numbers:
@@ -55,13 +67,13 @@ def _run(each: list["Evidence"], shares: Sequence[float]) -> Plain:
         "data_checksums": sorted({str(e.env.get("data_checksum")) for e in each}),
         "chosen_by": first.best.get("chosen_by"),
         "class_names": list(first.env.get("class_names") or ()),
-        "best": {k: [e.best.get(k) for e in each] for k in MEASURED},
-        "last": {k: [e.last.get(k) for e in each] for k in MEASURED},
+        "best": {k: [e.best.get(k) for e in each] for k in measured_keys()},
+        "last": {k: [e.last.get(k) for e in each] for k in measured_keys()},
         "checks": {
-            s: {k: [r.get(c) for r in rows] for k, c in CHECKED.items()} for s, rows in stages.items()
+            s: {k: [r.get(c) for r in rows] for k, c in checked_columns().items()} for s, rows in stages.items()
         },
-        "best_minus_last": {k: _best_minus_last(each, k) for k in ("clean", "robust", "cas", "icas")},
-        "curves": [{k: [r.get(k) for r in e.checked()] for k in CURVES} for e in each],
+        "best_minus_last": {m.key: _best_minus_last(each, m.key) for m in METRICS},
+        "curves": [{k: [r.get(k) for r in e.checked()] for k in curve_columns()} for e in each],
         "C": {name: row.get("C") for name, row in drawn.items()},
     }
 
@@ -76,7 +88,7 @@ def _best_minus_last(each: Sequence["Evidence"], key: str) -> Plain:
     for e in each:
         c = e.comparison
         ends = (c or {}).get("intervals", {}).get(f"d_{key}") or (None, None)
-        out["value"].append(0.0 if c is None else c[f"d_{key}"])  # one checkpoint: best is last
+        out["value"].append(0.0 if c is None else c.get(f"d_{key}"))  # one checkpoint: best is last
         out["low"].append(ends[0])
         out["high"].append(ends[1])
     return out

@@ -19,6 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from crossclass.analysis.records import (
+    ResultFile,
+    flat_comparison,
+    flat_measurement,
+    load_results,
+    write_results,
+)
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import read_flat
 from crossclass.core.errors import UserError
@@ -40,10 +47,12 @@ class Evidence:
     rows: list[Plain]
     """One per epoch, as logged; `C` where an epoch was checked and the classes are few."""
     measures: list[Plain]
-    """The full evaluation: best.val, best.test, last, and their comparison."""
+    """The full evaluation of best.val, best.test and last."""
     extras: dict[str, Any] = field(default_factory=dict)
     lr_milestones: Sequence[int] = ()
     """Epochs after which the learning rate fell."""
+    comparison: Plain | None = None
+    """Best minus last on the same images, with intervals; None where they are one checkpoint."""
 
     @property
     def seed(self) -> int:
@@ -59,12 +68,6 @@ class Evidence:
     def last(self) -> Plain:
         """The measured last checkpoint."""
         return self._measured("last")
-
-    @property
-    def comparison(self) -> Plain | None:
-        """Best minus last on the same images, with intervals; None where they are one checkpoint."""
-        found = [m["comparison"] for m in self.measures if "comparison" in m]
-        return found[0] if found else None
 
     def _measured(self, *names: str) -> Plain:
         for name in names:
@@ -96,14 +99,14 @@ def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
 
     `extras` are further measurements by name. Raises UserError if the run is not finished.
     """
-    measures = folder.read("measure.json")
-    if not folder.done or not measures:
+    if not folder.done:
         raise UserError(f"{folder.path} is not finished; train it to its end first")
+    found = load_results(folder.path / "measure.json")
     kept, rows = into / folder.path.name, folder.rows()
     env = {k: v for k, v in (folder.read("env.json") or {}).items() if k not in _PRIVATE}
     write_atomic(kept / "config.yaml", folder.config())
     _write(kept / "env.json", env)
-    _write(kept / "measure.json", [_slim(m) for m in measures])
+    write_results(kept / "measure.json", _slim(found))
     matrices = {str(r["epoch"]): _rounded(r["C"]) for r in rows if r.get("C") and len(r["C"]) <= LARGE}
     _write(kept / "matrices.json", matrices, indent=None)
     for name, content in extras.items():
@@ -114,7 +117,7 @@ def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
 
 def read(folder: Path) -> Evidence:
     """The evidence in a folder. Raises UserError if a file is missing or damaged."""
-    env, measures = _json(folder / "env.json"), _json(folder / "measure.json")
+    env, found = _json(folder / "env.json"), _results(folder / "measure.json")
     matrices = _json(folder / "matrices.json")
     rows = _rows(folder / "metrics.csv")
     for row in rows:
@@ -122,7 +125,9 @@ def read(folder: Path) -> Evidence:
     drops = read_flat(_text(folder / "config.yaml"), str(folder / "config.yaml")).get("lr_milestones") or ()
     known = {"env", "measure", "matrices"}
     extras = {p.stem: _json(p) for p in sorted(folder.glob("*.json")) if p.stem not in known}
-    return Evidence(folder, env, rows, measures, extras, tuple(drops))
+    measures = [flat_measurement(r) for r in found.results]
+    comparison = flat_comparison(found.comparisons[0]) if found.comparisons else None
+    return Evidence(folder, env, rows, measures, extras, tuple(drops), comparison)
 
 
 def complete(folder: Path, extras: Sequence[str] = ()) -> bool:
@@ -130,15 +135,28 @@ def complete(folder: Path, extras: Sequence[str] = ()) -> bool:
     return all((folder / name).is_file() for name in ("metrics.csv", *(f"{e}.json" for e in extras)))
 
 
-def _slim(measure: Plain) -> Plain:
+def _slim(found: ResultFile) -> ResultFile:
     """Without the large matrices that no figure shows."""
-    if len((measure.get("comparison") or {}).get("C_difference") or ()) > LARGE:
-        return {"comparison": measure["comparison"] | {"C_difference": None}}  # best minus last, both kept
-    C = measure.get("C")
-    if not C or len(C) <= LARGE:
-        return measure
-    large = ("icas_matrix", "all_pairs_matrix", "confusion")
-    return {k: v for k, v in measure.items() if k not in large} | {"C": _rounded(C, 2)}
+    return found.model_copy(
+        update={
+            "results": [_slim_matrices(r, ("C",)) for r in found.results],
+            "comparisons": [_slim_matrices(c, ()) for c in found.comparisons],  # best minus last, both kept
+        }
+    )
+
+
+def _slim_matrices(record: Any, kept: Sequence[str]) -> Any:
+    if max(map(len, record.matrices.values()), default=0) <= LARGE:
+        return record
+    return record.model_copy(update={"matrices": {k: _rounded(record.matrices[k], 2) for k in kept}})
+
+
+def _results(path: Path) -> ResultFile:
+    try:
+        return load_results(path)
+    except UserError as e:
+        what = "damaged" if path.exists() else "missing"
+        raise UserError(f"{path} is {what}; delete its folder to have it made again from the run") from e
 
 
 def _rounded(C: list[list[float | None]], digits: int = 4) -> list[list[float | None]]:

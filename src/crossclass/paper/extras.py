@@ -23,6 +23,7 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Splits
+from crossclass.report import plots
 from crossclass.training.run import Run
 from crossclass.training.validation import classifier
 
@@ -44,8 +45,8 @@ def clean(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
         )
         model, card = _loaded(path, runtime)
         seen = evaluate.evaluate(model, splits.test, None, run.seed, batch=run.validation.batch)
-        found = evaluate.summary(seen, splits.class_names)
-        out[stage] = {"epoch": card["epoch"], **{k: found[k] for k in ("clean", "cas", "C")}}
+        numbers = {"clean": seen.accuracy("clean"), "cas": seen.cas, "C": evaluate.rounded(seen.C)}
+        out[stage] = {"epoch": card["epoch"], **numbers}
     return out
 
 
@@ -54,11 +55,15 @@ def maps(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Pa
     pair, seen = _pair(run, folder, splits, runtime)
     named = [(name, model, one) for (name, model), one in zip(pair, seen, strict=True)]
     found = compare.saliency_between(
-        named[0], named[1], splits.test, splits.class_names, GRID, "adversarial images", into / "saliency.png"
+        named[0], named[1], splits.test, splits.class_names, GRID, "adversarial images"
     )
     if found is None:
         return {"n": 0, "why": "fewer than two test images are right at best and wrong at last"}
-    return found
+    numbers, drawn = found
+    images, path = drawn.images.movedim(1, -1).numpy(), into / "saliency.png"
+    maps = {name: m.numpy() for name, m in drawn.maps.items()}
+    plots.save(plots.saliency_grid(images, maps, drawn.captions), path)
+    return {"grid": path.name, **numbers}
 
 
 def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Path) -> Any:
@@ -74,7 +79,7 @@ def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
     drawn = run.data.drawn("test")
     masks = {"exclusive": drawn.exclusive, "shared": drawn.shared}
     both = [_mass(model, one, labels, masks) for (_, model), one in zip(pair, seen, strict=True)]
-    best, last = (one.evaluation.robust for one in seen)
+    best, last = (one.robust for one in seen)
     chosen = {"chosen": saliency.compared(labels, best, last), "all": torch.arange(len(labels))}
     out: dict[str, Any] = {}
     for group, index in chosen.items():
@@ -92,12 +97,12 @@ def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
 
 def _mass(
     model: models.Classifier,
-    seen: compare.EvaluationPass,
+    seen: evaluate.EvaluationPass,
     labels: Tensor,
     masks: dict[str, Bool[Tensor, "n s s"]],
 ) -> dict[str, Float[Tensor, " n"]]:
     """The share of each map's positive mass inside each mask; NaN where there is none of one of them."""
-    images = seen.evaluation.images
+    images = seen.images
     assert images is not None
     place = model.mean.device
     found = saliency.grad_cam(model, images.to(place), labels.to(place))
@@ -112,7 +117,7 @@ def _mass(
 
 def _pair(
     run: Run, folder: RunFolder, splits: Splits, runtime: Runtime
-) -> tuple[list[tuple[str, models.Classifier]], list[compare.EvaluationPass]]:
+) -> tuple[list[tuple[str, models.Classifier]], list[evaluate.EvaluationPass]]:
     settings = Measure(seed=run.seed, batch=run.validation.batch, saliency=GRID)
     pair = [(name, _loaded(folder.checkpoint(name), runtime)[0]) for name in (_best(folder), "last")]
     return pair, [

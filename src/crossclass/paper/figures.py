@@ -7,8 +7,8 @@ stand above it; those that several share are in `claims`. Printed accuracies (`r
 from collections.abc import Sequence
 from typing import Any
 
+from crossclass.analysis.metrics import metric
 from crossclass.paper.claims import (
-    LABELS,
     Claim,
     Effect,
     Numbers,
@@ -52,7 +52,7 @@ def _grows(text: str, key: str) -> Claim:
         eps = [float(name.split()[1].split("/")[0]) for name in RADII]
         lost = zip(*(best_minus_last(m, run, key).values for run in RADII), strict=True)
         slopes = tuple(float(stats.linregress(eps, seed).slope) for seed in lost)
-        return [Effect(f"{LABELS[key]} lost per 1/255 of eps", slopes)]
+        return [Effect(f"{metric(key).label} lost per 1/255 of eps", slopes)]
 
     return Claim("grows", text, effects)
 

@@ -1,107 +1,88 @@
 """What was measured, as plain lines for a terminal or a pipe."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+
+from crossclass.analysis.metrics import METRICS, metric
+from crossclass.analysis.records import Comparison, Measurement, ResultFile
 
 CAUTION = "CAS says nothing without accuracy: a constant classifier maximises it."
 
 
-def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The objects of measure.json in lines: numbers with intervals and conditions, then the comparison."""
-    ones = _told_apart([r for r in results if "comparison" not in r])
-    width = max([10, *(len(str(r["checkpoint"])) for r in ones)])
-    heads = f"{'epoch':>5} {'clean':>7} {'robust':>7} {'CAS':>7} {'I-CAS':>7}  conditions"
-    yield f"{'checkpoint':{width}} {heads}"
-    for r in ones:
-        epoch = "-" if r["epoch"] is None else r["epoch"]
-        robust = f"{r['robust']:7.1%}" if r["conditions"].get("attack") else f"{'-':>7}"
-        numbers = f"{r['clean']:7.1%} {robust} {r['cas']:7.2f} {r['icas']:7.2f}"
-        seen = f"{r['attack']}; {r['n']} {r['split']} images, seed {r['conditions']['seed']}, fp32"
-        used = (
-            "; attributions of correct ones only"
-            if r["conditions"]["attribution_subset"] == "correct"
-            else ""
-        )
-        chosen = f"; chosen on {r['chosen_by']}" if r["chosen_by"] else ""
-        yield f"{r['checkpoint']:{width}} {epoch:>5} {numbers}  {seen}{used}{chosen}"
-    for r in ones:
-        yield from _details(r)
-    for r in results:
-        if "comparison" in r:
-            yield from _comparison(r["comparison"])
+def table(found: ResultFile) -> Iterator[str]:
+    """A result file in lines: numbers with intervals and conditions, then the comparisons."""
+    names = _names(found.results)
+    width = max([10, *map(len, names)])
+    columns = [m for m in METRICS if m.headline]
+    heads = " ".join(f"{m.label.removesuffix(' accuracy'):>7}" for m in columns)
+    yield f"{'checkpoint':{width}} {'epoch':>5} {heads}  conditions"
+    for name, r in zip(names, found.results, strict=True):
+        epoch = "-" if r.checkpoint.epoch is None else r.checkpoint.epoch
+        shown = {**r.metrics, **({} if r.attacked else {"robust": None})}
+        numbers = " ".join(f"{m.text(shown.get(m.key)):>7}" for m in columns)
+        yield f"{name:{width}} {epoch:>5} {numbers}  {_conditions(r)}"
+    for name, r in zip(names, found.results, strict=True):
+        yield from _details(name, r)
+    for c in found.comparisons:
+        yield from _comparison(c)
     yield CAUTION
 
 
-def _told_apart(ones: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checkpoints of one name (`last` and `last`) get the name of their run behind it."""
-    runs: dict[str, set[str]] = {}
-    for r in ones:
-        runs.setdefault(r["checkpoint"], set()).add(r["run"])
-    same = {name for name, where in runs.items() if len(where) > 1}
-    return [
-        {**r, "checkpoint": f"{r['checkpoint']} of {r['run']}"} if r["checkpoint"] in same else r
-        for r in ones
-    ]
+def _names(results: list[Measurement]) -> list[str]:
+    """The checkpoint of each; where two runs have one of that name, with its run."""
+    pairs = {(r.checkpoint.name, r.checkpoint.run) for r in results}
+    often = Counter(name for name, _ in pairs)
+    return [r.checkpoint.title if often[r.checkpoint.name] > 1 else r.checkpoint.name for r in results]
 
 
-def _details(r: dict[str, Any]) -> Iterator[str]:
-    name = r["checkpoint"]
-    if r["loaded"]:
-        yield f"{name}: {r['model']}; " + "; ".join(r["loaded"])
-    if r["intervals"]:
-        i = r["intervals"]
-        parts = [f"robust {_percent(i['robust'])}", f"CAS {_span(i['cas'])}", f"I-CAS {_span(i['icas'])}"]
-        yield f"{i['level']:.0%} intervals, {name}: {', '.join(parts)}"
-    k = len(r["C"])
-    yield (
-        f"CAS as a share of its maximum {k * (k - 1)}, {name}: {r['cas_normalised']:.3f} "
-        f"(I-CAS {r['icas_normalised']:.3f}); negative mass {r['negative_mass']:.2f}"
-    )
-    if r["sharing_confusion"] is not None:
-        yield f"rank correlation of sharing and confusion, {name}: {r['sharing_confusion']:+.2f}"
-    shared = ", ".join(f"{a}-{b} {p['C']:.2f}" for p in r["pairs"][:4] for a, b in [p["classes"]])
-    yield f"most shared, {name}: {shared}"
-    if r.get("truth", {}).get("auc") is not None:
-        yield f"planted pairs against the others, {name}: AUC {r['truth']['auc']:.2f}"
-    for warning in r["warnings"]:
+def _conditions(r: Measurement) -> str:
+    out = f"{r.attack}; {r.data.n} {r.data.split} images, seed {r.conditions.get('seed')}, fp32"
+    if r.conditions.get("attribution_subset") == "correct":
+        out += "; attributions of correct ones only"
+    return out + (f"; chosen on {r.checkpoint.chosen_by}" if r.checkpoint.chosen_by else "")
+
+
+def _details(name: str, r: Measurement) -> Iterator[str]:
+    for warning in r.warnings:
         yield f"warning, {name}: {warning}"
+    if r.loaded:
+        yield f"{name}: {r.model}; " + "; ".join(r.loaded)
+    if r.intervals:
+        ends = {m: m.span(r.intervals.ends(m.key)) for m in METRICS if m.key != "clean" or not r.attacked}
+        parts = [
+            f"{m.label} {span}" for m, span in ends.items() if span and (m.key != "robust" or r.attacked)
+        ]
+        yield f"{r.intervals.level:.0%} intervals, {name}: {', '.join(parts)}"
+    others = [
+        f"{m.label} {m.text(v)}"
+        for m in METRICS
+        if (v := r.metrics.get(m.key)) is not None and not m.headline
+    ]
+    yield f"further numbers, {name}: {', '.join(others)}"
+    shared = ", ".join(f"{p.classes[0]}-{p.classes[1]} {p.C:.2f}" for p in r.pairs[:4])
+    yield f"most shared, {name}: {shared}"
 
 
-def _comparison(c: dict[str, Any]) -> Iterator[str]:
-    yield f"{c['a']} minus {c['b']}, {c['attack']}:"
-    i = c["intervals"] or {}
-    for key, name in (
-        ("robust", "robust accuracy"),
-        ("cas", "CAS"),
-        ("icas", "I-CAS"),
-        ("clean", "clean accuracy"),
-    ):
-        a, b = c[key]
-        ends = i.get(f"d_{key}")
-        points = key in ("robust", "clean")
-        change = f"{100 * c[f'd_{key}']:+.1f} points" if points else f"{c[f'd_{key}']:+.2f}"
-        span = "" if ends is None else f" {_percent(ends) if points else _span(ends)}"
-        values = f"{a:.1%} to {b:.1%}" if points else f"{a:.2f} to {b:.2f}"
-        yield f"  {name}: {change}{span} ({values})"
-    pairs = ", ".join(f"{p['classes'][0]}-{p['classes'][1]} {p['change']:+.2f}" for p in c["pairs"][:4])
+def _comparison(c: Comparison) -> Iterator[str]:
+    yield f"{c.a} minus {c.b}, {c.attack}:"
+    for m in METRICS:
+        both, change = c.metrics.get(m.key), c.metrics.get(f"d_{m.key}")
+        if both is None or change is None:
+            continue
+        span = m.span(c.intervals.ends(f"d_{m.key}")) if c.intervals else ""
+        text = f"{100 * change:+.1f} points" if m.unit == "accuracy" else m.text(change, signed=True)
+        yield f"  {m.label}: {text} {span}{' ' * bool(span)}({m.text(both[0])} to {m.text(both[1])})"
+    pairs = ", ".join(f"{p.classes[0]}-{p.classes[1]} {p.change:+.2f}" for p in c.pairs[:4])
     yield f"  pairs that changed most: {pairs}"
-    classes = ", ".join(f"{r['class']} {100 * r['change']:+.1f}" for r in c["classes"][:4])
+    classes = ", ".join(f"{r.name} {100 * r.change:+.1f}" for r in c.classes[:4])
     yield f"  classes whose robust accuracy changed most (points): {classes}"
-    if s := c.get("saliency"):
-        area = s["half_mass_area"]
+    if c.saliency:
+        s, accuracy = c.saliency.to_dict(), metric("robust")
+        area, rest = s["half_mass_area"], s["all_images"]
         share = f"{area['a']:.1%} of the image, against {area['b']:.1%}"
-        rest = s["all_images"]
-        every = f"on all {rest['n']} images {_percent(rest['half_mass_area']['interval'])}"
+        every = f"on all {rest['n']} images {accuracy.span(rest['half_mass_area']['interval'])}"
         yield (
-            f"  Grad-CAM on {s['n']} {s['at']} right at {c['a']} and wrong at {c['b']}: half of a map lies "
-            f"on {share}; difference {_percent(area['interval'])} points; {every} (choosing images favours "
-            f"{c['a']})"
+            f"  Grad-CAM on {s['n']} {s['at']} right at {c.a} and wrong at {c.b}: half of a map lies "
+            f"on {share}; difference {accuracy.span(area['interval'])} points; {every} (choosing images "
+            f"favours {c.a})"
         )
-
-
-def _span(ends: Sequence[float]) -> str:
-    return f"[{ends[0]:.2f}, {ends[1]:.2f}]"
-
-
-def _percent(ends: Sequence[float]) -> str:
-    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
+from crossclass.analysis.records import flat_comparison, flat_measurement, load_results
 from crossclass.core.errors import UserError
 
 Plain: TypeAlias = dict[str, Any]
 
 _SCALARS = re.compile(r"((train|val|test)_)?(clean|robust|cas)|cas_.*|lr|.*seconds|predicted_.*|n.*mass")
-_NUMBERS = re.compile(r"(all_pairs_|i)?cas(_normalised)?|clean|robust|n|negative_mass|sharing_confusion|d_.*")
-_MATRICES = ("C", "icas_matrix", "all_pairs_matrix", "confusion", "C_difference")
 
 
 class Run(NamedTuple):
@@ -85,39 +84,11 @@ def _is_text(path: Path) -> bool:
 
 
 def _measured(path: Path) -> tuple[list[Plain], list[Plain]]:
-    """The checkpoints of a result file, and its comparisons."""
-    entries = _json(path, [])
-    compared = [entry["comparison"] for entry in entries if "comparison" in entry]
-    measures = [entry for entry in entries if "comparison" not in entry]
-    for n, entry in enumerate([*measures, *compared], 1):
-        try:
-            _checked_numbers(entry, pairs=n > len(measures))
-        except ValueError as e:
-            raise UserError(f"{path}, object {n}: {e}; restore or delete the file") from e
-    return measures, compared
-
-
-def _checked_numbers(entry: Any, pairs: bool) -> None:
-    if not isinstance(entry, dict) or (pairs and not {"a", "b"} <= set(entry)):
-        raise ValueError("not what 'measure' writes")
-    for key, value in entry.items():
-        both = pairs and key in ("clean", "robust", "cas", "icas")
-        if _NUMBERS.fullmatch(key) and not (_numbers(value, 2) if both else _number(value)):
-            raise ValueError(f"'{key}' is not {'two numbers' if both else 'a number'}")
-        square = not value or (isinstance(value, list) and all(_numbers(row, len(value)) for row in value))
-        if key in _MATRICES and not square:
-            raise ValueError(f"'{key}' is not a square matrix")
-    for key, ends in (entry.get("intervals") or {}).items():
-        if isinstance(ends, list) and not _numbers(ends, 2):
-            raise ValueError(f"the interval of '{key}' is not two numbers")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float | None)
-
-
-def _numbers(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(map(_number, values))
+    """The checkpoints of a result file, and its comparisons, each on one level of keys."""
+    if not path.exists():
+        return [], []
+    found = load_results(path)
+    return [flat_measurement(r) for r in found.results], [flat_comparison(c) for c in found.comparisons]
 
 
 def _json(path: Path, empty: Any) -> Any:

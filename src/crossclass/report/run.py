@@ -236,6 +236,6 @@ def _figures(names: list[str], best: Plain, last: Plain) -> Plain:
         made["difference"] = plots.difference(plots.minus(best["C"], last["C"]), names)
     if counts := best.get("confusion"):
         made["confusion"] = plots.confusion(counts, names)
-    if sharing := (best.get("truth") or {}).get("sharing"):
+    if sharing := best.get("sharing"):
         made["truth"] = plots.matrix(sharing, names)
     return {key: Markup(plots.svg(figure)) for key, figure in made.items()}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from crossclass import models
+from crossclass.analysis.records import ResultFile, metrics_csv, write_results
 from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
 from crossclass.checkpoints.load import describe
 from crossclass.checkpoints.run_folder import Row, RunFolder
@@ -143,7 +144,13 @@ def _train(
                 break
 
     found = validation.final(played, folder, runtime, splits, progress)
-    runtime.on_main_process(lambda: folder.end(found))
+    runtime.on_main_process(lambda: _finished(folder, found))
+
+
+def _finished(folder: RunFolder, found: ResultFile) -> None:
+    """Write the full evaluation, and mark the run as finished."""
+    write_results(folder.path / "measure.json", found)
+    folder.end()
 
 
 def _recorded(
@@ -153,7 +160,7 @@ def _recorded(
     row = rows[-1]
     if run.restore_last_good and row["ended_by"]:
         row |= _rolled_back(folder, row)
-    folder.log(row, rows)
+    folder.log(row, metrics_csv(rows))
     _keep(run, folder, model, splits, rows)
     folder.save_state(row["epoch"], state.tensors(), {"digest": run.digest()})
     return row

@@ -12,15 +12,17 @@ accuracies it holds two signs of catastrophic overfitting, on the first `fgsm_n`
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossclass import models
-from crossclass.analysis import compare, evaluate
-from crossclass.analysis.measure import Measure, evaluate_checkpoint, to_record
+from crossclass.analysis import evaluate
+from crossclass.analysis.measure import Measure, compared, evaluate_checkpoint, measurement
+from crossclass.analysis.metrics import Part
+from crossclass.analysis.records import ResultFile, metric_columns, result_file
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import L2, AnyThreat
@@ -44,10 +46,10 @@ def check(
 ) -> Row:
     """What is measured after an epoch, on validation and test images, in float32."""
     started, bare, attack = time.perf_counter(), classifier(model), run.check_attack()
-    parts = {"test": splits.test.first(run.validation.n)}
+    parts: dict[Part, Split] = {"test": splits.test.first(run.validation.n)}
     if len(splits.val):
         parts["val"] = splits.val.first(run.validation.n)
-    watched = "val" if "val" in parts else "test"
+    watched: Part = "val" if "val" in parts else "test"
     few, k = parts[watched].first(PROBED), len(splits.class_names)
     total, done, row = sum(len(p) for p in parts.values()) + len(few), 0, unchecked()
 
@@ -69,17 +71,16 @@ def check(
             advance=advance,
             distributed_map=runtime.distributed_map,
         )
-        found = evaluate.summary(seen, splits.class_names)
-        row |= {f"{name}_clean": found["clean"], f"{name}_robust": found["robust"]}
+        row |= evaluate.epoch_metrics(seen, name)
         if name == watched:
-            counts = torch.bincount(seen.robust, minlength=k)
-            row |= {"val_predicted": int((counts > 0).sum()), "val_share": float(counts.max()) / len(part)}
+            row |= {"val_predicted": seen.predicted_classes, "val_share": seen.largest_share}
             pgd = (seen.robust == seen.labels)[: len(few)]
-        if name == "val":
-            row["val_cas"] = found["cas"]
-            continue
-        for key in (*_FROM_TEST, "warnings"):
-            row[key] = found[key]
+        if name == "test":
+            row |= {
+                "classwise_robust": evaluate.classwise(seen.robust, seen.labels, k),
+                "C": evaluate.rounded(seen.C),
+                "warnings": evaluate.warnings(seen, splits.class_names),
+            }
     threat = getattr(attack, "threat", run.threat)
     probe = probed(
         bare,
@@ -105,15 +106,14 @@ def check(
     return row
 
 
-_FROM_TEST = ("cas", "cas_normalised", "negative_mass", "classwise_robust", "predicted_classes", "C")
 _OBSERVED = ("val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted", "val_share")
 _CONDITIONS = ("watched", "watched_n", "watched_attack", "fgsm_n", "test_n")
 
 
 def unchecked() -> Row:
     """The same columns for an epoch that was not checked."""
-    names = ("val_clean", "val_robust", "test_clean", "test_robust", "val_cas", "check_seconds")
-    return {**dict.fromkeys((*names, *_FROM_TEST, *_OBSERVED, *_CONDITIONS)), "warnings": []}
+    names = (*metric_columns(), "classwise_robust", "C", "check_seconds")
+    return {**dict.fromkeys((*names, *_OBSERVED, *_CONDITIONS)), "warnings": []}
 
 
 class OneStepProbe(NamedTuple):
@@ -206,12 +206,10 @@ def best_with_cas(rows: Sequence[Row], n: int | None = None, split: str = "val")
     return max(usable, key=lambda r: r[cas]) if usable else top
 
 
-def final(
-    run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress
-) -> list[dict[str, Any]]:
+def final(run: Run, folder: RunFolder, runtime: Runtime, splits: Splits, progress: Progress) -> ResultFile:
     """The full evaluation of best.val, best.test and last on all test images, and best minus last."""
     settings = Measure(seed=run.seed, batch=run.validation.batch)
-    attack, seen, results = run.final_attack(), dict[int, compare.EvaluationPass](), []
+    attack, seen, results = run.final_attack(), dict[int, evaluate.EvaluationPass](), []
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():
             continue
@@ -219,16 +217,12 @@ def final(
         placed, epoch = classifier(runtime.to_device(model)), card["epoch"]
         if epoch not in seen:
             seen[epoch] = evaluate_checkpoint(placed, splits, attack, settings, runtime, progress)
-        about = identity(card, path.parent.name, run.data, placed)
-        results.append({**about, **to_record(seen[epoch], splits, attack, settings)})
-    best, last = results[0], results[-1]
-    if best["epoch"] != last["epoch"]:
-        said = {"a": best["checkpoint"], "b": last["checkpoint"]}
-        said |= {k: best[k] for k in ("attack", "n", "split", "conditions")}
-        pair = seen[best["epoch"]], seen[last["epoch"]]
-        found = compare.comparison(*pair, splits.class_names)
-        results.append({"comparison": {**said, **found, "saliency": None}})
-    return results
+        who = identity(card, path, path.parent.name, run.data, placed)
+        results.append(measurement(seen[epoch], who, splits, attack, settings))
+    ends = results[0], results[-1]
+    epochs = [r.checkpoint.epoch or 0 for r in ends]
+    pairs = [compared(*ends, (seen[epochs[0]], seen[epochs[1]]))] if epochs[0] != epochs[1] else []
+    return result_file(results, pairs)
 
 
 def classifier(model: nn.Module) -> models.Classifier:

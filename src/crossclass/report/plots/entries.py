@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from crossclass.paper.claims import LABELS, Numbers
+from crossclass.analysis.metrics import metric
+from crossclass.paper.claims import Numbers
 from crossclass.report import plots
 
 
@@ -54,7 +55,7 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
     panels: dict[str, Any] = {}
     for key in keys:
         scale = 100 if key in ("robust", "clean") else 1
-        panels[LABELS[key] + (" (%)" if scale == 100 else "")] = {
+        panels[metric(key).label + (" (%)" if scale == 100 else "")] = {
             name: {stage: [_times(v, scale) for v in run[stage][key]] for stage in ("best", "last")}
             for name, run in numbers["runs"].items()
         }

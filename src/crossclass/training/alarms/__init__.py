@@ -13,9 +13,9 @@ in the check where it starts; it can end and start again. What is known of each 
 from collections.abc import Sequence
 
 from crossclass.training.alarms.checks import Row, checks, few, trends, watched
-from crossclass.training.alarms.rules import RULES, Alarm, collapsed
+from crossclass.training.alarms.rules import RULES, Alarm
 
-__all__ = ["RULES", "Alarm", "collapsed", "few", "history", "raised", "standing", "trends", "watched"]
+__all__ = ["RULES", "Alarm", "few", "history", "raised", "standing", "trends", "watched"]
 
 
 def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tuple[Alarm, int | None]]:

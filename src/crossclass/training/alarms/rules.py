@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
+from crossclass.analysis.metrics import collapsed
 from crossclass.training.alarms.checks import Check
 
 
@@ -29,11 +30,6 @@ class Alarm:
     def __str__(self) -> str:
         when = f"since epoch {self.since}" if self.since < self.epoch else f"in epoch {self.epoch}"
         return f"{self.name.replace('-', ' ')} {when}: {self.evidence}"
-
-
-def collapsed(share: float | None, predicted: int, classes: int) -> bool:
-    """Whether a predictor is near-constant: the share of its most frequent class, how many it predicts."""
-    return (share is not None and share >= 0.8) or predicted <= max(1, classes // 4)
 
 
 # Two windows, for what falls fast and for what falls slowly; both longer than one check, so that no single

@@ -1,0 +1,429 @@
+"""The records in which numbers are written down: an epoch, a measurement, a comparison, a result file.
+
+Each is a frozen pydantic model, so that what is read back is typed and `crossclass schema` can print the JSON
+Schema. The scalar numbers are those of `metrics.METRICS` and stand flat beside the other keys. No number in a
+file is NaN or infinite: what is undefined is null. Nothing here imports torch.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from crossclass.analysis.metrics import METRICS
+from crossclass.core.errors import UserError
+from crossclass.core.files import write_atomic
+
+SCHEMA = 1
+"""The version of the result file and of the rows of events.jsonl."""
+INLINE = 100
+"""Matrices of more classes than these are written to an npz file beside the JSON file."""
+
+Ends = tuple[int | float | None, int | float | None]
+
+
+def _square(value: list[list[float | None]]) -> list[list[float | None]]:
+    if any(len(row) != len(value) for row in value):
+        raise ValueError("is not a square matrix")
+    return value
+
+
+Matrix = Annotated[list[list[float | None]], AfterValidator(_square)]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and with names as they are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data as it is written to JSON."""
+        out: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return out
+
+
+class _WithMetrics(Record):
+    """A record whose further keys are metrics."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def __getitem__(self, key: str) -> Any:
+        """The number of a metric, such as `record["cas"]`; raises KeyError if the record lacks it."""
+        return (self.__pydantic_extra__ or {})[key]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """All numbers by key."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class CheckpointRef(Record):
+    """Which weights were measured."""
+
+    name: str
+    """`best.val`, `last`, or the name of a file without its ending."""
+    sha256: str | None = None
+    """Of the tensors (`checkpoints.card.fingerprint`); null in files from before it was kept."""
+    source: str | None = None
+    """The file name; never a folder of this machine."""
+    run: str = ""
+    """The name of the run folder; empty for a file that belongs to none."""
+    epoch: int | None = None
+    chosen_by: str | None = None
+    """The part on which the checkpoint was chosen: `val`, `test` or null."""
+
+    @property
+    def title(self) -> str:
+        """The name, with its run where there is one."""
+        return f"{self.name} of {self.run}" if self.run else self.name
+
+
+class DataRef(Record):
+    """Which images were used; null is unknown."""
+
+    name: str | None = None
+    checksum: str | None = None
+    n: int | None = None
+    split: str | None = None
+
+
+class Head(Record):
+    """Where the weights W of the attribution come from."""
+
+    layer: str
+    matches_logits: bool | None = None
+    """Whether W g(x) + b are the logits of the network on a test batch."""
+
+
+class Pair(Record):
+    """Two classes and how much they share."""
+
+    i: int
+    j: int
+    classes: tuple[str, str]
+    C: float
+
+
+class PairChange(Record):
+    """Two classes and how much they share in either checkpoint."""
+
+    i: int
+    j: int
+    classes: tuple[str, str]
+    a: float
+    b: float
+    change: float
+
+
+class ClassChange(Record):
+    """Robust accuracy of a class in either checkpoint."""
+
+    name: str = Field(alias="class")
+    a: float
+    b: float
+    change: float
+
+
+class Intervals(Record):
+    """Confidence intervals by key; `method` says how they come about."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Ends | None] = Field(init=False)
+
+    level: float = 0.95
+    method: str | None = None
+    bias: dict[str, float | None] = {}
+    """How far estimates are expected to lie above the truth."""
+
+    def ends(self, key: str) -> Ends | None:
+        """The two ends for one key, or None if there is no interval of it."""
+        return (self.__pydantic_extra__ or {}).get(key)
+
+
+class MatrixFile(Record):
+    """Matrices too large for JSON: an npz file beside it."""
+
+    file: str
+    keys: list[str]
+
+
+class Measurement(_WithMetrics):
+    """One checkpoint under one attack: its numbers and their conditions."""
+
+    __pydantic_extra__: dict[str, int | float | None] = Field(init=False)
+
+    warnings: list[str] = []
+    checkpoint: CheckpointRef
+    data: DataRef = DataRef()
+    model: str | None = None
+    normalise: dict[str, list[float]] | None = None
+    loaded: list[str] = []
+    """How the weights of a foreign file were read."""
+    head: Head | None = None
+    attack: str | None = None
+    """In words; `conditions.attack` holds its settings."""
+    conditions: dict[str, Any] = {}
+    class_names: list[str] = []
+    classwise_clean: list[float | None] | None = None
+    classwise_robust: list[float | None] | None = None
+    empty_classes: list[int] = []
+    intervals: Intervals | None = None
+    pairs: list[Pair] = []
+    """The pairs of classes that share most, the largest C first."""
+    matrices: dict[str, Matrix] | MatrixFile = {}
+    """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], and `sharing` where it is known."""
+
+    @property
+    def attacked(self) -> bool:
+        """Whether the numbers are of adversarial images."""
+        return not (self.attack or "").startswith("none")
+
+    def matrix(self, key: str) -> Matrix:
+        """One matrix; raises KeyError if there is none of this name."""
+        assert not isinstance(self.matrices, MatrixFile), "read the file with load_results"
+        return self.matrices[key]
+
+
+class Saliency(Record):
+    """Grad-CAM maps of two checkpoints on the images that the first gets right and the second wrong."""
+
+    model_config = ConfigDict(extra="allow")
+    grid: str | None = None
+
+
+class Comparison(_WithMetrics):
+    """Two checkpoints on the same images; numbers are [first, second], and `d_<key>` is first minus second."""
+
+    __pydantic_extra__: dict[str, Ends | int | float | None] = Field(init=False)
+
+    a: str
+    b: str
+    of: tuple[CheckpointRef, CheckpointRef] | None = None
+    data: DataRef = DataRef()
+    attack: str | None = None
+    conditions: dict[str, Any] = {}
+    intervals: Intervals | None = None
+    pairs: list[PairChange] = []
+    classes: list[ClassChange] = []
+    matrices: dict[str, Matrix] | MatrixFile = {}
+    """`C_difference`."""
+    saliency: Saliency | None = None
+
+
+class ResultFile(Record):
+    """What `measure` writes, and `measure.json` of a run folder."""
+
+    model_config = ConfigDict(title="crossclass result file")
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    crossclass: str | None = None
+    torch: str | None = None
+    date: str | None = None
+    results: list[Measurement] = []
+    comparisons: list[Comparison] = []
+
+    def of(self, name: str) -> Measurement:
+        """The first measurement of a checkpoint, such as `last`; raises KeyError if there is none."""
+        for r in self.results:
+            if r.checkpoint.name == name:
+                return r
+        raise KeyError(name)
+
+    def to_pandas(self) -> Any:
+        """One row per measurement, without matrices. Raises UserError where pandas is not installed."""
+        return _pandas([flat_measurement(r, matrices=False) for r in self.results])
+
+
+class EpochRow(_WithMetrics):
+    """One epoch of training, as in events.jsonl; metrics stand under their columns (`test_robust`, `cas`)."""
+
+    __pydantic_extra__: dict[str, Any] = Field(init=False)
+
+    schema_version: Annotated[int, Field(le=SCHEMA)] = Field(SCHEMA, alias="schema")
+    epoch: int
+    lr: float | None = None
+    seconds: float | None = None
+    check_seconds: float | None = None
+    train_loss: float | None = None
+    train_clean: float | None = None
+    train_robust: float | None = None
+    warnings: list[str] = []
+    C: Matrix | None = None
+    classwise_robust: list[float | None] | None = None
+
+
+RESERVED = frozenset(
+    {
+        *Measurement.model_fields,
+        *Comparison.model_fields,
+        *EpochRow.model_fields,
+        *("C_difference", "icas_matrix", "all_pairs_matrix", "confusion", "sharing", "n", "split"),
+    }
+)
+"""Names that no metric may take."""
+
+_BEFORE = ("epoch", "lr", "seconds", "train_clean", "train_robust")
+_AFTER = (
+    *("train_loss", "check_seconds", "robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap"),
+    *("gradient_cosine", "val_predicted", "val_share", "watched", "watched_n", "fgsm_n"),
+)
+
+
+def metric_columns() -> list[str]:
+    """The columns of metrics.csv that the metrics fill: validation, then test accuracies, then the rest."""
+    accuracies = [m for m in METRICS if m.unit == "accuracy"]
+    columns = [m.column(part) for part in ("val", "test") for m in accuracies if part in m.per_epoch]
+    return [*columns, *(m.column(p) for m in METRICS if m not in accuracies for p in m.per_epoch[::-1])]
+
+
+def columns() -> list[str]:
+    """All columns of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
+    return [*_BEFORE, *metric_columns(), *_AFTER]
+
+
+def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The scalars of all epochs as the text of metrics.csv."""
+    text, names = io.StringIO(), columns()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _cell(r.get(k)) for k in names} for r in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def result_file(results: Sequence[Measurement], comparisons: Sequence[Comparison] = ()) -> ResultFile:
+    """Results with the versions and the date of now."""
+    return ResultFile(
+        crossclass=version("crossclass"),
+        torch=version("torch"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        results=list(results),
+        comparisons=list(comparisons),
+    )
+
+
+def write_results(path: Path, found: ResultFile) -> None:
+    """Write a result file in one step; matrices of more than `INLINE` classes to `<name>.npz` beside it."""
+    large: dict[str, Any] = {}
+    content = found.to_dict()
+    for group in ("results", "comparisons"):
+        for n, one in enumerate(content[group]):
+            if any(len(m) > INLINE for m in one["matrices"].values() if isinstance(m, list)):
+                keys = {f"{group}/{n}/{name}": m for name, m in one["matrices"].items()}
+                large |= keys
+                one["matrices"] = {"file": f"{path.stem}.npz", "keys": list(keys)}
+    if large:
+        import numpy as np
+
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **{k: np.array(m, dtype=np.float64) for k, m in large.items()})  # type: ignore[arg-type]
+        write_atomic(path.with_suffix(".npz"), stream.getvalue())
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def load_results(path: Path | str) -> ResultFile:
+    """Read a result file, its large matrices too. Raises UserError if it is not one, or of a newer version."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
+    except FileNotFoundError as e:
+        raise UserError(
+            f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'"
+        ) from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
+    return parse_results(data, path)
+
+
+def parse_results(data: Any, path: Path) -> ResultFile:
+    """The content of a result file; `path` says where its npz lies. Raises UserError."""
+    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+        raise UserError(
+            f"{path}: not what 'crossclass measure' writes (it has no 'schema'); restore or delete it"
+        )
+    if data["schema"] > SCHEMA:
+        raise UserError(
+            f"{path}: its format {data['schema']} is newer than this crossclass can read ({SCHEMA}); "
+            "upgrade crossclass"
+        )
+    try:
+        found = ResultFile.model_validate(data)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
+        what = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: '{where}': {what}; restore or delete the file") from e
+    return found.model_copy(
+        update={
+            "results": [_with_matrices(r, path) for r in found.results],
+            "comparisons": [_with_matrices(c, path) for c in found.comparisons],
+        }
+    )
+
+
+def _with_matrices(record: Any, path: Path) -> Any:
+    at = record.matrices
+    if not isinstance(at, MatrixFile):
+        return record
+    import numpy as np
+
+    try:
+        with np.load(path.with_name(Path(at.file).name)) as archive:
+            read = {key.rpartition("/")[2]: archive[key].tolist() for key in at.keys}
+    except (OSError, KeyError, ValueError) as e:
+        raise UserError(
+            f"{path.with_name(at.file)}, which holds matrices of {path.name}, cannot be read"
+        ) from e
+    return record.model_copy(update={"matrices": read})
+
+
+def flat_measurement(r: Measurement, *, matrices: bool = True) -> dict[str, Any]:
+    """One level of keys, as tables want it: the checkpoint's and the data's stand beside the metrics."""
+    out = r.to_dict()
+    at = out.pop("checkpoint")
+    data, found = out.pop("data"), out.pop("matrices")
+    out |= {"checkpoint": at["name"], "run": at["run"], "epoch": at["epoch"], "chosen_by": at["chosen_by"]}
+    out |= {"data": data["name"], "n": data["n"], "split": data["split"]}
+    if matrices:
+        return out | found
+    return {k: v for k, v in out.items() if not isinstance(v, dict | list)}
+
+
+def flat_comparison(c: Comparison) -> dict[str, Any]:
+    """One level of keys, as `flat_measurement`."""
+    out = c.to_dict()
+    data = out.pop("data")
+    of = out.pop("of")
+    out["of"] = of and [{"checkpoint": r["name"], "run": r["run"], "epoch": r["epoch"]} for r in of]
+    return out | {"n": data["n"], "split": data["split"]} | out.pop("matrices")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the result file, with the metrics of this process by name."""
+    out: dict[str, Any] = ResultFile.model_json_schema(by_alias=True)
+    number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    for m in METRICS:
+        about = {"title": m.label, "description": m.doc}
+        out["$defs"]["Measurement"]["properties"][m.key] = {**number, **about}
+        out["$defs"]["Comparison"]["properties"][f"d_{m.key}"] = {**number, **about}
+    out["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return out
+
+
+def _pandas(rows: list[dict[str, Any]]) -> Any:
+    try:
+        import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError as e:
+        raise UserError("to_pandas() needs pandas; install it with 'pip install pandas'") from e
+    return pandas.DataFrame(rows)
