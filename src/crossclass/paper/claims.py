@@ -22,7 +22,6 @@ Numbers = dict[str, Any]
 """What an entry measured: plain lists, dictionaries and numbers, stored as JSON (`collect` says which)."""
 
 
-
 class Estimate(NamedTuple):
     """A mean over n seeds with its 95 % interval, which is infinite for one seed."""
 

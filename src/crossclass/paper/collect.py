@@ -70,7 +70,8 @@ def _run(each: list["Evidence"], shares: Sequence[float]) -> Plain:
         "best": {k: [e.best.get(k) for e in each] for k in measured_keys()},
         "last": {k: [e.last.get(k) for e in each] for k in measured_keys()},
         "checks": {
-            s: {k: [r.get(c) for r in rows] for k, c in checked_columns().items()} for s, rows in stages.items()
+            s: {k: [r.get(c) for r in rows] for k, c in checked_columns().items()}
+            for s, rows in stages.items()
         },
         "best_minus_last": {m.key: _best_minus_last(each, m.key) for m in METRICS},
         "curves": [{k: [r.get(k) for r in e.checked()] for k in curve_columns()} for e in each],
