@@ -430,7 +430,7 @@ class TestRun:
                 ["weight_averaging.kind=swa", "weight_averaging.start=201"],
                 "weight_averaging.start=201 lies after the last epoch, 200",
             ),
-            (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "128/255"),
+            (["recipe.attack.threat.kind=l2", "recipe.attack.threat.eps=8/255"], "threat.kind=linf"),
             (["schedule=cyclic"], r"set lr_milestones=\[\]"),
             (["label_smoothing=1"], "label_smoothing"),
             (["recipe.kind=trade"], "did you mean 'trades'"),

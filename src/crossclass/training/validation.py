@@ -202,7 +202,7 @@ def best_with_cas(rows: Sequence[Row], n: int | None = None, split: str = "val")
     least = top[key] - math.sqrt(top[key] * (1 - top[key]) / n)
     near = [r for r in rows if r.get(key) is not None and r[key] >= least]
     cas, used = ("val_cas", "val_predicted") if split == "val" else ("cas", "predicted_classes")
-    usable = [r for r in near if r.get(cas) is not None and not alarms.few(r, used)]
+    usable = [r for r in near if r.get(cas) is not None and not alarms.predicts_few(r, used)]
     return max(usable, key=lambda r: r[cas]) if usable else top
 
 

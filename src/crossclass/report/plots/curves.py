@@ -98,7 +98,7 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
     _line(top, points(rows, "test_clean"), 100, color=CLEAN, label="test clean", **thin)
     _line(bottom, cas, color=CAS, label="test", zorder=3, **bold)
     _line(bottom, points(rows, "val_cas"), color="#86b3d8", label="validation", **thin)
-    if hollow := points([row for row in rows if alarms.few(row)], "cas"):
+    if hollow := points([row for row in rows if alarms.predicts_few(row)], "cas"):
         ring: Style = {"color": CAS, "marker": "o", "mfc": "white", "ls": "", "zorder": 4}
         _line(bottom, hollow, label="at most half the classes predicted", **ring)
     if best is None:
@@ -127,8 +127,8 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
 
 def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
     """Let no collapsed epoch, whose CAS is near its maximum, flatten the curve; say what is cut."""
-    kept = points([row for row in rows if not alarms.few(row)], "cas")
-    cut = points([row for row in rows if alarms.few(row)], "cas")
+    kept = points([row for row in rows if not alarms.predicts_few(row)], "cas")
+    cut = points([row for row in rows if alarms.predicts_few(row)], "cas")
     top = 1.3 * max((v for _, v in kept), default=0)
     above = [p for p in cut if p[1] > 1.5 * top] if kept else []
     bottom.set_ylim(0, top if above else 1.2 * max(bottom.dataLim.y1, 0.1))

@@ -6,16 +6,42 @@
     gradient cosine low        the loss is no longer locally linear: one step may soon not be enough (a note)
     CAS falling                CAS has fallen from its peak (a note)
 
-They look at the validation part; at test images only where nothing is held out. An alarm is raised once,
-in the check where it starts; it can end and start again. What is known of each threshold stands beside it.
+They read the validation part; test images only where nothing is held out. An alarm is raised once, in the
+check where it starts; it can end and start again. One file per alarm holds its thresholds with their source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 
-from crossclass.training.alarms.checks import Row, checks, few, trends, watched
-from crossclass.training.alarms.rules import RULES, Alarm
+from crossclass.training.alarms.alarm import Alarm
+from crossclass.training.alarms.cas_falling import cas_falling
+from crossclass.training.alarms.catastrophic_overfitting import catastrophic_overfitting
+from crossclass.training.alarms.checks import Check, Row, checks, predicts_few, trends, watched
+from crossclass.training.alarms.gradient_cosine import gradient_cosine_low
+from crossclass.training.alarms.predictor_collapsed import predictor_collapsed
+from crossclass.training.alarms.robust_overfitting import robust_overfitting
 
-__all__ = ["RULES", "Alarm", "few", "history", "raised", "standing", "trends", "watched"]
+Rule = Callable[[Sequence[Check], int, Set[str]], Alarm | None]
+"""From (checks so far, number of classes, standing alarms) to the alarm if it holds at the last check."""
+
+RULES: dict[str, Rule] = {
+    "catastrophic-overfitting": catastrophic_overfitting,
+    "robust-overfitting": robust_overfitting,
+    "predictor-collapsed": predictor_collapsed,
+    "gradient-cosine-low": gradient_cosine_low,
+    "cas-falling": cas_falling,
+}
+"""In the order in which they are asked: a rule may keep silent because another alarm stands."""
+
+__all__ = [
+    "RULES",
+    "Alarm",
+    "Check",
+    "history",
+    "predicts_few",
+    "raised",
+    "trends",
+    "watched",
+]
 
 
 def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tuple[Alarm, int | None]]:
@@ -24,26 +50,21 @@ def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tup
     `n` is the number of images behind the accuracies of rows that do not say so (`watched_n`). Raises
     UserError if neither does.
     """
-    seen = checks(rows, n)
+    checked = checks(rows, n)
     out: list[tuple[Alarm, int | None]] = []
-    standing: dict[str, int] = {}  # name to its place in `out`
-    for upto in range(1, len(seen) + 1):
+    index: dict[str, int] = {}  # of each standing alarm in `out`
+    for count in range(1, len(checked) + 1):
         for name, rule in RULES.items():
-            found = rule(seen[:upto], classes, standing.keys())
-            if found is None and name in standing:
-                place = standing.pop(name)
-                out[place] = (out[place][0], seen[upto - 1].epoch)
-            elif found is not None and name not in standing:
-                standing[name] = len(out)
-                out.append((found, None))
+            alarm = rule(checked[:count], classes, index.keys())
+            if alarm is None and name in index:
+                i = index.pop(name)
+                out[i] = (out[i][0], checked[count - 1].epoch)
+            elif alarm is not None and name not in index:
+                index[name] = len(out)
+                out.append((alarm, None))
     return out
 
 
 def raised(rows: Sequence[Row], classes: int, n: int | None = None) -> list[Alarm]:
     """The alarms that start with the row just added; none if it was not checked."""
     return [a for a, _ in history(rows, classes, n) if a.epoch == rows[-1]["epoch"]]
-
-
-def standing(rows: Sequence[Row], classes: int, n: int | None = None) -> list[Alarm]:
-    """The alarms that hold after the last row, as they were raised."""
-    return [a for a, ended in history(rows, classes, n) if ended is None]

@@ -1,35 +1,55 @@
-"""The numbers of a check that alarms read, out of anyone's rows: new ones, old ones, published ones."""
+"""The numbers of a validation that alarms read, out of the rows of any run."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from crossclass.core.errors import UserError
 
 Row = Mapping[str, Any]
 
 
-class Check(NamedTuple):
-    """What one checked epoch says of the watched part."""
+@dataclass(frozen=True)
+class Check:
+    """One validated epoch: numbers of the watched part. Accuracies are fractions in [0, 1]."""
 
     epoch: int
-    part: str
+    part: Literal["val", "test"]
     n: int
+    """Images behind `robust`."""
     robust: float
+    """Accuracy under `attack`."""
     attack: str
+    """The name of the validation's attack, such as PGD-20."""
     train: float | None
-    """Training robust accuracy; none for a run that is not adversarial, or that did not log it."""
+    """Training robust accuracy; None for a run that is not adversarial, or that did not log it."""
     fgsm: float | None
-    gap: float | None
+    """Accuracy under one full step from x, on `fgsm_n` images."""
+    fgsm_gap: float | None
+    """`fgsm` minus accuracy under `attack` on the same images."""
     fgsm_n: int
     cosine: float | None
+    """Mean cosine of input gradients at x and at x + eta."""
     cas: float | None
-    predicted: int | None
-    share: float | None
-    said_collapsed: bool
+    """None also where at most half of the classes are predicted."""
+    predicted_classes: int | None
+    largest_share: float | None
+    """Share of the images that go to the most frequent class."""
+
+    @property
+    def standard_error(self) -> float:
+        """Binomial standard error of `robust`."""
+        return math.sqrt(self.robust * (1 - self.robust) / self.n)
+
+    @property
+    def part_name(self) -> str:
+        """`validation` or `test`."""
+        return "validation" if self.part == "val" else "test"
 
 
 def trends(rows: Sequence[Row]) -> dict[str, float | None]:
-    """What the last row is beside the others: `robust_gap` (train minus watched) and `cas_since_peak`.
+    """The last row beside the others: `robust_gap` (train minus watched) and `cas_since_peak`.
 
     CAS of a predictor that uses at most half of the classes is no peak and has no change. None where the
     row was not checked.
@@ -52,13 +72,12 @@ def checks(rows: Sequence[Row], n: int | None = None) -> list[Check]:
     return [_check(row, part, n) for row in rows if row.get(f"{part}_robust") is not None]
 
 
-def _check(row: Row, part: str, n: int | None) -> Check:
+def _check(row: Row, part: Literal["val", "test"], n: int | None) -> Check:
     images = row.get("watched_n") or n
     if not images:
         raise UserError(
             f"the row of epoch {row['epoch']} does not say how many images were checked (watched_n); pass n"
         )
-    predicted = row.get("val_predicted")
     return Check(
         epoch=row["epoch"],
         part=part,
@@ -66,29 +85,23 @@ def _check(row: Row, part: str, n: int | None) -> Check:
         robust=row[f"{part}_robust"],
         attack=str(row.get("watched_attack") or "PGD").partition(",")[0],
         train=row.get("train_robust"),
-        fgsm=row.get("val_fgsm"),
-        gap=row.get("fgsm_gap"),
+        fgsm=row.get("watched_fgsm"),
+        fgsm_gap=row.get("fgsm_gap"),
         fgsm_n=row.get("fgsm_n") or images,
         cosine=row.get("gradient_cosine"),
         cas=_cas(row, part),
-        predicted=row.get("predicted_classes") if predicted is None else predicted,  # older rows: on test
-        share=row.get("val_share"),
-        said_collapsed=row.get("val_share") is None and _said_collapsed(row),
+        predicted_classes=row.get("watched_predicted_classes"),
+        largest_share=row.get("watched_largest_share"),
     )
 
 
-def _said_collapsed(row: Row) -> bool:
-    """Rows from before `val_share` say it in words, about test images."""
-    return any(str(w).startswith("predictor collapsed") for w in row.get("warnings") or ())
-
-
 def _cas(row: Row, part: str) -> float | None:
-    """CAS of the watched part, unless at most half of the classes are predicted: it says little then."""
-    key = "val_predicted" if row.get("val_predicted") is not None else "predicted_classes"
-    return None if few(row, key) else row.get("val_cas" if part == "val" else "cas")
+    """CAS of the watched part, unless at most half of the classes are predicted: it means little then."""
+    unusable = predicts_few(row, "watched_predicted_classes")
+    return None if unusable else row.get("val_cas" if part == "val" else "cas")
 
 
-def few(row: Row, key: str = "predicted_classes") -> bool:
-    """Whether at most half of the classes are predicted, by the count under `key`: CAS says little then."""
+def predicts_few(row: Row, key: str = "predicted_classes") -> bool:
+    """Whether at most half of the classes are predicted, by the count under `key`: CAS means little then."""
     predicted, classes = row.get(key), len(row.get("classwise_robust") or row.get("C") or ())
     return predicted is not None and 2 * predicted <= classes

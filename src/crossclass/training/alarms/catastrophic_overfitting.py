@@ -1,0 +1,58 @@
+"""Catastrophic overfitting (Wong et al. 2020): accuracy under PGD is gone, under FGSM it is not.
+
+How far FGSM lies above PGD says little by itself: 0.1 to 3.4 points were measured on CIFAR-10 (also where
+robust overfitting is complete), 25 to 35 in a sound run on digits at eps 0.3. So something must have been
+lost as well: a level that was clearly above chance.
+"""
+
+import math
+from collections.abc import Sequence, Set
+
+from crossclass.training.alarms.alarm import Alarm, percent
+from crossclass.training.alarms.checks import Check
+
+DROP = 0.20
+"""Lost between two checks: Wong et al. 2020 stop their training at 20 points."""
+NEAR_ZERO, GAP = 0.05, 0.15
+"""A robust accuracy that is as good as none; FGSM minus PGD that no sound run on CIFAR-10 comes near."""
+
+
+def catastrophic_overfitting(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
+    """PGD accuracy is suddenly gone while FGSM accuracy is not: the network has learned to fool one step.
+
+    Only where training is adversarial: a standard network never had what is lost here.
+    """
+    now, before = checks[-1], checks[-2] if len(checks) > 1 else None
+    if not _large_gap(now, GAP):
+        return None
+    sound = [
+        c for c in checks[:-1] if c.robust >= 2 * NEAR_ZERO and c.robust > 1 / classes + 3 * c.standard_error
+    ]
+    if "catastrophic-overfitting" in standing:
+        holds = now.robust < max((c.robust for c in sound), default=1) / 2  # it may bounce back
+    elif before is not None and before in sound:
+        fallen = before.robust - now.robust > 3 * math.hypot(before.standard_error, now.standard_error)
+        holds = fallen and now.robust < max(before.robust - DROP, before.robust / 4)
+    else:
+        holds = False
+    # what falls in several steps, or was never there, is judged by where it ends
+    never = before is not None and all(
+        c.robust <= NEAR_ZERO and _large_gap(c, 2 * GAP) for c in (before, now)
+    )
+    if not (holds or never or (sound and now.robust <= NEAR_ZERO)):
+        return None
+    evidence = f"FGSM {percent(now.fgsm)}, {now.attack} {percent(now.robust)}"
+    if before is not None:
+        evidence += f" (epoch {before.epoch}: {percent(before.fgsm)}, {percent(before.robust)})"
+    evidence += f"; {now.part_name}, n = {now.fgsm_n:,} and {now.n:,}"
+    last_good = max((c.epoch for c in sound), default=None)
+    return Alarm("catastrophic-overfitting", now.epoch, now.epoch, evidence, "alarm", last_good)
+
+
+def _large_gap(check: Check, least: float) -> bool:
+    """Whether FGSM lies above PGD, on the same images, by so much and by more than noise."""
+    if check.fgsm is None or check.fgsm_gap is None or check.train is None:
+        return False
+    p, q = check.fgsm, max(check.fgsm - check.fgsm_gap, 0.0)
+    noise = math.sqrt((p * (1 - p) + q * (1 - q)) / check.fgsm_n)
+    return check.fgsm_gap >= max(least, 3 * noise)
