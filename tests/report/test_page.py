@@ -181,9 +181,16 @@ def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
 
 def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):
     def watched(epoch, robust, fgsm, cosine, said=()):
-        more = {"val_robust": robust, "val_fgsm": fgsm, "fgsm_gap": fgsm - robust, "gradient_cosine": cosine}
+        more = {
+            "val_robust": robust,
+            "watched_fgsm": fgsm,
+            "fgsm_gap": fgsm - robust,
+            "gradient_cosine": cosine,
+        }
         more |= {"watched": "val", "watched_n": 1000, "fgsm_n": 500, "watched_attack": "PGD-10, l_inf 8/255"}
-        return row(epoch, robust, 0.2, **more, val_predicted=6, val_share=0.3) | {"warnings": list(said)}
+        return row(epoch, robust, 0.2, **more, watched_predicted_classes=6, watched_largest_share=0.3) | {
+            "warnings": list(said)
+        }
 
     told = "catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %"
     rows = [watched(1, 0.30, 0.32, 0.9), watched(2, 0.35, 0.37, 0.9)]

@@ -15,7 +15,7 @@ class TestAlarms:
         from crossclass.training import alarms
 
         def raised(rows, classes, n=None):
-            alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %, PGD-10 0 %", good=2)
+            alarm = alarms.Alarm("catastrophic-overfitting", 3, 3, "FGSM 71 %, PGD-10 0 %", last_good=2)
             return [alarm] if rows[-1]["epoch"] == 3 else []
 
         monkeypatch.setattr(alarms, "raised", raised)
@@ -26,7 +26,9 @@ class TestAlarms:
         assert [len(r["alarms"]) for r in rows] == [0, 0, 1, 0]
         assert rows[2]["alarms"][0]["evidence"] == "FGSM 71 %, PGD-10 0 %"
         assert any("catastrophic overfitting in epoch 3" in w for w in rows[2]["warnings"])
-        assert all({"robust_gap", "cas_since_peak", "val_fgsm", "gradient_cosine"} <= set(r) for r in rows)
+        assert all(
+            {"robust_gap", "cas_since_peak", "watched_fgsm", "gradient_cosine"} <= set(r) for r in rows
+        )
 
     def test_it_may_end_the_run(self, tmp_path, whole):
         run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",))

@@ -126,13 +126,13 @@ def test_a_check_watches_the_validation_part(built):
     assert (row["watched_n"], row["fgsm_n"], row["test_n"]) == (12, 12, 14)
     assert row["watched_attack"] == str(attack)
     assert row["val_robust"] == pytest.approx(pgd)
-    assert row["val_fgsm"] == pytest.approx(fgsm)
+    assert row["watched_fgsm"] == pytest.approx(fgsm)
     assert row["fgsm_gap"] == pytest.approx(fgsm - pgd)
     assert row["gradient_cosine"] == pytest.approx(
         float(probed(model, splits.val, attack.threat, 0, 1, 5).cosine.double().mean())
     )
-    assert row["val_predicted"] == int((counts > 0).sum())
-    assert row["val_share"] == pytest.approx(float(counts.max()) / 12)
+    assert row["watched_predicted_classes"] == int((counts > 0).sum())
+    assert row["watched_largest_share"] == pytest.approx(float(counts.max()) / 12)
 
 
 def test_without_validation_the_row_says_that_it_watched_test(built):
@@ -141,8 +141,8 @@ def test_without_validation_the_row_says_that_it_watched_test(built):
     assert row["watched"] == "test"
     assert row["val_robust"] is None
     assert row["watched_n"] == row["test_n"] == 14
-    assert row["fgsm_gap"] == pytest.approx(row["val_fgsm"] - row["test_robust"])
-    assert row["val_predicted"] == row["predicted_classes"]
+    assert row["fgsm_gap"] == pytest.approx(row["watched_fgsm"] - row["test_robust"])
+    assert row["watched_predicted_classes"] == row["predicted_classes"]
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 8])
@@ -155,10 +155,10 @@ def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n)
         model, splits.val, RUN.validation.attack, batch=5, epoch=1, purpose="check"
     ).robust[:n]
     assert (row["fgsm_n"], row["watched_n"]) == (n, 12)
-    assert row["val_fgsm"] == pytest.approx(
+    assert row["watched_fgsm"] == pytest.approx(
         float(probed(model, few, Linf(eps=16 / 255)).right.double().mean())
     )
-    assert row["fgsm_gap"] == pytest.approx(row["val_fgsm"] - float((pgd == few.labels).double().mean()))
+    assert row["fgsm_gap"] == pytest.approx(row["watched_fgsm"] - float((pgd == few.labels).double().mean()))
 
 
 def test_check_n_and_progress_are_kept(built):
@@ -188,7 +188,7 @@ def candidate(epoch: int, robust: float, cas: float | None, used: int = 10, n: i
         "epoch": epoch,
         "val_robust": robust,
         "val_cas": cas,
-        "val_predicted": used,
+        "watched_predicted_classes": used,
         "C": [[1.0] * 10] * 10,
     }
     return row if n is None else {**row, "watched_n": n}

@@ -270,8 +270,15 @@ RESERVED = frozenset(
 
 _BEFORE = ("epoch", "lr", "seconds", "train_clean", "train_robust")
 _AFTER = (
-    *("train_loss", "check_seconds", "robust_gap", "cas_since_peak", "val_fgsm", "fgsm_gap"),
-    *("gradient_cosine", "val_predicted", "val_share", "watched", "watched_n", "fgsm_n"),
+    *("train_loss", "check_seconds", "robust_gap", "cas_since_peak", "watched_fgsm", "fgsm_gap"),
+    *(
+        "gradient_cosine",
+        "watched_predicted_classes",
+        "watched_largest_share",
+        "watched",
+        "watched_n",
+        "fgsm_n",
+    ),
 )
 
 

@@ -205,7 +205,7 @@ def _observed(run: Run, rows: list[Row], classes: int) -> Row:
 
 def _rolled_back(folder: RunFolder, row: Row) -> Row:
     """To which epoch `last` goes back, and why, in words."""
-    good, found = row["ended_by"]["good"], _good(folder, row["ended_by"]["good"])
+    good, found = row["ended_by"]["last_good"], _good(folder, row["ended_by"]["last_good"])
     if found is None:
         said = "nothing to roll back to: no checkpoint was kept before the trouble; `last` is this epoch's"
         return {"rolled_back_to": None, "warnings": [*row["warnings"], said]}

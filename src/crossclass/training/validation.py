@@ -1,8 +1,7 @@
 """What is measured while a run is trained, and at its end: plain rows of numbers, judged in float32.
 
-The observatory watches the validation part, or test images where nothing is held out; then the row says
-`watched: test`, and its keys `val_fgsm`, `val_predicted`, `val_share` are of test images. Beside the
-accuracies it holds two signs of catastrophic overfitting, on the first `fgsm_n` images:
+The watched part is the validation part, or test images where nothing is held out: `watched` says which, and
+columns named `watched_*` are of it. Two signs of catastrophic overfitting are of its first `fgsm_n` images:
 
     fgsm_gap          accuracy under one full step from x (FGSM) minus under the check's attack
     gradient_cosine   mean cos(grad_x l(x, y), grad_x l(x + eta, y)), eta uniform in the ball
@@ -73,7 +72,10 @@ def check(
         )
         row |= evaluate.epoch_metrics(seen, name)
         if name == watched:
-            row |= {"val_predicted": seen.predicted_classes, "val_share": seen.largest_share}
+            row |= {
+                "watched_predicted_classes": seen.predicted_classes,
+                "watched_largest_share": seen.largest_share,
+            }
             pgd = (seen.robust == seen.labels)[: len(few)]
         if name == "test":
             row |= {
@@ -95,8 +97,8 @@ def check(
     )
     row |= {"watched": watched, "watched_n": len(parts[watched]), "watched_attack": str(attack)}
     row |= {"fgsm_n": len(few), "test_n": len(parts["test"])}
-    row["val_fgsm"] = float(probe.right.double().mean())
-    row["fgsm_gap"] = row["val_fgsm"] - float(pgd.double().mean())  # on the same images
+    row["watched_fgsm"] = float(probe.right.double().mean())
+    row["fgsm_gap"] = row["watched_fgsm"] - float(pgd.double().mean())  # on the same images
     row["gradient_cosine"] = mean_cosine(probe.cosine)
     if run.recipe.threat is not None:
         row["train_clean"] = evaluate.clean_accuracy(
@@ -106,7 +108,13 @@ def check(
     return row
 
 
-_OBSERVED = ("val_fgsm", "fgsm_gap", "gradient_cosine", "val_predicted", "val_share")
+_OBSERVED = (
+    "watched_fgsm",
+    "fgsm_gap",
+    "gradient_cosine",
+    "watched_predicted_classes",
+    "watched_largest_share",
+)
 _CONDITIONS = ("watched", "watched_n", "watched_attack", "fgsm_n", "test_n")
 
 
@@ -201,7 +209,7 @@ def best_with_cas(rows: Sequence[Row], n: int | None = None, split: str = "val")
     key = f"{split}_robust"
     least = top[key] - math.sqrt(top[key] * (1 - top[key]) / n)
     near = [r for r in rows if r.get(key) is not None and r[key] >= least]
-    cas, used = ("val_cas", "val_predicted") if split == "val" else ("cas", "predicted_classes")
+    cas, used = ("val_cas", "watched_predicted_classes") if split == "val" else ("cas", "predicted_classes")
     usable = [r for r in near if r.get(cas) is not None and not alarms.predicts_few(r, used)]
     return max(usable, key=lambda r: r[cas]) if usable else top
 
