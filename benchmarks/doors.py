@@ -23,7 +23,7 @@ from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
 from crossclass.cli.jobs import expand
 from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
-from crossclass.data import cifar, readers, tiny_imagenet
+from crossclass.data import arrays, cifar, folders, tiny_imagenet
 from crossclass.paper import evidence
 from crossclass.paper.runs import NAMED, resolve
 from crossclass.report.reading import read_results, read_run
@@ -158,7 +158,7 @@ def tar_bytes() -> list[bytes]:
     batch = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}, protocol=2)
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name in cifar.CIFAR10.md5:
+        for name in cifar.CIFAR10.layout.md5:
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(batch)
             tar.addfile(info, io.BytesIO(batch))
@@ -178,14 +178,14 @@ def zip_bytes() -> list[bytes]:
 
 def unpacked(place: Path, data: bytes) -> object:
     """An archive whose checksum is, for once, believed."""
-    (place / cifar.CIFAR10.archive.name).write_bytes(data)
-    return readers.read_cifar10(place, "train")
+    (place / cifar.CIFAR10.layout.archive.name).write_bytes(data)
+    return cifar.read_cifar10(place, "train")
 
 
 def unzipped(place: Path, data: bytes) -> object:
     """The same for the other one."""
     (place / tiny_imagenet.ARCHIVE.name).write_bytes(data)
-    return readers.read_tiny_imagenet(place, "train")
+    return tiny_imagenet.read_tiny_imagenet(place, "train")
 
 
 def folder(place: Path, data: bytes) -> object:
@@ -193,7 +193,7 @@ def folder(place: Path, data: bytes) -> object:
     for name in ("train/a/1.png", "train/b/1.jpg"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(data)
-    return readers.read_folder(place, "train")
+    return folders.read_folder(place, "train")
 
 
 ROW = {
@@ -241,7 +241,7 @@ DOORS: dict[str, tuple[Callable[[], list[bytes]], Read, bool]] = {
     "run file": (run_files, written("run.yaml", yaml_file), True),
     "settings": (assignments, typed, True),
     "sweep file": (sweeps, written("sweep.yaml", swept), True),
-    "npz": (data_npz, written("train.npz", lambda path: readers.read_npz(path.parent, "train")), False),
+    "npz": (data_npz, written("train.npz", lambda path: arrays.read_npz(path.parent, "train")), False),
     "pictures": (lambda: [picture(f) for f in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")], folder, False),
     "tar": (tar_bytes, unpacked, False),
     "zip": (zip_bytes, unzipped, False),

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from crossclass.data import cifar
-from crossclass.data.cifar import CIFAR10
-from crossclass.data.readers import ArraySplit, read_cifar100, read_tiny_imagenet
+from crossclass.data.base import ArraySplit
+from crossclass.data.cifar import CIFAR10, read_cifar100
+from crossclass.data.tiny_imagenet import read_tiny_imagenet
 from reader_contract import sound
 
 # CIFAR-10
@@ -75,11 +76,13 @@ def members(**replaced: Any) -> list[tuple[tarfile.TarInfo, bytes]]:
 
 def trust(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str = "CIFAR10") -> None:
     """Let the checksum of a made file, or of a made archive, stand in the table of published ones."""
-    digest, known = hashlib.md5(path.read_bytes()).hexdigest(), getattr(cifar, kind)
+    digest, known = hashlib.md5(path.read_bytes()).hexdigest(), getattr(cifar, kind).layout
     if path.name in known.md5:
         monkeypatch.setitem(known.md5, path.name, digest)
     else:
-        monkeypatch.setattr(cifar, kind, known._replace(archive=known.archive._replace(md5=digest)))
+        monkeypatch.setattr(
+            getattr(cifar, kind), "layout", known._replace(archive=known.archive._replace(md5=digest))
+        )
 
 
 def is_made_cifar10(train: ArraySplit, test: ArraySplit) -> None:
@@ -88,7 +91,7 @@ def is_made_cifar10(train: ArraySplit, test: ArraySplit) -> None:
     np.testing.assert_array_equal(train.labels, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
     np.testing.assert_array_equal(sound(test).images, expected[5])
     np.testing.assert_array_equal(test.labels, [5, 4])
-    assert train.class_names == test.class_names == CIFAR10.class_names
+    assert train.class_names == test.class_names == CIFAR10.layout.class_names
     assert len(train.class_names) == 10
     assert train.class_names[3] == "cat"
 

@@ -11,7 +11,7 @@ from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
 from crossclass.data import Split, Splits
 from crossclass.diagnostics import FINDINGS, Doctor, Finding
-from crossclass.models import STATISTICS, Classifier
+from crossclass.models import Classifier, statistics
 
 EPS = 0.05
 
@@ -32,7 +32,7 @@ class Small(Classifier):
     """Convolution, batch norm, dropout, head; `before` and `after` are where illnesses are put."""
 
     def __init__(self, classes: int, channels: int, normalise: str = "none", side: int = 6) -> None:
-        mean, std = BYTES if normalise == "bytes" else STATISTICS[normalise]
+        mean, std = BYTES if normalise == "bytes" else statistics()[normalise]
         super().__init__(mean, std)
         self.conv = nn.Conv2d(channels, 8, 3, padding=1)
         self.bn = nn.BatchNorm2d(8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossclass.core.errors import UserError
-from crossclass.data.readers import ArraySplit
+from crossclass.data.base import ArraySplit
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 

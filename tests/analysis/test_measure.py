@@ -139,7 +139,7 @@ def test_a_factory_of_twenty_lines(here, trusted):
     changes = [f"model=python:{nets(here)}:Net", "data.path=data", "attack=none"]
     (r,) = measure(["net.npz"], changes, CPU)
     x = torch.tensor(np.load("data/test.npz")["images"]).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in models.STATISTICS["cifar10"])
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in models.statistics()["cifar10"])
     z = (x - mean) / std
     g = torch.relu(model.hidden(torch.relu(model.conv(z)).flatten(1))).detach().double()
     y = np.load("data/test.npz")["labels"].tolist()

@@ -9,8 +9,7 @@ import pytest
 
 from crossclass.data import cifar
 from crossclass.data import download as archives
-from crossclass.data.cifar import CIFAR10
-from crossclass.data.readers import read_cifar10
+from crossclass.data.cifar import CIFAR10, read_cifar10
 from dataset_files import NAMES, contents, is_made_cifar10, member, members, serve, tar, trust
 from reader_contract import refused
 
@@ -19,7 +18,7 @@ from reader_contract import refused
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made CIFAR-10 as an archive, with all checksums in the table."""
     for name, data in contents().items():
-        monkeypatch.setitem(CIFAR10.md5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(CIFAR10.layout.md5, name, hashlib.md5(data).hexdigest())
     (tmp_path / "data").mkdir()
     path = tar(tmp_path / "data" / "cifar-10-python.tar.gz", members())
     trust(monkeypatch, path)

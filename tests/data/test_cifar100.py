@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossclass.data.readers import read_cifar10, read_cifar100
+from crossclass.data.cifar import read_cifar10, read_cifar100
 from dataset_files import Runs, contents100, is_made_cifar100, member, serve, tar, trust
 from reader_contract import refused
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from crossclass import data
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
@@ -17,6 +18,7 @@ from crossclass.data import (
     CIFAR10,
     CIFAR100,
     AnyData,
+    ArraySplit,
     Digits,
     Folder,
     Npz,
@@ -24,15 +26,15 @@ from crossclass.data import (
     Split,
     Subset,
     TinyImageNet,
+    arrays,
     as_float,
     batches,
     cifar,
-    readers,
+    shapes,
     tiny_imagenet,
 )
-from crossclass.data import shape_drawing as shapes
 from crossclass.data.augment import Augment
-from crossclass.models import STATISTICS
+from crossclass.models import statistics
 
 
 def write(folder, n_train=20, n_test=8, classes=4, size=6, seed=0, names=None):
@@ -184,15 +186,15 @@ def make_cifar(folder, batches, key):
 
 
 def make_cifar10(place, patch):
-    make_cifar(place / "cifar-10-batches-py", list(cifar.CIFAR10.md5)[:-1], b"labels")
+    make_cifar(place / "cifar-10-batches-py", list(cifar.CIFAR10.layout.md5)[:-1], b"labels")
     patch.setattr(cifar, "verified", lambda path, md5, copy: path.read_bytes())
 
 
 def make_cifar100(place, patch):
     patch.setattr(
-        cifar, "CIFAR100", cifar.CIFAR100._replace(splits={"train": ("train", "more"), "test": ("test",)})
+        CIFAR100, "layout", CIFAR100.layout._replace(splits={"train": ("train", "more"), "test": ("test",)})
     )
-    patch.setitem(cifar.CIFAR100.md5, "more", "")
+    patch.setitem(cifar.CIFAR100.layout.md5, "more", "")
     make_cifar(place / "cifar-100-python", ["train", "more", "test"], b"fine_labels")
     names = pickle.dumps({b"fine_label_names": [f"class {i}".encode() for i in range(100)]}, protocol=2)
     (place / "cifar-100-python" / "meta").write_bytes(names)
@@ -340,17 +342,18 @@ class TestTinyImageNet:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reader"), [(CIFAR10, "cifar10"), (CIFAR100, "cifar100"), (TinyImageNet, "tiny_imagenet")]
+    ("kind", "reader"), [(CIFAR10, "cifar"), (CIFAR100, "cifar"), (TinyImageNet, "tiny_imagenet")]
 )
 @pytest.mark.parametrize("wanted", [False, True])
 def test_download_is_asked_for_only_on_request(kind, reader, wanted, tmp_path, monkeypatch):
     seen = []
 
-    def read(place, split, download=False, *more):
+    def read(*arguments):
+        place, split, download, *_ = arguments[1:] if reader == "cifar" else arguments
         seen.append((place, split, download))
-        return readers.ArraySplit(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
+        return ArraySplit(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
 
-    monkeypatch.setattr(readers, f"read_{reader}", read)
+    monkeypatch.setattr(getattr(data, reader), f"read_{reader}", read)
     kind(path=tmp_path, download=wanted)()
     assert seen == [(tmp_path, "train", wanted), (tmp_path, "test", False)]
 
@@ -363,8 +366,8 @@ def test_statistics_are_those_of_the_images(kind, folder, near):
     found = sorted(root.glob(f"{folder}*/train.npz"))  # a few classes of Tiny-ImageNet will do
     if not os.environ.get("CROSSCLASS_DATA") or not found:
         pytest.skip(f"CROSSCLASS_DATA names no folder with {folder}/train.npz")
-    x = readers.read_npz(found[0].parent, "train").images[::5] / np.float32(255)
-    mean, std = STATISTICS[kind]
+    x = arrays.read_npz(found[0].parent, "train").images[::5] / np.float32(255)
+    mean, std = statistics()[kind]
     np.testing.assert_allclose(x.mean(axis=(0, 1, 2), dtype=np.float64), mean, atol=near)
     # Tiny-ImageNet's usual numbers are the mean of each image's own std, not the std of all pixels.
     own = x.std(axis=(1, 2)).mean(axis=0)
@@ -409,7 +412,7 @@ class TestShapes:
         # without noise: correlate every image with every part; the two shown parts stand out
         n, k, edges = 12, 4, ((0, 1), (2, 3))
         g = generator(0, 0, 0, "shapes")
-        images, labels, *_ = shapes.draw(n, k, edges, 32, mu=0.4, sigma=0.0, noise=0.0, generator=g)
+        images, labels, *_ = shapes.draw(n, k, edges, 32, mu=0.4, sigma=0.0, noise=0.0, g=g)
         x = images.float() / 255 - 0.5
         stamps = torch.stack([shapes.part(p, 12) for p in range(k + len(edges))])
         response = torch.nn.functional.conv2d(x, stamps).amax(dim=(2, 3))
@@ -420,7 +423,7 @@ class TestShapes:
 
     def test_strengths_have_the_planted_mean_and_spread(self):
         g = generator(1, 0, 0, "shapes")
-        images, labels, *_ = shapes.draw(800, 2, (), 16, mu=0.2, sigma=0.05, noise=0.0, generator=g)
+        images, labels, *_ = shapes.draw(800, 2, (), 16, mu=0.2, sigma=0.05, noise=0.0, g=g)
         x = images.double() / 255 - 0.5
         energy = x[labels == 0].flatten(1).norm(dim=1)
         full = shapes.part(0, 12).double().norm()
@@ -484,4 +487,4 @@ def test_bytes_become_unit_range():
 
 
 def test_raw_is_plain():
-    assert readers.ArraySplit._fields == ("images", "labels", "class_names")
+    assert ArraySplit._fields == ("images", "labels", "class_names")

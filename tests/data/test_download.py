@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from crossclass.data import cifar
-from crossclass.data.cifar import CIFAR10, CIFAR100
-from crossclass.data.readers import checksum, read_cifar10, read_digits
+from crossclass.data.base import checksum
+from crossclass.data.cifar import CIFAR10, CIFAR100, read_cifar10
+from crossclass.data.digits import read_digits
 from dataset_files import NAMES, Runs, batch, contents, is_made_cifar10, python2_batch, trust
 from reader_contract import LABELS, RGB, npz, refused, sound
 
@@ -47,23 +48,28 @@ def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_cifar_tables_are_whole() -> None:
     """Names, addresses and checksums as published (and as in torchvision/datasets/cifar.py)."""
-    assert set(CIFAR10.md5) == set(NAMES)
-    assert set(CIFAR100.md5) == {"train", "test", "meta"}
-    assert CIFAR10.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    assert CIFAR100.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-    assert (CIFAR10.archive.name, CIFAR100.archive.name) == (
+    assert set(CIFAR10.layout.md5) == set(NAMES)
+    assert set(CIFAR100.layout.md5) == {"train", "test", "meta"}
+    assert CIFAR10.layout.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    assert CIFAR100.layout.archive.url == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    assert (CIFAR10.layout.archive.name, CIFAR100.layout.archive.name) == (
         "cifar-10-python.tar.gz",
         "cifar-100-python.tar.gz",
     )
-    digests = [*CIFAR10.md5.values(), *CIFAR100.md5.values(), CIFAR10.archive.md5, CIFAR100.archive.md5]
+    digests = [
+        *CIFAR10.layout.md5.values(),
+        *CIFAR100.layout.md5.values(),
+        CIFAR10.layout.archive.md5,
+        CIFAR100.layout.archive.md5,
+    ]
     assert {len(digest) for digest in digests} == {32}
     assert len(set(digests)) == len(digests)
     published = (
         "16019d7e3df5f24257cddd939b257f8d f0ef6b0ae62326f3e7ffdfab6717acfc 7973b15100ade9c7d40fb424638fde48"
     )
-    assert " ".join(CIFAR100.md5[name] for name in ("train", "test", "meta")) == published
-    assert CIFAR100.archive.md5 == "eb9058c3a382ffc7106e4002c42a8d85"
-    assert CIFAR10.archive.md5 == "c58f30108f718f92721af3b95e74349a"
+    assert " ".join(CIFAR100.layout.md5[name] for name in ("train", "test", "meta")) == published
+    assert CIFAR100.layout.archive.md5 == "eb9058c3a382ffc7106e4002c42a8d85"
+    assert CIFAR10.layout.archive.md5 == "c58f30108f718f92721af3b95e74349a"
 
 
 def test_cifar10_unpacked(batches: Path) -> None:
@@ -108,7 +114,7 @@ def test_cifar10_checksum_comes_before_unpickling(batches: Path, monkeypatch: py
     def unpickled(*_: Any, **__: Any) -> None:
         raise AssertionError("data_batch_5 was unpickled")
 
-    monkeypatch.setitem(CIFAR10.splits, "train", ("data_batch_5",))
+    monkeypatch.setitem(CIFAR10.layout.splits, "train", ("data_batch_5",))
     monkeypatch.setattr(cifar, "ArraysOnly", unpickled)
     says = (str(path), "wrong checksum", "data.download=true")
     refused(read_cifar10, batches, "train", says=says)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossclass.data.readers import read_folder
+from crossclass.data.folders import read_folder
 from reader_contract import RGB, npz, refused, sound
 
 

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from crossclass.data import tiny_imagenet
-from crossclass.data.readers import read_cifar10, read_folder, read_npz, read_tiny_imagenet
+from crossclass.data.arrays import read_npz
+from crossclass.data.cifar import read_cifar10
+from crossclass.data.folders import read_folder
+from crossclass.data.tiny_imagenet import read_tiny_imagenet
 from dataset_files import WNIDS, is_made_tiny, jpeg, levels, serve, tiny_contents
 from reader_contract import npz, refused, sound
 

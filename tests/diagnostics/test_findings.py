@@ -17,7 +17,7 @@ from crossclass.diagnostics.findings import beats
 from crossclass.diagnostics.inputs import labels, renumbering
 from crossclass.diagnostics.masking import _told
 from crossclass.diagnostics.probe import admitted
-from crossclass.models import STATISTICS
+from crossclass.models import statistics
 from crossclass.models.wrapper import Wrapped
 from faulty_networks import EPS, FULL, QUICK, Small, bad, by_name, infinite, relabelled, splits_of
 
@@ -91,13 +91,13 @@ def test_images_come_from_the_first_part_that_has_some(nets: dict[str, Small], d
 def test_normalisation_names_the_setting_and_the_accuracies(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["imagenet"])
     net.mean, net.std = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
-    stats = STATISTICS["imagenet"]
+    stats = statistics()["imagenet"]
     f = by_name(examine(net, data, QUICK, file_normalisation=stats))["wrong-normalisation"]
     # neighbours cannot be told apart on these images: the file has the last word
     assert f.remedy == "set model.normalise={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
     x, y = admitted(net, data, QUICK, None, None).x, admitted(net, data, QUICK, None, None).y
     for name in ("cifar10", "half"):
-        mean, std = STATISTICS[name] if name != "half" else ((0.5,) * 3, (0.5,) * 3)
+        mean, std = statistics()[name] if name != "half" else ((0.5,) * 3, (0.5,) * 3)
         seen = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
         net.mean, net.std = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
         with torch.no_grad():

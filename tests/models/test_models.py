@@ -9,7 +9,6 @@ from crossclass.core.config import load_yaml, override
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
 from crossclass.models import (
-    STATISTICS,
     AnyModel,
     MeanStd,
     PreActResNet,
@@ -17,6 +16,7 @@ from crossclass.models import (
     ResNet,
     ViT,
     WideResNet,
+    statistics,
     vit,
 )
 from crossclass.models.base import conv1x1
@@ -214,7 +214,7 @@ def test_normalisation_lives_in_the_model_and_its_state():
     net = models.build(THIN.replace(normalise="cifar10"), IMAGES, 5, 0)
     x = torch.rand(2, 3, 8, 8)
     for c in range(3):
-        mean, std = STATISTICS["cifar10"][0][c], STATISTICS["cifar10"][1][c]
+        mean, std = statistics()["cifar10"][0][c], statistics()["cifar10"][1][c]
         assert torch.allclose(net.normalise(x)[:, c], (x[:, c] - mean) / std)
     assert {"mean", "std"} <= set(net.state_dict())
     own = models.build(THIN.replace(normalise=MeanStd(mean=(0.5,), std=(0.25,))), IMAGES, 5, 0)

@@ -14,8 +14,7 @@ from conftest import seeded
 from crossclass.analysis import attribution
 from crossclass.attacks.losses import cross_entropy
 from crossclass.core.errors import UserError
-from crossclass.data import Shapes, as_float
-from crossclass.data import shape_drawing as shapes
+from crossclass.data import Shapes, as_float, shapes
 from crossclass.paper import bridge, bridge_claims
 from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
 from crossclass.paper.part_weights import effective, errors, responses

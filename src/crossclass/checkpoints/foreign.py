@@ -22,6 +22,7 @@ from crossclass.checkpoints.loaded import (
 )
 from crossclass.core.config import override, split_assignment
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
 from crossclass.core.runtime import Runtime
 from crossclass.data import AnyData, Splits
 
@@ -94,7 +95,7 @@ def _normalise(
         why = f"read from the file ({', '.join(names)})"
     else:
         name = _usual(classes, size) if channels == 3 else "none"
-        (mean, std), why = models.STATISTICS[name], f"{name}, the usual one for such images"
+        (mean, std), why = models.statistics()[name], f"{name}, the usual one for such images"
     for buffer, values in (("mean", mean), ("std", std)):
         setattr(model, buffer, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
     return f"normalisation: {why}; `doctor` tries the others, model.normalise=... sets it"
@@ -108,9 +109,8 @@ def _normalises(path: str, value: Any) -> bool:
 def _usual(classes: int, size: int) -> str:
     if size >= 128:
         return "imagenet"
-    return {(10, 32): "cifar10", (100, 32): "cifar100", (200, 64): "tinyimagenet"}.get(
-        (classes, size), "none"
-    )
+    alike = (kind_of(d).replace("_", "") for d in members(AnyData) if d.shape == (classes, size))
+    return next(alike, "none")
 
 
 def _recognised(tree: dict[str, Any]) -> models.Recognized | None:

@@ -1,10 +1,12 @@
 """Arrays in an npz file become images: any usual axis order, 8 bits or floats in [0, 1], labels checked."""
 
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from crossclass.data.raw import ArraySplit, demand, guarded, hint
+from crossclass.data.base import ArraySplit, Splits, demand, guarded, hint
+from crossclass.data.subset import Checksummed
 
 MAX_CLASSES = 100_000  # without class names a stray label of 10^12 would ask for as many names
 
@@ -70,3 +72,22 @@ def _names(path: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[st
     text, todo = names.ndim == 1 and names.dtype.kind == "U", "save np.array(names, dtype=str)"
     demand(text, path, what, todo)
     return tuple(str(name) for name in names)
+
+
+class Npz(Checksummed):
+    """`train.npz` and `test.npz` in a folder: arrays `images`, `labels`, and maybe `class_names`.
+
+    `test.npz` alone is enough for measuring; there are no training images then.
+    """
+
+    kind: Literal["npz"] = "npz"
+
+    patterns: ClassVar[tuple[str, ...]] = ("*.npz",)
+
+    def __call__(self) -> Splits:
+        """Read both files."""
+        folder = self.folder("train.npz and test.npz")
+        alone = (folder / "test.npz").is_file() and not (folder / "train.npz").exists()
+        train = None if alone else read_npz(folder, "train")
+        test = read_npz(folder, "test")
+        return self.verify(self.cut(train or test.first(0), test, str(folder)), folder)

@@ -1,12 +1,26 @@
-"""A data set in memory: uint8 [n, c, h, w] and int64 [n] on a device; a batch becomes float in [0, 1]."""
+"""What every data set is: settings that read its images, and its three parts in memory.
 
+On disk and in memory images have 8 bits; a batch becomes float in [0, 1]. A reader refuses what it cannot
+believe in one sentence: where it is, what it is, what to do (`demand`, `guarded`).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
+from crossclass.core.family import kind_of, members
+
+D = TypeVar("D", bound="Data")
 
 
 @dataclass(frozen=True)
@@ -67,3 +81,86 @@ def batches(n: int, size: int, g: torch.Generator | None) -> list[Int[Tensor, " 
     """Index batches of one epoch: shuffled by g, or in order; the last may be smaller, none is dropped."""
     order = torch.arange(n) if g is None else torch.randperm(n, generator=g)
     return list(order.split(size))
+
+
+class Data(Settings):
+    """Base of the data sets: settings that are called for the images; one class, in one file, for each.
+
+    A new data set defines `__call__`, says what is known of it in the attributes below, and is registered by
+    `register(AnyData, MyData)`.
+    """
+
+    kind: str
+
+    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
+    """Mean and standard deviation per channel in [0, 1] units, for `model.normalise=` (kind without `_`)."""
+    shape: ClassVar[tuple[int, int] | None] = None
+    """Number of classes and pixels along a side, by which a file of weights is told to be for this data."""
+    mini: ClassVar[Mapping[str, Any] | None] = None
+    """Settings at size mini, such as `n_train`; None for a data set that is small as it is."""
+    patterns: ClassVar[tuple[str, ...]] = ()
+    """Names (glob patterns) by which a folder is known to hold this data set."""
+
+    def __call__(self) -> Splits:
+        """The three parts, on the CPU. Raises UserError if the files are absent or damaged."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def for_seed(self: D, seed: int) -> D:
+        """The data of a repetition of a run: itself, but for generated data, which are drawn anew."""
+        return self
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """Whether a folder seems to hold this data set."""
+        return any(True for pattern in cls.patterns for _ in folder.glob(pattern))
+
+
+class ArraySplit(NamedTuple):
+    """One split as it is on disk, in file order."""
+
+    images: np.ndarray  # uint8 [n, h, w, c], c in {1, 3}
+    labels: np.ndarray  # int64 [n]
+    class_names: tuple[str, ...]
+
+    def first(self, n: int) -> "ArraySplit":
+        """The first n images."""
+        return ArraySplit(self.images[:n], self.labels[:n], self.class_names)
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """16 hex digits of SHA-256 over shapes, dtypes and bytes: the fingerprint of a data set."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)  # no copy: a data set may fill half of the memory
+    return digest.hexdigest()[:16]
+
+
+def demand(ok: bool, where: Path, what: str, todo: str) -> None:
+    """Unless ok, raise the UserError `where: what; todo`."""
+    if not ok:
+        raise UserError(f"{where}: {what}; {todo}")
+
+
+@contextmanager
+def guarded(where: Path, what: str, todo: str) -> Iterator[None]:
+    """Damage surfaces from zipfile, zlib, pickle, numpy, Pillow ... as dozens of exceptions."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        reason = f"{type(e).__name__}: {e}"[:200].rstrip(". ")
+        demand(False, where, f"{what} ({reason})", todo)
+
+
+def hint(wanted: Path, kind: str) -> str:
+    """` or use data.kind=...` if `wanted` is absent, and its folder seems to hold another kind."""
+    from crossclass.data import AnyData  # the family, whose members import this file
+
+    if wanted.exists():
+        return ""
+    for other in members(AnyData):
+        if kind_of(other) != kind and other.lies_in(wanted.parent):
+            return f", or use data.kind={kind_of(other)}, as this seems to be"
+    return ""

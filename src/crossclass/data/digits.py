@@ -1,8 +1,12 @@
 """The one set of real images inside an ordinary dependency: scikit-learn's scanned digits."""
 
-import numpy as np
+from typing import Literal
 
-from crossclass.data.raw import ArraySplit
+import numpy as np
+from pydantic import Field
+
+from crossclass.data.base import ArraySplit, Splits
+from crossclass.data.subset import Subset
 
 
 def read_digits() -> ArraySplit:
@@ -12,3 +16,19 @@ def read_digits() -> ArraySplit:
     digits = load_digits()
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
     return ArraySplit(images, digits.target.astype(np.int64), tuple("0123456789"))
+
+
+class Digits(Subset):
+    """scikit-learn's 1,797 scanned digits, 8x8, gray: real images that need no download.
+
+    The last 297 are the test part. Robust overfitting is only slight on them.
+    """
+
+    kind: Literal["digits"] = "digits"
+    n_val: int = Field(300, ge=0)
+
+    def __call__(self) -> Splits:
+        """Read the digits."""
+        whole = read_digits()
+        tail = ArraySplit(whole.images[1500:], whole.labels[1500:], whole.class_names)
+        return self.cut(whole.first(1500), tail, "digits")

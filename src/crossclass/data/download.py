@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from crossclass.data.raw import demand, guarded, hint
+from crossclass.data.base import demand, guarded, hint
 
 
 class Archive(NamedTuple):
@@ -27,17 +27,17 @@ class Archive(NamedTuple):
         """Its file name."""
         return self.url.rpartition("/")[2]
 
-    def fetched(self, place: Path, download: bool) -> Path:
-        """The archive in the folder `place`, from the network if allowed; raises UserError without it."""
-        path = place / self.name
+    def fetched(self, folder: Path, download: bool) -> Path:
+        """The archive in a folder, from the network if allowed; raises UserError without it."""
+        path = folder / self.name
         if download:
             import pooch
 
             with guarded(path, "cannot be downloaded", f"retry, or put {self.url} there"):
-                pooch.retrieve(self.url, f"md5:{self.md5}", path.name, place)
+                pooch.retrieve(self.url, f"md5:{self.md5}", path.name, folder)
         what = f"holds neither a folder {self.folder} nor {self.name}"
         todo = f"correct data.path, or fetch {self.megabytes} MB by data.download=true{hint(path, self.kind)}"
-        demand(path.is_file(), place, what, todo)
+        demand(path.is_file(), folder, what, todo)
         return path
 
 
@@ -60,8 +60,8 @@ def unpacking(archive: Path, home: Path) -> Iterator[Path]:
     """An empty scratch folder to fill, which then becomes `home`; it is gone if anything goes wrong."""
     todo = "make its folder writable, or unpack it elsewhere"
     with guarded(archive, "cannot be unpacked", todo):
-        with TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as place:
-            scratch = Path(place, home.name)
+        with TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as beside:
+            scratch = Path(beside, home.name)
             scratch.mkdir()
             yield scratch
             with suppress(OSError):  # another process was faster, and its copy is as good

@@ -1,14 +1,18 @@
 """Image files become arrays: folders of classes, and the pixels of one file as RGB."""
 
 import warnings
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from crossclass.core.errors import did_you_mean
-from crossclass.data.raw import ArraySplit, demand, guarded, hint, is_image
+from crossclass.data.base import ArraySplit, Splits, demand, guarded, hint
+from crossclass.data.subset import Checksummed
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 SAVE_AGAIN = "save it again or remove it"
 
 
@@ -31,6 +35,11 @@ def read_folder(folder: Path, split: str) -> ArraySplit:
     demand(len(files) > 0, part, "has no class folders with images", put)
     labels = np.array([label for _, label in files], dtype=np.int64)
     return ArraySplit(stack([path for path, _ in files]), labels, names)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a file with a name as images have."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def visible(folder: Path) -> list[Path]:
@@ -64,3 +73,26 @@ def rgb(path: Path, todo: str = SAVE_AGAIN) -> np.ndarray:
             image.load()
             image.info.pop("transparency", None)  # of a palette; Pillow warns that it will be lost
             return np.asarray(image.convert("RGB"))
+
+
+class Folder(Checksummed):
+    """`train/<class>/*.png` and `test/<class>/*.png`: class sub-folders of images of equal size.
+
+    `test` alone is enough for measuring; there are no training images then.
+    """
+
+    kind: Literal["folder"] = "folder"
+
+    def __call__(self) -> Splits:
+        """Read all images."""
+        folder = self.folder("train/<class>/ and test/<class>/")
+        alone = (folder / "test").is_dir() and not (folder / "train").exists()
+        train = None if alone else read_folder(folder, "train")
+        test = read_folder(folder, "test")
+        return self.verify(self.cut(train or test.first(0), test, str(folder)), folder)
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """Whether there are images in folders of a folder."""
+        # a bounded look, because this may be any folder, such as a home folder
+        return any(is_image(path) for path in islice(folder.glob("*/**/*"), 1000))

@@ -1,17 +1,168 @@
-"""The generated data set: pictures whose cross-class features are known, because they were planted."""
+"""The paper's data model (eq. 8) drawn as pictures, with cross-class features that are known.
 
-from typing import Literal
+Class i shows its exclusive part x_{E,i}, and for every edge (i, j) of a planted graph the part x_{C,ij}
+that only i and j show; each with strength ~ N(mu, sigma^2), on textured noise. It is the only data set
+whose shared features are known, so C can be held against the truth.
 
+The parts are mutually dissimilar by construction: no two agree in both the stripes they are filled with
+(orientation and frequency) and the colour axis they vary along. Gratings of different orientation or
+frequency are almost orthogonal under any shift, and the three colour axes (light, red-green,
+blue-yellow) are exactly orthogonal. `part_similarity` measures it.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from crossclass.core.config import Settings
 from crossclass.core.rng import generator
-from crossclass.data import readers
-from crossclass.data import shape_drawing as shapes
-from crossclass.data.base import Split, Splits
+from crossclass.data.base import Data, Split, Splits, checksum
+
+Edges = tuple[tuple[int, int], ...]
+
+SILHOUETTES = ("disk", "square", "triangle", "ring", "cross", "diamond")
+_AXES = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+_AXES = _AXES / _AXES.norm(dim=1, keepdim=True) * math.sqrt(3)
+_ANGLES = (0, 45, 90, 135)
+_CYCLES = (2.0, 4.0)  # periods across a part
+MAX_PARTS = len(_AXES) * len(_ANGLES) * len(_CYCLES)
 
 
-class Shapes(Settings):
+def default_edges(classes: int) -> Edges:
+    """Classes 0-1, 2-3, 4-5, ... share a part, and 1-2: pairs, and one chain of four."""
+    pairs = [(i, i + 1) for i in range(0, classes - 1, 2)]
+    return tuple(pairs + ([(1, 2)] if classes >= 3 else []))
+
+
+def sharing_matrix(classes: int, edges: Edges) -> Int[Tensor, "k k"]:
+    """1 where two classes share a planted part (and on the diagonal), else 0."""
+    matrix = torch.eye(classes, dtype=torch.int64)
+    for i, j in edges:
+        matrix[i, j] = matrix[j, i] = 1
+    return matrix
+
+
+def silhouette(name: str, size: int) -> Float[Tensor, "s s"]:
+    """A filled outline of `size` pixels, 1 inside and 0 outside."""
+    line = (torch.arange(size) + 0.5) / size * 2 - 1
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    r = (u**2 + v**2).sqrt()
+    inside = {
+        "disk": r <= 0.95,
+        "square": (u.abs() <= 0.82) & (v.abs() <= 0.82),
+        "triangle": (v <= 0.85) & (u.abs() <= (v + 0.95) * 0.6),
+        "ring": (r <= 1.0) & (r >= 0.5),
+        "cross": (u.abs() <= 0.36) | (v.abs() <= 0.36),
+        "diamond": u.abs() + v.abs() <= 1.0,
+    }[name]
+    return inside.float()
+
+
+def part(index: int, size: int) -> Float[Tensor, "3 s s"]:
+    """Part number `index` (< MAX_PARTS): a striped silhouette along one colour axis, values about +-1.
+
+    Neighbouring indices differ in colour axis and orientation at once. All parts have the same energy
+    (root mean square 0.5 over the stamp), so strength means the same for each.
+    """
+    axis = _AXES[index % 3]
+    angle = math.radians(_ANGLES[(index + index // 12) % 4])
+    cycles = _CYCLES[(index // 12) % 2]
+    line = (torch.arange(size) + 0.5) / size - 0.5
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    stripes = torch.sin(2 * math.pi * cycles * (u * math.cos(angle) + v * math.sin(angle)))
+    mask = silhouette(SILHOUETTES[index % len(SILHOUETTES)], size)
+    stripes = (stripes - (stripes * mask).sum() / mask.sum()) * mask  # no mean: colour alone tells nothing
+    pattern = axis[:, None, None] * stripes
+    return 0.5 * pattern / pattern.square().mean().sqrt()
+
+
+def part_similarity(parts: int, size: int) -> Float[Tensor, "p p"]:
+    """Largest normalised cross-correlation |<a, shifted b>| of every two parts over all shifts."""
+    stamps = torch.stack([part(i, size) for i in range(parts)])
+    stamps = stamps / stamps.flatten(1).norm(dim=1)[:, None, None, None]
+    return F.conv2d(stamps, stamps, padding=size - 1).abs().amax(dim=(2, 3))
+
+
+class Drawn(NamedTuple):
+    """Pictures with all that is known of them."""
+
+    images: UInt8[Tensor, "n 3 s s"]
+    labels: Int[Tensor, " n"]
+    """0, 1, ..., k-1, 0, 1, ..."""
+    strengths: Float[Tensor, "n p"]
+    """How strongly each image shows each part: eq. (8) itself; 0 if it does not. First the classes' own."""
+    exclusive: Bool[Tensor, "n s s"]
+    """Where the class's own part lies: its whole window."""
+    shared: Bool[Tensor, "n s s"]
+    """Where cross-class parts lie; nowhere for a class that shares none."""
+
+
+def _shown(classes: int, edges: Edges) -> list[list[int]]:
+    """The parts that each class shows: its own, and those of its edges."""
+    return [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
+
+
+def _cells(classes: int, edges: Edges) -> int:
+    """Cells along a side of a picture, so that every part has one."""
+    return math.ceil(math.sqrt(max(len(s) for s in _shown(classes, edges))))
+
+
+def stamp_size(classes: int, edges: Edges, size: int) -> int:
+    """Pixels along a side of a part, in a picture of so many."""
+    return int(size // _cells(classes, edges) * 0.75)
+
+
+def draw(
+    n: int,
+    classes: int,
+    edges: Edges,
+    size: int,
+    mu: float,
+    sigma: float,
+    noise: float,
+    g: torch.Generator,
+) -> Drawn:
+    """n pictures of size x size pixels, with their labels, strengths and places of parts.
+
+    `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
+    Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
+    """
+    shown, cells, side = _shown(classes, edges), _cells(classes, edges), stamp_size(classes, edges, size)
+    cell = size // cells
+    stamps = torch.stack([part(p, side) for p in range(classes + len(edges))])
+    labels = torch.arange(n) % classes
+
+    coarse = torch.randn(n, 3, max(1, size // 4), max(1, size // 4), generator=g)
+    texture = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    fine = torch.randn(n, 3, size, size, generator=g)
+    images = 0.5 + noise * (0.8 * texture + 0.6 * fine)
+
+    # all draws at once, so that image m does not depend on how many parts image m - 1 shows
+    most = max(len(s) for s in shown)
+    strength = mu + sigma * torch.randn(n, most, generator=g)
+    tint = 1 + 0.15 * torch.randn(n, most, 3, generator=g)
+    where = torch.rand(n, cells * cells, generator=g).argsort(dim=1)
+    offset = (torch.rand(n, most, 2, generator=g) * (cell - side + 1)).long()
+    exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
+    strengths = torch.zeros(n, classes + len(edges))
+    for m in range(n):
+        for q, p in enumerate(shown[int(labels[m])]):
+            top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
+            left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
+            window = images[m, :, top : top + side, left : left + side]
+            window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
+            strengths[m, p] = strength[m, q]
+            mask = exclusive if p < classes else shared
+            mask[m, top : top + side, left : left + side] = True
+    pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return Drawn(pictures, labels, strengths, exclusive, shared)
+
+
+class Shapes(Data):
     """The paper's data model (eq. 8) as pictures, generated: the cross-class features are known."""
 
     kind: Literal["shapes"] = "shapes"
@@ -37,38 +188,41 @@ class Shapes(Settings):
         if len({frozenset(e) for e in self.graph}) < len(self.graph):
             raise ValueError("an edge of the sharing graph is given twice")
         parts = self.classes + len(self.graph)
-        if parts > shapes.MAX_PARTS:
+        if parts > MAX_PARTS:
             raise ValueError(
-                f"{parts} dissimilar parts are needed, and there are {shapes.MAX_PARTS}; take fewer "
-                "classes or edges"
+                f"{parts} dissimilar parts are needed, and there are {MAX_PARTS}; take fewer classes or edges"
             )
-        if (stamp := shapes.stamp_size(self.classes, self.graph, self.size)) < 2:
+        if (stamp := stamp_size(self.classes, self.graph, self.size)) < 2:
             raise ValueError(f"size={self.size} leaves {stamp} pixels for a part; take larger pictures")
         return self
 
     @property
-    def graph(self) -> shapes.Edges:
+    def graph(self) -> Edges:
         """The planted sharing graph."""
-        return shapes.default_edges(self.classes) if self.edges is None else self.edges
+        return default_edges(self.classes) if self.edges is None else self.edges
 
     def __call__(self) -> Splits:
         """Draw the three parts; each has a stream of its own."""
         drawn = [self.drawn(split) for split in ("train", "val", "test")]
         parts = [Split(d.images, d.labels) for d in drawn]
-        checksum = readers.checksum(*(a.numpy() for s in parts for a in (s.images, s.labels)))
-        sharing = shapes.sharing_matrix(self.classes, self.graph)
-        return Splits(parts[0], parts[1], parts[2], self._names(), checksum, sharing)
+        found = checksum(*(a.numpy() for s in parts for a in (s.images, s.labels)))
+        sharing = sharing_matrix(self.classes, self.graph)
+        return Splits(parts[0], parts[1], parts[2], self._names(), found, sharing)
 
-    def drawn(self, split: Literal["train", "val", "test"]) -> shapes.Drawn:
+    def for_seed(self, seed: int) -> "Shapes":
+        """Pictures drawn from this seed."""
+        return self.replace(seed=seed)
+
+    def drawn(self, split: Literal["train", "val", "test"]) -> Drawn:
         """One part with all that is known of it: strengths and places of the parts besides the images."""
         stream = ("train", "val", "test").index(split)
         n = (self.n_train, self.n_val, self.n_test)[stream]
         appearance = (self.size, self.mu, self.sigma, self.noise)
-        g = generator(self.seed, stream, 0, "shapes")
-        return shapes.draw(n, self.classes, self.graph, *appearance, g)
+        stream_of_split = generator(self.seed, stream, 0, "shapes")
+        return draw(n, self.classes, self.graph, *appearance, stream_of_split)
 
     def _names(self) -> tuple[str, ...]:
-        known = shapes.SILHOUETTES
+        known = SILHOUETTES
         return tuple(
             known[i % len(known)] + ("" if i < len(known) else f" {i // len(known) + 1}")
             for i in range(self.classes)

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
-from crossclass.data import readers
-from crossclass.data.base import Split, Splits
+from crossclass.data.base import ArraySplit, Data, Split, Splits, checksum
 
 
-class Subset(Settings):
+class Subset(Data):
     """Which images of a data set are used; the sizes and the order are part of a run."""
 
     n_train: int | None = Field(None, ge=1)
@@ -29,7 +27,7 @@ class Subset(Settings):
     """Draw the parts class-balanced and seeded instead of in file order."""
     subset_seed: int = Field(0, ge=0)
 
-    def cut(self, train: readers.ArraySplit, test: readers.ArraySplit, where: str) -> Splits:
+    def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
         """The three parts out of a training and a test array, in file or balanced order."""
         if train.images.shape[1:] != test.images.shape[1:]:
             a, b = train.images.shape[1:], test.images.shape[1:]
@@ -55,9 +53,9 @@ class Subset(Settings):
             _stretch(train, first, n_train, n_train + self.n_val),
             _stretch(test, second, 0, n_test),
         ]
-        checksum = readers.checksum(*(array for part in parts for array in (part.images, part.labels)))
+        found = checksum(*(array for part in parts for array in (part.images, part.labels)))
         three = [_split(part) for part in parts]
-        return Splits(three[0], three[1], three[2], names, checksum)
+        return Splits(three[0], three[1], three[2], names, found)
 
     def _order(self, labels: np.ndarray, stream: int) -> np.ndarray | None:
         """Indices in which neighbours belong to different classes; None for the order of the file."""
@@ -77,25 +75,32 @@ def _text(value: object) -> object:
 
 
 class Stored(Subset):
-    """A data set in files: the place is not part of a run, the content is."""
+    """A data set in files: where they lie is no part of a run, what they hold is."""
 
     path: Annotated[Path | None, BeforeValidator(_text)] = Field(None, exclude=True)
     """Folder of the files; never written into a run's settings."""
 
-    def place(self, needs: str) -> Path:
+    def folder(self, needs: str) -> Path:
         """The folder; raises UserError with the remedy if none was given."""
         if self.path is None:
             raise UserError(f"data.path is not set; give data.path=DIR where DIR holds {needs}")
         return self.path.expanduser()
 
 
-class Sealed(Stored):
+class Downloadable(Stored):
+    """A published data set, from an existing download or from its address."""
+
+    download: bool = Field(False, exclude=True)
+    """Fetch the archive (170 to 250 MB) into `path` if the data are not there."""
+
+
+class Checksummed(Stored):
     """Files that only their owner knows: the checksum stands for them in the run."""
 
     checksum: str | None = None
     """Filled in when the files are read; given, it is checked."""
 
-    def seal(self, splits: Splits, where: Path) -> Splits:
+    def verify(self, splits: Splits, where: Path) -> Splits:
         """The splits, once their content is the one that this run was made with."""
         if self.checksum is not None and self.checksum != splits.checksum:
             raise UserError(
@@ -105,12 +110,12 @@ class Sealed(Stored):
         return splits
 
 
-def _stretch(raw: readers.ArraySplit, order: np.ndarray | None, start: int, stop: int) -> readers.ArraySplit:
+def _stretch(raw: ArraySplit, order: np.ndarray | None, start: int, stop: int) -> ArraySplit:
     # In file order no copy is made: a large data set may fill half of the memory.
     index = slice(start, stop) if order is None else order[start:stop]
-    return readers.ArraySplit(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
+    return ArraySplit(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
 
 
-def _split(raw: readers.ArraySplit) -> Split:
+def _split(raw: ArraySplit) -> Split:
     nchw = torch.from_numpy(raw.images).permute(0, 3, 1, 2).contiguous()
     return Split(nchw, torch.from_numpy(np.ascontiguousarray(raw.labels, dtype=np.int64)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossclass.diagnostics.findings import ALPHA, Finding, beats, judged, percent, some, tail
 from crossclass.diagnostics.probe import Probe, Statistics, normalising
-from crossclass.models import STATISTICS
+from crossclass.models import statistics
 
 EXTRA: dict[str, Statistics] = {
     "half": ((0.5,), (0.5,)),  # images in [-1, 1]
@@ -24,7 +24,7 @@ EXTRA: dict[str, Statistics] = {
 def candidates(p: Probe) -> dict[str, Statistics]:
     """The plausible normalisations for these images, by name; the file's own comes first."""
     named = {"file": p.file} if p.file else {}
-    named |= {**STATISTICS, "data": p.data, **EXTRA}
+    named |= {**statistics(), "data": p.data, **EXTRA}
     channels = p.x.shape[1]
     fitting = {n: s for n, s in named.items() if len(s[0]) in (1, channels)}
     if channels > 1:
@@ -146,7 +146,7 @@ def _same(a: Statistics, b: Statistics) -> bool:
 
 
 def _setting(name: str, s: Statistics) -> str:
-    if name in STATISTICS or name == "data":
+    if name in statistics() or name == "data":
         return f"model.normalise={name}"
     mean, std = (", ".join(f"{v:.6g}" for v in values) for values in s)
     return f"model.normalise={{mean: [{mean}], std: [{std}]}}"

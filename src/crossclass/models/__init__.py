@@ -12,7 +12,7 @@ from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.family import Family
 from crossclass.core.rng import isolated_rng, stream_seed
-from crossclass.models.base import STATISTICS, Classifier, MeanStd
+from crossclass.models.base import Classifier, MeanStd, statistics
 from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
 from crossclass.models.preactresnet import BLOCKS, PreActResNet
 from crossclass.models.recognize import Recognized, recognize
@@ -117,7 +117,7 @@ def _statistics(
     if isinstance(settings.normalise, MeanStd):
         return settings.normalise.mean, settings.normalise.std
     if settings.normalise != "data":
-        return STATISTICS[settings.normalise]
+        return statistics()[settings.normalise]
     return channel_statistics(images)
 
 
@@ -141,7 +141,6 @@ def channel_statistics(
 
 __all__ = [
     "HF",
-    "STATISTICS",
     "AnyModel",
     "Classifier",
     "MeanStd",
@@ -162,4 +161,5 @@ __all__ = [
     "rebuild",
     "recognize",
     "settings_of",
+    "statistics",
 ]

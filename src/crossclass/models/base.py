@@ -4,27 +4,26 @@ Normalisation belongs to the model (its mean and std are buffers in the state di
 8/255 for everyone, and nobody can normalise twice or with another data set's constants.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 from torch import Tensor, nn
 
 from crossclass.core.config import Settings
+from crossclass.core.errors import did_you_mean
+from crossclass.core.family import kind_of, members
+from crossclass.data import AnyData
 
-STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "tinyimagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "none": ((0.0,), (1.0,)),
-}
-"""Mean and standard deviation per channel, in [0, 1] units, as published recipes use them.
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, in [0, 1] units."""
 
-`std` is that of all pixels, but for tinyimagenet, whose usual constants are means of per-image values (the
-pixels of 20 of its classes have .276 .272 .289).
-"""
+
+def statistics() -> dict[str, Statistics]:
+    """Constants that `model.normalise` knows by name: those of the data sets, of ImageNet, and `none`."""
+    sets = {kind_of(d).replace("_", ""): d.statistics for d in members(AnyData) if d.statistics}
+    return {**sets, "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,), (1.0,))}
 
 
 class MeanStd(Settings):
@@ -42,7 +41,16 @@ class MeanStd(Settings):
         return self
 
 
-Normalise = Literal["cifar10", "cifar100", "tinyimagenet", "imagenet", "data", "none"] | MeanStd
+def _known(value: object) -> object:
+    if isinstance(value, str) and value != "data" and value not in (names := statistics()):
+        raise ValueError(
+            f"no such normalisation{did_you_mean(value, (*names, 'data'))}; or give mean and std"
+        )
+    return value
+
+
+Normalise = Annotated[str | MeanStd, BeforeValidator(_known)]
+"""A name of `statistics()`, `data` (those of the training part), or constants of one's own."""
 
 
 class Classifier(nn.Module):

@@ -85,8 +85,7 @@ def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = 
 
 
 def _seeded(run: Run, seed: int) -> Run:
-    data = run.data.replace(seed=seed) if run.data.kind == "shapes" else run.data
-    return run.replace(seed=seed, data=data)
+    return run.replace(seed=seed, data=run.data.for_seed(seed))
 
 
 def located(run: Run, root: Path | None) -> Run:
@@ -105,7 +104,7 @@ def located(run: Run, root: Path | None) -> Run:
         )
     place = root.expanduser() / data.kind
     if (place / "test.npz").is_file():
-        same = {k: getattr(data, k) for k in Subset.model_fields}
+        same = {k: getattr(data, k) for k in Subset.model_fields if k != "kind"}
         return run.replace(data=Npz(path=place, **same))
     if not place.is_dir():
         raise UserError(f"there is no {place}; put {data.kind} there (the original archive, or npz files)")

@@ -6,11 +6,10 @@ of the learning rate, between the drops, after the last.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.core.config import replace_everywhere
-from crossclass.data import AnyData, Digits, Shapes
+from crossclass.data import Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import AnyModel, PreActResNet, ViT
 from crossclass.models.model_state import Precision
@@ -46,13 +45,13 @@ EPOCHS, DROPS = 60, (15, 45)
 
 
 def _mini(run: Run) -> Run:
-    if isinstance(run.data, Shapes | Digits):  # small as they are
+    if run.data.mini is None:  # small as it is
         return run.replace(checkpoint_every=run.epochs // 4)
     token = isinstance(run.model, ViT)
     precision = "fp32" if token else "bf16"  # as trained; bf16 would take half the time by now
     attack = PGD(threat=run.threat, steps=10, step=run.threat.short_step, precision=precision)
     return run.replace(
-        data=_subset(run.data),
+        data=run.data.replace(**run.data.mini),
         model=_thin(run.model),
         recipe=_lighter(run.recipe, steps=7, precision=precision),
         augment=Augment(crop=1),
@@ -93,15 +92,6 @@ def _sooner(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
     first, start, ramp = run.lr_milestones[0], run.ensembling.start, run.ensembling.ramp
     start, ramp = (round(v / first * drops[0]) for v in (start, ramp))
     return run.ensembling.replace(start=max(1, start), ramp=ramp)
-
-
-def _subset(data: AnyData) -> AnyData:
-    counts: dict[str, dict[str, Any]] = {
-        "cifar10": {"n_train": 1000, "n_val": 1000, "n_test": 1000},
-        "cifar100": {"n_train": 2000, "n_val": 1000, "n_test": 2000},
-        "tiny_imagenet": {"n_train": 1000, "n_val": 1000, "n_test": 1000, "balanced": True},
-    }
-    return data.replace(**counts[data.kind])
 
 
 def _thin(model: AnyModel) -> AnyModel:

@@ -25,7 +25,7 @@ _LINEAR = (
     *(f"attacks/{name}.py" for name in ("base", "losses", "norms", "pgd")),
 )
 _BRIDGE = (
-    *(*_LINEAR, "paper/bridge.py", "paper/part_weights.py", "data/shapes.py", "data/shape_drawing.py"),
+    *(*_LINEAR, "paper/bridge.py", "paper/part_weights.py", "data/shapes.py"),
     *("core/rng.py", "models/base.py", "models/preactresnet.py"),
     *(f"training/{name}.py" for name in ("loop", "epoch", "state", "schedule")),
     *("analysis/attribution.py", "analysis/evaluate.py"),
