@@ -59,7 +59,10 @@ def call(*arguments: str) -> None:
 def test_its_attributes_are_used(registered: None, tmp_path: Path) -> None:
     assert statistics()["noisystripes"] == Stripes.statistics
     net = build(
-        PreActResNet(width=4, blocks=(1,), normalise="noisystripes"), Stripes()().train.images, classes=3, seed=0
+        PreActResNet(width=4, blocks=(1,), normalise="noisystripes"),
+        Stripes()().train.images,
+        classes=3,
+        seed=0,
     )
     assert torch.allclose(net.std.flatten(), torch.tensor([0.4]))
     assert shrink(Run(data=Stripes()), "mini").data == Stripes(n_train=10)
@@ -70,7 +73,7 @@ def test_its_attributes_are_used(registered: None, tmp_path: Path) -> None:
 
 def test_an_unknown_normalisation_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"model\.normalise.*cifar10"):
-        resolve(["shapes-demo", "model.normalise=cifar-10"])
+        resolve("shapes-demo", ["model.normalise=cifar-10"])
 
 
 def test_it_is_listed_shown_trained_on_measured_and_printed_on_pages(
