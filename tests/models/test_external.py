@@ -117,22 +117,20 @@ def test_looking_at_a_network_changes_nothing(made):
 def test_grad_cam_looks_at_the_last_map(made):
     net = made(Net)
     assert net.saliency_layer() is net.net.relu
-    assert net.last_map_layer() is None
     out = torch.rand(2, 5, 4, 4)
     assert net.as_map(out) is out
     assert made(Net, saliency="conv").saliency_layer()._get_name() == "Conv2d"
 
 
-def test_the_map_whose_mean_the_features_are_is_found(made):
+def test_grad_cam_looks_behind_the_last_activation(made):
     def forward(self, x):
         return self.top(self.flat(self.pool(self.act(self.relu(self.conv(x))))))
 
     parts = {"top": nn.Linear(5, 4), "act": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
     largest = made(variant(forward, **{**parts, "pool": nn.AdaptiveMaxPool2d(1)}))
-    assert largest.last_map_layer() is None
     assert largest.saliency_layer() is largest.net.act
     net, x = made(variant(forward, **parts)), torch.rand(2, 3, 8, 8)
-    assert net.last_map_layer() is net.saliency_layer() is net.net.act
+    assert net.saliency_layer() is net.net.act
     seen = []
     net.net.act.register_forward_hook(lambda m, a, out: seen.append(out))
     assert torch.allclose(net.features(x), seen[0].mean(dim=(2, 3)), atol=1e-6)
@@ -173,6 +171,5 @@ def test_a_network_without_maps_says_so(made):
 
     net = made(Flat)
     assert net.features(torch.rand(2, 3, 8, 8)).shape == (2, 192)
-    assert net.last_map_layer() is None
     with pytest.raises(UserError, match="no layer with a map"):
         net.saliency_layer()

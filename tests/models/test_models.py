@@ -63,11 +63,10 @@ def test_the_saliency_layer_gives_a_map_through_which_the_image_acts(settings):
 @pytest.mark.parametrize("settings", BUILT_IN, ids=str)
 def test_the_last_map_splits_the_attribution_over_space(settings):
     # CAM identity: the mean over space of sum_k W[c,k] F_k is logit_c - bias_c
-    net, x = made(settings, size=32), torch.rand(2, 3, 32, 32)
-    layer = net.last_map_layer()
     if isinstance(settings, ViT) or getattr(settings, "pool", "mean") != "mean":
-        assert layer is None
-        return
+        pytest.skip("its features are no mean over a map")
+    net, x = made(settings, size=32), torch.rand(2, 3, 32, 32)
+    layer = net.saliency_layer() if isinstance(settings, ResNet) else net.relu
     seen = []
     layer.register_forward_hook(lambda m, a, out: seen.append(out))
     logits = net(x)
@@ -143,7 +142,6 @@ def test_pooling_the_whole_map_is_mean_pooling():
     net, x = made(ResNet(width=4, blocks=(1, 1), pool=8)), torch.rand(2, 3, 16, 16)
     other = models.rebuild(ResNet(width=4, blocks=(1, 1)), net.state_dict(), 5, 3)
     assert torch.allclose(net(x), other(x), atol=1e-6)
-    assert net.last_map_layer() is net.saliency_layer()
 
 
 @pytest.mark.parametrize("size", [8, 16, 17, 32])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
+from crossclass.models import PreActResNet, ResNet, ViT, WideResNet, recognize
 from networks import BUILT_IN, STRIDED, THIN, parameters
 
 

@@ -10,40 +10,38 @@ from torch import Tensor
 
 from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.family import Family
+from crossclass.core.family import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
-from crossclass.models.base import Classifier, MeanStd, statistics
-from crossclass.models.external import HF, Foreign, Python, Timm, Torchvision
-from crossclass.models.preactresnet import BLOCKS, PreActResNet
+from crossclass.models.base import Classifier, MeanStd, Model, statistics
+from crossclass.models.external import HF, Python, Timm, Torchvision
+from crossclass.models.preactresnet import PreActResNet
 from crossclass.models.recognize import Recognized, recognize
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT, adapted
 from crossclass.models.wideresnet import WideResNet
 from crossclass.models.wrapper import Wrapped
 
-_FOREIGN = {"python": "call", "timm": "name", "torchvision": "name", "hf": "repo"}
-_KINDS = ("preactresnet", "resnet", "wideresnet", "vit", *_FOREIGN)
-
 
 def from_text(value: object) -> object:
-    """Plain settings for `python:package.module:factory`, `timm:NAME`, `torchvision:NAME`, `hf:REPO`, a kind.
+    """Plain settings for a kind, or for `kind:VALUE` such as `python:package.module:factory` or `timm:NAME`.
 
     What is not text is left to pydantic; any other text raises ValueError with what it may mean.
     """
     if not isinstance(value, str):
         return value
     kind, sign, rest = value.partition(":")
-    if kind in _FOREIGN and rest:
-        return {"kind": kind, _FOREIGN[kind]: rest}
-    if kind in _KINDS and not sign:
+    shorthands = {kind_of(m): m.shorthand for m in members(AnyModel)}
+    if kind in shorthands and not sign:
         return {"kind": kind}
-    shown = ("python:package.module:factory", "timm:NAME", "torchvision:NAME", "hf:REPO", *_KINDS[:4])
+    if rest and (name := shorthands.get(kind)) is not None:
+        return {"kind": kind, name: rest}
+    shown = [f"{k}:{name.upper()}" if name else k for k, name in shorthands.items()]
     raise ValueError(f"no such model{did_you_mean(value, shown)}")
 
 
 AnyModel = Annotated[
-    PreActResNet | ResNet | WideResNet | ViT | Python | Timm | Torchvision | HF,
-    Family(),
+    Model,
+    Family(PreActResNet, ResNet, WideResNet, ViT, Python, Timm, Torchvision, HF),
     BeforeValidator(from_text),
 ]
 
@@ -59,21 +57,7 @@ def settings_of(plain: Mapping[str, Any]) -> AnyModel:
 
 def describe(settings: AnyModel, classes: int) -> str:
     """One line for messages: 'PreActResNet-18, width 64, 10 classes'."""
-    match settings:
-        case PreActResNet() | ResNet():
-            default = settings.blocks in (None, BLOCKS[settings.depth])
-            shape = f"-{settings.depth}" if default else f" {'-'.join(map(str, settings.blocks or ()))}"
-            bottleneck = ", bottlenecks" if not default and settings.depth == 50 else ""
-            name = f"{type(settings).__name__}{shape}{bottleneck}, width {settings.width}"
-        case WideResNet():
-            name = f"WideResNet-{settings.depth}-{settings.widen}"
-        case ViT():
-            tiny = (settings.width, settings.depth, settings.heads) == (192, 12, 3)
-            name = f"{'DeiT-Ti' if tiny else 'ViT'}, width {settings.width}, depth {settings.depth}"
-            name += f", patch {settings.patch}"
-        case _:
-            name = settings.what
-    return f"{name}, {classes} classes"
+    return f"{settings}, {classes} classes"
 
 
 def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, seed: int) -> Classifier:
@@ -89,8 +73,7 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
         )
     with isolated_rng(stream_seed(seed, 0, 0, "init"), torch.device("cpu")):
         model = settings(classes, channels, mean, std, images.shape[-1])
-        if isinstance(settings, ViT | Foreign):
-            settings.start(model)
+        settings.load_pretrained(model)
     return model
 
 
@@ -144,6 +127,7 @@ __all__ = [
     "AnyModel",
     "Classifier",
     "MeanStd",
+    "Model",
     "PreActResNet",
     "Python",
     "Recognized",

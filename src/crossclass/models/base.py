@@ -53,6 +53,32 @@ Normalise = Annotated[str | MeanStd, BeforeValidator(_known)]
 """A name of `statistics()`, `data` (those of the training part), or constants of one's own."""
 
 
+class Model(Settings):
+    """Base of the model families: settings that are called for a network.
+
+    A new family defines `__call__` and `__str__` and is registered by `register(AnyModel, MyFamily)`.
+    """
+
+    kind: str
+    normalise: Normalise
+    """Constants that the model normalises with; `data` takes those of the training part."""
+
+    shorthand: ClassVar[str | None] = None
+    """The setting that stands behind the kind in `model=kind:VALUE`, such as `name`."""
+
+    def __call__(
+        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+    ) -> "Classifier":
+        """A freshly initialised network for images of `channels` and of `size` pixels along a side."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def load_pretrained(self, model: "Classifier") -> None:
+        """Put pretrained weights in where the settings ask for them; only a new run calls this."""
+
+    def __str__(self) -> str:
+        return self.kind
+
+
 class Classifier(nn.Module):
     """Images [n, c, h, w] in [0, 1] to logits [n, k]; `features` [n, d] and a linear `head` are exposed."""
 
@@ -91,13 +117,6 @@ class Classifier(nn.Module):
     def saliency_layer(self) -> nn.Module:
         """Where Grad-CAM looks by default: the last module whose output still has a map of the image."""
         raise NotImplementedError(f"{type(self).__name__} must define saliency_layer()")
-
-    def last_map_layer(self) -> nn.Module | None:
-        """The module whose output F has g(x) as its mean over space; None if the features are no such mean.
-
-        There Grad-CAM is CAM: the map is the spatial decomposition of the attribution W[c] * g(x).
-        """
-        return None
 
     def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
         """The output of `saliency_layer` as a map; transformers reshape their tokens here."""

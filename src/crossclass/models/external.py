@@ -7,15 +7,14 @@ are extras: neither is imported before its name is asked for.
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
-from crossclass.core.config import Settings
 from crossclass.core.errors import UserError, did_you_mean, reason
 from crossclass.core.trust import import_callable
-from crossclass.models.base import Classifier, Normalise
+from crossclass.models.base import Classifier, Model, Normalise
 from crossclass.models.hub import config_of
 from crossclass.models.wrapper import Wrapped
 
@@ -23,11 +22,11 @@ _CLASSES = ("num_classes", "n_classes", "nb_classes", "classes")
 """What factories call the number of classes."""
 
 
-class Foreign(Settings):
-    """What all networks of others share: how to find their head and map, and what normalises in front."""
+class ExternalModel(Model):
+    """A network that other code defines: where its head and map are, and what normalises in front of it."""
 
     arguments: dict[str, Any] = Field({})
-    """Further keyword arguments for whoever makes the network, as in {depth: 20}."""
+    """Further keyword arguments of the function that makes the network, as in {depth: 20}."""
     head: str | None = None
     """Dotted name of the linear layer whose input are the features; unset is the last one that runs."""
     saliency: str | None = None
@@ -42,9 +41,9 @@ class Foreign(Settings):
         self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
     ) -> Classifier:
         """The network, initialised as its author does; raises UserError if it does not serve."""
-        net = self.made(classes, channels)
+        net = self.create(classes, channels)
         if not isinstance(net, nn.Module):
-            raise UserError(f"{self.what} gives a {type(net).__name__}, not a torch.nn.Module")
+            raise UserError(f"{self} gives a {type(net).__name__}, not a torch.nn.Module")
         return Wrapped(
             net,
             classes,
@@ -52,49 +51,41 @@ class Foreign(Settings):
             mean,
             std,
             size,
-            what=self.what,
+            name=str(self),
             head=self.head,
             saliency=self.saliency,
         )
 
-    @property
-    def what(self) -> str:
-        """The network's name in sentences."""
-        raise NotImplementedError(f"{type(self).__name__} must define what")
-
-    def made(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
+    def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """What its author's code returns, which should be a module."""
-        raise NotImplementedError(f"{type(self).__name__} must define made(classes, channels)")
-
-    def start(self, model: Classifier) -> None:
-        """Put pretrained weights in where the settings ask for them; only a run's beginning calls this."""
+        raise NotImplementedError(f"{type(self).__name__} must define create(classes, channels)")
 
 
-class Python(Foreign):
+class Python(ExternalModel):
     """The network that a function of yours returns, `package.module:factory`."""
 
     kind: Literal["python"] = "python"
     call: str = ""
     """`package.module:factory`; the current folder is importable."""
 
-    @property
-    def what(self) -> str:
-        """The factory's name."""
+    shorthand: ClassVar[str | None] = "call"
+
+    def __str__(self) -> str:
         return self.call
 
-    def made(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
+    def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """What the factory returns; it is told the number of classes if it has a parameter for it."""
         if not self.call:
             raise UserError("model.kind=python needs model.call=package.module:factory")
         factory = import_callable(self.call, "the model")
         given = dict(self.arguments)
         parameters = _parameters(factory)
-        told = [name for name in _CLASSES if name in parameters]
-        if told and not set(told) & set(given):
-            given[told[0]] = classes
+        accepted = [name for name in _CLASSES if name in parameters]
+        if accepted and not set(accepted) & set(given):
+            given[accepted[0]] = classes
         if parameters:
             self._check(parameters, given)
-        with _blamed(self.call):
+        with _factory_errors(self.call):
             return factory(**given)
 
     def _check(self, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
@@ -117,7 +108,7 @@ def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-class Timm(Foreign):
+class Timm(ExternalModel):
     """A network of timm by its name there."""
 
     kind: Literal["timm"] = "timm"
@@ -125,12 +116,12 @@ class Timm(Foreign):
     pretrained: bool = False
     """Start from the weights that timm has for it."""
 
-    @property
-    def what(self) -> str:
-        """The network's name."""
+    shorthand: ClassVar[str | None] = "name"
+
+    def __str__(self) -> str:
         return f"timm's {self.name}"
 
-    def made(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
+    def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """timm's network; raises UserError if timm is not there or does not know it."""
         if not self.name:
             raise UserError("model.kind=timm needs model.name=..., such as resnet18")
@@ -139,13 +130,13 @@ class Timm(Foreign):
             raise UserError(f"timm knows no '{self.name}'; timm.list_models('*resnet*') lists such names")
         return _from_timm(self.name, classes, channels, self.arguments, pretrained)
 
-    def start(self, model: Classifier) -> None:
+    def load_pretrained(self, model: Classifier) -> None:
         """Put timm's weights in, if `pretrained`."""
         if self.pretrained:
-            _copy(self, model)
+            _copy_pretrained(self, model)
 
 
-class Torchvision(Foreign):
+class Torchvision(ExternalModel):
     """A network of torchvision by its name there."""
 
     kind: Literal["torchvision"] = "torchvision"
@@ -153,45 +144,45 @@ class Torchvision(Foreign):
     weights: str | None = None
     """Start from these weights, such as DEFAULT; the head only if it has as many classes."""
 
-    @property
-    def what(self) -> str:
-        """The network's name."""
+    shorthand: ClassVar[str | None] = "name"
+
+    def __str__(self) -> str:
         return f"torchvision's {self.name}"
 
-    def made(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
+    def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """torchvision's network; raises UserError if torchvision is not there or does not know it."""
         if not self.name:
             raise UserError("model.kind=torchvision needs model.name=..., such as resnet18")
-        with _library("torchvision", "vision"):
+        with _import_errors("torchvision", "vision"):
             import torchvision
         known = torchvision.models.list_models()
         if self.name not in known:
             raise UserError(f"torchvision knows no '{self.name}'{did_you_mean(self.name, known)}")
-        with _blamed(self.what):
+        with _factory_errors(str(self)):
             if pretrained:  # torchvision wants the number of classes of the weights
                 return torchvision.models.get_model(self.name, weights=self.weights, **self.arguments)
             return torchvision.models.get_model(
                 self.name, weights=None, **{"num_classes": classes, **self.arguments}
             )
 
-    def start(self, model: Classifier) -> None:
+    def load_pretrained(self, model: Classifier) -> None:
         """Put torchvision's weights in, if `weights` are named."""
         if self.weights is not None:
-            _copy(self, model)
+            _copy_pretrained(self, model)
 
 
-class HF(Foreign):
+class HF(ExternalModel):
     """A network of timm's architecture from a repository of the Hugging Face Hub, with its weights."""
 
     kind: Literal["hf"] = "hf"
     repo: str = ""
 
-    @property
-    def what(self) -> str:
-        """The repository's name."""
+    shorthand: ClassVar[str | None] = "repo"
+
+    def __str__(self) -> str:
         return f"the network of {self.repo}"
 
-    def made(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
+    def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """What the repository's config.json describes; raises UserError if timm cannot make it."""
         if not self.repo:
             raise UserError("model.kind=hf needs model.repo=OWNER/NAME")
@@ -202,13 +193,13 @@ class HF(Foreign):
             )
         return _from_timm(f"hf-hub:{self.repo}", classes, channels, self.arguments, pretrained)
 
-    def start(self, model: Classifier) -> None:
+    def load_pretrained(self, model: Classifier) -> None:
         """Put the repository's weights in."""
-        _copy(self, model)
+        _copy_pretrained(self, model)
 
 
 def _timm() -> Any:
-    with _library("timm", "timm"):
+    with _import_errors("timm", "timm"):
         import timm
     return timm
 
@@ -216,29 +207,27 @@ def _timm() -> Any:
 def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any], pretrained: bool) -> Any:
     given = {"num_classes": classes, "in_chans": channels, **arguments}
     timm = _timm()
-    with _blamed(f"timm's {name}"):
+    with _factory_errors(f"timm's {name}"):
         return timm.create_model(name, pretrained=pretrained, **given)
 
 
-def _copy(settings: Foreign, model: Classifier) -> None:
+def _copy_pretrained(settings: ExternalModel, model: Classifier) -> None:
     """Copy the pretrained network's tensors; only heads may differ in shape, and then stay fresh."""
     assert isinstance(model, Wrapped)
     classes = model.head.out_features
-    source = settings.made(classes, model.channels, pretrained=True).state_dict()
+    source = settings.create(classes, model.channels, pretrained=True).state_dict()
     layers = model.net.named_modules()
     heads = [n for n, m in layers if isinstance(m, nn.Linear) and m.out_features == classes]
     own = model.net.state_dict()
     wrong = [n for n in own if n not in source or source[n].shape != own[n].shape]
     body = [n for n in wrong if n.rpartition(".")[0] not in heads]
     if body:
-        raise UserError(
-            f"the weights for {settings.what} do not fit it: {body[0]} differs ({len(body)} in all)"
-        )
+        raise UserError(f"the weights for {settings} do not fit it: {body[0]} differs ({len(body)} in all)")
     model.net.load_state_dict({n: own[n] if n in wrong else source[n] for n in own})
 
 
 @contextmanager
-def _blamed(what: str) -> Iterator[None]:
+def _factory_errors(name: str) -> Iterator[None]:
     """An error in someone else's code becomes a sentence that says whose."""
     try:
         yield
@@ -246,13 +235,13 @@ def _blamed(what: str) -> Iterator[None]:
         raise
     except Exception as e:
         raise UserError(
-            f"{what} could not be made ({type(e).__name__}: {reason(e)}); correct it, or set "
+            f"{name} could not be made ({type(e).__name__}: {reason(e)}); correct it, or set "
             "model.arguments={...}"
         ) from e
 
 
 @contextmanager
-def _library(name: str, extra: str) -> Iterator[None]:
+def _import_errors(name: str, extra: str) -> Iterator[None]:
     """An extra that is missing, or that does not fit this torch, becomes one line of advice."""
     try:
         yield

@@ -12,14 +12,13 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.core.config import Settings
-from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
 
 
-class PreActResNet(Settings):
+class PreActResNet(Model):
     """PreActResNet of any depth, width and number of stages."""
 
     kind: Literal["preactresnet"] = "preactresnet"
@@ -34,6 +33,12 @@ class PreActResNet(Settings):
     stem_stride: PositiveInt = 1
     normalise: Normalise = "cifar10"
     """Constants that the model normalises with; `data` takes those of the training part."""
+
+    def __str__(self) -> str:
+        default = self.blocks in (None, BLOCKS[self.depth])
+        shape = f"-{self.depth}" if default else f" {'-'.join(map(str, self.blocks or ()))}"
+        bottleneck = ", bottlenecks" if not default and self.depth == 50 else ""
+        return f"{type(self).__name__}{shape}{bottleneck}, width {self.width}"
 
     def __call__(
         self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
@@ -134,7 +139,3 @@ class PreActResNetModule(Classifier):
     def saliency_layer(self) -> nn.Module:
         """The last block: the residual stream before the last batch norm and ReLU."""
         return last_block(getattr(self, f"layer{self._stages}"))
-
-    def last_map_layer(self) -> nn.Module:
-        """The last ReLU."""
-        return self.relu

@@ -13,13 +13,12 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
 from crossclass.models.preactresnet import BLOCKS
 
 
-class ResNet(Settings):
+class ResNet(Model):
     """ResNet of any depth, width and number of stages."""
 
     kind: Literal["resnet"] = "resnet"
@@ -36,6 +35,12 @@ class ResNet(Settings):
     """`mean` over all space, or the side of the windows that are averaged before flattening."""
     normalise: Normalise = "cifar10"
     """Constants that the model normalises with; `data` takes those of the training part."""
+
+    def __str__(self) -> str:
+        default = self.blocks in (None, BLOCKS[self.depth])
+        shape = f"-{self.depth}" if default else f" {'-'.join(map(str, self.blocks or ()))}"
+        bottleneck = ", bottlenecks" if not default and self.depth == 50 else ""
+        return f"{type(self).__name__}{shape}{bottleneck}, width {self.width}"
 
     def __call__(
         self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
@@ -147,7 +152,3 @@ class ResNetModule(Classifier):
     def saliency_layer(self) -> nn.Module:
         """The last block."""
         return last_block(getattr(self, f"layer{self._stages}"))
-
-    def last_map_layer(self) -> nn.Module | None:
-        """The last block, which ends in a ReLU; None if the features come from several windows."""
-        return self.saliency_layer() if self._whole else None

@@ -15,13 +15,12 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier, Normalise
+from crossclass.models.base import Classifier, Model, Normalise
 from crossclass.models.hub import weights_of
 
 
-class ViT(Settings):
+class ViT(Model):
     """Vision transformer with a class token."""
 
     kind: Literal["vit"] = "vit"
@@ -44,13 +43,18 @@ class ViT(Settings):
             raise ValueError(f"width={self.width} cannot be shared by heads={self.heads}")
         return self
 
+    def __str__(self) -> str:
+        tiny = (self.width, self.depth, self.heads) == (192, 12, 3)
+        name = "DeiT-Ti" if tiny else "ViT"
+        return f"{name}, width {self.width}, depth {self.depth}, patch {self.patch}"
+
     def __call__(
         self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream, for images of that side only."""
         return ViTModule(self, classes, channels, mean, std, size)
 
-    def start(self, model: Classifier) -> None:
+    def load_pretrained(self, model: Classifier) -> None:
         """Put the pretrained weights in, if any; the head only if it has as many classes.
 
         Raises UserError if they cannot be had or do not fit.

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from crossclass.core.config import Settings
-from crossclass.models.base import Classifier, Normalise, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
 
 
-class WideResNet(Settings):
+class WideResNet(Model):
     """Wide residual network (Zagoruyko & Komodakis 2016), WRN-depth-widen."""
 
     kind: Literal["wideresnet"] = "wideresnet"
@@ -24,7 +23,7 @@ class WideResNet(Settings):
     widen: PositiveInt = 10
     """Factor k on the 16, 32 and 64 channels."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Between the two convolutions of a block; it draws from torch's global stream, unlike the rest."""
+    """Share of activations that are left out between the two convolutions of a block, in [0, 1)."""
     normalise: Normalise = "cifar10"
     """Constants that the model normalises with; `data` takes those of the training part."""
 
@@ -34,6 +33,9 @@ class WideResNet(Settings):
         if (depth - 4) % 6:
             raise ValueError("the depth of a WideResNet is 6n + 4, such as 16, 28 or 34")
         return depth
+
+    def __str__(self) -> str:
+        return f"WideResNet-{self.depth}-{self.widen}"
 
     def __call__(
         self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
@@ -108,7 +110,3 @@ class WideResNetModule(Classifier):
     def saliency_layer(self) -> nn.Module:
         """The last block of the last group."""
         return last_block(self.block3.layer)
-
-    def last_map_layer(self) -> nn.Module:
-        """The last ReLU."""
-        return self.relu

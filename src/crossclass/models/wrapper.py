@@ -43,29 +43,28 @@ class Wrapped(Classifier):
         std: tuple[float, ...],
         size: int,
         *,
-        what: str = "the network",
+        name: str = "the network",
         head: str | None = None,
         saliency: str | None = None,
     ) -> None:
         super().__init__(mean, std)
-        self.net, self.channels, self.what = net, channels, what
+        self.net, self.channels, self.name = net, channels, name
         x = torch.rand(2, channels, size, size, generator=generator(0))
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
-            calls, returned = _calls(net, self.normalise(x).to(_place(net)), what)
-        logits = _first_tensor(returned, what)
+            calls, returned = _calls(net, self.normalise(x).to(_device(net)), name)
+        logits = _first_tensor(returned, name)
         if logits.shape != (2, classes):
             raise UserError(
-                f"{what} returns {list(logits.shape)} for 2 images, not [2, {classes}]; tell it how many "
+                f"{name} returns {list(logits.shape)} for 2 images, not [2, {classes}]; tell it how many "
                 f"classes, as in model.arguments={{num_classes: {classes}}}, or give the data it is for (if "
                 "these merely lack images of some classes, name all of them in class_names)"
             )
-        found = _head(calls, dict(net.named_modules()), classes, head, what)
+        found = _head(calls, dict(net.named_modules()), classes, head, name)
         g = found.input
         assert g is not None
         self.head_name = found.name
-        self._saliency = _saliency(calls, dict(net.named_modules()), saliency, what)
-        self._last_map = _last_map(calls, g)
-        self.notes = tuple(_notes(returned, logits, self.head(g), found.name, what))
+        self._saliency = _saliency(calls, dict(net.named_modules()), saliency, name)
+        self.notes = tuple(_notes(returned, logits, self.head(g), found.name, name))
 
     @property
     def head(self) -> nn.Linear:  # type: ignore[override]  # a view of the net's own layer, held once
@@ -90,7 +89,7 @@ class Wrapped(Classifier):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """What the network returns for normalised images."""
-        return _first_tensor(self.net(self.normalise(x)), self.what)
+        return _first_tensor(self.net(self.normalise(x)), self.name)
 
     def saliency_layer(self) -> nn.Module:
         """The layer named by model.saliency; else the last that gives a map of the image.
@@ -100,13 +99,9 @@ class Wrapped(Classifier):
         """
         if self._saliency is None:
             raise UserError(
-                f"{self.what} has no layer with a map of the image, so there is no Grad-CAM of it"
+                f"{self.name} has no layer with a map of the image, so there is no Grad-CAM of it"
             )
         return self.net.get_submodule(self._saliency)
-
-    def last_map_layer(self) -> nn.Module | None:
-        """The last layer whose map has g(x) as its mean over space, as seen in the probe; else None."""
-        return None if self._last_map is None else self.net.get_submodule(self._last_map)
 
     def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
         """A map as it is; tokens [n, t, d] as a square map without the tokens that lead them."""
@@ -120,13 +115,12 @@ class Wrapped(Classifier):
         return activation[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
 
 
-class _Call(NamedTuple):
-    """One layer that ran: shapes, and of a linear layer its input, of a map its mean over space."""
+class _LayerCall(NamedTuple):
+    """One layer that ran: the shape of its output, and the input of a linear layer."""
 
     name: str
     shape: tuple[int, ...]
     input: Tensor | None
-    mean: Tensor | None
 
     @property
     def is_map(self) -> bool:
@@ -137,19 +131,17 @@ class _Call(NamedTuple):
         return len(self.shape) == 3 and _side(self.shape[1]) is not None
 
 
-def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_Call], Any]:
+def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]:
     """The layers that run, in the order in which they finish, and what the network returns."""
-    calls: list[_Call] = []
+    calls: list[_LayerCall] = []
 
-    def saw(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
+    def record(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
         if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(x):
             return
         given = args[0] if isinstance(module, nn.Linear) and args else None
-        calls.append(
-            _Call(name, tuple(output.shape), given, output.mean((2, 3)) if output.ndim == 4 else None)
-        )
+        calls.append(_LayerCall(name, tuple(output.shape), given))
 
-    handles = [m.register_forward_hook(partial(saw, name=name)) for name, m in net.named_modules() if name]
+    handles = [m.register_forward_hook(partial(record, name=name)) for name, m in net.named_modules() if name]
     try:
         return calls, net(x)
     except Exception as e:
@@ -163,8 +155,8 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_Call], Any]:
 
 
 def _head(
-    calls: list[_Call], layers: Mapping[str, nn.Module], classes: int, name: str | None, what: str
-) -> _Call:
+    calls: list[_LayerCall], layers: Mapping[str, nn.Module], classes: int, name: str | None, what: str
+) -> _LayerCall:
     linear = [c for c in calls if isinstance(layers[c.name], nn.Linear)]
     if name is not None:
         if name not in layers:
@@ -199,7 +191,9 @@ def _head(
     return chosen
 
 
-def _saliency(calls: list[_Call], layers: Mapping[str, nn.Module], name: str | None, what: str) -> str | None:
+def _saliency(
+    calls: list[_LayerCall], layers: Mapping[str, nn.Module], name: str | None, what: str
+) -> str | None:
     seen = {c.name: c for c in calls if c.is_map or c.is_grid}
     if name is not None:
         if name in seen:
@@ -215,15 +209,6 @@ def _saliency(calls: list[_Call], layers: Mapping[str, nn.Module], name: str | N
         return last.name if last else None
     tokens = [c.name for c in calls if c.shape == last.shape]
     return next((n for n in reversed(tokens) if n.split(".")[-1] in _BEFORE_ATTENTION), last.name)
-
-
-def _last_map(calls: list[_Call], g: Tensor) -> str | None:
-    for call in reversed(calls):
-        if call.is_map and call.mean is not None and call.mean.shape == g.shape:
-            same = torch.allclose(call.mean, g, rtol=1e-4, atol=1e-6)
-            if same:
-                return call.name
-    return None
 
 
 def _notes(returned: Any, logits: Tensor, expected: Tensor, head: str, what: str) -> Iterator[str]:
@@ -258,5 +243,5 @@ def _side(tokens: int) -> int | None:
     return None
 
 
-def _place(net: nn.Module) -> torch.device:
+def _device(net: nn.Module) -> torch.device:
     return next((t.device for t in net.parameters()), torch.device("cpu"))
