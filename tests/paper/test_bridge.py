@@ -15,7 +15,7 @@ from crossclass.analysis import attribution
 from crossclass.attacks.losses import cross_entropy
 from crossclass.core.errors import UserError
 from crossclass.data import Shapes, as_float, shapes
-from crossclass.paper import bridge, bridge_claims
+from crossclass.paper import bridge
 from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
 from crossclass.paper.part_weights import effective, errors, responses
 from crossclass.paper.theory import closed, samples, sharing
@@ -238,9 +238,9 @@ def test_the_verdict_on_the_closed_form_of_cas() -> None:
 
 def test_errors_of_several_seeds_come_from_their_spread() -> None:
     wide = {**point(0.1, 0, 0, 0), "shared": [0.5, 0.7], "error_shared": [0.0, 0.0]}
-    assert bridge_claims._pooled(wide, "shared") == pytest.approx((0.6, 0.1))
+    assert bridge._pooled(wide, "shared") == pytest.approx((0.6, 0.1))
     own = {**point(0.1, 0, 0, 0), "shared": [0.6, 0.6], "error_shared": [0.2, 0.2]}
-    assert bridge_claims._pooled(own, "shared") == pytest.approx((0.6, 0.2 / math.sqrt(2)))
+    assert bridge._pooled(own, "shared") == pytest.approx((0.6, 0.2 / math.sqrt(2)))
 
 
 @pytest.mark.parametrize(

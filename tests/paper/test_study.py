@@ -27,10 +27,10 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.paper import evidence, plan
 from crossclass.paper import study as reproducing
-from crossclass.paper.plan import jobs, located
+from crossclass.paper.plan import jobs, with_data_path
 from crossclass.paper.registry import EXPERIMENTS, chosen
 from crossclass.paper.runs.paper import PAPER
-from crossclass.paper.sizes import crafted, shrink
+from crossclass.paper.sizes import shrink, with_crafting_precision
 from crossclass.paper.study import Study, reproduce
 from crossclass.report import write_study
 from crossclass.report.plots.entries import draw
@@ -97,7 +97,7 @@ def test_runs_are_shared_and_trained_once(done):
 
 def test_a_second_call_only_draws_again(done, monkeypatch):
     study = done[0]
-    before = {f: f.read_bytes() for f in study.place.iterdir() if f.is_file()}
+    before = {f: f.read_bytes() for f in study.folder.iterdir() if f.is_file()}
     untrained(monkeypatch)
     heard = []
     reproduce(["all"], study, CPU, log=heard.append, draw=draw)
@@ -113,19 +113,19 @@ def test_numbers_alone_are_enough_without_weights(copy, monkeypatch):
 
 
 def test_lost_numbers_are_made_again_from_the_run(copy, monkeypatch):
-    before = json.loads((copy.place / "fig9.json").read_text())
-    shutil.rmtree(copy.place / "runs")
+    before = json.loads((copy.folder / "fig9.json").read_text())
+    shutil.rmtree(copy.folder / "runs")
     reproduce(["fig9"], copy, CPU)
-    assert json.loads((copy.place / "fig9.json").read_text()) == before
+    assert json.loads((copy.folder / "fig9.json").read_text()) == before
 
 
 def test_images_are_loaded_again_for_extras_alone(copy, monkeypatch):
     loaded, load = [], Shapes.__call__
     monkeypatch.setattr(Shapes, "__call__", lambda data: loaded.append(data) or load(data))
-    shutil.rmtree(copy.place / "runs")
+    shutil.rmtree(copy.folder / "runs")
     reproduce(["fig2"], copy, CPU)
     assert len(loaded) == 1  # by training, which finds its run finished
-    shutil.rmtree(copy.place / "runs")
+    shutil.rmtree(copy.folder / "runs")
     reproduce(["fig9"], copy, CPU)
     assert len(loaded) == 1 + 4  # two runs, each measured on clean images
 
@@ -133,7 +133,7 @@ def test_images_are_loaded_again_for_extras_alone(copy, monkeypatch):
 def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
     study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
     reproduce(["fig2"], study, CPU)
-    (place,) = (study.place / "runs").iterdir()
+    (place,) = (study.folder / "runs").iterdir()
     assert not (place / "clean.json").exists()
     heard = []
     reproduce(["fig9"], study, CPU, log=heard.append)
@@ -145,13 +145,13 @@ def test_a_deleted_run_folder_says_what_to_do_when_a_figure_needs_it(copy, monke
     at = next(p for p in copy.runs.iterdir() if "wei2025-at-linf-8-smoke" in p.name)
     for weights in at.glob("epoch_*.safetensors"):
         weights.unlink()
-    shutil.rmtree(copy.place / "runs")
+    shutil.rmtree(copy.folder / "runs")
     with pytest.raises(UserError, match="is gone, and a figure needs it"):
         reproduce(["fig9"], copy, CPU)
 
 
 def test_numbers_of_other_settings_are_named_and_not_used(copy):
-    place = next(p for p in (copy.place / "runs").iterdir() if "wei2025-at-linf-8-smoke" in p.name)
+    place = next(p for p in (copy.folder / "runs").iterdir() if "wei2025-at-linf-8-smoke" in p.name)
     shutil.rmtree(copy.runs / place.name)
     text = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
@@ -174,7 +174,7 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
     heard = []
     reproduce(["fig6"], study, CPU, log=heard.append)
     assert any("begun" in h and "of 4 epochs" in h for h in heard)
-    mine, whole = (json.loads((s.place / "fig6.json").read_text()) for s in (study, done[0]))
+    mine, whole = (json.loads((s.folder / "fig6.json").read_text()) for s in (study, done[0]))
     assert mine["numbers"] == whole["numbers"]
 
 
@@ -195,7 +195,7 @@ def test_two_processes_share_the_runs_out(done, tmp_path):
         assert [r["epoch"] for r in RunFolder(run).rows()] == [1, 2, 3, 4]
     for id_ in ("fig1", "fig6"):
         mine, whole = (
-            json.loads((p / f"{id_}.json").read_text()) for p in (tmp_path / "results/smoke", done[0].place)
+            json.loads((p / f"{id_}.json").read_text()) for p in (tmp_path / "results/smoke", done[0].folder)
         )
         assert mine["numbers"] == whole["numbers"]
 
@@ -204,7 +204,7 @@ class TestEvidence:
     def test_it_holds_the_run_s_numbers(self, done):
         study = done[0]
         folder = next(p for p in study.runs.iterdir() if "wei2025-at-linf-8-smoke" in p.name)
-        proof = evidence.read(study.place / "runs" / folder.name)
+        proof = evidence.read(study.folder / "runs" / folder.name)
         rows = RunFolder(folder).rows()
         assert [r["epoch"] for r in proof.rows] == [r["epoch"] for r in rows]
         for mine, logged in zip(proof.rows, rows, strict=True):
@@ -217,13 +217,13 @@ class TestEvidence:
 
     def test_it_says_no_path_of_this_machine(self, done):
         study = done[0]
-        for file in (study.place / "runs").rglob("*"):
+        for file in (study.folder / "runs").rglob("*"):
             if file.suffix in (".json", ".yaml", ".csv"):
                 assert str(study.runs.parent) not in file.read_text()
                 assert "data_path" not in file.read_text()
 
     def test_no_weights_are_kept(self, done):
-        kinds = {f.suffix for f in (done[0].place / "runs").rglob("*") if f.is_file()}
+        kinds = {f.suffix for f in (done[0].folder / "runs").rglob("*") if f.is_file()}
         assert kinds <= {".json", ".yaml", ".csv", ".png"}
 
     def test_matrices_of_many_classes_are_kept_for_best_and_last_alone(self):
@@ -256,7 +256,7 @@ class TestEvidence:
 
     @pytest.mark.parametrize("name", ["measure.json", "env.json", "matrices.json"])
     def test_damage_is_one_sentence(self, copy, name):
-        place = next((copy.place / "runs").iterdir())
+        place = next((copy.folder / "runs").iterdir())
         (place / name).write_text("{")
         with pytest.raises(UserError, match=f"{name} is damaged"):
             evidence.read(place)
@@ -282,18 +282,18 @@ class TestPlan:
     @pytest.mark.parametrize("name", PAPER)
     def test_a_run_crafted_in_bf16_is_judged_as_before_and_finds_its_teacher(self, name):
         run = PAPER[name]
-        low = crafted(run, "bf16")
+        low = with_crafting_precision(run, "bf16")
         assert low.final_attack() == run.final_attack()
         assert low.check_attack() == run.check_attack().replace(precision="bf16")
         assert low.precision == "fp32"  # of the step
         assert (low == run) == (run.recipe.threat is None and run.check_attack() == low.check_attack())
         if isinstance(run.recipe, KnowledgeDistillation):
             inner = run.replace(recipe=run.recipe.inner)
-            assert low.replace(recipe=low.recipe.inner) == crafted(inner, "bf16")
+            assert low.replace(recipe=low.recipe.inner) == with_crafting_precision(inner, "bf16")
         elif run.recipe.threat is not None:
             assert "bf16" in str(low.recipe.attack)
         (job,) = (j for j in jobs(chosen(["fig2"]), "paper", 1, "bf16") if j.name == "wei2025-at-linf-8")
-        assert job.run == crafted(PAPER["wei2025-at-linf-8"], "bf16")
+        assert job.run == with_crafting_precision(PAPER["wei2025-at-linf-8"], "bf16")
 
     @pytest.mark.parametrize("name", PAPER)
     def test_mini_keeps_what_a_run_is_about(self, name):
@@ -317,37 +317,34 @@ class TestPlan:
     def test_images_are_looked_for_by_their_name(self, tmp_path):
         run = PAPER["wei2025-at-linf-8"]
         with pytest.raises(UserError, match="data_root=DIR"):
-            located(run, None)
+            with_data_path(run, None)
         with pytest.raises(UserError, match=r"there is no .*cifar10"):
-            located(run, tmp_path)
+            with_data_path(run, tmp_path)
         (tmp_path / "cifar10").mkdir()
-        assert located(run, tmp_path).digest() == run.digest()
-        assert located(run, tmp_path).data.path == tmp_path / "cifar10"
+        assert with_data_path(run, tmp_path).digest() == run.digest()
+        assert with_data_path(run, tmp_path).data.path == tmp_path / "cifar10"
         np.savez(tmp_path / "cifar10" / "test.npz", images=np.zeros((1, 4, 4, 3), np.uint8), labels=[0])
-        found = located(run, tmp_path).data
+        found = with_data_path(run, tmp_path).data
         assert (found.kind, found.n_val, found.path) == ("npz", run.data.n_val, tmp_path / "cifar10")
-        assert located(shrink(run, "smoke"), None) == shrink(run, "smoke")
+        assert with_data_path(shrink(run, "smoke"), None) == shrink(run, "smoke")
 
     def test_a_full_disk_is_said_before_training(self, tmp_path, monkeypatch):
         usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
         monkeypatch.setattr(plan.shutil, "disk_usage", lambda place: usage)
         study = Study(size="smoke", seeds=3, out=tmp_path / "results", runs=tmp_path / "runs")
-        plan.room(tmp_path / "not" / "there", 2**19)
+        plan.check_disk_space(tmp_path / "not" / "there", 2**19)
         with pytest.raises(UserError, match=r"need about 2 MiB .* has 1 free"):
-            plan.room(tmp_path, 2**21)
+            plan.check_disk_space(tmp_path, 2**21)
         monkeypatch.setattr(plan.shutil, "disk_usage", lambda place: usage._replace(free=2**10))
         untrained(monkeypatch)
         with pytest.raises(UserError, match="choose another disk"):
             reproduce(["fig2"], study, CPU)
         assert not study.runs.exists()
 
-    def test_gradients_of_a_step_are_counted_where_the_attack_is(self):
-        found = {name: plan._gradients(PAPER[name].recipe) for name in PAPER}
-        assert found["wei2025-at-linf-8"] == found["wei2025-kd-linf-8"] == 10
-        assert (found["wei2025-fat-linf-8"], found["wei2025-standard"]) == (1, 0)
-
     def test_what_is_left_costs_its_epochs_and_the_whole_evaluation(self, monkeypatch):
-        monkeypatch.setattr(plan, "_step", lambda run, model, part: float(len(part)))  # a second per image
+        monkeypatch.setattr(
+            plan, "_seconds_of_step", lambda run, model, part: float(len(part))
+        )  # a second per image
         run = shrink(PAPER["wei2025-at-linf-8"], "smoke")
         splits = run.data()
 
@@ -360,7 +357,7 @@ class TestPlan:
         assert ten.seconds(0) == ten.final == pytest.approx(2 * len(splits.test) * 21 / 2)
         assert ten.seconds(3) == pytest.approx(3 * ten.epoch + ten.final)
         checked = (len(splits.test) + len(splits.val)) / 2  # a step of training is two gradients here
-        assert ten.epoch == pytest.approx(len(splits.train) + checked * (10 + plan.LOOKS))
+        assert ten.epoch == pytest.approx(len(splits.train) + checked * (10 + plan.CHECK_GRADIENTS))
         for attack, gradients in ((FGSM(), 1), (PGD(steps=10, restarts=3), 30)):
             other = cost(attack, PGD(steps=20, restarts=2))
             assert other.epoch - ten.epoch == pytest.approx(checked * (gradients - 10))
@@ -389,7 +386,7 @@ class TestPlan:
 class TestPage:
     def test_it_shows_every_claim_and_carries_everything(self, done):
         study = done[0]
-        text = write_study(study.place).read_text()
+        text = write_study(study.folder).read_text()
         for entry in EXPERIMENTS.values():
             assert f'id="{entry.id}"' in text
             for claim in entry.claims:
@@ -401,12 +398,12 @@ class TestPage:
         assert len(ids) == len(set(ids))
 
     def test_names_are_escaped(self, copy):
-        file = copy.place / "fig2.json"
+        file = copy.folder / "fig2.json"
         result = json.loads(file.read_text())
         result["title"] = result["verdicts"][0]["claim"] = "<script>alert(1)</script>"
         file.write_text(json.dumps(result))
-        (copy.place / "fig2.svg").write_text("<svg onload='alert(1)'></svg>")
-        text = write_study(copy.place).read_text()
+        (copy.folder / "fig2.svg").write_text("<svg onload='alert(1)'></svg>")
+        text = write_study(copy.folder).read_text()
         assert "<script>alert" not in text
         assert "onload" not in text
 

@@ -116,7 +116,7 @@ def reproduce_(
             progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None
     if done:
-        print(write_study(study.place).absolute())
+        print(write_study(study.folder).absolute())
 
 
 def _train(target: str, changes: list[str], own: tuple[str, "Runtime"], trust: bool = False) -> Path:

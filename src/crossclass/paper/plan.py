@@ -1,9 +1,9 @@
-"""What a study needs trained, what of it is there already, and what the rest will cost.
+"""Which runs a study needs, how far each of them is, and what the rest will cost.
 
-measured   its numbers are kept; no weights are needed
-trained    the run folder is finished, and only has to be measured
-begun      so many epochs of it are done
-missing    it has yet to begin
+measured   its numbers are there; no weights are needed
+trained    the run folder is finished, but has to be measured
+begun      some epochs are finished
+missing    nothing is there
 """
 
 import math
@@ -28,7 +28,7 @@ from crossclass.data.subset import Stored, Subset
 from crossclass.paper import evidence
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.runs import named
-from crossclass.paper.sizes import crafted, shrink
+from crossclass.paper.sizes import shrink, with_crafting_precision
 from crossclass.training.recipes import distillations, without_teachers
 from crossclass.training.run import Run
 
@@ -37,35 +37,36 @@ State = Literal["measured", "trained", "begun", "missing"]
 
 @dataclass(frozen=True)
 class Job:
-    """One run and seed that experiments need."""
+    """One run with one seed that entries need."""
 
     name: str
     """The named run."""
     label: str
     run: Run
-    """In its size and with its seed."""
+    """The run in its size, with its seed."""
     extras: tuple[str, ...]
+    """Further measurements that entries need of it."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A job with where it stands."""
+    """A job, and how far it is."""
 
     job: Job
     state: State
-    place: Path | None
-    """Of its evidence, if there is any."""
+    evidence_folder: Path | None
+    """The folder of its evidence, if it is measured."""
     done: int = 0
-    """Epochs."""
+    """Finished epochs."""
     note: str = ""
 
 
 def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = "as set") -> list[Job]:
-    """Every run that the entries need, each once per seed, teachers before their pupils."""
+    """Every run that the entries need, each once per seed, teachers before their students."""
 
     def made(name: str) -> Run:
         run = shrink(named(name), size)
-        return crafted(run, "bf16") if crafting == "bf16" else run
+        return with_crafting_precision(run, "bf16") if crafting == "bf16" else run
 
     wanted: dict[str, set[str]] = {}
     for entry in entries:
@@ -88,124 +89,124 @@ def _seeded(run: Run, seed: int) -> Run:
     return run.replace(seed=seed, data=run.data.for_seed(seed))
 
 
-def located(run: Run, root: Path | None) -> Run:
-    """The run with the place of its images: `root` holds cifar10/, cifar100/, tiny_imagenet/.
+def with_data_path(run: Run, root: Path | None) -> Run:
+    """The run with the path of its images: `root` holds cifar10/, cifar100/, tiny_imagenet/.
 
-    A folder with train.npz and test.npz does as well as the original archive. Raises UserError if there
-    is nothing.
+    Instead of the original archive it may hold train.npz and test.npz. Raises UserError if it holds neither.
     """
     data = run.data
     if not isinstance(data, Stored) or data.path is not None:
         return run
     if root is None:
         raise UserError(
-            f"{data.kind} is needed; say where it lies with data_root=DIR, which holds {data.kind}/ with the "
+            f"{data.kind} is needed; give data_root=DIR, which holds {data.kind}/ with the "
             "original archive or with train.npz and test.npz, or try size=smoke, which needs no data"
         )
-    place = root.expanduser() / data.kind
-    if (place / "test.npz").is_file():
+    folder = root.expanduser() / data.kind
+    if (folder / "test.npz").is_file():
         same = {k: getattr(data, k) for k in Subset.model_fields if k != "kind"}
-        return run.replace(data=Npz(path=place, **same))
-    if not place.is_dir():
-        raise UserError(f"there is no {place}; put {data.kind} there (the original archive, or npz files)")
-    return run.replace(data=data.replace(path=place))
+        return run.replace(data=Npz(path=folder, **same))
+    if not folder.is_dir():
+        raise UserError(f"there is no {folder}; put {data.kind} there (the original archive, or npz files)")
+    return run.replace(data=data.replace(path=folder))
 
 
 def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
-    """Where every job stands; `kept` holds evidence, `runs` the folders of training."""
-    proofs, folders = _stored(kept), _stored(runs)
-    return [_planned(job, proofs, folders) for job in wanted]
+    """How far every job is; `kept` holds evidence, `runs` the run folders."""
+    evidence_settings, run_settings = _settings_in(kept), _settings_in(runs)
+    return [_planned(job, evidence_settings, run_settings) for job in wanted]
 
 
-def _planned(job: Job, proofs: "_Stored", folders: "_Stored") -> Planned:
-    for place in _alike(proofs, job.run):
-        if evidence.complete(place, job.extras):
-            return Planned(job, "measured", place)
-    note = _other(job, proofs) or _other(job, folders)
-    for path in _alike(folders, job.run):
-        found = RunFolder(path)
-        if found.done:
+def _planned(job: Job, kept: "_Settings", runs: "_Settings") -> Planned:
+    for folder in _folders_of(job.run, kept):
+        if evidence.complete(folder, job.extras):
+            return Planned(job, "measured", folder)
+    note = _other_settings(job, kept) or _other_settings(job, runs)
+    for folder in _folders_of(job.run, runs):
+        run_folder = RunFolder(folder)
+        if run_folder.done:
             return Planned(job, "trained", None, job.run.epochs, note)
-        if done := len(found.rows()):
+        if done := len(run_folder.rows()):
             return Planned(job, "begun", None, done, note)
     return Planned(job, "missing", None, note=note)
 
 
-_Stored = dict[Path, dict[str, Any]]
+_Settings = dict[Path, dict[str, Any]]
 """The settings of every run in a folder of runs."""
 
 
-def _stored(parent: Path) -> _Stored:
-    out: _Stored = {}
+def _settings_in(parent: Path) -> _Settings:
+    out: _Settings = {}
     for config in sorted(parent.glob("*/config.yaml")):
-        with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged one is no run that is there
+        with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged folder counts as missing
             out[config.parent] = read_flat(config.read_text(), str(config))
     return out
 
 
-def _alike(stored: _Stored, run: Run) -> list[Path]:
+def _folders_of(run: Run, stored: _Settings) -> list[Path]:
     """The folders of this run, however its images are stored."""
-    return [place for place, says in stored.items() if not _differing(says, run)]
+    return [folder for folder, settings in stored.items() if not _differing(settings, run)]
 
 
-def _differing(says: dict[str, Any], run: Run) -> list[str]:
-    """Settings in which a stored run is another, other than how its images are stored."""
+def _differing(settings: dict[str, Any], run: Run) -> list[str]:
+    """Settings in which a stored run differs, apart from how its images are stored."""
     now = flat(run.to_dict())
     aside = {"data.kind", "data.checksum", "data.class_order"} if isinstance(run.data, Stored) else set()
-    return [k for k, v in says.items() if k not in aside and (k not in now or now[k] != v)]
+    return [k for k, v in settings.items() if k not in aside and (k not in now or now[k] != v)]
 
 
-def _other(job: Job, stored: _Stored) -> str:
-    """A note on a folder of that name whose run is another, as after a new version."""
-    for place, says in stored.items():
-        if place.name.rpartition("-")[0] == job.label and (others := _differing(says, job.run)):
-            return f"{place.name} is of other settings ({others[0]} differs) and is not used"
+def _other_settings(job: Job, stored: _Settings) -> str:
+    """A note on a folder of that name whose run has other settings, as after a new version."""
+    for folder, settings in stored.items():
+        same_label = folder.name.rpartition("-")[0] == job.label
+        if same_label and (others := _differing(settings, job.run)):
+            return f"{folder.name} has other settings ({others[0]} differs) and is not used"
     return ""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of training a run and measuring it, on this machine."""
+    """What training a run and measuring it costs on this machine."""
 
     epoch: float
     """Seconds of an epoch, with its share of the checks."""
     final: float
     """Seconds of the full evaluation at the end."""
     bytes: int
-    """Of all checkpoints."""
+    """Size of all checkpoints on the disk."""
 
     def seconds(self, epochs: int) -> float:
-        """Of so many more epochs, and the full evaluation."""
+        """Seconds of so many more epochs and of the full evaluation."""
         return epochs * self.epoch + self.final
 
 
-LOOKS = 3
-"""What a check costs beside its attack, in gradients per image: the clean and the attacked images are
-classified, and some of them take two gradients more (`watch.probed`)."""
-ENDS = 2
+CHECK_GRADIENTS = 3
+"""Cost of a check beside its attack, in gradients per image: the clean and the attacked images are
+classified, and some of them take two gradients more (`validation`)."""
+EVALUATED = 2
 """Checkpoints in the full evaluation: best and last (best.val and best.test are often one epoch)."""
-KEPT = 3 + 2 * 3
+WEIGHT_COPIES = 3 + 2 * 3
 """Copies of the weights on the disk: best.val, best.test and last; and until a run is finished two states to
 resume from, each with weights, momentum and maybe an average of the weights."""
 
 
 def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
-    """Estimated from one step of training."""
+    """The cost of a run, estimated from one step of training."""
     model = runtime.to_device(models.build(run.model, splits.train.images, len(splits.class_names), 0))
     part = splits.train.first(run.batch).to(runtime.torch_device)
-    seconds = _step(run, model, part) / len(part)
+    seconds = _seconds_of_step(run, model, part) / len(part)
     attack = run.recipe.crafting_attack
     gradient = seconds / (1 + (attack.gradients if attack else 0))  # 0 also where an attack does not say
     n = run.validation.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
-    checks = checked / run.validation.every * (run.check_attack().gradients + LOOKS)
-    final = ENDS * len(splits.test) * (run.final_attack().gradients + 1)
+    checks = checked / run.validation.every * (run.check_attack().gradients + CHECK_GRADIENTS)
+    final = EVALUATED * len(splits.test) * (run.final_attack().gradients + 1)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    kept = KEPT + (run.epochs // run.checkpoint_every if run.checkpoint_every else 0)
-    return Cost(len(splits.train) * seconds + gradient * checks, gradient * final, size * kept)
+    copies = WEIGHT_COPIES + (run.epochs // run.checkpoint_every if run.checkpoint_every else 0)
+    return Cost(len(splits.train) * seconds + gradient * checks, gradient * final, size * copies)
 
 
-def _step(run: Run, model: torch.nn.Module, part: Split) -> float:
+def _seconds_of_step(run: Run, model: torch.nn.Module, part: Split) -> float:
     """Seconds of one training step; a teacher is left out of it."""
     recipe = without_teachers(run.recipe)
     x, y = as_float(part.images), part.labels
@@ -219,15 +220,15 @@ def _step(run: Run, model: torch.nn.Module, part: Split) -> float:
     return taken[-1]
 
 
-def room(out: Path, needed: int) -> None:
+def check_disk_space(out: Path, needed: int) -> None:
     """Raise UserError before training if the disk is too small for the checkpoints."""
-    there = out
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    folder = out
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise UserError(
-            f"the checkpoints need about {_mib(needed)} MiB and {there} has {_mib(free)} free; choose "
+            f"the checkpoints need about {_mib(needed)} MiB and {folder} has {_mib(free)} free; choose "
             "another disk with runs=DIR, fewer seeds=, or fewer experiments"
         )
 

@@ -1,8 +1,8 @@
 """The same run in three sizes: `paper` as it is, `mini` for hours on a laptop, `smoke` for seconds in tests.
 
-What a run is about stays: its recipe and its labels, its ball, the kind of network, the data set. What makes
-it dear is cut: images, width, steps of the attack, epochs. Schedules keep their phases: before the first drop
-of the learning rate, between the drops, after the last.
+The recipe and its labels, the ball, the kind of network and the data set stay. What costs time is cut:
+images, width, steps of the attack, epochs. Schedules keep their phases: before the first drop of the learning rate,
+between the drops, after the last.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from crossclass.training.run import Run, Validation
 
 
 def shrink(run: Run, size: Size) -> Run:
-    """A run of the paper in a size."""
+    """A run of the paper in one of the sizes."""
     return {"paper": lambda r: r, "mini": _mini, "smoke": _smoke}[size](run)
 
 
-def crafted(run: Run, precision: Precision) -> Run:
-    """The run with what it trains on and is checked with crafted in a precision; `final` stays as it is.
+def with_crafting_precision(run: Run, precision: Precision) -> Run:
+    """The run with the attacks of its training and its checks in a precision; the final attack stays.
 
     At the paper's size a GPU takes a third of the time in bf16; in fp32 the check alone is longer than an
-    epoch. What is reported is judged in fp32 either way.
+    epoch. Accuracies are computed in fp32 either way.
     """
     attack = replace_everywhere(run.check_attack(), precision=precision)
     recipe = replace_everywhere(run.recipe, precision=precision)
@@ -47,21 +47,21 @@ EPOCHS, DROPS = 60, (15, 45)
 def _mini(run: Run) -> Run:
     if run.data.mini is None:  # small as it is
         return run.replace(checkpoint_every=run.epochs // 4)
-    token = isinstance(run.model, ViT)
-    precision = "fp32" if token else "bf16"  # as trained; bf16 would take half the time by now
+    transformer = isinstance(run.model, ViT)
+    precision = "fp32" if transformer else "bf16"  # as trained; bf16 would take half the time by now
     attack = PGD(threat=run.threat, steps=10, step=run.threat.short_step, precision=precision)
     return run.replace(
         data=run.data.replace(**run.data.mini),
         model=_thin(run.model),
-        recipe=_lighter(run.recipe, steps=7, precision=precision),
+        recipe=_shorter_attacks(run.recipe, steps=7, precision=precision),
         augment=Augment(crop=1),
         epochs=EPOCHS,
         lr_milestones=DROPS,
         batch=64,
-        lr=0.1 if token else 0.2,
-        validation=Validation(every=5 if token else 3, n=500, attack=attack),
+        lr=0.1 if transformer else 0.2,
+        validation=Validation(every=5 if transformer else 3, n=500, attack=attack),
         checkpoint_every=EPOCHS // 4,
-        ensembling=_sooner(run, DROPS),
+        ensembling=_scaled_ensembling(run, DROPS),
     )
 
 
@@ -72,7 +72,7 @@ def _smoke(run: Run) -> Run:
         model=ViT(patch=8, width=8, depth=1, heads=2, normalise="data")
         if isinstance(run.model, ViT)
         else PreActResNet(width=4, blocks=(1,), stem_stride=2, normalise="data"),
-        recipe=_lighter(run.recipe, steps=1, precision="fp32"),
+        recipe=_shorter_attacks(run.recipe, steps=1, precision="fp32"),
         augment=None,
         epochs=4,
         lr_milestones=(2,),
@@ -81,12 +81,12 @@ def _smoke(run: Run) -> Run:
             every=1, attack=PGD(threat=run.threat, steps=1), final=PGD(threat=run.threat, steps=2)
         ),
         checkpoint_every=1,
-        ensembling=_sooner(run, (2,)),
+        ensembling=_scaled_ensembling(run, (2,)),
     )
 
 
-def _sooner(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
-    """Temporal ensembling from the same point of its phase on, its ramp as long a share of it."""
+def _scaled_ensembling(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
+    """Temporal ensembling that starts, and ramps up, at the same share of the first phase."""
     if run.ensembling is None:
         return None
     first, start, ramp = run.lr_milestones[0], run.ensembling.start, run.ensembling.ramp
@@ -102,12 +102,12 @@ def _thin(model: AnyModel) -> AnyModel:
     return thin.replace(normalise=model.normalise)
 
 
-def _lighter(recipe: Recipe, steps: int, precision: str) -> Recipe:
+def _shorter_attacks(recipe: Recipe, steps: int, precision: str) -> Recipe:
     """The recipe with fewer attack steps, crafting in eval mode, at any depth."""
 
-    def lighter(attack: AnyAttack) -> AnyAttack:
+    def shorter(attack: AnyAttack) -> AnyAttack:
         if isinstance(attack, PGD):
             return attack.replace(steps=min(steps, attack.steps), bn="eval", precision=precision)
         return attack.replace(bn="eval", precision=precision) if isinstance(attack, FGSM) else attack
 
-    return recipe.map_attacks(lighter)
+    return recipe.map_attacks(shorter)

@@ -34,7 +34,7 @@ from crossclass.paper.claims import Numbers
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.evidence import Evidence
 from crossclass.paper.extras import EXTRAS
-from crossclass.paper.plan import Cost, Job, Planned, cost, jobs, located, plan, room
+from crossclass.paper.plan import Cost, Job, Planned, check_disk_space, cost, jobs, plan, with_data_path
 from crossclass.paper.registry import chosen
 from crossclass.paper.verdict import Verdict, all_hold
 from crossclass.training import loop
@@ -44,25 +44,25 @@ WAIT = 10.0
 
 
 class Study(Settings):
-    """What to reproduce, how large, and where it lies."""
+    """How large to reproduce entries, and in which folders."""
 
     size: Size = "mini"
     """`smoke` runs in seconds on generated pictures, `mini` in hours on two cores, `paper` on a GPU."""
     seeds: int = Field(3, ge=1, le=20)
     """Seeds 0, 1, ... of every run."""
     crafting: Literal["as set", "bf16"] = "as set"
-    """`bf16`: every run crafts in it, also in its checks, and is another run than with `as set`."""
+    """`bf16`: every run crafts in bf16, also in its checks; it is another run than with `as set`."""
     data_root: Path | None = None
-    """Holds cifar10/, cifar100/, tiny_imagenet/."""
+    """The folder that holds cifar10/, cifar100/ and tiny_imagenet/."""
     out: Path = Path("results")
     runs: Path = Path("runs")
-    """Where run folders with their weights lie."""
+    """The folder of the run folders, with their weights."""
     plan: bool = False
-    """Only say what would be done."""
+    """Only print what would be done."""
 
     @property
-    def place(self) -> Path:
-        """Where the results of this size lie."""
+    def folder(self) -> Path:
+        """The folder of the results of this size."""
         return self.out / self.size
 
 
@@ -98,34 +98,36 @@ def reproduce(
     runtime = runtime or Runtime()
     entries = chosen(ids)
     wanted = jobs(entries, study.size, study.seeds, study.crafting)
-    planned = plan(wanted, study.place / "runs", study.runs)
+    planned = plan(wanted, study.folder / "runs", study.runs)
     left = [p for p in planned if p.state != "measured"]
-    for line in _lines(planned, left, study, runtime):
+    for line in _plan_lines(planned, left, study, runtime):
         log(line)
     if study.plan:
         return []
-    done: dict[str, Evidence] = {at.job.label: evidence.read(at.place) for at in planned if at.place}
-    waiting = deque(at.job for at in left)
+    done: dict[str, Evidence] = {
+        p.job.label: evidence.read(p.evidence_folder) for p in planned if p.evidence_folder
+    }
+    waiting = deque(p.job for p in left)
     busy = 0
     while waiting:
         job = waiting.popleft()
         try:
-            done[job.label] = _finished(job, study, runtime, progress, log, row)
+            done[job.label] = _train_and_measure(job, study, runtime, progress, log, row)
             busy = 0
-        except BusyError as e:  # another `reproduce` is at it: take the next one, and see later
+        except BusyError as e:  # another process trains it: take the next one first
             waiting.append(job)
             busy += 1
             if busy >= len(waiting):
                 log(f"waiting: {e}")
                 time.sleep(WAIT)
                 busy = 0
-    found: dict[str, list[Evidence]] = {}
+    by_run: dict[str, list[Evidence]] = {}
     for job in wanted:
-        found.setdefault(job.name, []).append(done[job.label])
-    return [_write(entry, found, study, log, draw) for entry in entries]
+        by_run.setdefault(job.name, []).append(done[job.label])
+    return [_finish(entry, by_run, study, log, draw) for entry in entries]
 
 
-def _finished(
+def _train_and_measure(
     job: Job,
     study: Study,
     runtime: Runtime,
@@ -133,12 +135,12 @@ def _finished(
     log: Log,
     row: Callable[[dict[str, Any]], None],
 ) -> Evidence:
-    """Train a run to its end, or read that it is there; measure what its figures need; keep the numbers."""
-    run, into = located(job.run, study.data_root), study.place / "runs"
+    """Train a run to its end unless it is finished, measure what its entries need, and keep the numbers."""
+    run, into = with_data_path(job.run, study.data_root), study.folder / "runs"
     for epoch in loop.iterate_epochs(run, study.runs, job.label, runtime, progress, log):
         row(epoch[1])
     folder = epoch[0]
-    if not job.extras:  # then nobody asks for the images once more
+    if not job.extras:  # then the images are not needed
         return evidence.keep(folder, into, {})
     splits, extras = run.data().to(runtime.torch_device), {}
     for name in job.extras:
@@ -147,10 +149,10 @@ def _finished(
     return evidence.keep(folder, into, extras)
 
 
-def _lines(
+def _plan_lines(
     planned: Sequence[Planned], left: Sequence[Planned], study: Study, runtime: Runtime
 ) -> Iterator[str]:
-    """The plan in words; raises UserError if images or room for what is missing are not there."""
+    """The plan in words; raises UserError if images are missing or the disk is too small."""
     counts = {
         state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
     }
@@ -169,7 +171,7 @@ def _lines(
             f"about {_duration(seconds)} of this machine, {size / 2**20:,.0f} MiB of checkpoints under "
             f"{study.runs}"
         )
-        room(study.runs, size)
+        check_disk_space(study.runs, size)
 
 
 def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str, tuple[float, int]]:
@@ -180,7 +182,7 @@ def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str,
     for at in left:
         if at.state == "trained":
             continue
-        name, run = at.job.name, located(at.job.run, study.data_root)
+        name, run = at.job.name, with_data_path(at.job.run, study.data_root)
         if name not in known:
             if repr(run.data) not in opened:
                 opened = {repr(run.data): run.data()}  # one at a time: large data sets fill the memory
@@ -196,14 +198,16 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, log: Log, draw: Draw) -> Result:
+def _finish(
+    entry: Experiment, by_run: dict[str, list[Evidence]], study: Study, log: Log, draw: Draw
+) -> Result:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
-    evidence_of = {name: found[of] for name, of in entry.runs.items()}
-    place = study.place / f"{entry.id}.json"
+    evidence_by_name = {name: by_run[of] for name, of in entry.runs.items()}
+    path = study.folder / f"{entry.id}.json"
     code = entry.code() if entry.code is not None else None
-    numbers = _before(place, code)
+    numbers = _stored_numbers(path, code)
     if numbers is None:
-        numbers = entry.measure(evidence_of, study.size)
+        numbers = entry.measure(evidence_by_name, study.size)
     verdicts = entry.verdicts(numbers)
     own = [v.verdict for v in verdicts if not v.extension]
     content = {
@@ -215,33 +219,33 @@ def _write(entry: Experiment, found: dict[str, list[Evidence]], study: Study, lo
         "verdict": all_hold(own) if own else None,
         "verdicts": [asdict(v) for v in verdicts],
         "printed": entry.printed,
-        "runs": {name: [e.folder.name for e in each] for name, each in evidence_of.items()},
+        "runs": {name: [e.folder.name for e in each] for name, each in evidence_by_name.items()},
         "numbers": numbers,
         "crossclass": version("crossclass"),
         "code": code,
     }
-    draw(entry.id, numbers, place.with_suffix(".svg"))
-    write_atomic(place.with_suffix(".csv"), table(numbers))
-    write_atomic(place, json.dumps(content, indent=1) + "\n")
+    draw(entry.id, numbers, path.with_suffix(".svg"))
+    write_atomic(path.with_suffix(".csv"), csv_table(numbers))
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
     log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.extension else ""
         log(f"  {v.verdict:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
-    return Result(entry, place, numbers, verdicts)
+    return Result(entry, path, numbers, verdicts)
 
 
-def _before(place: Path, code: str | None) -> Any:
-    """Stored numbers that this very code has computed, if any."""
-    if code is None or not place.is_file():
+def _stored_numbers(path: Path, code: str | None) -> Any:
+    """The stored numbers of an entry, if they were computed with the same code."""
+    if code is None or not path.is_file():
         return None
     with suppress(UserError):
-        found = stored(place)
-        return found["numbers"] if found.get("code") == code else None
+        content = read_entry(path)
+        return content["numbers"] if content.get("code") == code else None
     return None
 
 
-def table(numbers: Any) -> str:
-    """Every number as `path,value`, a line each."""
+def csv_table(numbers: Any) -> str:
+    """The numbers as CSV, one `path,value` a line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "value"))
@@ -260,11 +264,11 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def stored(place: Path) -> dict[str, Any]:
-    """One entry's JSON file. Raises UserError if it is none."""
+def read_entry(path: Path) -> dict[str, Any]:
+    """The content of an entry's JSON file. Raises UserError if the file is not one."""
     try:
-        content: dict[str, Any] = json.loads(place.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
         [Verdict(**v) for v in content["verdicts"]]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{place} is not a result of reproduce; run it again") from e
+        raise UserError(f"{path} is not a result of reproduce; run it again") from e
     return content
