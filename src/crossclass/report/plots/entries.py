@@ -1,6 +1,6 @@
 """The figure of every entry of the paper, drawn from its stored numbers and laid out like the paper's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def bridge(numbers: Numbers) -> plots.Figure:
     return plots.lines(panels, "eps", width=12)
 
 
-DRAWINGS: Mapping[str, Callable[[Numbers], plots.Figure]] = {
+DRAWINGS: dict[str, Callable[[Numbers], plots.Figure]] = {
     "fig1": overfitting,
     "fig2": partial(matrices, stages=("35 %", "best", "last")),
     "fig3ab": partial(matrices, stages=("best", "last")),

@@ -1,0 +1,46 @@
+"""An entry that is defined here is listed, reproduced, judged and shown on the page without further edits."""
+
+from functools import partial
+
+from crossclass.cli.catalogue import lines
+from crossclass.core.runtime import Runtime
+from crossclass.paper.claims import Claim, Effect, per_seed
+from crossclass.paper.collect import collecting
+from crossclass.paper.entry import Experiment
+from crossclass.paper.registry import EXPERIMENTS
+from crossclass.paper.study import Study, reproduce
+from crossclass.report import write_study
+from crossclass.report.plots.entries import DRAWINGS, bars, draw
+
+ENTRY = Experiment(
+    "figx",
+    "CAS at the end",
+    "A network shares features between classes to the end of its training.",
+    runs={"AT": "wei2025-at-linf-8"},
+    measure=collecting(),
+    claims=(
+        Claim(
+            "positive",
+            "CAS is above a million at the last checkpoint",
+            lambda m: [Effect("CAS at last", per_seed(m, "AT", "last", "cas"), (0.0, 1.0))],
+            margin=1e6,
+        ),
+    ),
+    printed={"cas": 9.0},
+)
+
+
+def test_a_new_claim_is_one_entry_and_one_drawing(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, ENTRY.id, ENTRY)
+    monkeypatch.setitem(DRAWINGS, ENTRY.id, partial(bars, keys=("cas",)))
+    assert [line.split() for line in lines() if line.startswith("figx ")] == [
+        ["figx", "paper", *ENTRY.title.split()]
+    ]
+    study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
+    (result,) = reproduce(["figx"], study, Runtime(device="cpu", threads=1), draw=draw)
+    assert [v.verdict for v in result.verdicts] == ["does not hold"]
+    page = write_study(study.folder).read_text()
+    section = page.split('<article id="figx"')[1].split("</article>")[0]
+    assert "CAS is above a million at the last checkpoint" in section
+    assert "does not hold" in section
+    assert "<svg" in section
