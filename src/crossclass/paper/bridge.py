@@ -3,11 +3,11 @@
 The same data twice: as the strengths of the parts that pictures show (eq. 8 itself: `Shapes` with three
 classes of which every two share a part), and as those pictures. Three models: a linear one on strengths, a
 linear one on pixels, a small convolutional one. Nothing is tied, no weight is clamped; `effective` weighs
-parts in all alike.
+parts in all of them in the same way.
 
 What to expect. Margin loss: at w_C = 0 the *worst* rival counts, hence theorem 1's threshold eps0 (the untied
-rows have it too: the loss is convex and classes are alike, so tying costs nothing). Cross-entropy: there the
-rivals' margins -w1 x_E - w2 x_C,j + 2 eps (w1 + w2) tie, the softmax averages over them, and
+rows have it too: the loss is convex and the classes are exchangeable, so tying costs nothing). Cross-entropy:
+there the rivals' margins -w1 x_E - w2 x_C,j + 2 eps (w1 + w2) tie, the softmax averages over them, and
 
     dL/dw2 at w2 = 0  =  -(mu - 2 eps) E[1 - p_y]  <  0   for every eps < mu/2 and every sigma, w1,
 
@@ -181,7 +181,7 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
                 break
     test, s = data().test, data.drawn("test").strengths / data.mu
     clean = evaluate.evaluate(model, test, None)
-    seen = evaluate.evaluate(model, test, attack.replace(steps=10, step=0.25)) if eps else clean
+    attacked = evaluate.evaluate(model, test, attack.replace(steps=10, step=0.25)) if eps else clean
     with torch.no_grad():
         logits = clean.features @ clean.W.T
     w_e, w_c = effective(responses(logits, s), data.graph)
@@ -192,9 +192,9 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
         "error_exclusive": error_e,
         "error_shared": error_c,
         "cas_clean": attribution.cas(clean.C),
-        "cas": attribution.cas(seen.C),
-        "clean": evaluate.accuracy(seen.clean, seen.labels),
-        "robust": evaluate.accuracy(seen.robust, seen.labels),
+        "cas": attribution.cas(attacked.C),
+        "clean": evaluate.accuracy(attacked.clean, attacked.labels),
+        "robust": evaluate.accuracy(attacked.robust, attacked.labels),
     }
 
 
@@ -284,7 +284,7 @@ def _threshold(
     claim = f"{name}: beyond some eps the weight of shared parts is 0 while that of exclusive parts is not"
     if len(points) < 2 or points[0]["eps"] != 0:
         return Verdict(claim, "undecided", where, "it takes eps = 0 and one more")
-    words, found = list[Word](), ""
+    verdicts, reason = list[Word](), ""
     start = {key: _pooled(points[0], key) for key in ("exclusive", "shared")}
     if min(mean for mean, _ in start.values()) <= 0:
         return Verdict(claim, "undecided", where, "at eps = 0 nothing was learned")
@@ -292,14 +292,14 @@ def _threshold(
         left = {key: _quotient(_pooled(point, key), start[key], reach) for key in start}
         shared_stays, exclusive_stays = exceeds(left["shared"], kept), exceeds(left["exclusive"], kept)
         if shared_stays == "does not hold" and exclusive_stays == "holds":
-            return Verdict(claim, "holds", where, _said(point, start), {"eps": point["eps"]})
-        words.append("does not hold" if shared_stays == "holds" else "undecided")
-        found = _said(point, start)
-    word: Word = "does not hold" if set(words) == {"does not hold"} else "undecided"
-    return Verdict(claim, word, where, f"nowhere; {found}", {"eps": None})
+            return Verdict(claim, "holds", where, _weights_left(point, start), {"eps": point["eps"]})
+        verdicts.append("does not hold" if shared_stays == "holds" else "undecided")
+        reason = _weights_left(point, start)
+    verdict: Word = "does not hold" if set(verdicts) == {"does not hold"} else "undecided"
+    return Verdict(claim, verdict, where, f"nowhere; {reason}", {"eps": None})
 
 
-def _said(point: Mapping[str, Any], start: Mapping[str, tuple[float, float]]) -> str:
+def _weights_left(point: Mapping[str, Any], start: Mapping[str, tuple[float, float]]) -> str:
     left = {key: _pooled(point, key)[0] / start[key][0] for key in start}
     return f"at eps {point['eps']:.4g} {left['shared']:.1%} of w_C is left and {left['exclusive']:.1%} of w_E"
 
@@ -310,24 +310,24 @@ def _trend(
     falls = f"{name}: w_C/w_E falls from the smallest to the largest eps"
     follows = f"{name}: clean CAS moves as w_C/w_E does, from the smallest to the largest eps"
     if len(points) < 2:
-        said = "it takes two values of eps"
-        return Verdict(falls, "undecided", where, said), Verdict(follows, "undecided", where, said)
+        reason = "it takes two values of eps"
+        return Verdict(falls, "undecided", where, reason), Verdict(follows, "undecided", where, reason)
     ends = points[0], points[-1]
     low, high = zip(
         *(_quotient(_pooled(p, "shared"), _pooled(p, "exclusive"), reach) for p in ends), strict=True
     )
     if any(np.mean(p["exclusive"]) <= 0 for p in ends):
-        said = "w_E is 0 at one end: nothing was learned there"
-        return Verdict(falls, "undecided", where, said), Verdict(follows, "undecided", where, said)
+        reason = "w_E is 0 at one end: nothing was learned there"
+        return Verdict(falls, "undecided", where, reason), Verdict(follows, "undecided", where, reason)
     ratios = [float(np.mean(p["shared"]) / np.mean(p["exclusive"])) for p in ends]
     cas = [float(np.mean(p["cas_clean"])) for p in ends]
     fall = exceeds((low[0] - high[1], high[0] - low[1]))
     numbers = {"ratio_first": ratios[0], "ratio_last": ratios[1], "cas_first": cas[0], "cas_last": cas[1]}
-    why = f"w_C/w_E from {ratios[0]:.3f} to {ratios[1]:.3f}, clean CAS from {cas[0]:.3f} to {cas[1]:.3f}"
+    reason = f"w_C/w_E from {ratios[0]:.3f} to {ratios[1]:.3f}, clean CAS from {cas[0]:.3f} to {cas[1]:.3f}"
     same: Word = "undecided"
     if fall != "undecided":
         same = "holds" if (cas[0] > cas[1]) == (fall == "holds") else "does not hold"
-    return Verdict(falls, fall, where, why, numbers), Verdict(follows, same, where, why, numbers)
+    return Verdict(falls, fall, where, reason, numbers), Verdict(follows, same, where, reason, numbers)
 
 
 def _closed(name: str, points: Sequence[Mapping[str, Any]], where: str, near: float) -> Verdict:
@@ -335,10 +335,10 @@ def _closed(name: str, points: Sequence[Mapping[str, Any]], where: str, near: fl
     claim = f"{name}: CAS, clean and attacked, is the closed form's of w_E and w_C within {near:g}"
     pairs = [(p["eps"], p[a], p[b]) for p in points for a, b in _PAIRS]
     far = [(float(np.abs(np.subtract(a, b)).max()), eps) for eps, a, b in pairs]
-    words: list[Word] = ["holds" if distance <= near else "does not hold" for distance, _ in far]
+    verdicts: list[Word] = ["holds" if distance <= near else "does not hold" for distance, _ in far]
     most, eps = max(far)
     return Verdict(
-        claim, all_hold(words), where, f"at most {most:.3f} apart, at eps {eps:.4g}", {"apart": most}
+        claim, all_hold(verdicts), where, f"at most {most:.3f} apart, at eps {eps:.4g}", {"apart": most}
     )
 
 

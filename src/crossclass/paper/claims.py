@@ -68,23 +68,23 @@ class Effect:
 
     def verdict(self, margin: float) -> Word:
         """Whether the effect lies above the margin."""
-        found = self.estimate
-        if found.n == 1 and self.over_images is not None:
+        estimate = self.estimate
+        if estimate.n == 1 and self.over_images is not None:
             return exceeds(self.over_images, margin)
-        return exceeds((found.low, found.high), margin)
+        return exceeds((estimate.low, estimate.high), margin)
 
     def describe(self, margin: float) -> str:
         """The effect in words, with the value of every seed."""
-        found = self.estimate
+        estimate = self.estimate
         each = ", ".join(_short(v) for v in self.values)
-        if found.n > 1:
-            ends = f"[{_short(found.low)}, {_short(found.high)}] over {found.n} seeds: {each}"
+        if estimate.n > 1:
+            ends = f"[{_short(estimate.low)}, {_short(estimate.high)}] over {estimate.n} seeds: {each}"
         elif self.over_images is not None:
             ends = f"[{_short(self.over_images[0])}, {_short(self.over_images[1])}] over images, one seed"
         else:
             ends = "one seed, which says nothing about others"
         beside = f", margin {_short(margin)}" if margin else ""
-        return f"{self.name} {_short(found.mean)} ({ends}{beside})"
+        return f"{self.name} {_short(estimate.mean)} ({ends}{beside})"
 
 
 @dataclass(frozen=True)

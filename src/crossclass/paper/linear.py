@@ -176,9 +176,9 @@ def _thresholds(mu: float, sigma: float, beta: float, layout: Layout, n: int) ->
 
 
 def _grid(runs: Sequence[Mapping[str, Any]], mu: float) -> list[float]:
-    found = {0.0, 0.25 * mu, 0.45 * mu, *(f * runs[0]["threshold"] for f in (0.5, 1.0))}
-    found |= {run["threshold"] + s * run["error"] for run in runs for s in (-4, 4)}
-    return sorted(e for e in found if 0 <= e < mu / 2)
+    points = {0.0, 0.25 * mu, 0.45 * mu, *(f * runs[0]["threshold"] for f in (0.5, 1.0))}
+    points |= {run["threshold"] + s * run["error"] for run in runs for s in (-4, 4)}
+    return sorted(e for e in points if 0 <= e < mu / 2)
 
 
 def judge_training(
@@ -205,15 +205,15 @@ def _statements(run: Mapping[str, Any], where: str, errors: float, agree: float)
     edge, points, resolution = errors * run["error"], run["points"], run["resolution"]
     over = [p for p in points if p["eps"] > run["threshold"] + edge]
     under = [p for p in points if p["eps"] < run["threshold"] - edge]
-    beyond = f"{name} by more than {errors:g} standard errors"
-    said = (
-        (f"w2 reaches 0 at every eps above {beyond}", over, _is_zero, errors),
-        (f"w2 stays positive at every eps below {beyond}", under, _is_positive, errors),
+    margin = f"{name} by more than {errors:g} standard errors"
+    claims = (
+        (f"w2 reaches 0 at every eps above {margin}", over, _is_zero, errors),
+        (f"w2 stays positive at every eps below {margin}", under, _is_positive, errors),
         (f"trained w1 and w2 are the closed form's within {agree:g} standard errors", points, _agrees, agree),
     )
     return [
-        _verdict(claim, where, name, run, some, [word(p, resolution, reach) for p in some])
-        for claim, some, word, reach in said
+        _verdict(claim, where, name, run, some, [judge(p, resolution, reach) for p in some])
+        for claim, some, judge, reach in claims
     ]
 
 
@@ -245,23 +245,23 @@ def _verdict(
     name: str,
     run: Mapping[str, Any],
     points: Sequence[Mapping[str, Any]],
-    words: Sequence[Word],
+    verdicts: Sequence[Word],
 ) -> Verdict:
     if not points:
         return Verdict(claim, "undecided", where, "no eps was trained there")
-    word = all_hold(words)
-    worst = next((p for p, w in zip(points, words, strict=True) if w == word != "holds"), None)
+    verdict = all_hold(verdicts)
+    worst = next((p for p, w in zip(points, verdicts, strict=True) if w == verdict != "holds"), None)
     far = max(_distance(p, run["resolution"]) for p in points)
     if worst is None:
         w2 = [float(np.mean(p["w2"])) for p in points]
-        why = f"{len(points)} values of eps, mean w2 from {min(w2):.4f} to {max(w2):.4f}"
-        why += f", at most {far:.1f} standard errors from the closed form"
+        reason = f"{len(points)} values of eps, mean w2 from {min(w2):.4f} to {max(w2):.4f}"
+        reason += f", at most {far:.1f} standard errors from the closed form"
     else:
-        why = f"at eps = {worst['eps']:.4f} w2 = {np.mean(worst['w2']):.4f} +- {worst['error'][1]:.4f}"
-        why += f", closed form {worst['closed'][1]:.4f}"
+        reason = f"at eps = {worst['eps']:.4f} w2 = {np.mean(worst['w2']):.4f} +- {worst['error'][1]:.4f}"
+        reason += f", closed form {worst['closed'][1]:.4f}"
     numbers = {name: run["threshold"], f"{name}_error": run["error"], "points": len(points), "farthest": far}
     return Verdict(
-        claim, word, where, f"{name} = {run['threshold']:.4f} +- {run['error']:.4f}; {why}", numbers
+        claim, verdict, where, f"{name} = {run['threshold']:.4f} +- {run['error']:.4f}; {reason}", numbers
     )
 
 
@@ -270,7 +270,7 @@ def _corollary(plain: Mapping[str, Any], smoothed: Mapping[str, Any], where: str
     claim = (
         f"label smoothing {smoothed['beta']:g} raises the trained w2 at every eps below eps1 (corollary 1)"
     )
-    words, least = list[Word](), float("inf")
+    verdicts, least = list[Word](), float("inf")
     without = {p["eps"]: p for p in plain["points"]}
     for b in smoothed["points"]:
         a = without.get(b["eps"])
@@ -278,9 +278,9 @@ def _corollary(plain: Mapping[str, Any], smoothed: Mapping[str, Any], where: str
             gain = np.subtract(b["w2"], a["w2"])
             reach = errors * float(gain.std(ddof=1)) / sqrt(len(gain))
             low, high = float(gain.mean()) - reach, float(gain.mean()) + reach
-            words.append(exceeds((low, high), plain["resolution"]))
+            verdicts.append(exceeds((low, high), plain["resolution"]))
             least = min(least, float(gain.mean()))
-    if not words:
+    if not verdicts:
         return Verdict(claim, "undecided", where, "no eps was trained there")
-    why = f"{len(words)} values of eps, smallest mean gain {least:.4f}"
-    return Verdict(claim, all_hold(words), where, why, {"points": len(words), "least": least})
+    reason = f"{len(verdicts)} values of eps, smallest mean gain {least:.4f}"
+    return Verdict(claim, all_hold(verdicts), where, reason, {"points": len(verdicts), "least": least})

@@ -1,8 +1,8 @@
 """The same run in three sizes: `paper` as it is, `mini` for hours on a laptop, `smoke` for seconds in tests.
 
-The recipe and its labels, the ball, the kind of network and the data set stay. What costs time is cut: images,
-width, steps of the attack, epochs. Schedules keep their phases: before the first drop of the learning rate,
-between the drops, after the last.
+The recipe and its labels, the ball, the kind of network and the data set stay. What costs time is cut:
+images, width, steps of the attack, epochs. Schedules keep their phases: before the first drop of the learning
+rate, between the drops, after the last.
 """
 
 from collections.abc import Sequence

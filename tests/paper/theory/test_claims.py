@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossclass.paper.theory import closed, theorem1, theorem2, theorem3, truth_table
-from crossclass.paper.theory.grid import Grid, Part, agrees, judged, positive, switch
+from crossclass.paper.theory.grid import Grid, Slack, judge_mean, judge_means, judge_slack, switch
 from crossclass.paper.theory.montecarlo import Estimate
 from crossclass.paper.theory.setting import PAPER, Layout, admissible
 from crossclass.paper.verdict import Verdict
@@ -213,23 +213,23 @@ TRUE = {name: getattr(closed, name) for name in ("eps0", "eps1", "loss", "signal
 
 def test_words_about_grids():
     settings = {"mu": np.array([1.0, 2.0, 3.0])}
-    held = judged("c", "w", [Part(np.array([0.1, 0.2, np.nan]), settings)])
+    held = judge_slack("c", "w", [Slack(np.array([0.1, 0.2, np.nan]), settings)])
     assert (held.verdict, held.reason) == ("holds", "at each of 2 settings")
-    broken = judged("c", "w", [Part(1.0, {}), Part(np.array([0.1, 0.2, -0.3]), settings, "here")])
+    broken = judge_slack("c", "w", [Slack(1.0, {}), Slack(np.array([0.1, 0.2, -0.3]), settings, "here")])
     assert broken.verdict == "does not hold"
     assert broken.numbers == {"share": 0.75, "settings": 4, "least": -0.3, "mu": 3.0, "part": "here"}
     assert "75.0% of 4 settings; farthest from it at mu = 3 (here)" in broken.reason
-    assert judged("c", "w", [Part(np.array([0.0]), {})]).verdict == "does not hold"
-    assert judged("c", "w", [Part(np.array([-1.0]), {})], "such as 7").reason.endswith("such as 7")
+    assert judge_slack("c", "w", [Slack(np.array([0.0]), {})]).verdict == "does not hold"
+    assert judge_slack("c", "w", [Slack(np.array([-1.0]), {})], "such as 7").reason.endswith("such as 7")
 
 
 def test_words_about_means():
     near, far, vague = Estimate(1.01, 0.001, 9), Estimate(1.5, 0.001, 9), Estimate(1.01, 0.1, 9)
-    assert agrees("c", "w", [(near, 1.0)], 0.02).verdict == "holds"
-    assert agrees("c", "w", [(near, 1.0), (vague, 1.0)], 0.02).verdict == "undecided"
-    assert agrees("c", "w", [(near, 1.0), (vague, 1.0), (far, 1.0)], 0.02).verdict == "does not hold"
-    assert agrees("c", "w", [(near, 1.0), (far, 1.0)], 0.02).numbers["largest"] == pytest.approx(0.5)
-    words = [positive("c", "w", Estimate(m, 0.1, 9)).verdict for m in (0.31, 0.29, -0.29, -0.31)]
+    assert judge_means("c", "w", [(near, 1.0)], 0.02).verdict == "holds"
+    assert judge_means("c", "w", [(near, 1.0), (vague, 1.0)], 0.02).verdict == "undecided"
+    assert judge_means("c", "w", [(near, 1.0), (vague, 1.0), (far, 1.0)], 0.02).verdict == "does not hold"
+    assert judge_means("c", "w", [(near, 1.0), (far, 1.0)], 0.02).numbers["largest"] == pytest.approx(0.5)
+    words = [judge_mean("c", "w", Estimate(m, 0.1, 9)).verdict for m in (0.31, 0.29, -0.29, -0.31)]
     assert words == ["holds", "undecided", "undecided", "does not hold"]
 
 

@@ -15,7 +15,7 @@ _PGD7 = PGD(steps=7, start="uniform", precision="bf16")
 _PGD10 = PGD(steps=10, precision="bf16")
 
 # Robust overfitting on a real data set within minutes: PGD-7 AT on 1,000 CIFAR-10 images, thin net.
-# About 5 minutes on 2 cores with bf16. EvaluationPass (3 seeds, results/spine-cifar10): test robust accuracy
+# About 5 minutes on 2 cores with bf16. Measured (3 seeds, results/spine-cifar10): test robust accuracy
 # peaks near 22 % in epochs 6 to 12 and ends near 7 %, training robust accuracy reaches 98 %, CAS falls
 # from 10 to 2.4. A check costs almost three epochs, so it is made every third, crafting in bf16.
 _CIFAR10 = Run(
@@ -100,7 +100,7 @@ MINI: dict[str, Run] = {
     ),
     # Fast AT made to fail: one step of 0.32 from x itself, its gradient rounded to bf16. PGD-10 accuracy
     # rises to some 30 %; with seed 0 it falls in epoch 13, is lost in epoch 19 and ends at 0 while FGSM's
-    # goes on to 97 %, catastrophic overfitting; with seeds 1 and 2 it stays. In fp32 it was not seen within
+    # goes on to 97 %, catastrophic overfitting; with seeds 1 and 2 it stays. In fp32 it did not happen within
     # 40 epochs. A minute and a half.
     "digits-fat": Run(
         data=Digits(),

@@ -40,7 +40,7 @@ PUBLISHED: dict[str, Run] = {
     ),
     # VITA-Group/Alleviate-Robust-Overfitting: 0.3 CE + 0.1 KD(standard) + 0.6 KD(robust), T = 2, SWA from
     # epoch 55, drops at 50 and 150, the last 5,000 training images held out. Its standard teacher is the
-    # best on clean images; ours is its last epoch, for `best` is by robust accuracy.
+    # best on clean images; here it is the last epoch, for `best` is by robust accuracy.
     "chen2021-kdswa": Run(
         data=CIFAR10(n_train=45000, n_val=5000),
         recipe=KnowledgeDistillation(

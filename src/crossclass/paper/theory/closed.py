@@ -41,9 +41,9 @@ def slopes(
 ) -> tuple[Number, Number]:
     """(g1, g2): what a unit of w1 and of w2 gain, L = -g1 w1 - g2 w2 + (lambda/2) |w|^2."""
     c_e, c_c = penalty(reading, layout)
-    room = mu - 2 * eps
-    g1 = (1 - beta) * layout.exclusive * room - beta * eps * c_e
-    g2 = (1 - beta) * (layout.terms * room - layout.spread * sigma) + beta * (layout.foreign * mu - c_c * eps)
+    gap = mu - 2 * eps
+    g1 = (1 - beta) * layout.exclusive * gap - beta * eps * c_e
+    g2 = (1 - beta) * (layout.terms * gap - layout.spread * sigma) + beta * (layout.foreign * mu - c_c * eps)
     return g1, g2
 
 

@@ -1,7 +1,8 @@
-"""The third way: projected subgradient descent on the mean loss of samples, adversary found anew each step.
+"""The third check of the closed forms: projected subgradient descent on the mean loss of samples.
 
-Within w >= 0 a sample's worst rival and perturbation do not depend on w (all rivals' exclusive features are
-0), so the mean loss is quadratic there and a constant step converges; nothing in the code relies on it.
+The adversary is computed anew in each step. Within w >= 0 a sample's worst rival and perturbation do not
+depend on w (all rivals' exclusive features are 0), so the mean loss is quadratic there and a constant step
+converges; nothing in the code relies on that.
 """
 
 from typing import NamedTuple
@@ -36,10 +37,10 @@ def subgradient(
 ) -> Float[np.ndarray, " 2"]:
     """One subgradient of the mean loss by (w1, w2): its gradient with rival and perturbations held fixed."""
     w1, w2 = np.maximum(w, _LEAST)
-    found = adversary(x, y, float(w1), float(w2), eps, beta, reading, layout)
+    worst = adversary(x, y, float(w1), float(w2), eps, beta, reading, layout)
     both = design(layout)
-    bracket = np.einsum("nd,nwd->w", x + found.first, both[found.rival] - both[y])
-    foreign = np.einsum("nd,nwd->w", x + found.second, (both.sum(axis=0) - both)[y])
+    bracket = np.einsum("nd,nwd->w", x + worst.first, both[worst.rival] - both[y])
+    foreign = np.einsum("nd,nwd->w", x + worst.second, (both.sum(axis=0) - both)[y])
     return ((1 - beta) * bracket - beta / (layout.classes - 1) * foreign) / len(y) + lam * w
 
 

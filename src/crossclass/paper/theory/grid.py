@@ -1,4 +1,4 @@
-"""Words out of numbers: a claim is a slack that is to be positive, on a grid of settings or in samples."""
+"""Verdicts from numbers: a claim says that its slack is positive, on a grid of settings or in samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,57 +46,57 @@ class Grid:
         return {"mu": self.mu, "sigma": self.sigma, "eps": self.eps, "beta": self.beta}
 
 
-class Part(NamedTuple):
-    """A claim's slack over some settings: positive where the claim is true; nan where it says nothing."""
+class Slack(NamedTuple):
+    """The slack of a claim over settings: positive where the claim is true, NaN where it says nothing."""
 
-    slack: Number
+    values: Number
     settings: Mapping[str, Number]
     name: str = ""
 
 
-def judged(claim: str, where: str, parts: Sequence[Part], example: str = "") -> Verdict:
-    """The word on a claim about all settings, by its smallest slack; the share and the worst setting with it.
+def judge_slack(claim: str, where: str, parts: Sequence[Slack], example: str = "") -> Verdict:
+    """The verdict on a claim about all settings, by its smallest slack; with the share and the worst setting.
 
-    The smallest slack is a number without noise, so the word is `holds` or `does not hold`. `example` is a
+    The smallest slack is a number without noise, so the verdict is `holds` or `does not hold`. `example` is a
     counter-example in round numbers, shown if the claim does not hold.
     """
-    slack = [np.asarray(p.slack, dtype=float) for p in parts]
+    slack = [np.asarray(p.values, dtype=float) for p in parts]
     least = [float(np.nanmin(s)) for s in slack]
     worst = int(np.argmin(least))
     total = int(sum(np.isfinite(s).sum() for s in slack))
     share = float(sum((s > 0).sum() for s in slack)) / total
-    word = exceeds((least[worst], least[worst]))
+    verdict = exceeds((least[worst], least[worst]))
     at = int(np.nanargmin(slack[worst]))
     shape = slack[worst].shape
     point = {k: float(np.broadcast_to(v, shape).flat[at]) for k, v in parts[worst].settings.items()}
     numbers: dict[str, float | int | str | None] = {"share": share, "settings": total, "least": least[worst]}
     numbers |= point | ({"part": parts[worst].name} if parts[worst].name else {})
-    if word == "holds":
-        return Verdict(claim, word, where, f"at each of {total:,} settings" if total > 1 else "", numbers)
+    if verdict == "holds":
+        return Verdict(claim, verdict, where, f"at each of {total:,} settings" if total > 1 else "", numbers)
     spot = ", ".join(f"{k} = {v:.4g}" for k, v in point.items())
     far = f"farthest from it at {spot}" + (f" ({parts[worst].name})" if parts[worst].name else "")
-    return Verdict(claim, word, where, f"at {share:.1%} of {total:,} settings; {example or far}", numbers)
+    return Verdict(claim, verdict, where, f"at {share:.1%} of {total:,} settings; {example or far}", numbers)
 
 
-def agrees(claim: str, where: str, pairs: Sequence[tuple[Estimate, float]], tolerance: float) -> Verdict:
-    """The word on "these means equal those numbers to within `tolerance`", from three standard errors."""
-    words = []
+def judge_means(claim: str, where: str, pairs: Sequence[tuple[Estimate, float]], tolerance: float) -> Verdict:
+    """The verdict on "these means equal those numbers to within `tolerance`", from three standard errors."""
+    verdicts = []
     for estimate, truth in pairs:
         off, error = abs(estimate.mean - truth), ERRORS * estimate.error
-        words.append(exceeds((tolerance - off - error, tolerance - max(off - error, 0.0))))
+        verdicts.append(exceeds((tolerance - off - error, tolerance - max(off - error, 0.0))))
     z = max(abs(e.mean - t) / e.error for e, t in pairs)
     off = max(abs(e.mean - t) for e, t in pairs)
     numbers = {"means": len(pairs), "largest": off, "z": z, "tolerance": tolerance}
-    why = f"largest difference of {len(pairs)} means {off:.2g}, {z:.1f} of its standard errors"
-    return Verdict(claim, all_hold(words), where, why, numbers)
+    reason = f"largest difference of {len(pairs)} means {off:.2g}, {z:.1f} of its standard errors"
+    return Verdict(claim, all_hold(verdicts), where, reason, numbers)
 
 
-def positive(claim: str, where: str, estimate: Estimate) -> Verdict:
-    """The word on "this mean is positive", from three standard errors."""
+def judge_mean(claim: str, where: str, estimate: Estimate) -> Verdict:
+    """The verdict on "this mean is positive", from three standard errors."""
     low, high = estimate.interval(ERRORS)
     numbers = {"mean": estimate.mean, "error": estimate.error, "n": estimate.n}
-    why = f"{estimate.mean:.4f}, three standard errors either way {low:.4f} to {high:.4f}"
-    return Verdict(claim, exceeds((low, high)), where, why, numbers)
+    reason = f"{estimate.mean:.4f}, three standard errors either way {low:.4f} to {high:.4f}"
+    return Verdict(claim, exceeds((low, high)), where, reason, numbers)
 
 
 def switch(w: Number, on: Number) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The second way: means over samples, with the exact inner maximum, and their standard errors."""
+"""The second check of the closed forms: means over samples, with the exact inner maximum."""
 
 from math import sqrt
 from typing import NamedTuple
@@ -41,7 +41,7 @@ def loss(
     layout: Layout = PAPER,
     brute: bool = False,
 ) -> Estimate:
-    """Of `closed.loss`; `brute` tries all 2^d corners instead of the signs of weight differences."""
+    """The loss of `closed.loss`; `brute` tries all 2^d corners instead of the signs of weight differences."""
     x, y = draw(n, mu, sigma, layout, rng)
     worst = worst_of_corners if brute else worst_case
     values = worst(x, y, w1, w2, eps, beta, reading, layout) + lam / 2 * (w1 * w1 + w2 * w2)
@@ -83,7 +83,7 @@ def threshold(
     reading: str = "A",
     layout: Layout = PAPER,
 ) -> Estimate:
-    """Of eps0, or with beta > 0 of eps1: where the slope of the sample loss in w2, at w2 = 0, changes sign.
+    """The threshold eps0 (beta > 0: eps1), where the slope of the sample loss in w2 at w2 = 0 changes sign.
 
     Each sample's worst case is linear in w2 >= 0 and in eps, so differences of `worst_case` are its slopes.
     The estimate is a ratio whose denominator is the same for all samples.

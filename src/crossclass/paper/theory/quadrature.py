@@ -1,7 +1,8 @@
-"""Expectations by numeric integration: the loss with its adversary found by signs, and P_all for K classes.
+"""The first check of the closed forms: numeric integration of the loss, and of P_all for K classes.
 
-Nothing here knows Lemma 1 or a closed form. For K = 3 a sample has three active features; its loss has a kink
-where the two cross-class ones are equal, so these are turned by 45 degrees and integrated on either side.
+The adversary comes from signs (`samples`); nothing here uses Lemma 1 or a closed form. For K = 3 a
+sample has three active features; its loss has a kink where the two cross-class ones are equal, so these are
+turned by 45 degrees and integrated on either side.
 """
 
 import numpy as np
@@ -50,7 +51,7 @@ def loss(
     beta: Scalar = 0.0,
     reading: str = "A",
 ) -> float:
-    """Of `closed.loss` for K = 3."""
+    """The loss of `closed.loss` for K = 3."""
     x, weight = nodes(mu, sigma)
     values = worst_case(x, np.zeros(len(x), dtype=int), w1, w2, eps, beta, reading)
     return float(weight @ values) + lam / 2 * (w1 * w1 + w2 * w2)
@@ -59,7 +60,7 @@ def loss(
 def optimum(
     mu: Scalar, sigma: Scalar, eps: Scalar, lam: Scalar = 1.0, beta: Scalar = 0.0, reading: str = "A"
 ) -> tuple[float, float]:
-    """Of `closed.optimum` for K = 3, by a search that uses values of the expected loss only."""
+    """The minimiser of `closed.optimum` for K = 3, by a search that uses values of the expected loss only."""
     x, weight = nodes(mu, sigma)
     y = np.zeros(len(x), dtype=int)
 
@@ -71,8 +72,8 @@ def optimum(
     far = 2 * (mu + 2 * sigma) / lam
     start = np.array([mu / lam, mu / lam]) / 2
     options = {"xatol": 1e-9 * far, "fatol": 0.0, "maxiter": 400}
-    found = minimize(value, start, method="Nelder-Mead", bounds=[(0, far), (0, far)], options=options)
-    return float(found.x[0]), float(found.x[1])
+    minimum = minimize(value, start, method="Nelder-Mead", bounds=[(0, far), (0, far)], options=options)
+    return float(minimum.x[0]), float(minimum.x[1])
 
 
 def p_all(w1: Scalar, w2: Scalar, mu: Scalar, sigma: Scalar, eps: Scalar, classes: int = 3) -> float:
@@ -82,6 +83,6 @@ def p_all(w1: Scalar, w2: Scalar, mu: Scalar, sigma: Scalar, eps: Scalar, classe
     """
     step = min(2.0**-8, w2 / (16 * w1))  # the inner factor turns within w2 / w1
     z = step * np.arange(-int(_REACH / step), int(_REACH / step) + 1)
-    room = mu - 2 * eps
-    inner = ndtr((w1 * (room + sigma * z) + w2 * room) / (sigma * w2))
+    gap = mu - 2 * eps
+    inner = ndtr((w1 * (gap + sigma * z) + w2 * gap) / (sigma * w2))
     return float(np.sum(np.exp(-z * z / 2) * inner ** (classes - 1)) * step / np.sqrt(2 * np.pi))

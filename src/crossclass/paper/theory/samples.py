@@ -1,8 +1,8 @@
 """Samples of eq. (8), the tied linear map of eq. (16), and each sample's exact worst case, without formulas.
 
-The adversary is found in two ways, neither of which is a closed form under test: from the signs of explicit
-differences of the map's rows (`worst_case`), and by trying every corner of the cube (`worst_of_corners`; a
-linear loss is largest in a corner).
+The adversary is computed in two ways, neither of which is a closed form under test: from the signs of
+explicit differences of the map's rows (`worst_case`), and by trying every corner of the cube
+(`worst_of_corners`; a linear loss is largest in a corner).
 """
 
 from functools import cache
@@ -76,8 +76,8 @@ def margins(
     return out
 
 
-class Terms(NamedTuple):
-    """What a sample's loss depends on, once rival and perturbations are found."""
+class Adversary(NamedTuple):
+    """The worst rival and the worst perturbations of each sample."""
 
     rival: Int[np.ndarray, " n"]
     """The other class with the largest worst-case margin."""
@@ -96,7 +96,7 @@ def adversary(
     beta: Scalar = 0.0,
     reading: str = "A",
     layout: Layout = PAPER,
-) -> Terms:
+) -> Adversary:
     """The rival and the perturbations of each sample, from the signs of explicit weight differences."""
     check_reading(reading)
     W = weights(w1, w2, layout)
@@ -105,14 +105,14 @@ def adversary(
     foreign = -beta / (layout.classes - 1) * (W.sum(axis=0) - W)[y]
     first = eps * np.sign(difference)
     if reading == "A":
-        return Terms(rival, first, eps * np.sign(foreign))
+        return Adversary(rival, first, eps * np.sign(foreign))
     if reading == "B":
-        return Terms(rival, first, np.zeros_like(x))
+        return Adversary(rival, first, np.zeros_like(x))
     if reading == "D":
-        return Terms(rival, first, first)
-    # the rival of a joint maximum: the penalty is the same for all rivals, as classes are alike
+        return Adversary(rival, first, first)
+    # the rival of a joint maximum: the penalty is the same for all rivals, as the classes are exchangeable
     joint = eps * np.sign((1 - beta) * difference + foreign)
-    return Terms(rival, joint, joint)
+    return Adversary(rival, joint, joint)
 
 
 def worst_case(
@@ -126,10 +126,10 @@ def worst_case(
     layout: Layout = PAPER,
 ) -> Float[np.ndarray, " n"]:
     """Each sample's robust loss (eq. 10), or its smoothed one (eq. 13), without the weight penalty."""
-    found = adversary(x, y, w1, w2, eps, beta, reading, layout)
+    worst = adversary(x, y, w1, w2, eps, beta, reading, layout)
     W = weights(w1, w2, layout)
-    bracket = ((W[found.rival] - W[y]) * (x + found.first)).sum(axis=1)
-    foreign = ((W.sum(axis=0) - W)[y] * (x + found.second)).sum(axis=1)
+    bracket = ((W[worst.rival] - W[y]) * (x + worst.first)).sum(axis=1)
+    foreign = ((W.sum(axis=0) - W)[y] * (x + worst.second)).sum(axis=1)
     return (1 - beta) * bracket - beta / (layout.classes - 1) * foreign
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
-from crossclass.paper.theory.grid import ADMISSIBLE, ERRORS, Grid, Part, agrees, judged, switch
+from crossclass.paper.theory.grid import ADMISSIBLE, ERRORS, Grid, Slack, judge_means, judge_slack, switch
 from crossclass.paper.theory.setting import PAPER, READINGS, Number
 from crossclass.paper.theory.theorem3_layouts import (
     corollary_layouts,
@@ -28,7 +28,7 @@ def theorem3(rng: np.random.Generator, n: int) -> list[Verdict]:
     sigma, beta = 0.3, 0.25
     eps1 = {r: float(closed.eps1(1.0, sigma, beta, r)) for r in READINGS}
     rows = [
-        judged(
+        judge_slack(
             f"there is an eps1 with eps0 < eps1 < mu/2 (Theorem 3), reading {r}: {MEANING[r]}",
             SMOOTHED,
             [ordered(PAPER, r)],
@@ -40,10 +40,12 @@ def theorem3(rng: np.random.Generator, n: int) -> list[Verdict]:
     w1_gone = [_w1_gone()]
     return [
         *rows,
-        judged("w2_LS > 0 for eps < eps1 and w2_LS = 0 for eps > eps1, in all readings", SMOOTHED, switches),
+        judge_slack(
+            "w2_LS > 0 for eps < eps1 and w2_LS = 0 for eps > eps1, in all readings", SMOOTHED, switches
+        ),
         _losses(rng, n),
         _descended(rng, n),
-        judged(
+        judge_slack(
             "Theorem 3 is about w2 only: w1_LS is 0 from eps = (1 - beta) mu/(2 - beta) < mu/2 on, reading A",
             SMOOTHED,
             w1_gone,
@@ -58,18 +60,18 @@ def corollary1(rng: np.random.Generator, n: int) -> list[Verdict]:
     sigma, beta = 0.3, 0.25
     eps1 = {r: float(closed.eps1(1.0, sigma, beta, r)) for r in READINGS}
     for r in READINGS:
-        g, chain, more = Grid.over(), ordered(PAPER, r, (24, 24, 8)).slack, gained(PAPER, r).slack
+        g, chain, more = Grid.over(), ordered(PAPER, r, (24, 24, 8)).values, gained(PAPER, r).values
         rows.append(
-            judged(
+            judge_slack(
                 f"Theorem 3's eps1 exists and w2_LS > w2* below it (Corollary 1 as printed), reading {r}",
                 SMOOTHED + ", eps < eps1",
-                [Part(np.where(np.isnan(more), np.nan, np.minimum(chain, more)), g.settings())],
+                [Slack(np.where(np.isnan(more), np.nan, np.minimum(chain, more)), g.settings())],
                 f"mu = 1, sigma = {sigma}, beta = {beta} has eps1 = {eps1[r]:.4f} > mu/2",
             )
         )
     return [
         *rows,
-        judged(
+        judge_slack(
             "w2_LS > w2* for all eps < min(eps1, mu/2), in all four readings (the inequality alone)",
             SMOOTHED,
             [gained(PAPER, r) for r in READINGS],
@@ -80,12 +82,12 @@ def corollary1(rng: np.random.Generator, n: int) -> list[Verdict]:
     ]
 
 
-def _w1_gone() -> Part:
+def _w1_gone() -> Slack:
     g = Grid.over()
     w1 = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta)[0]
     end = (1 - g.beta) * g.mu / (2 - g.beta)
     slack = np.minimum(switch(w1, g.eps < end), g.mu / 2 - end)
-    return Part(slack, {"mu": g.mu, "eps": g.eps, "beta": g.beta})
+    return Slack(slack, {"mu": g.mu, "eps": g.eps, "beta": g.beta})
 
 
 def _losses(rng: np.random.Generator, n: int) -> Verdict:
@@ -94,9 +96,9 @@ def _losses(rng: np.random.Generator, n: int) -> Verdict:
         for _ in range(2):
             sigma, eps, beta = (float(v) for v in rng.uniform((0.1, 0.02, 0.02), (1.6, 0.48, 0.32)))
             w1, w2 = (float(v) for v in rng.uniform(0.1, 1.0, 2))
-            seen = montecarlo.loss(w1, w2, 1.0, sigma, eps, n, rng, 1.0, beta, r, brute=True)
-            pairs.append((seen, float(closed.loss(w1, w2, 1.0, sigma, eps, 1.0, beta, r))))
-    return agrees(
+            sampled = montecarlo.loss(w1, w2, 1.0, sigma, eps, n, rng, 1.0, beta, r, brute=True)
+            pairs.append((sampled, float(closed.loss(w1, w2, 1.0, sigma, eps, 1.0, beta, r))))
+    return judge_means(
         "the expected smoothed loss (eqs. 12, 13) has the closed form behind eps1, to within 0.15",
         f"2 random settings for each reading, {n:,} samples each, all 64 corners tried for each sample",
         pairs,
@@ -116,16 +118,16 @@ def _descended(rng: np.random.Generator, n: int) -> Verdict:
                 slack.append(float(switch(w2, eps < eps1)))
                 where.append((float(sigma), eps, float(beta)))
     sigmas, radii, betas = np.array(where).T
-    return judged(
+    return judge_slack(
         "projected descent on the smoothed loss ends at w2 = 0 once eps exceeds eps1 by more than three "
         "standard errors, and at w2 > 0 once it is as far below, reading A",
         f"mu = 1, 8 random (sigma, beta), eps on either side of eps1, {n:,} samples each",
-        [Part(np.array(slack), {"sigma": sigmas, "eps": radii, "beta": betas})],
+        [Slack(np.array(slack), {"sigma": sigmas, "eps": radii, "beta": betas})],
     )
 
 
 def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verdict:
-    words, least = [], np.inf
+    verdicts, least = [], np.inf
     for sigma, beta in zip(rng.uniform(0.3, 1.6, 6), rng.uniform(0.1, 0.33, 6), strict=True):
         eps1 = float(closed.eps1(1.0, float(sigma), float(beta)))
         gains = np.zeros((2, blocks))
@@ -136,14 +138,14 @@ def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verd
                 gains[i, block] = smooth - plain
         for gain in gains:
             low, high = montecarlo.estimate(gain).interval(ERRORS)
-            words.append(exceeds((low, high)))
+            verdicts.append(exceeds((low, high)))
             least = min(least, low)
     return Verdict(
         "projected descent ends at a larger w2 on the smoothed loss than on the robust loss, reading A",
-        all_hold(words),
+        all_hold(verdicts),
         f"mu = 1, 6 random (sigma, beta), eps = 0.4 and 0.8 eps1, {blocks} blocks of {n // 2:,} samples",
         f"least mean gain less three standard errors {least:.4f}",
-        {"settings": len(words), "least": float(least)},
+        {"settings": len(verdicts), "least": float(least)},
     )
 
 
@@ -155,8 +157,8 @@ def _side_effects() -> list[Verdict]:
     below = g.eps < closed.eps1(g.mu, g.sigma, g.beta)
     early = below & (g.eps < closed.eps0(g.mu, g.sigma))
 
-    def part(slack: Number, where: Number = below) -> Part:
-        return Part(np.where(where, slack, np.nan), g.settings())
+    def part(slack: Number, where: Number = below) -> Slack:
+        return Slack(np.where(where, slack, np.nan), g.settings())
 
     left = np.asarray(smooth[0] - smooth[1])
     inside = g.beta * (g.mu - g.eps) < (1 - g.beta) * g.sigma / np.sqrt(np.pi)
@@ -168,43 +170,43 @@ def _side_effects() -> list[Verdict]:
     little = np.minimum(w2 / w1 - closed.ratio_at(g.mu, g.sigma, g.eps), best - w2 / w1)
     where = SMOOTHED + ", eps < eps1; reading A"
     return [
-        judged(
+        judge_slack(
             "smoothing leaves w2 within Theorem 2's [0, w1]: w2_LS <= w1_LS",
             where,
             [part(left)],
             _example(0.3, 0.3, 0.3),
         ),
-        judged(
+        judge_slack(
             "w2_LS < w1_LS exactly where beta (mu - eps) < (1 - beta) sigma/sqrt(pi)",
             where,
             [part(np.where(inside, left, -left))],
         ),
-        judged(
+        judge_slack(
             "label smoothing raises P_pair, robust accuracy against one class (Corollary 1 is about w2 only)",
             where,
             [part(pair)],
             _example(0.2, 0.3, 0.33),
         ),
-        judged(
+        judge_slack(
             "label smoothing raises P_pair wherever it leaves w2_LS <= w1_LS",
             where + ", w2_LS <= w1_LS",
             [part(pair, below & (left >= 0))],
         ),
-        judged(
+        judge_slack(
             "label smoothing raises P_all, top-1 robust accuracy (Corollary 1 is about w2 only)",
             where,
             [part(top1)],
             _example(0.9, 0.28, 0.3),
         ),
-        judged(
+        judge_slack(
             "for eps0 <= eps < eps1 label smoothing lowers P_all: there w2 = 0 was best",
             SMOOTHED + ", eps0 <= eps < eps1; reading A",
             [part(-top1, below & ~early)],
         ),
-        judged(
+        judge_slack(
             "a little label smoothing (beta = 0.01) brings w2/w1 closer to r_opt without passing it",
             ADMISSIBLE + ", eps < eps0; reading A",
-            [Part(np.where(g.eps < closed.eps0(g.mu, g.sigma), little, np.nan), _without_beta(g))],
+            [Slack(np.where(g.eps < closed.eps0(g.mu, g.sigma), little, np.nan), _without_beta(g))],
         ),
     ]
 
