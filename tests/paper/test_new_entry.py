@@ -8,7 +8,7 @@ from crossclass.paper.claims import Claim, Effect, per_seed
 from crossclass.paper.collect import collecting
 from crossclass.paper.entry import Experiment
 from crossclass.paper.registry import EXPERIMENTS
-from crossclass.paper.study import Study, reproduce
+from crossclass.paper.study import Callbacks, Study, reproduce
 from crossclass.report import write_study
 from crossclass.report.plots.entries import DRAWINGS, bars, draw
 
@@ -37,7 +37,7 @@ def test_a_new_claim_is_one_entry_and_one_drawing(tmp_path, monkeypatch):
         ["figx", "paper", *ENTRY.title.split()]
     ]
     study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
-    (result,) = reproduce(["figx"], study, Runtime(device="cpu", threads=1), draw=draw)
+    (result,) = reproduce(["figx"], study, Runtime(device="cpu", threads=1), Callbacks(draw=draw))
     assert [v.verdict for v in result.verdicts] == ["does not hold"]
     page = write_study(study.folder).read_text()
     section = page.split('<article id="figx"')[1].split("</article>")[0]

@@ -31,9 +31,9 @@ from crossclass.paper.plan import jobs, with_data_path
 from crossclass.paper.registry import EXPERIMENTS, chosen
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.sizes import shrink, with_crafting_precision
-from crossclass.paper.study import Study, reproduce
+from crossclass.paper.study import Callbacks, Study, reproduce
 from crossclass.report import write_study
-from crossclass.report.plots.entries import draw
+from crossclass.report.plots.entries import draw, draw_maps
 from crossclass.training import loop
 from crossclass.training.recipes import KnowledgeDistillation
 
@@ -47,7 +47,10 @@ def done(tmp_path_factory):
     here = tmp_path_factory.mktemp("study")
     study = Study(size="smoke", seeds=1, out=here / "results", runs=here / "runs")
     heard = []
-    files = [r.path for r in reproduce(["all"], study, CPU, log=heard.append, draw=draw)]
+    files = [
+        r.path
+        for r in reproduce(["all"], study, CPU, Callbacks(log=heard.append, draw=draw, draw_maps=draw_maps))
+    ]
     return study, files, heard
 
 
@@ -100,7 +103,7 @@ def test_a_second_call_only_draws_again(done, monkeypatch):
     before = {f: f.read_bytes() for f in study.folder.iterdir() if f.is_file()}
     untrained(monkeypatch)
     heard = []
-    reproduce(["all"], study, CPU, log=heard.append, draw=draw)
+    reproduce(["all"], study, CPU, Callbacks(log=heard.append, draw=draw, draw_maps=draw_maps))
     assert heard[0].endswith("measured")
     for file, content in before.items():
         assert file.read_bytes() == content, file
@@ -136,7 +139,7 @@ def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
     (place,) = (study.folder / "runs").iterdir()
     assert not (place / "clean.json").exists()
     heard = []
-    reproduce(["fig9"], study, CPU, log=heard.append)
+    reproduce(["fig9"], study, CPU, Callbacks(log=heard.append))
     assert (place / "clean.json").exists()
     assert any("trained" in h and "at-linf-8" in h for h in heard)
 
@@ -156,7 +159,7 @@ def test_numbers_of_other_settings_are_named_and_not_used(copy):
     text = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
     heard = []
-    reproduce(["fig2"], copy, CPU, log=heard.append)
+    reproduce(["fig2"], copy, CPU, Callbacks(log=heard.append))
     assert any("missing" in h and "(epochs differs) and is not used" in h for h in heard)
 
 
@@ -170,9 +173,9 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reproduce(["fig6"], study, CPU, row=stop)
+        reproduce(["fig6"], study, CPU, Callbacks(row=stop))
     heard = []
-    reproduce(["fig6"], study, CPU, log=heard.append)
+    reproduce(["fig6"], study, CPU, Callbacks(log=heard.append))
     assert any("begun" in h and "of 4 epochs" in h for h in heard)
     mine, whole = (json.loads((s.folder / "fig6.json").read_text()) for s in (study, done[0]))
     assert mine["numbers"] == whole["numbers"]
@@ -183,7 +186,7 @@ def test_two_processes_share_the_runs_out(done, tmp_path):
         "import sys; from pathlib import Path; from crossclass.core.runtime import Runtime\n"
         "from crossclass.paper import study as r; r.WAIT = 0.2\n"
         "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
-        "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), log=print)\n"
+        "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), r.Callbacks(log=print))\n"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -369,7 +372,7 @@ class TestPlan:
         monkeypatch.setattr(reproducing, "cost", lambda run, splits, runtime: tried.append(run) or one)
         heard = []
         study = Study(size="smoke", seeds=3, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
-        reproduce(["fig2"], study, CPU, log=heard.append)
+        reproduce(["fig2"], study, CPU, Callbacks(log=heard.append))
         assert len(tried) == 1
         assert [h.split(", about ")[1] for h in heard[1:4]] == ["13 s"] * 3  # four epochs and the end
         assert heard[-1].startswith("about 39 s of this machine, 3 MiB")
@@ -378,7 +381,7 @@ class TestPlan:
         untrained(monkeypatch)
         heard = []
         study = Study(size="smoke", seeds=2, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
-        assert reproduce(["fig2", "fig10", "fig9"], study, CPU, log=heard.append) == []
+        assert reproduce(["fig2", "fig10", "fig9"], study, CPU, Callbacks(log=heard.append)) == []
         assert heard[0] == "4 runs: 4 missing"
         assert not list(tmp_path.iterdir())
 

@@ -36,6 +36,12 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     (out, runtime), rest = own_settings([t for t in targets if "=" in t], "measure.json")
     place = Path(out)
     demand_writable(place)
+
+    def draw(maps: "SaliencyMaps", name: str) -> str:
+        from crossclass.report.plots.entries import draw_maps  # matplotlib is slow to import
+
+        return draw_maps(maps, place.with_name(f"{place.stem}-saliency{name and '-'}{name}.png"))
+
     with watching("measure") as progress:
         try:
             results = measure(
@@ -45,9 +51,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
                 progress.step,
                 trust=trust,
                 allow_partial=allow_partial,
-                draw=lambda maps, name: _draw(
-                    maps, place.with_name(f"{place.stem}-saliency{name and '-'}{name}.png")
-                ),
+                draw=draw,
             )
         except KeyboardInterrupt:
             progress.log("crossclass: stopped; nothing was written")
@@ -56,15 +60,6 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         print(line)
     runtime.on_main_process(lambda: write_results(place, results))
     print(out)
-
-
-def _draw(maps: "SaliencyMaps", path: Path) -> str:
-    """Draw the grid of saliency maps; the file's name."""
-    from crossclass.report import plots
-
-    images = maps.images.movedim(1, -1).numpy()
-    plots.save(plots.saliency_grid(images, {k: m.numpy() for k, m in maps.maps.items()}, maps.captions), path)
-    return path.name
 
 
 @app.command()

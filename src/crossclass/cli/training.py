@@ -100,9 +100,9 @@ def reproduce_(
     Interrupt it at will: the same command goes on. The page's path is the last line.
     """
     from crossclass.core.config import override
-    from crossclass.paper.study import Study, reproduce
+    from crossclass.paper.study import Callbacks, Study, reproduce
     from crossclass.report import write_study
-    from crossclass.report.plots.entries import draw
+    from crossclass.report.plots.entries import draw, draw_maps
 
     ids = [t for t in targets if "=" not in t]
     if not ids:
@@ -111,7 +111,8 @@ def reproduce_(
     study = override(Study(), rest).replace(out=Path(out))
     with watching("reproduce") as progress:
         try:
-            done = reproduce(ids, study, runtime, progress.step, progress.log, progress.row, draw)
+            calls = Callbacks(progress.step, progress.log, progress.row, draw, draw_maps)
+            done = reproduce(ids, study, runtime, calls)
         except KeyboardInterrupt:
             progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
             raise typer.Exit(130) from None

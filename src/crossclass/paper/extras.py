@@ -1,13 +1,14 @@
-"""What single figures need of a run beside its full evaluation; measured once, kept with its evidence.
+"""Further measurements that single figures need of a run, made once and kept with its evidence.
 
     clean      CAS and C on clean images at quarters of the schedule, best and last (Fig. 9)
-    saliency   how far the maps spread at best and at last, and the grid by sample id (Fig. 3c, 11)
+    saliency   how wide the maps spread at best and at last, and their grid by sample id (Fig. 3c, 11)
     parts      on Shapes: how much of the maps' mass lies on planted parts, best against last
 
-Everything is judged in float32, on the test part, with the run's own attack.
+All are computed in float32 on the test part, with the run's final attack.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals, saliency
+from crossclass.analysis.compare import SaliencyMaps
+from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.measure import Measure, evaluate_checkpoint
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Splits
-from crossclass.report import plots
 from crossclass.training.run import Run
 from crossclass.training.validation import classifier
 
@@ -31,55 +33,88 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 GRID = 24
 """Samples in the grid, as in Fig. 11."""
 
-Extra = Callable[[Run, RunFolder, Splits, Runtime, Path], Any]
+DrawMaps = Callable[[SaliencyMaps, Path], object]
+"""Called with the maps of the grid and the path of its picture."""
 
 
-def clean(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Path) -> Any:
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is trained, with its images."""
+
+    run: Run
+    folder: RunFolder
+    splits: Splits
+    runtime: Runtime
+
+    @property
+    def best(self) -> str:
+        """The name of the best checkpoint: by validation images, else by test images."""
+        return "best.val" if self.folder.checkpoint("best.val").exists() else "best.test"
+
+    def load(self, name: str) -> tuple[models.Classifier, dict[str, Any]]:
+        """A checkpoint and its card. Raises UserError if the file was deleted."""
+        path = self.folder.checkpoint(name)
+        if not path.exists():
+            raise UserError(
+                f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again"
+            )
+        model, card = load_model(path)
+        return classifier(self.runtime.to_device(model)), card
+
+    def best_and_last(self) -> list[tuple[str, models.Classifier, EvaluationPass]]:
+        """Name, model and evaluation of the two checkpoints."""
+        settings = Measure(seed=self.run.seed, batch=self.run.validation.batch, saliency=GRID)
+        attack, out = self.run.final_attack(), []
+        for name in (self.best, "last"):
+            model, _ = self.load(name)
+            passed = evaluate_checkpoint(model, self.splits, attack, settings, self.runtime)
+            out.append((name, model, passed))
+        return out
+
+
+def clean(of: FinishedRun) -> Any:
     """CAS, C and accuracy on clean images, by stage."""
-    names = {f"{100 * q:g} %": f"epoch_{round(q * run.epochs):03d}" for q in QUARTERS}
-    names |= {"best": _best(folder), "last": "last"}
+    names = {f"{100 * q:g} %": f"epoch_{round(q * of.run.epochs):03d}" for q in QUARTERS}
+    names |= {"best": of.best, "last": "last"}
+    if not of.folder.checkpoint(names["100 %"]).exists():
+        names["100 %"] = "last"
     out = {}
     for stage, name in names.items():
-        path = folder.checkpoint(
-            "last" if not folder.checkpoint(name).exists() and stage == "100 %" else name
-        )
-        model, card = _loaded(path, runtime)
-        seen = evaluate.evaluate(model, splits.test, None, run.seed, batch=run.validation.batch)
-        numbers = {"clean": seen.accuracy("clean"), "cas": seen.cas, "C": evaluate.rounded(seen.C)}
+        model, card = of.load(name)
+        passed = evaluate.evaluate(model, of.splits.test, None, of.run.seed, batch=of.run.validation.batch)
+        numbers = {"clean": passed.accuracy("clean"), "cas": passed.cas, "C": evaluate.rounded(passed.C)}
         out[stage] = {"epoch": card["epoch"], **numbers}
     return out
 
 
-def maps(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Path) -> Any:
-    """Where best is right and last is wrong: the spread of the maps, and the grid beside the numbers."""
-    pair, seen = _pair(run, folder, splits, runtime)
-    named = [(name, model, one) for (name, model), one in zip(pair, seen, strict=True)]
-    found = compare.saliency_between(
-        named[0], named[1], splits.test, splits.class_names, GRID, "adversarial images"
+def maps(of: FinishedRun, draw: DrawMaps, path: Path) -> Any:
+    """Grad-CAM where best is right and last is wrong: how wide the maps spread; some are drawn to `path`."""
+    best, last = of.best_and_last()
+    between = compare.saliency_between(
+        best, last, of.splits.test, of.splits.class_names, GRID, "adversarial images"
     )
-    if found is None:
-        return {"n": 0, "why": "fewer than two test images are right at best and wrong at last"}
-    numbers, drawn = found
-    images, path = drawn.images.movedim(1, -1).numpy(), into / "saliency.png"
-    maps = {name: m.numpy() for name, m in drawn.maps.items()}
-    plots.save(plots.saliency_grid(images, maps, drawn.captions), path)
+    if between is None:
+        return {"n": 0, "reason": "fewer than two test images are right at best and wrong at last"}
+    numbers, drawn = between
+    draw(drawn, path)
     return {"grid": path.name, **numbers}
 
 
-def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: Path) -> Any:
+def parts(of: FinishedRun) -> Any:
     """The share of a map's mass on the exclusive and on the cross-class parts, best against last.
 
-    A flat map has the share of the area; `lift` is the share over that. Raises UserError if the run was
-    not trained on Shapes, the only data whose parts are known.
+    A flat map has the share of the area. Raises UserError if the run was not trained on Shapes, the only data
+    whose parts are known.
     """
-    if not isinstance(run.data, Shapes):
-        raise UserError(f"planted parts are known on shapes alone, and {folder.path} has {run.data.kind}")
-    pair, seen = _pair(run, folder, splits, runtime)
-    labels = splits.test.labels.cpu()
-    drawn = run.data.drawn("test")
+    if not isinstance(of.run.data, Shapes):
+        raise UserError(
+            f"planted parts are known on shapes alone, and {of.folder.path} has {of.run.data.kind}"
+        )
+    pair = of.best_and_last()
+    labels, drawn = of.splits.test.labels.cpu(), of.run.data.drawn("test")
     masks = {"exclusive": drawn.exclusive, "shared": drawn.shared}
-    both = [_mass(model, one, labels, masks) for (_, model), one in zip(pair, seen, strict=True)]
-    best, last = (one.robust for one in seen)
+    both = [_shares(model, passed, labels, masks) for _, model, passed in pair]
+    best, last = (passed.robust for _, _, passed in pair)
     chosen = {"chosen": saliency.compared(labels, best, last), "all": torch.arange(len(labels))}
     out: dict[str, Any] = {}
     for group, index in chosen.items():
@@ -95,18 +130,17 @@ def parts(run: Run, folder: RunFolder, splits: Splits, runtime: Runtime, into: P
     return {**out, "area": area}
 
 
-def _mass(
+def _shares(
     model: models.Classifier,
-    seen: evaluate.EvaluationPass,
+    passed: EvaluationPass,
     labels: Tensor,
     masks: dict[str, Bool[Tensor, "n s s"]],
 ) -> dict[str, Float[Tensor, " n"]]:
-    """The share of each map's positive mass inside each mask; NaN where there is none of one of them."""
-    images = seen.images
+    """The share of each map's positive mass inside each mask; NaN where the map or the mask is empty."""
+    images, device = passed.images, model.mean.device
     assert images is not None
-    place = model.mean.device
-    found = saliency.grad_cam(model, images.to(place), labels.to(place))
-    large = saliency.resized(found, images.shape[-1]).clamp(min=0).double()
+    coarse = saliency.grad_cam(model, images.to(device), labels.to(device))
+    large = saliency.resized(coarse, images.shape[-1]).clamp(min=0).double()
     total = large.flatten(1).sum(1)
     out = {}
     for name, mask in masks.items():
@@ -115,25 +149,9 @@ def _mass(
     return out
 
 
-def _pair(
-    run: Run, folder: RunFolder, splits: Splits, runtime: Runtime
-) -> tuple[list[tuple[str, models.Classifier]], list[evaluate.EvaluationPass]]:
-    settings = Measure(seed=run.seed, batch=run.validation.batch, saliency=GRID)
-    pair = [(name, _loaded(folder.checkpoint(name), runtime)[0]) for name in (_best(folder), "last")]
-    return pair, [
-        evaluate_checkpoint(model, splits, run.final_attack(), settings, runtime) for _, model in pair
-    ]
-
-
-def _best(folder: RunFolder) -> str:
-    return "best.val" if folder.checkpoint("best.val").exists() else "best.test"
-
-
-def _loaded(path: Path, runtime: Runtime) -> tuple[models.Classifier, dict[str, Any]]:
-    if not path.exists():
-        raise UserError(f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again")
-    model, card = load_model(path)
-    return classifier(runtime.to_device(model)), card
-
-
-EXTRAS: dict[str, Extra] = {"clean": clean, "saliency": maps, "parts": parts}
+EXTRAS: dict[str, Callable[[FinishedRun, DrawMaps, Path], Any]] = {
+    "clean": lambda of, draw, folder: clean(of),
+    "saliency": lambda of, draw, folder: maps(of, draw, folder / "saliency.png"),
+    "parts": lambda of, draw, folder: parts(of),
+}
+"""Each by its name; `draw` and the folder of the evidence are for what has a picture."""

@@ -33,7 +33,7 @@ from crossclass.paper import evidence
 from crossclass.paper.claims import Numbers
 from crossclass.paper.entry import Experiment, Size
 from crossclass.paper.evidence import Evidence
-from crossclass.paper.extras import EXTRAS
+from crossclass.paper.extras import EXTRAS, DrawMaps, FinishedRun
 from crossclass.paper.plan import Cost, Job, Planned, check_disk_space, cost, jobs, plan, with_data_path
 from crossclass.paper.registry import chosen
 from crossclass.paper.verdict import Verdict, all_hold
@@ -77,31 +77,35 @@ class Result:
     verdicts: Sequence[Verdict]
 
 
-Draw = Callable[[str, Numbers, Path], object]
-"""Called with the id of an entry, its numbers, and the path of its figure."""
+@dataclass(frozen=True)
+class Callbacks:
+    """What `reproduce` calls on its way; nothing is drawn unless functions that draw are given."""
+
+    progress: Progress = silent
+    log: Log = lambda text: None
+    row: Callable[[dict[str, Any]], None] = lambda row: None
+    """Called with the row of each finished epoch."""
+    draw: Callable[[str, Numbers, Path], object] = lambda id_, numbers, path: None
+    """Called with the id of an entry, its numbers, and the path of its figure."""
+    draw_maps: DrawMaps = lambda maps, path: None
+    """Called with the saliency maps of a run, and the path of their picture."""
 
 
 def reproduce(
-    ids: Sequence[str],
-    study: Study,
-    runtime: Runtime | None = None,
-    progress: Progress = silent,
-    log: Log = lambda text: None,
-    row: Callable[[dict[str, Any]], None] = lambda row: None,
-    draw: Draw = lambda id_, numbers, path: None,
+    ids: Sequence[str], study: Study, runtime: Runtime | None = None, callbacks: Callbacks | None = None
 ) -> list[Result]:
     """Train, measure, judge and draw entries, given by their ids; a result for each. Raises UserError.
 
     An interrupted call goes on after the last finished epoch when it is repeated. Several calls at the same
-    time divide the runs among them. `row` is called with the log line of each epoch.
+    time divide the runs among them.
     """
-    runtime = runtime or Runtime()
+    runtime, call = runtime or Runtime(), callbacks or Callbacks()
     entries = chosen(ids)
     wanted = jobs(entries, study.size, study.seeds, study.crafting)
     planned = plan(wanted, study.folder / "runs", study.runs)
     left = [p for p in planned if p.state != "measured"]
     for line in _plan_lines(planned, left, study, runtime):
-        log(line)
+        call.log(line)
     if study.plan:
         return []
     done: dict[str, Evidence] = {
@@ -112,40 +116,34 @@ def reproduce(
     while waiting:
         job = waiting.popleft()
         try:
-            done[job.label] = _train_and_measure(job, study, runtime, progress, log, row)
+            done[job.label] = _train_and_measure(job, study, runtime, call)
             busy = 0
         except BusyError as e:  # another process trains it: take the next one first
             waiting.append(job)
             busy += 1
             if busy >= len(waiting):
-                log(f"waiting: {e}")
+                call.log(f"waiting: {e}")
                 time.sleep(WAIT)
                 busy = 0
     by_run: dict[str, list[Evidence]] = {}
     for job in wanted:
         by_run.setdefault(job.name, []).append(done[job.label])
-    return [_finish(entry, by_run, study, log, draw) for entry in entries]
+    return [_finish(entry, by_run, study, call) for entry in entries]
 
 
-def _train_and_measure(
-    job: Job,
-    study: Study,
-    runtime: Runtime,
-    progress: Progress,
-    log: Log,
-    row: Callable[[dict[str, Any]], None],
-) -> Evidence:
+def _train_and_measure(job: Job, study: Study, runtime: Runtime, call: Callbacks) -> Evidence:
     """Train a run to its end unless it is finished, measure what its entries need, and keep the numbers."""
     run, into = with_data_path(job.run, study.data_root), study.folder / "runs"
-    for epoch in loop.iterate_epochs(run, study.runs, job.label, runtime, progress, log):
-        row(epoch[1])
-    folder = epoch[0]
+    for trained, row in loop.iterate_epochs(run, study.runs, job.label, runtime, call.progress, call.log):
+        folder = trained
+        call.row(row)
     if not job.extras:  # then the images are not needed
         return evidence.keep(folder, into, {})
-    splits, extras = run.data().to(runtime.torch_device), {}
+    finished = FinishedRun(run, folder, run.data().to(runtime.torch_device), runtime)
+    extras = {}
     for name in job.extras:
-        log(f"{job.label}: measuring {name}")
-        extras[name] = EXTRAS[name](run, folder, splits, runtime, into / folder.path.name)
+        call.log(f"{job.label}: measuring {name}")
+        extras[name] = EXTRAS[name](finished, call.draw_maps, into / folder.path.name)
     return evidence.keep(folder, into, extras)
 
 
@@ -198,9 +196,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _finish(
-    entry: Experiment, by_run: dict[str, list[Evidence]], study: Study, log: Log, draw: Draw
-) -> Result:
+def _finish(entry: Experiment, by_run: dict[str, list[Evidence]], study: Study, call: Callbacks) -> Result:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
     evidence_by_name = {name: by_run[of] for name, of in entry.runs.items()}
     path = study.folder / f"{entry.id}.json"
@@ -224,13 +220,13 @@ def _finish(
         "crossclass": version("crossclass"),
         "code": code,
     }
-    draw(entry.id, numbers, path.with_suffix(".svg"))
+    call.draw(entry.id, numbers, path.with_suffix(".svg"))
     write_atomic(path.with_suffix(".csv"), csv_table(numbers))
     write_atomic(path, json.dumps(content, indent=1) + "\n")
-    log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
+    call.log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.extension else ""
-        log(f"  {v.verdict:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
+        call.log(f"  {v.verdict:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
     return Result(entry, path, numbers, verdicts)
 
 

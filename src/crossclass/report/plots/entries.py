@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossclass.analysis.metrics import metric
 from crossclass.paper.claims import Numbers
 from crossclass.report import plots
+
+if TYPE_CHECKING:
+    from crossclass.analysis.compare import SaliencyMaps
 
 
 def overfitting(numbers: Numbers) -> plots.Figure:
@@ -179,3 +182,9 @@ DRAWINGS: dict[str, Callable[[Numbers], plots.Figure]] = {
 def draw(id_: str, numbers: Numbers, path: Path) -> None:
     """Write the figure of an entry to `path`."""
     plots.save(DRAWINGS[id_](numbers), path)
+
+
+def draw_maps(maps: "SaliencyMaps", path: Path) -> str:
+    """Draw the saliency maps of two checkpoints to `path`; returns the name of the file."""
+    images, grids = maps.images.movedim(1, -1).numpy(), {k: m.numpy() for k, m in maps.maps.items()}
+    return plots.save(plots.saliency_grid(images, grids, maps.captions), path).name
