@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
+from crossclass.analysis.records import load_results
+from crossclass.analysis.run_record import load_run
 from crossclass.checkpoints import formats
 from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
 from crossclass.cli.jobs import expand
@@ -26,7 +28,6 @@ from crossclass.core.errors import UserError
 from crossclass.data import arrays, cifar, folders, tiny_imagenet
 from crossclass.paper import evidence
 from crossclass.paper.runs import NAMED, resolve
-from crossclass.report.reading import read_results, read_run
 from crossclass.training.run import Run
 
 TYPED = """
@@ -215,7 +216,7 @@ MEASURED = [
 def events(path: Path) -> object:
     """The log of a run, for the page."""
     (path.parent / "config.yaml").write_text("seed: 0\n")
-    return read_run(path.parent)
+    return load_run(path.parent)
 
 
 def proof(path: Path) -> object:
@@ -250,6 +251,6 @@ DOORS: dict[str, tuple[Callable[[], list[bytes]], Read, bool]] = {
         written("events.jsonl", events),
         True,
     ),
-    "results": (lambda: [as_json(MEASURED)], written("m.json", read_results), True),
+    "results": (lambda: [as_json(MEASURED)], written("m.json", load_results), True),
     "evidence": (lambda: [as_json(MEASURED)], written("measure.json", proof), True),
 }

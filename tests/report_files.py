@@ -31,7 +31,7 @@ def row(epoch: int, robust: float | None, off: float | None, K: int = 6, **more:
     return {"epoch": epoch, "test_robust": robust, "warnings": [], **logged, **at, **more}
 
 
-def filed(objects: Any) -> Any:
+def result_file(objects: Any) -> Any:
     """Flat objects, as the tests write them, in the layout of a result file."""
     if not isinstance(objects, list):
         return objects
@@ -40,7 +40,7 @@ def filed(objects: Any) -> Any:
     for one in objects:
         flat = dict(one.get("comparison", one))
         names = ("C", "icas_matrix", "all_pairs_matrix", "confusion", "sharing", "C_difference")
-        flat["matrices"] = {k: v for k in names if (v := flat.pop(k, None)) is not None}
+        flat["matrices"] = {k: flat.pop(k) for k in names if k in flat}
         flat["data"] = {
             "name": flat.get("data") or "toy",
             "n": flat.pop("n", None),
@@ -49,7 +49,6 @@ def filed(objects: Any) -> Any:
         if "comparison" in one:
             if of := flat.get("of"):
                 flat["of"] = [{"name": r["checkpoint"], "run": r["run"], "epoch": r.get("epoch")} for r in of]
-            flat |= {k: flat.get(k) or [] for k in ("pairs", "classes")}
             comparisons.append(flat)
         else:
             keys = ("run", "epoch", "chosen_by")
@@ -59,7 +58,7 @@ def filed(objects: Any) -> Any:
     return {"schema": 1, "results": results, "comparisons": comparisons}
 
 
-def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: Any) -> Path:
+def write_run(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: Any) -> Path:
     """A run folder as training leaves it; without measures it is still in progress."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("epochs: 9\nlr_milestones: [3]\nseed: 0\nrecipe: {kind: at}\n")
@@ -68,7 +67,7 @@ def made(folder: Path, rows: list[dict[str, Any]], measures: Any = None, **env: 
     about = {"label": "toy", "seed": 0, "check": "PGD-10, 100 test images", "crossclass": "0.1.0"}
     (folder / "env.json").write_text(json.dumps({**about, "class_names": EVIL, **env}))
     if measures is not None:
-        (folder / "measure.json").write_text(json.dumps(filed(measures)))
+        (folder / "measure.json").write_text(json.dumps(result_file(measures)))
         (folder / "DONE").touch()
     return folder
 
@@ -111,7 +110,7 @@ class Page(HTMLParser):
         self.text += data if self.tags and self.tags[-1] not in ("script", "style") else ""
 
 
-def words(path: Path) -> str:
+def page_text(path: Path) -> str:
     return " ".join(Page(path.read_text()).text.split())
 
 
@@ -152,16 +151,16 @@ def compared(**more: Any) -> dict[str, Any]:
     return {"comparison": {**how, **both, **told, **more}}
 
 
-def result(folder: Path, objects: Any, name: str = "measure.json") -> Path:
+def write_results(folder: Path, objects: Any, name: str = "measure.json") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(filed(objects)))
+    (folder / name).write_text(json.dumps(result_file(objects)))
     return folder / name
 
 
-def seen(html: str) -> str:
+def visible_text(html: str) -> str:
     """The words of a page, those of neighbouring cells and boxes apart."""
     body = re.sub(r"<(style|script).*?</\1>", "", html, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
-STRANGERS = [foreign("one.pt", 0.203, 0.4), foreign("two <pt>", 0.061, 0.1), compared()]
+FOREIGN = [foreign("one.pt", 0.203, 0.4), foreign("two <pt>", 0.061, 0.1), compared()]

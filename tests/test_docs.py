@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import test_layers
 from crossclass.attacks import AnyAttack
 from crossclass.attacks.norms import AnyThreat
 from crossclass.cli import app
@@ -55,15 +56,27 @@ def test_every_plugin_is_documented():
             assert f"`{kind_of(member)}`" in README, f"{member.__name__} is not in the README"
 
 
-def test_pictures_exist_and_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"])
+def test_pictures_exist_and_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), target
 
 
-def test_contributing_says_how_to_add_each_thing():
-    text = (ROOT / "CONTRIBUTING.md").read_text().lower()
-    for thing in ("attack", "recipe", "data set", "model", "figure"):
-        assert f"to add a {thing}" in text or f"to add an {thing}" in text
+def test_the_architecture_says_how_to_add_each_thing():
+    table = (ROOT / "ARCHITECTURE.md").read_text().split("## Twelve change requests")[1]
+    rows = [line for line in table.splitlines() if line.startswith("| a")]
+    assert len(rows) == 12
+    assert all("](src/" in row and "](tests/" in row for row in rows)
+
+
+def test_the_picture_of_the_packages_is_that_of_the_layers():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import packages
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    assert tuple(packages.PACKAGES) == test_layers.PACKAGES[::-1]
+    assert (ROOT / "docs" / "packages.svg").read_text() == packages.svg()
 
 
 def test_the_verdicts_are_those_of_the_results():

@@ -32,7 +32,7 @@ DOORS = {
     "PIL": {"data"},
     "scipy": {"analysis", "diagnostics", "paper"},
     "safetensors": {"checkpoints", "models"},
-    "yaml": {"core", "report", "cli"},
+    "yaml": {"core", "analysis", "cli"},
 }
 LONG: dict[str, str] = {}
 """Files of more than 500 lines, each with the reason why it is one idea."""

@@ -38,6 +38,8 @@ _HOME = {
     "analysis.evaluate": ("evaluate", "summary"),
     "checkpoints.load": ("load_model",),
     "analysis.measure": ("measure",),
+    "analysis.records": ("load_results",),
+    "analysis.run_record": ("load_run",),
     "diagnostics": ("Doctor", "examine"),
     "training.loop": ("train",),
     "paper.runs": ("named",),

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crossclass import models
+from crossclass.analysis.records import CheckpointRef, EpochRow, Measurement, ResultFile
+from crossclass.analysis.run_record import RunRecord
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.run_folder import RunFolder, place_of
@@ -25,8 +27,7 @@ from crossclass.models import PreActResNet
 from crossclass.paper.published_curves import anchor, verify
 from crossclass.paper.published_curves.anchors import ANCHORS
 from crossclass.paper.published_curves.conditions import Conditions, differing
-from crossclass.report import reading
-from crossclass.report.run import _warnings
+from crossclass.report.run import RunView
 from crossclass.training.averaging import refresh
 from crossclass.training.labels import Mix
 from crossclass.training.loop import iterate_epochs, train
@@ -389,11 +390,13 @@ class TestFirstUse:
 
 def test_a_collapse_is_warned_of_once():
     words = "predictor collapsed: 82% of the images go to one class, 2 of 6 classes are predicted at all"
-    rows, final = [{"epoch": 1, "warnings": [words]}], [{"checkpoint": "last", "warnings": [words]}]
-    read = reading.Run(Path("x"), {}, {}, rows, [], [], True)
-    assert _warnings(read, told=True) == []  # the history of alarms has it, and when it was over
-    assert len(_warnings(read, told=False)) == 1
-    assert len(_warnings(read._replace(measures=final), told=True)) == 1  # of the full evaluation
+    last = Measurement(checkpoint=CheckpointRef(name="last"), warnings=[words])
+    for results, history, expected in (([], [1], 0), ([], [], 1), ([last], [1], 1)):
+        rows = [EpochRow(epoch=1, warnings=[words])]
+        run = RunRecord(Path("x"), {}, {}, rows, ResultFile(results=results), done=True)
+        view = RunView(run, "x", 1, 1000)
+        view.__dict__["history"] = history  # where an alarm of that name stands with its end
+        assert len(view.warnings) == expected
 
 
 def test_a_test_attack_in_another_ball_is_said():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from crossclass.report import plots, write_report, write_study
-from crossclass.report.page import TEMPLATES
-from report_files import filed
+from crossclass.report.sections import TEMPLATES
+from report_files import result_file
 
 MINI = Path(__file__).parents[2] / "results" / "mini"
 MOST = 3_000_000  # bytes of a page
@@ -21,7 +21,7 @@ NAMES = [f"class {i}" for i in range(10)]
 LOGGED = ("train_robust", "test_robust", "test_clean", "val_robust")
 
 
-class EvaluationPass(HTMLParser):
+class Parsed(HTMLParser):
     """Every tag with its attributes and the heads it lies in, and the text of every cell."""
 
     def __init__(self, html: str) -> None:
@@ -72,7 +72,7 @@ def long_run(folder: Path, epochs: int = 200, K: int = 10) -> Path:
         | {"classwise_robust": rng.random(K).tolist(), "confusion": counts, "clean": 0.8, "warnings": []}
         for name, epoch, robust in (("best.val", 90, 0.5), ("last", epochs, 0.4))
     ]
-    (folder / "measure.json").write_text(json.dumps(filed(ends)))
+    (folder / "measure.json").write_text(json.dumps(result_file(ends)))
     (folder / "DONE").touch()
     return folder
 
@@ -95,7 +95,7 @@ def bare_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     pair = {"a": "one.pt", "b": "two.pt", "robust": [0.3, 0.3], "cas": [8.0, 8.0], "classes": []}
     pair |= {"C_difference": np.subtract(one["C"], two["C"]).tolist(), "pairs": []}
     place = tmp_path_factory.mktemp("results") / "measured.json"
-    place.write_text(json.dumps(filed([one, two, {"comparison": pair}])))
+    place.write_text(json.dumps(result_file([one, two, {"comparison": pair}])))
     return write_report([place], place.with_suffix(".html")).read_text()
 
 
@@ -118,7 +118,7 @@ def page(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
 
-def test_what_an_entry_does_not_say_is_said_to_be_unknown(bare_page: str) -> None:
+def test_what_a_file_lacks_is_shown_as_not_recorded(bare_page: str) -> None:
     assert bare_page.count("attack not recorded") > 4
     assert "their number not recorded" in bare_page
     assert "Robust accuracy is 30.0" in bare_page
@@ -134,7 +134,7 @@ def test_a_page_of_a_hundred_classes_is_below_three_megabytes(tmp_path: Path) ->
 
 
 def test_downloads_of_a_study_are_the_files(study_page: str) -> None:
-    found = {a["download"]: a["href"] or "" for a in EvaluationPass(study_page).all("a") if "download" in a}
+    found = {a["download"]: a["href"] or "" for a in Parsed(study_page).all("a") if "download" in a}
     assert set(found) == {f"{p.name}.gz" for kind in ("json", "csv") for p in MINI.glob(f"*.{kind}")}
     for name, data in found.items():
         packed = base64.b64decode(data.removeprefix("data:application/gzip;base64,"))
@@ -156,13 +156,13 @@ def test_the_first_theorem_has_the_panel(tmp_path: Path, names: tuple[str, ...])
 
 
 def test_every_head_of_a_column_says_so(page: str) -> None:
-    heads = [a for tag, a, inside in EvaluationPass(page).tags if tag == "th" and inside]
+    heads = [a for tag, a, inside in Parsed(page).tags if tag == "th" and inside]
     assert heads
     assert {a.get("scope") for a in heads} == {"col"}
 
 
 def test_no_row_of_a_study_has_an_empty_head(study_page: str) -> None:
-    assert all(text for tag, text in EvaluationPass(study_page).cells if tag == "th")
+    assert all(text for tag, text in Parsed(study_page).cells if tag == "th")
     table = study_page.split('aria-label="All claims"')[1].split("</table>")[0]
     entries = [json.loads(p.read_text()) for p in MINI.glob("*.json")]
     claims = {e["id"]: sum(not v["extension"] for v in e["verdicts"]) for e in entries}
@@ -170,15 +170,15 @@ def test_no_row_of_a_study_has_an_empty_head(study_page: str) -> None:
     assert {id_: int(rows) for rows, id_ in spans} == {k: n for k, n in claims.items() if n}
 
 
-def test_pictures_of_a_study_are_told(study_page: str) -> None:
-    drawn = [a["aria-label"] or "" for a in EvaluationPass(study_page).all("div") if a.get("role") == "img"]
+def test_pictures_of_a_study_are_described(study_page: str) -> None:
+    drawn = [a["aria-label"] or "" for a in Parsed(study_page).all("div") if a.get("role") == "img"]
     entries = {e["id"]: e for e in (json.loads(p.read_text()) for p in MINI.glob("*.json"))}
     assert len(drawn) == len(entries) - 1  # a table is a table
     for id_, entry in entries.items():
-        told = [label for label in drawn if label.endswith(f" in {id_}.csv.")]
-        assert len(told) == (id_ != "table2")
-        assert all(label.startswith(f"{entry['title']}. {entry['claim']}") for label in told)
-    assert all(a.get("alt") for a in EvaluationPass(study_page).all("img"))
+        described = [label for label in drawn if label.endswith(f" in {id_}.csv.")]
+        assert len(described) == (id_ != "table2")
+        assert all(label.startswith(f"{entry['title']}. {entry['claim']}") for label in described)
+    assert all(a.get("alt") for a in Parsed(study_page).all("img"))
 
 
 def test_table_2_is_a_table(study_page: str) -> None:
@@ -192,16 +192,16 @@ def test_table_2_is_a_table(study_page: str) -> None:
 
 
 def test_wide_pictures_move_under_the_fingers_and_the_keys(study_page: str) -> None:
-    regions = [a for a in EvaluationPass(study_page).all("div") if a.get("class") == "pan"]
+    regions = [a for a in Parsed(study_page).all("div") if a.get("class") == "pan"]
     assert len(regions) == study_page.count('<figure class="card">') - 1  # the maps that stand elsewhere
     assert all((a["tabindex"], a["role"]) == ("0", "region") and a["aria-label"] for a in regions)
 
 
 def test_roles_say_what_a_thing_does(run_page: str) -> None:
-    (canvas,) = EvaluationPass(run_page).all("canvas")
+    (canvas,) = Parsed(run_page).all("canvas")
     assert (canvas["role"], canvas["tabindex"]) == ("application", "0")  # arrow keys reach it
     assert canvas["aria-label"]
-    arrows = [a for a in EvaluationPass(run_page).all("span") if a.get("class") == "arrow"]
+    arrows = [a for a in Parsed(run_page).all("span") if a.get("class") == "arrow"]
     assert arrows
     assert {(a.get("role"), a["aria-label"]) for a in arrows} == {("img", "to")}  # a bare span has no name
 
@@ -227,7 +227,10 @@ def test_inlined_drawings_are_the_same_drawings() -> None:
 
 
 def test_what_was_not_measured_stays_unknown() -> None:
-    assert plots.minus([[1.0, None], [0.5, 2.0]], [[0.25, 1.0], [None, 2.0]]) == [[0.75, None], [None, 0.0]]
+    assert plots.subtract([[1.0, None], [0.5, 2.0]], [[0.25, 1.0], [None, 2.0]]) == [
+        [0.75, None],
+        [None, 0.0],
+    ]
     figure = plots.confusion([[3, None], [0, 7]], ["a", "b"])
     assert [t.get_text() for t in figure.axes[0].texts] == ["3", "0", "7"]
     assert figure.axes[0].collections[0].get_clim() == (0, 7)

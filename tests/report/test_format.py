@@ -5,30 +5,32 @@ from typing import Any
 
 import pytest
 
-from crossclass.report import finding, write_report
+from crossclass.analysis.metrics import metric
+from crossclass.report import write_report
 from crossclass.report.format import change, interval
-from report_files import ROWS, compared, foreign, made, measure, result, words
+from crossclass.report.run import End, Ends, finding
+from report_files import ATTACK, ROWS, compared, foreign, measure, page_text, write_results, write_run
 
 
 @pytest.mark.parametrize(
-    ("best", "last", "by", "done", "said"),
+    ("best", "last", "by", "done", "expected"),
     [
         ((10, 0.203, 12.7), (60, 0.061, 2.8), "test", True,
-         "peaked at 20.3 % in epoch 10 and ended at 6.1 % in epoch 60; CAS went from 12.7 to 2.8."),
+         "peaked at 20.3 % in epoch 10 and ended at 6.1 % in epoch 60; CAS went from 12.70 to 2.80."),
         ((10, 0.203, 12.7), (60, 0.25, 13.5), "val", True,
          "was 20.3 % in epoch 10, the best by validation, and did not fall: it ended at 25.0 % in epoch 60; "
-         "CAS did not fall: 12.7 to 13.5."),
+         "CAS did not fall: 12.70 to 13.50."),
         ((10, 0.203, None), (20, 0.1, None), "test", False,
          "peaked at 20.3 % in epoch 10 and stands at 10.0 % in epoch 20 so far; CAS was not measured."),
         ((9, 0.2, 5.0), (9, 0.2, 5.0), "val", True,
-         "is 20.0 % in epoch 9, the best by validation and the last one checked; CAS there is 5.0."),
+         "is 20.0 % in epoch 9, the best by validation and the last one checked; CAS there is 5.00."),
     ],
 )  # fmt: skip
-def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bool, said: str) -> None:
-    keys = ("epoch", "robust", "cas")
-    ends = {k: dict(zip(keys, v, strict=True)) for k, v in (("best", best), ("last", last))}
-    sentence = finding({**ends, "by": by, "split": "test"}, done).replace("\u00a0", " ")
-    assert sentence == f"Test robust accuracy {said}"
+def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bool, expected: str) -> None:
+    first, second = (End(e, {"robust": robust, "cas": cas}, {}, ()) for e, robust, cas in (best, last))
+    ends = Ends(first, second, by, "test", 1000, ATTACK, {}, "measure.json")
+    sentence = finding(ends, done).replace("\u00a0", " ")
+    assert sentence == f"Test robust accuracy {expected}"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -42,12 +44,12 @@ def test_whether_a_loss_may_be_chance_is_what_the_paired_interval_says(
     ends: list[Any] = [measure("best.val", 2, 0.210, 0.4), measure("last", 4, 0.205, 0.1)]
     both = compared(a="best.val", b="last", robust=[0.210, 0.205], cas=[12.0, 3.0], d_robust=0.005)
     both["comparison"]["intervals"] = {"d_robust": interval, "level": 0.95} if interval else None
-    text = words(write_report([made(tmp_path / "a", ROWS, [*ends, both])], tmp_path / "a.html"))
+    text = page_text(write_report([write_run(tmp_path / "a", ROWS, [*ends, both])], tmp_path / "a.html"))
     verdict = text.split("forgets cross-class features.")[1].split("Curves")[0]
     assert ("may be chance" in verdict) == (chance is True)
     assert ("0.2, 0.8] points" in verdict) == (chance is False)
     assert ("no interval" in verdict.lower()) == (interval is None)
-    alone = words(write_report([made(tmp_path / "b", ROWS, ends)], tmp_path / "b.html"))
+    alone = page_text(write_report([write_run(tmp_path / "b", ROWS, ends)], tmp_path / "b.html"))
     assert "may be chance" not in alone
     assert "nothing is said here about chance" in alone
 
@@ -55,7 +57,7 @@ def test_whether_a_loss_may_be_chance_is_what_the_paired_interval_says(
 @pytest.mark.usefixtures("undrawn")
 def test_best_and_last_are_compared_under_the_same_attack_only(tmp_path: Path) -> None:
     ends = [measure("best.val", 2, 0.9, 0.4, attack="none"), measure("last", 4, 0.1, 0.1)]
-    text = words(write_report([made(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    text = page_text(write_report([write_run(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
     assert "90.0 %" in text  # in the table of evaluations
     assert "peaked at 30.0 % in epoch 2" in text  # but judged by the checks of the epochs
     assert "(from events.jsonl)" in text
@@ -66,28 +68,25 @@ def test_within_a_run_numbers_fall_and_rise(tmp_path: Path) -> None:
     ends = [foreign("best.val", 0.203, 0.4, run="r"), foreign("last", 0.061, 0.1, run="r")]
     of = [{"checkpoint": "best.val", "run": "r"}, {"checkpoint": "last", "run": "r"}]
     both = compared(a="best.val", b="last", of=of, d_clean=-0.075, intervals={"d_clean": [-0.1, -0.04]})
-    text = words(write_report([result(tmp_path, [*ends, both])], tmp_path / "a.html"))
-    assert "From best.val to last robust accuracy fell by 14.2 points and CAS fell by 9.0." in text
+    text = page_text(write_report([write_results(tmp_path, [*ends, both])], tmp_path / "a.html"))
+    assert "From best.val to last robust accuracy fell by 14.2 points and CAS fell by 9.00." in text
     assert "rose by 7.5 points [4.0, 10.0]" in text
     assert "best.val against last of r" in text
 
 
 @pytest.mark.parametrize(
-    ("d", "ends", "options", "said"),
+    ("d", "ends", "key", "within", "expected"),
     [
-        (7.56, [6.94, 8.36], {}, "fell by 7.6 [6.9, 8.4]"),
-        (-7.56, [-8.36, -6.94], {}, "rose by 7.6 [6.9, 8.4]"),
-        (
-            0.155,
-            [0.129, -0.18],
-            {"points": True, "within": False},
-            "is lower by 15.5 points [12.9, −18.0]",
-        ),
-        (-0.02, None, {"points": True, "within": False}, "is higher by 2.0 points"),
-        (0.04, [-0.1, 0.2], {}, "moved by 0.0 [−0.1, 0.2]"),
-        (0.0004, None, {"points": True, "within": False}, "differs by 0.0 points"),
+        (7.56, [6.94, 8.36], "cas", True, "fell by 7.56 [6.94, 8.36]"),
+        (-7.56, [-8.36, -6.94], "cas", True, "rose by 7.56 [6.94, 8.36]"),
+        (0.155, [0.129, -0.18], "robust", False, "is lower by 15.5 points [12.9, −18.0]"),
+        (-0.02, None, "robust", False, "is higher by 2.0 points"),
+        (0.004, [-0.1, 0.2], "cas", True, "moved by 0.00 [−0.10, 0.20]"),
+        (0.0004, None, "robust", False, "differs by 0.0 points"),
     ],
 )
-def test_change(d: float, ends: Any, options: dict[str, bool], said: str) -> None:
-    assert change(d, ends, **options).replace("\u00a0", " ") == said
+def test_a_change_has_a_direction_and_its_interval(
+    d: float, ends: Any, key: str, within: bool, expected: str
+) -> None:
+    assert change(d, ends, metric(key), within=within).replace("\u00a0", " ") == expected
     assert interval(None) == ""

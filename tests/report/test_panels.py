@@ -58,7 +58,7 @@ def test_lines_go_through_the_means():
 
 
 def test_words_are_all_there():
-    figure = plots.words(["run", "eps"], [["AT", 8], ["$x^2$", None]])
+    figure = plots.text_table(["run", "eps"], [["AT", 8], ["$x^2$", None]])
     assert [t.get_text() for t in figure.axes[0].texts] == ["run", "eps", "AT", "8", "$x^2$", "None"]
 
 
@@ -68,7 +68,7 @@ def test_words_are_all_there():
         lambda: plots.matrix_grid({"AT": {"best": A}}),
         lambda: plots.dots({"CAS": {"AT": {"best": [1.0, 2.0]}}}),
         lambda: plots.lines({"x": {"a": [(0.0, [1.0])]}}),
-        lambda: plots.words(["a"], [["b"]]),
+        lambda: plots.text_table(["a"], [["b"]]),
     ],
 )
 def test_the_same_numbers_give_the_same_bytes(draw):

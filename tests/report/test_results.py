@@ -14,74 +14,74 @@ from report_files import (
     ATTACK,
     CAS_NOTE,
     ENDS,
+    FOREIGN,
     PNG,
     ROWS,
-    STRANGERS,
     Page,
     compared,
     foreign,
-    made,
     measure,
-    result,
-    seen,
+    page_text,
     square,
-    words,
+    visible_text,
+    write_results,
+    write_run,
 )
 
 
 @pytest.fixture(scope="module")
 def page_of_results(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = result(tmp_path_factory.mktemp("results"), STRANGERS)
+    file = write_results(tmp_path_factory.mktemp("results"), FOREIGN)
     (file.parent / "grid.png").write_bytes(PNG)
     return write_report([file], file.with_suffix(".html")).read_text()
 
 
-def test_results_of_strangers(page_of_results: str) -> None:
-    text = seen(page_of_results)
-    said = (
+def test_results_of_foreign_files(page_of_results: str) -> None:
+    text = visible_text(page_of_results)
+    shown = (
         "2 checkpoints measured",
-        "Robust accuracy is 20.3 % [18.3, 22.3]; CAS is 12.0 [11.0, 13.0], 0.400 of its largest",
-        "I-CAS 15.0",
-        "It grows with the number of images",
-        "Negative mass, which it leaves out: 0.00",
+        "Robust accuracy is 20.3 % [18.3, 22.3]; CAS is 12.00 [11.00, 13.00], 0.400 of its largest",
+        "I-CAS 15.00",
+        "it grows with the number of images",
+        "Negative mass 0.00",
         "90 % interval over images",
         "PreActResNet-18 <w>",
         "removed the prefix 'module.'",
         "gradient masking?",
         "hovers near zero",
-        "its sum 0.6",
+        "its sum 0.60",
         "rank correlation +0.41",
         "seed 5",
         "fp32",
         ATTACK,
     )
-    for words_said in said:
-        assert words_said in text, words_said
+    for expected in shown:
+        assert expected in text, expected
     assert "epoch None" not in text
     assert text.count(CAS_NOTE) >= 10
     assert page_of_results.count('aria-label="Instance by instance: ') == 2
     assert page_of_results.count('aria-label="All pairs of images: ') == 2
 
 
-def test_comparison_of_strangers(page_of_results: str) -> None:
-    text = seen(page_of_results)
+def test_comparison_of_foreign_files(page_of_results: str) -> None:
+    text = visible_text(page_of_results)
     sentence = (
         "two <pt> against one.pt: robust accuracy is lower by 14.2 points [11.0, 17.0] and CAS is lower by "
-        "9.0 [8.4, 9.6]."
+        "9.00 [8.40, 9.60]."
     )
     assert text.count(sentence) == 2  # at the top and where it stands
     assert "20.3 % → 6.1 % is lower by 14.2 points [11.0, 17.0]" in text
     assert "90 % interval of the difference, same images for both Read" not in text
     assert "50.0 % → 50.0 % differs by 0.0 points" in text
     assert text.count("it holds 0, so this may be chance") == 1
-    assert "15.0 → 6.0 is lower by 9.0 no interval was computed" in text
+    assert "15.00 → 6.00 is lower by 9.00 no interval was computed" in text
     assert "0.40 0.10 −0.30" in text  # the pair that changed most, from a to b
     assert "share of the image that holds half of a map these images 24.1 % 16.6 % +7.5 [6.4, 8.6]" in text
     assert "174 of 1,000 test images" in text
     assert "at layer4.1, on adversarial images" in text
     assert "That choice itself favours one.pt" in text
     assert f'src="data:image/png;base64,{base64.b64encode(PNG).decode()}"' in page_of_results
-    for title in ("one.pt: CAS 12.0", "two &lt;pt&gt;: CAS 3.0", "one.pt minus two &lt;pt&gt;: blue"):
+    for title in ("one.pt: CAS 12.00", "two &lt;pt&gt;: CAS 3.00", "one.pt minus two &lt;pt&gt;: blue"):
         assert f'aria-label="{title}' in page_of_results
 
 
@@ -104,12 +104,12 @@ def test_names_in_results_cannot_break_out(page_of_results: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_measured_checkpoint_has_the_page_to_itself(tmp_path: Path) -> None:
-    file = result(tmp_path, [foreign("one.pt", 0.203, 0.4, intervals=None, warnings=[])])
+    file = write_results(tmp_path, [foreign("one.pt", 0.203, 0.4, intervals=None, warnings=[])])
     html = write_report([file], tmp_path / "a.html").read_text()
-    text = seen(html)
+    text = visible_text(html)
     assert html.count("<h1>") == 1
     assert "<h1>one.pt</h1>" in html
-    assert "Robust accuracy is 20.3 %; CAS is 12.0, 0.400" in text
+    assert "Robust accuracy is 20.3 %; CAS is 12.00, 0.400" in text
     assert "no interval was computed" in text
     assert "In brackets" not in text
     assert "[" not in text.split("Which classes share")[0]
@@ -120,12 +120,13 @@ def test_one_measured_checkpoint_has_the_page_to_itself(tmp_path: Path) -> None:
 def test_what_older_files_lack_is_left_out(tmp_path: Path) -> None:
     older = measure("best.val", 2, 0.203, 0.4)
     del older["confusion"], older["conditions"], older["C"], older["warnings"]
-    old = compared(intervals=None, saliency=None, pairs=[], classes=[], C_difference=None)["comparison"]
+    old = compared(intervals=None, saliency=None, pairs=[], classes=[])["comparison"]
+    del old["C_difference"]
     lacking = {k: v for k, v in old.items() if not k.startswith("d_") and k not in ("icas", "clean")}
-    file = result(tmp_path, [older, {"comparison": lacking}])
-    text = words(write_report([file], tmp_path / "a.html"))
+    file = write_results(tmp_path, [older, {"comparison": lacking}])
+    text = page_text(write_report([file], tmp_path / "a.html"))
     assert "I-CAS" not in text
-    assert "is lower by 14.2 points and CAS is lower by 9.0." in text
+    assert "is lower by 14.2 points and CAS is lower by 9.00." in text
     assert "Where both look" not in text
 
 
@@ -133,8 +134,8 @@ def test_what_older_files_lack_is_left_out(tmp_path: Path) -> None:
 def test_clean_images_are_not_called_robust(tmp_path: Path) -> None:
     none = "none (clean images)"
     objects = [foreign(name, 0.5, 0.2, attack=none) for name in ("one.pt", "two <pt>")]
-    file = result(tmp_path, [*objects, compared(attack=none)])
-    text = words(write_report([file], tmp_path / "a.html"))
+    file = write_results(tmp_path, [*objects, compared(attack=none)])
+    text = page_text(write_report([file], tmp_path / "a.html"))
     assert "Clean accuracy is 50.0 % [47.0, 53.0]; CAS" in text
     assert "On clean images, without an attack" in text
     assert "Adversarial predictions" not in text
@@ -151,8 +152,8 @@ def test_matrices_of_a_comparison_are_those_of_its_checkpoints(
     monkeypatch.setattr(plots, "matrix", lambda C, *_, **__: drawn.append(C) or nothing)
     # the same file under another attack, where accuracy and CAS happen to be the same
     other = foreign("one.pt", 0.203, 0.4, C=square(6, 0.3), attack="FGSM")
-    objects = [other, *STRANGERS[:2], foreign("two <pt>", 0.9, 0.2), compared()]
-    write_report([result(tmp_path, objects)], tmp_path / "a.html")
+    objects = [other, *FOREIGN[:2], foreign("two <pt>", 0.9, 0.2), compared()]
+    write_report([write_results(tmp_path, objects)], tmp_path / "a.html")
     assert drawn[-2:] == [square(6, 0.4), square(6, 0.1)]
 
 
@@ -165,7 +166,7 @@ def test_the_picture_must_lie_beside_the_file_and_be_one(tmp_path: Path) -> None
         both = compared()
         both["comparison"]["saliency"]["grid"] = grid
         page = write_report(
-            [result(tmp_path / "in", [*STRANGERS[:2], both])], tmp_path / "a.html"
+            [write_results(tmp_path / "in", [*FOREIGN[:2], both])], tmp_path / "a.html"
         ).read_text()
         assert "<img" not in page
         assert "does not lie beside the result file" in page
@@ -177,7 +178,9 @@ def test_all_images_are_the_control_of_those_chosen(tmp_path: Path) -> None:
     both = compared()
     spread = {"a": 0.188, "b": 0.165, "difference": 0.023, "interval": [0.018, 0.028]}
     both["comparison"]["saliency"]["all_images"] = {"n": 1000, "half_mass_area": spread}
-    text = seen(write_report([result(tmp_path, [*STRANGERS[:2], both])], tmp_path / "a.html").read_text())
+    text = visible_text(
+        write_report([write_results(tmp_path, [*FOREIGN[:2], both])], tmp_path / "a.html").read_text()
+    )
     assert "all images 18.8 % 16.5 % +2.3 [1.8, 2.8]" in text
 
 
@@ -186,10 +189,10 @@ def test_a_run_whose_ends_were_compared(tmp_path: Path) -> None:
     of = [{"checkpoint": "best.test", "run": "r"}, {"checkpoint": "last", "run": "r"}]
     ends = [{**end, "run": "r", "icas": 9.0} for end in ENDS]
     both = compared(a="best.test", b="last", of=of)
-    folder = made(tmp_path / "r", ROWS, [*ends, both])
+    folder = write_run(tmp_path / "r", ROWS, [*ends, both])
     (folder / "grid.png").write_bytes(PNG)
     html = write_report([folder], tmp_path / "a.html").read_text()
-    text = seen(html)
+    text = visible_text(html)
     assert "From best.test to last robust accuracy fell by 14.2 points" in text
     assert "data:image/png" in html
     assert "I-CAS" in text
@@ -200,19 +203,19 @@ def test_a_run_whose_ends_were_compared(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_runs_and_results_on_one_page(tmp_path: Path) -> None:
-    run = made(tmp_path / "run", ROWS, ENDS)
-    file = result(tmp_path, [STRANGERS[0]], "m.json")
+    run = write_run(tmp_path / "run", ROWS, ENDS)
+    file = write_results(tmp_path, [FOREIGN[0]], "m.json")
     html = write_report([run, file, file], tmp_path / "a.html").read_text()
     assert "<h1>1 run and 1 measured checkpoint</h1>" in html
-    assert "Measured in m.json" in seen(html)
+    assert "Measured in m.json" in visible_text(html)
     assert html.count('class="run"') == 2
-    two = result(
+    two = write_results(
         tmp_path, [foreign("one.pt", 0.2, 0.4), foreign("one.pt", 0.1, 0.3, attack="FGSM")], "n.json"
     )
     assert "4 checkpoints" not in html
-    text = words(write_report([file, two], tmp_path / "b.html"))
+    text = page_text(write_report([file, two], tmp_path / "b.html"))
     assert "3 checkpoints measured" in text
-    assert "one.pt, eps 8/255" in text  # told apart by the attack
+    assert "one.pt, eps 8/255" in text  # only the attack differs
 
 
 def one(more: str) -> str:
@@ -220,7 +223,7 @@ def one(more: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ('{"schema": 1}', "holds no measured checkpoint"),
         ("{}", "it has no 'schema'"),
@@ -236,10 +239,10 @@ def one(more: str) -> str:
         ('{"schema": 1, "results": [5]}', "'results.0'"),
     ],
 )
-def test_errors_in_result_files(tmp_path: Path, content: str, said: str) -> None:
+def test_errors_in_result_files(tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "m.json"
     file.write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         write_report([file], tmp_path / "page.html")
     with pytest.raises(UserError, match=r"none\.json: no such file"):
         write_report([tmp_path / "none.json"], tmp_path / "page.html")

@@ -34,7 +34,7 @@ def success(radii: tuple[float, ...] = RADII) -> Figure:
     for eps in radii:
         both = closed.p_pair(1.0, R, MU, SIGMA, eps), closed.p_all(1.0, R, MU, SIGMA, eps)
         ratios = closed.ratio_at(MU, SIGMA, eps), closed.ratio_best((MU - 2 * eps) / SIGMA)
-        curves.append(plots.Success(f"ε = {eps:g}", *both, *map(float, ratios)))
+        curves.append(plots.SuccessCurve(f"ε = {eps:g}", *both, *map(float, ratios)))
     return plots.success_curves(R, curves)
 
 
@@ -170,8 +170,8 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="no curve"):
         plots.success_curves(R, [])
     with pytest.raises(UserError, match="cover"):
-        plots.success_curves(R[:-100], [plots.Success("a", R[:-100], R[:-100], 0, 0)])
+        plots.success_curves(R[:-100], [plots.SuccessCurve("a", R[:-100], R[:-100], 0, 0)])
     with pytest.raises(UserError, match="pair of a has shape"):
-        plots.success_curves(R, [plots.Success("a", R[1:], R, 0, 0)])
+        plots.success_curves(R, [plots.SuccessCurve("a", R[1:], R, 0, 0)])
     with pytest.raises(UserError, match="eps1 has shape"):
         plots.phase_diagram(EPS, EPS, EPS[1:], beta=0.1)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from crossclass.analysis.metrics import Metric
+
 UNKNOWN = "–"
 
 
@@ -36,28 +38,56 @@ def interval(ends: Sequence[float | int] | None, scale: float | int = 1, digits:
     return f"[{low},\u00a0{high}]"
 
 
-def holds_zero(ends: Sequence[float | int] | None) -> bool:
+def holds_zero(ends: Sequence[float | None] | None) -> bool:
     """Whether an interval of a difference leaves its sign open, so that the difference may be chance."""
-    return bool(ends and ends[0] <= 0 <= ends[1])
+    low, high = ends or (None, None)
+    return low is not None and high is not None and low <= 0 <= high
+
+
+_DIGITS = {"accuracy": 1, "score": 2, "share": 3, "correlation": 2, "count": 0}
+
+
+def value(found: float | int | None, metric: Metric) -> str:
+    """The value of a metric in its unit."""
+    if metric.unit == "accuracy":
+        return percent(found)
+    return (signed if metric.unit == "correlation" else number)(found, _DIGITS[metric.unit])
+
+
+def value_interval(ends: Sequence[float | None] | None, metric: Metric) -> str:
+    """An interval of a metric, or of its difference, in its unit; an empty text where there is none."""
+    if ends is None or None in ends:
+        return ""
+    return interval([end for end in ends if end is not None], *_scale(metric))
+
+
+def value_change(difference: float | int | None, metric: Metric) -> str:
+    """A difference of two values of a metric with its sign, in points for an accuracy."""
+    scale, digits = _scale(metric)
+    points = " points" if metric.unit == "accuracy" and difference is not None else ""
+    return signed(None if difference is None else scale * difference, digits) + points
 
 
 def change(
-    difference: float | int,
-    ends: Sequence[float | int] | None = None,
-    *,
-    points: bool = False,
-    within: bool = True,
+    difference: float | int, ends: Sequence[float | None] | None, metric: Metric, *, within: bool = True
 ) -> str:
-    """How the second value differs from the first, such as "fell by 7.6 [6.9, 8.4]".
+    """How the second value of a metric differs from the first, such as "fell by 7.60 [6.94, 8.36]".
 
-    `difference` and its interval `ends` are first minus second; `points` says that they are fractions,
-    shown in points of percent. `within` one run a value falls or rises; between models it is lower or higher.
+    `difference` and its interval `ends` are first minus second. `within` one run a value falls or rises;
+    between two models it is lower or higher.
     """
-    scale = 100 if points else 1
+    scale, digits = _scale(metric)
     down = difference > 0
     verb = ("fell" if down else "rose") if within else ("is lower" if down else "is higher")
-    if not abs(round(scale * difference, 1)):
+    if not abs(round(scale * difference, digits)):
         verb = "moved" if within else "differs"
-    ends = ends if down or not ends else (-ends[1], -ends[0])
-    tail = f" {interval(ends, scale)}" if ends else ""
-    return f"{verb} by {number(scale * abs(difference))}{' points' if points else ''}{tail}"
+    if not down and ends and None not in ends:
+        ends = [-end for end in reversed(ends) if end is not None]
+    points = " points" if metric.unit == "accuracy" else ""
+    return (
+        f"{verb} by {number(scale * abs(difference), digits)}{points} {value_interval(ends, metric)}".rstrip()
+    )
+
+
+def _scale(metric: Metric) -> tuple[int, int]:
+    return (100 if metric.unit == "accuracy" else 1), _DIGITS[metric.unit]

@@ -1,77 +1,302 @@
-"""One run on the page: what happened between its best and its last checkpoint."""
+"""The page of one run: what happened between its best and its last checkpoint."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from crossclass.analysis.metrics import METRICS, Metric, metric
+from crossclass.analysis.records import Comparison, Matrix, Measurement, ResultFile
+from crossclass.analysis.run_record import RunRecord
 from crossclass.core.errors import UserError
-from crossclass.report import plots
+from crossclass.report import comparison, measurement, plots
 from crossclass.report.downloads import download
-from crossclass.report.format import holds_zero, interval, number, percent, split_name
-from crossclass.report.reading import Plain, Run
-from crossclass.report.results import comparison
+from crossclass.report.format import (
+    change,
+    holds_zero,
+    percent,
+    split_name,
+    value,
+    value_change,
+    value_interval,
+)
+from crossclass.report.measurement import level, sentence
+from crossclass.report.sections import Levels, Section, environment, render
 from crossclass.training import alarms
 
-FILES = ("metrics.csv", "config.yaml", "measure.json")  # for taking away
-PAIRS = 10  # most shared pairs shown of each checkpoint
+FILES = ("metrics.csv", "config.yaml", "measure.json")
+"""Files of the run that the page offers for download."""
+PAIRS = 10
+"""Most shared pairs of classes that are shown of each checkpoint."""
 
 
-def finding(pair: Mapping[str, Any], done: bool = True) -> str:
-    """What happened between the best and the last checkpoint, in one sentence."""
-    best, last = pair["best"], pair["last"]
-    what, at = f"{pair['split'].capitalize()} robust accuracy", f"epoch {best['epoch']}"
-    if best["epoch"] == last["epoch"]:
-        at += f", the best by {split_name(pair['by'])} and the last one checked{'' if done else ' so far'}"
-        return f"{what} is {percent(best['robust'])} in {at}; CAS there is {number(best.get('cas'))}."
-    by_test = pair["by"] == "test"
-    head = f"{what} {'peaked at' if by_test else 'was'} {percent(best['robust'])} in {at}"
-    head += "" if by_test else f", the best by {split_name(pair['by'])},"
-    fell, forgot = _fell(pair)
-    tail = f"{'ended' if done else 'stands'} at {percent(last['robust'])} in epoch {last['epoch']}"
-    tail = f"and {'' if fell else 'did not fall: it '}{tail}{'' if done else ' so far'}"
-    cas = f"{number(best.get('cas'))} to {number(last.get('cas'))}"
-    said = {None: "CAS was not measured", True: f"CAS went from {cas}"}
-    return f"{head} {tail}; {said.get(forgot, f'CAS did not fall: {cas}')}."
+class End(NamedTuple):
+    """The best or the last checkpoint of a run."""
+
+    epoch: int | None
+    metrics: Mapping[str, Any]
+    matrices: Mapping[str, Matrix]
+    classwise_robust: Sequence[float | None]
+    empty_classes: Sequence[int] = ()
 
 
-def paired(comparisons: Sequence[Plain], pair: Mapping[str, Any]) -> Plain | None:
-    """The stored comparison of these two checkpoints under this attack, on the same images; None without."""
-    ends = [pair["best"], pair["last"]]
+class Ends(NamedTuple):
+    """Best and last of a run under the same attack on the same images."""
+
+    best: End
+    last: End
+    chosen_by: str
+    """The split that chose the best."""
+    split: str
+    n: int | None
+    attack: str | None
+    conditions: Mapping[str, Any]
+    source: str
+    """The file the numbers are from."""
+    comparison: Comparison | None = None
+    """The stored comparison of the two, with its paired intervals."""
+
+    def both(self, m: Metric) -> tuple[float, float] | None:
+        """The values of a metric at best and last; None where one is unknown."""
+        a, b = self.best.metrics.get(m.key), self.last.metrics.get(m.key)
+        return None if a is None or b is None else (a, b)
+
+    def interval(self, m: Metric) -> Any:
+        """The paired interval of best minus last."""
+        intervals = self.comparison and self.comparison.intervals
+        return intervals.ends(f"d_{m.key}") if intervals else None
+
+    def fell(self, key: str) -> bool | None:
+        """Whether a metric is lower at last, at the precision shown; None where unknown."""
+        if (both := self.both(metric(key))) is None:
+            return None
+        a, b = (round(v, 3 if metric(key).unit == "accuracy" else 2) for v in both)
+        return b < a
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the sections of a run's page read."""
+
+    run: RunRecord
+    label: str
+    index: int
+    """Tells its anchors from those of other runs."""
+    room: int
+    """How many matrix entries its slider may carry."""
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The epochs as plain data."""
+        return [row.to_dict() for row in self.run.rows]
+
+    @cached_property
+    def ends(self) -> Ends | None:
+        """Best and last; None before the first check on test images."""
+        return measured_ends(self.run.results) or checked_ends(self)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the classes."""
+        sizes = [len(row.get("C") or row.get("classwise_robust") or ()) for row in self.rows]
+        if self.ends:
+            sizes.append(len(self.ends.best.classwise_robust))
+        names = [str(name) for name in self.run.env.get("class_names") or ()]
+        return names if len(names) == max(sizes) else [f"class {i}" for i in range(max(sizes))]
+
+    @property
+    def check(self) -> str | None:
+        """The attack of the checks during training, in words."""
+        found: str | None = self.run.env.get("check")
+        return found
+
+    @property
+    def finding(self) -> str | None:
+        """What happened, in one sentence."""
+        return finding(self.ends, self.run.done) if self.ends else None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the two fell together, and whether that may be chance."""
+        ends = self.ends
+        if ends is None or ends.best.epoch == ends.last.epoch:
+            return ""
+        robust, cas = ends.fell("robust"), ends.fell("cas")
+        text = "Not everything was measured that a verdict needs."
+        if robust is not None and cas is not None:
+            text = VERDICTS[robust, cas]
+        if robust:
+            text += f" {certainty(ends)}"
+        if ends.chosen_by == "test":
+            text += " The best checkpoint was chosen on the test set itself, so the loss is biased upwards."
+        return text
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """Every alarm and note with the epoch in which it ended; empty if the rows lack their numbers."""
+        try:
+            n = (self.run.config.get("validation") or {}).get("n")
+            found = alarms.history(self.rows, len(self.names), n)
+        except UserError:  # rows that do not say how many images were checked
+            return []
+        return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
+
+    @property
+    def failure(self) -> list[dict[str, Any]]:
+        """Why training stopped, as an alarm, if it stopped by itself."""
+        failure = self.run.failure
+        if not {"name", "epoch", "evidence"} <= set(failure):
+            return []
+        name, epoch = str(failure["name"]).replace("-", " "), failure["epoch"]
+        text = f"{name} in epoch {epoch}, where training stopped: {failure['evidence']}"
+        return [{"text": text, "level": "alarm", "ended": None}]
+
+    @cached_property
+    def warnings(self) -> list[dict[str, Any]]:
+        """What else was warned of, and where; texts that differ in numbers only are one warning."""
+        found: dict[str, dict[str, Any]] = {}
+        names = {name.replace("-", " ") for name in alarms.RULES} if self.history else set()
+        given = [(f"epoch {row['epoch']}", row["warnings"], r" (?:since|in) epoch|:") for row in self.rows]
+        given += [(m.checkpoint.name, m.warnings, r" (?:since|in) epoch") for m in self.run.results.results]
+        for where, texts, end in given:
+            for text in map(str, texts):
+                if re.split(end, text)[0] in names:
+                    continue  # it is in the history
+                one = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
+                one |= {"text": text, "last": where, "times": one["times"] + 1}
+        return list(found.values())
+
+    @cached_property
+    def figures(self) -> dict[str, Markup]:
+        """The curves for a wide and for a narrow window."""
+        return curve_figures([self])
+
+    def html(self, levels: Levels) -> Markup:
+        """The whole article."""
+        template = environment().get_template("run.html.j2")
+        return Markup(
+            template.render(
+                view=self,
+                run=self.run,
+                ends=self.ends,
+                levels=levels,
+                sections=render("run", SECTIONS, self, levels),
+            )
+        )
+
+
+VERDICTS = {
+    (True, True): "Both are lower at the last epoch than at the best one, as when robust overfitting forgets "
+    "cross-class features.",
+    (True, False): "Robust accuracy fell, CAS did not: this run does not show the two falling together.",
+    (False, True): "CAS fell, robust accuracy did not: this run does not show the two falling together.",
+    (False, False): "Neither fell: no robust overfitting is seen in this run.",
+}
+
+
+def measured_ends(found: ResultFile) -> Ends | None:
+    """Best and last as they were measured after training, alike in data, attack and n."""
+    groups: dict[tuple[Any, ...], dict[str, Measurement]] = {}
+    for m in found.results:
+        if m.metrics.get("robust") is not None:
+            groups.setdefault((m.data.name, m.data.split, m.data.n, m.attack), {}).setdefault(
+                m.checkpoint.name, m
+            )
+    for group in groups.values():
+        best, last = group.get("best.val") or group.get("best.test"), group.get("last")
+        if best and last:
+            return Ends(
+                best=_end(best),
+                last=_end(last),
+                chosen_by=best.checkpoint.chosen_by or best.checkpoint.name.removeprefix("best."),
+                split=best.data.split or "test",
+                n=best.data.n,
+                attack=best.attack,
+                conditions=best.conditions,
+                source="measure.json",
+                comparison=_comparison(found.comparisons, best, last),
+            )
+    return None
+
+
+def _end(m: Measurement) -> End:
+    found = m.matrices if isinstance(m.matrices, dict) else {}
+    return End(m.checkpoint.epoch, m.metrics, found, m.classwise_robust or (), m.empty_classes)
+
+
+def _comparison(comparisons: Sequence[Comparison], best: Measurement, last: Measurement) -> Comparison | None:
+    """The comparison of these two under this attack, on these images."""
     for c in comparisons:
-        alike = all(c.get(key) == ends[0].get(key) for key in ("attack", "n", "split"))
-        named = [c.get("a"), c.get("b")] == [end.get("checkpoint") for end in ends]
-        if alike and named and c.get("robust") == [end.get("robust") for end in ends]:
+        alike = (c.attack, c.data.n, c.data.split) == (best.attack, best.data.n, best.data.split)
+        named = [c.a, c.b] == [best.checkpoint.name, last.checkpoint.name]
+        if alike and named and list(c.metrics.get("robust") or ()) == [best["robust"], last["robust"]]:
             return c
     return None
 
 
-def certainty(comparison: Mapping[str, Any] | None) -> str:
+def checked_ends(view: RunView) -> Ends | None:
+    """Best and last of the checks during training."""
+    tested = {row["epoch"]: row for row in view.rows if row.get("test_robust") is not None}
+    best = plots.best_epoch(view.rows)
+    if best is None or best[0] not in tested:
+        return None
+    on_test = [m for m in METRICS if "test" in m.per_epoch]
+    first, last = (
+        End(
+            epoch,
+            {m.key: tested[epoch].get(m.column("test")) for m in on_test},
+            {"C": tested[epoch]["C"]} if tested[epoch].get("C") else {},
+            tested[epoch].get("classwise_robust") or (),
+        )
+        for epoch in (best[0], max(tested))
+    )
+    check, sizes = view.run.config.get("validation") or {}, view.run.env.get("sizes") or {}
+    n = sizes.get("test") and min(sizes["test"], check.get("n") or sizes["test"])
+    return Ends(first, last, best[1], "test", n, view.check, {}, "events.jsonl")
+
+
+def finding(ends: Ends, done: bool = True) -> str:
+    """What happened between the best and the last checkpoint, in one sentence."""
+    robust, cas = metric("robust"), metric("cas")
+    best, last = ends.best, ends.last
+    what, at = f"{ends.split.capitalize()} robust accuracy", f"epoch {best.epoch}"
+    first, second = (value(end.metrics.get("robust"), robust) for end in (best, last))
+    shared = [value(end.metrics.get("cas"), cas) for end in (best, last)]
+    if best.epoch == last.epoch:
+        at += (
+            f", the best by {split_name(ends.chosen_by)} and the last one checked{'' if done else ' so far'}"
+        )
+        return f"{what} is {first} in {at}; CAS there is {shared[0]}."
+    by_test = ends.chosen_by == "test"
+    head = f"{what} {'peaked at' if by_test else 'was'} {first} in {at}"
+    head += "" if by_test else f", the best by {split_name(ends.chosen_by)},"
+    tail = f"{'ended' if done else 'stands'} at {second} in epoch {last.epoch}"
+    tail = f"and {'' if ends.fell('robust') else 'did not fall: it '}{tail}{'' if done else ' so far'}"
+    text = {
+        None: "CAS was not measured",
+        True: f"CAS went from {shared[0]} to {shared[1]}",
+        False: f"CAS did not fall: {shared[0]} to {shared[1]}",
+    }
+    return f"{head} {tail}; {text[ends.fell('cas')]}."
+
+
+def certainty(ends: Ends) -> str:
     """Whether the loss of robust accuracy may be chance, by the paired interval of the comparison alone."""
-    intervals = (comparison or {}).get("intervals") or {}
-    ends = intervals.get("d_robust")
-    if not ends:
+    interval = ends.interval(metric("robust"))
+    if interval is None:
         return "No interval of the difference was computed, so nothing is said here about chance."
-    level = f"{100 * intervals.get('level', 0.95):.0f}\u00a0%"
-    text = f"The {level} interval of the loss is {interval(ends, 100)} points"
-    text += " (paired: the same images for both)"
-    return f"{text}; it holds 0, so the loss may be chance." if holds_zero(ends) else f"{text}."
+    text = f"The {level(ends.comparison and ends.comparison.intervals)} interval of the loss is "
+    text += f"{value_interval(interval, metric('robust'))} points (paired: the same images for both)"
+    return f"{text}; it holds 0, so the loss may be chance." if holds_zero(interval) else f"{text}."
 
 
-def _fell(pair: Mapping[str, Any]) -> tuple[bool | None, bool | None]:
-    """Whether robust accuracy and CAS fell, at the precision shown; None where unknown."""
-    best, last = pair["best"], pair["last"]
-    ends = ((best.get("robust"), last.get("robust"), 3), (best.get("cas"), last.get("cas"), 1))
-    fell, forgot = (None if None in (a, b) else round(b, d) < round(a, d) for a, b, d in ends)
-    return fell, forgot
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """A name per run; only runs that differ in nothing but the seed get names that do."""
+def labels(runs: Sequence[RunRecord]) -> list[str]:
+    """A name for each run; the seed is in it only where runs differ in nothing else."""
     given = [str(run.env.get("label") or run.folder.name) for run in runs]
-    names = [plots.family(name) for name in given]
+    names = [plots.without_seed(name) for name in given]
     alike = [(name, {**run.config, "seed": None}) for name, run in zip(names, runs, strict=True)]
     out: list[str] = []
     for run, label, name, one in zip(runs, given, names, alike, strict=True):
@@ -82,160 +307,192 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return out
 
 
-def view(run: Run, label: str, room: int, index: int = 1) -> Plain:
-    """All that the page says about a run; `room` is how many matrix entries its slider may carry.
-
-    `index` tells its anchors from those of other runs.
-    """
-    pair = _pair(run)
-    best, last = (pair["best"], pair["last"]) if pair else ({}, {})
-    K = max(len(s.get("C") or s.get("classwise_robust") or ()) for s in (best, *run.rows))
-    names = [str(n) for n in run.env.get("class_names") or ()]
-    names = names if len(names) == K else [f"class {i}" for i in range(K)]
-    train = dict(plots.points(run.rows, "train_robust"))
-    files = [run.folder / name for name in FILES if (run.folder / name).exists()]
-    shown = {
-        **run._asdict(),
-        "index": index,
-        "label": label,
-        "names": names,
-        "pair": pair,
-        "history": (told := _history(run, K)) + _failure(run),
-        "alarms": _warnings(run, bool(told)),
-    }
-    shown |= {"finding": pair and finding(pair, run.done), "fell": pair and _fell(pair)}
-    shown["certainty"] = pair and certainty(paired(run.comparisons, pair))
-    shown["train"] = [train.get(side.get("epoch", 0)) for side in (best, last)]
-    shown["seconds"] = [sum(r.get(k) or 0 for r in run.rows) for k in ("seconds", "check_seconds")]
-    shown["largest"] = max(run.rows, key=lambda r: -1 if r.get("cas") is None else r["cas"])
-    shown["explorer"] = _explorer(run, names, pair, room)
-    shown |= {"classes": _classes(names, best, last), "pairs": _pairs(names, best, last)}
-    shown["comparisons"] = [
-        comparison(c, run.measures, run.folder, f"run-{index}-{i}") for i, c in enumerate(run.comparisons, 1)
-    ]
-    shown["downloads"] = dict(map(download, files))
-    return shown | {"figures": _figures(names, best, last) | overlaid([shown])}
+def curve_figures(views: Sequence[RunView]) -> dict[str, Markup]:
+    """Accuracies and CAS over the epochs of one or more runs, for a wide and for a narrow window."""
+    rows = {v.label: v.rows for v in views}
+    milestones = {v.label: v.run.config.get("lr_milestones") or () for v in views}
+    best = {v.label: (v.ends.best.epoch or 0, v.ends.chosen_by) for v in views if v.ends}
+    widths = {"wide": 10.0, "narrow": 4.6}
+    return {k: Markup(plots.svg(plots.curves(rows, milestones, best, width=w))) for k, w in widths.items()}
 
 
-def _pair(run: Run) -> Plain | None:
-    """Best and last, alike in attack, split and n: as measured at the end, else as checked."""
-    groups: dict[str, Plain] = {}
-    for m in run.measures:
-        alike = json.dumps([m.get(k) for k in ("data", "split", "n", "attack")])
-        if m.get("robust") is not None:
-            groups.setdefault(alike, {}).setdefault(str(m.get("checkpoint")), m)
-    for group in groups.values():
-        best = group.get("best.val") or group.get("best.test")
-        if best and "last" in group:
-            by = best.get("chosen_by") or best["checkpoint"].removeprefix("best.")
-            said = {k: best.get(k) for k in ("n", "attack", "conditions")}
-            ends = {"best": best, "last": group["last"], "split": best.get("split") or "test"}
-            return {**ends, **said, "by": by, "source": "measure.json"}
-    tested = [r for r in run.rows if r.get("test_robust") is not None]
-    rows = {r["epoch"]: r | {"robust": r["test_robust"], "clean": r.get("test_clean")} for r in tested}
-    if (at := plots.chosen(run.rows)) is None or at[0] not in rows:
+def tiles(view: RunView) -> dict[str, Any] | None:
+    """One tile for each headline metric at best and last, and the accuracy on training images."""
+    ends = view.ends
+    if ends is None:
         return None
-    check, sizes = run.config.get("validation") or {}, run.env.get("sizes") or {}
-    n = sizes.get("test") and min(sizes["test"], check.get("n") or sizes["test"])
-    said = {"split": "test", "n": n, "attack": run.env.get("check"), "conditions": None}
-    ends = {"best": rows[at[0]], "last": rows[max(rows)], "by": at[1]}
-    return {**ends, **said, "source": "events.jsonl"}
+    found = [_tile(ends, m, both) for m in METRICS if m.headline and (both := ends.both(m))]
+    train = dict(plots.series(view.rows, "train_robust"))
+    first, last = (train.get(end.epoch or 0) for end in (ends.best, ends.last))
+    if first is not None and last is not None:
+        found.append(
+            {
+                "title": "Train robust accuracy",
+                "best": percent(first),
+                "last": percent(last),
+                "change": value_change(last - first, metric("robust")),
+                "note": "as logged in training",
+            }
+        )
+    return {"view": view, "ends": ends, "tiles": found, "after": ends.last.epoch != view.rows[-1]["epoch"]}
 
 
-def _history(run: Run, classes: int) -> list[Plain]:
-    """Every alarm and note of the observatory with the epochs between which it stood."""
-    try:
-        found = alarms.history(run.rows, classes, (run.config.get("validation") or {}).get("n"))
-    except UserError:  # rows of a stranger's loop that do not say how many images were checked
-        return []
-    return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
+def _tile(ends: Ends, m: Metric, both: tuple[float, float]) -> dict[str, Any]:
+    a, b = both
+    interval = ends.interval(m)
+    notes = []
+    if m.unit == "accuracy" and ends.n and (images := round(ends.n * (b - a))):
+        notes.append(f"{abs(images):,} of {ends.n:,} images {'fewer' if images < 0 else 'more'}")
+    if interval:
+        notes.append(f"{level(ends.comparison and ends.comparison.intervals)} interval, same images for both")
+        notes += ["it holds 0, so this may be chance"] * holds_zero(interval)
+    notes += ["without an attack"] * (m.key == "clean")
+    return {
+        "title": f"{ends.split.capitalize()} {m.label}" if m.unit == "accuracy" else sentence(m.label),
+        "best": value(a, m),
+        "last": value(b, m),
+        "change": change(a - b, interval, m) if interval else value_change(b - a, m),
+        "note": "; ".join(notes)
+        + (". Read with accuracy." if notes else "Read with accuracy.") * (m.unit == "score"),
+    }
 
 
-def _failure(run: Run) -> list[Plain]:
-    """Why the run stopped in the epoch after its last, if it stopped by itself."""
-    if not {"name", "epoch", "evidence"} <= set(run.failure):
-        return []
-    name, epoch = str(run.failure["name"]).replace("-", " "), run.failure["epoch"]
-    text = f"{name} in epoch {epoch}, where training stopped: {run.failure['evidence']}"
-    return [{"text": text, "level": "alarm", "ended": None}]
+def curves(view: RunView) -> dict[str, Any]:
+    """Accuracies and CAS over the epochs."""
+    checked = [row for row in view.rows if row.get("cas") is not None]
+    return {"view": view, "largest": max(checked, key=lambda row: row["cas"], default=None)}
 
 
-def _warnings(run: Run, told: bool) -> list[Plain]:
-    """What else was warned of, and where; the same words with other numbers are one warning.
-
-    Alarms of the observatory are left to `history` where it can tell them.
-    """
-    found: dict[str, Plain] = {}
-    names = {name.replace("-", " ") for name in alarms.RULES} if told else set()
-    said = [(f"epoch {r['epoch']}", r.get("warnings")) for r in run.rows]
-    said += [(str(m.get("checkpoint")), m.get("warnings")) for m in run.measures]
-    for where, texts in said:
-        for text in map(str, texts or ()):
-            epoch = where.startswith("epoch ")  # a check that says it is collapsed is the alarm of that name
-            if re.split(r" (?:since|in) epoch|:" if epoch else r" (?:since|in) epoch", text)[0] in names:
-                continue
-            alarm = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
-            alarm |= {"text": text, "last": where, "times": alarm["times"] + 1}
-    return list(found.values())
-
-
-def _explorer(run: Run, names: list[str], pair: Plain | None, room: int) -> Plain | None:
-    """The data of the epoch slider: matrices in thousandths, half of them where symmetric."""
-    rows = [r for r in run.rows if r.get("C")]
+def explorer(view: RunView) -> dict[str, Any] | None:
+    """The epoch slider: matrices in thousandths, half of them where they are symmetric."""
+    rows = [row for row in view.rows if row.get("C")]
     if not rows:
         return None
-    step = -(-len(rows) * len(names) ** 2 // (2 * room))  # every how many matrices there is room for
-    ends = [pair[k]["epoch"] if pair else None for k in ("best", "last")]
+    step = -(
+        -len(rows) * len(view.names) ** 2 // (2 * view.room)
+    )  # every how many matrices there is room for
+    ends = [view.ends.best.epoch, view.ends.last.epoch] if view.ends else [None, None]
     keys = {"epoch": "epoch", "robust": "test_robust", "cas": "cas", "predicted": "predicted_classes"}
     frames = [
-        {"c": _thousandths(r["C"]), **{k: r.get(v) for k, v in keys.items()}}
-        for i, r in enumerate(rows)
-        if i % step == 0 or r["epoch"] in ends
+        {"c": _thousandths(row["C"]), **{k: row.get(v) for k, v in keys.items()}}
+        for i, row in enumerate(rows)
+        if i % step == 0 or row["epoch"] in ends
     ]
-    curve = [[r.get(key) for key in keys.values()] for r in run.rows]
-    return {"names": names, "frames": frames, "curve": curve, "ends": ends, "step": step}
+    curve = [[row.get(key) for key in keys.values()] for row in view.rows]
+    data = {"names": view.names, "frames": frames, "curve": curve, "ends": ends, "step": step}
+    return {"view": view, "data": data}
 
 
-def _thousandths(C: plots.Matrix) -> list[int | None]:
+def _thousandths(C: Matrix) -> list[int | None]:
     whole = [[None if v is None else round(1000 * v) for v in row] for row in C]
     half = all(whole[i][j] == whole[j][i] for i in range(len(C)) for j in range(i))
     return [v for i, row in enumerate(whole) for v in (row[i:] if half else row)]
 
 
-def _classes(names: list[str], best: Plain, last: Plain) -> list[Plain]:
-    """Robust accuracy per class at best and last, the largest loss first."""
-    parts = (names, best.get("classwise_robust") or (), last.get("classwise_robust") or ())
-    rows = [{"name": n, "best": b, "last": z} for n, b, z in zip(*parts, strict=False)]
-    return sorted(rows, key=lambda r: (r["last"] or 0) - (r["best"] or 0))
+def matrices(view: RunView) -> dict[str, Any] | None:
+    """C at best, at last, and the difference."""
+    if view.ends is None:
+        return None
+    shown = {side: end.matrices["C"] for side, end in _sides(view.ends) if end.matrices.get("C")}
+    if not shown:
+        return None
+    figures = {side: plots.matrix(C, view.names) for side, C in shown.items()}
+    if len(shown) == 2:
+        figures["difference"] = plots.difference(plots.subtract(shown["best"], shown["last"]), view.names)
+    return {
+        "view": view,
+        "ends": view.ends,
+        "figures": {side: Markup(plots.svg(figure)) for side, figure in figures.items()},
+        "empty": [view.names[i] for i in view.ends.best.empty_classes],
+    }
 
 
-def _pairs(names: list[str], best: Plain, last: Plain) -> list[Plain]:
+def _sides(ends: Ends) -> tuple[tuple[str, End], tuple[str, End]]:
+    return ("best", ends.best), ("last", ends.last)
+
+
+def truth(view: RunView) -> dict[str, Any] | None:
+    """C beside the planted sharing, on data where it is known."""
+    ends = view.ends
+    if ends is None or not ends.best.matrices.get("sharing") or not ends.best.matrices.get("C"):
+        return None
+    pictures = {key: plots.matrix(ends.best.matrices[key], view.names) for key in ("sharing", "C")}
+    auc = [end.metrics.get("sharing_auc") for _, end in _sides(ends)]
+    return {"ends": ends, "auc": auc, "figures": {k: Markup(plots.svg(f)) for k, f in pictures.items()}}
+
+
+def classes(view: RunView) -> dict[str, Any] | None:
+    """Robust accuracy per class, the largest loss first, the confusion matrix, and the most shared pairs."""
+    ends = view.ends
+    if ends is None:
+        return None
+    parts = zip(view.names, ends.best.classwise_robust, ends.last.classwise_robust, strict=False)
+    rows = [{"name": n, "best": b, "last": z} for n, b, z in parts]
+    counts, pairs = ends.best.matrices.get("confusion"), _pairs(view.names, ends)
+    if not (rows or counts or pairs):
+        return None
+    return {
+        "view": view,
+        "ends": ends,
+        "rows": sorted(rows, key=lambda r: (r["last"] or 0) - (r["best"] or 0)),
+        "confusion": counts and Markup(plots.svg(plots.confusion(counts, view.names))),
+        "pairs": pairs,
+    }
+
+
+def _pairs(names: Sequence[str], ends: Ends) -> list[dict[str, Any]]:
     """The most shared pairs of either checkpoint, with C at both."""
     found: dict[tuple[int, int], None] = {}
-    ends = [side["C"] for side in (best, last) if side.get("C")]
-    for C in ends:
+    both = [end.matrices["C"] for _, end in _sides(ends) if end.matrices.get("C")]
+    for C in both:
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
-        known = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
-        found |= dict.fromkeys(sorted(known, key=lambda p: -C[p[0]][p[1]])[:PAIRS])
-    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in ends]} for i, j in found]
+        positive = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
+        found |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
+    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in both]} for i, j in found]
 
 
-def overlaid(views: Sequence[Plain]) -> Plain:
-    """The same curves for a wide and for a narrow window."""
-    rows = {v["label"]: v["rows"] for v in views}
-    drops = {v["label"]: v["config"].get("lr_milestones") or () for v in views}
-    best = {v["label"]: (v["pair"]["best"]["epoch"], v["pair"]["by"]) for v in views if v["pair"]}
-    widths = {"wide": 10.0, "narrow": 4.6}
-    return {k: Markup(plots.svg(plots.curves(rows, drops, best, width=w))) for k, w in widths.items()}
+def evaluations(view: RunView) -> dict[str, Any] | None:
+    """Every evaluation of a checkpoint, as in `measure.json`."""
+    found = measurement.views(view.run.results.results, f"run-{view.index}-measured")
+    shown = measurement.measured_metrics(view.run.results.results)
+    return {"views": found, "shown": shown} if found else None
 
 
-def _figures(names: list[str], best: Plain, last: Plain) -> Plain:
-    sides = {"best": best, "last": last}
-    made = {k: plots.matrix(s["C"], names) for k, s in sides.items() if s.get("C")}
-    if len(made) == 2:
-        made["difference"] = plots.difference(plots.minus(best["C"], last["C"]), names)
-    if counts := best.get("confusion"):
-        made["confusion"] = plots.confusion(counts, names)
-    if sharing := best.get("sharing"):
-        made["truth"] = plots.matrix(sharing, names)
-    return {key: Markup(plots.svg(figure)) for key, figure in made.items()}
+def comparisons(view: RunView) -> dict[str, Any] | None:
+    """The comparisons of `measure.json`."""
+    results = view.run.results
+    found = comparison.views(results.comparisons, results.results, view.run.folder, f"run-{view.index}")
+    return {"views": found} if found else None
+
+
+def conditions(view: RunView) -> dict[str, Any]:
+    """What the numbers above were measured with."""
+    return {"view": view, "run": view.run, "ends": view.ends, "config": view.run.config}
+
+
+def settings(view: RunView) -> dict[str, Any]:
+    """Settings that differ from their defaults, the environment, and files to take away."""
+    files = [path for name in FILES if (path := view.run.folder / name).exists()]
+    hidden = ("class_names", "settings_changed", "check", "final", "data", "data_path", "sharing")
+    return {
+        "run": view.run,
+        "changed": view.run.env.get("settings_changed"),
+        "environment": {k: v for k, v in view.run.env.items() if k not in hidden},
+        "seconds": [sum(row.get(k) or 0 for row in view.rows) for k in ("seconds", "check_seconds")],
+        "downloads": dict(map(download, files)),
+    }
+
+
+SECTIONS: list[Section[RunView]] = [
+    Section("tiles", "Best and last checkpoint in numbers", tiles),
+    Section("curves", "Curves", curves),
+    Section("explorer", "Which classes share features, epoch by epoch", explorer),
+    Section("matrices", "C at the best and at the last checkpoint", matrices),
+    Section("truth", "Against the planted truth", truth),
+    Section("classes", "Class by class", classes),
+    Section("evaluations", "Every evaluation of a checkpoint", evaluations),
+    Section("comparisons", "", comparisons),
+    Section("conditions", "Under which conditions", conditions),
+    Section("settings", "Settings off their defaults", settings),
+]
+"""The sections of a run, in the order of the page."""

@@ -13,48 +13,50 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.registry import EXPERIMENTS
 from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.format import split_name
-from crossclass.report.page import TEMPLATES, environment
+from crossclass.report.sections import TEMPLATES, environment
 from crossclass.report.theory_panel import panel
 
 Plain = dict[str, Any]
 
 THEOREMS = ("thm1", "thm2", "thm3")  # the first of them has the panel that all three are about
-WORDS = ("holds", "does not hold", "undecided")
-LIMIT = 2_000_000  # bytes of a file that the page carries for download
+VERDICTS = ("holds", "does not hold", "undecided")
+LIMIT = 2_000_000
+"""Bytes up to which the page carries a file for download."""
 
 
-def write_study(place: Path) -> Path:
-    """Write `index.html` into a folder of results; returns where it lies. Raises UserError if it has none."""
-    files = list(place.glob("*.json")) if place.is_dir() else []
+def write_study(folder: Path) -> Path:
+    """Write `index.html` into a folder of results and return its path. Raises UserError if it holds none."""
+    files = list(folder.glob("*.json")) if folder.is_dir() else []
     entries = [_read(p) for p in files]
     if not entries:
-        raise UserError(f"{place} holds no results of reproduce; run crossclass reproduce first")
+        raise UserError(f"{folder} holds no results of reproduce; run crossclass reproduce first")
     known = {id_: i for i, id_ in enumerate(EXPERIMENTS)}
     entries.sort(key=lambda e: (known.get(e["id"], len(known)), e["id"]))
-    out = place / "index.html"
-    write_atomic(out, study(entries, place))
+    out = folder / "index.html"
+    write_atomic(out, study(entries, folder))
     return out
 
 
-def study(entries: list[Plain], place: Path) -> str:
-    """The HTML of entries; figures and grids are read from `place`."""
-    maps = _maps(entries, place)
+def study(entries: list[Plain], folder: Path) -> str:
+    """The HTML of entries; figures and grids are read from `folder`."""
+    maps = _maps(entries, folder)
     theorem = next((e["id"] for e in entries if e["id"] in THEOREMS), None)
     own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem} for e in entries]
-    views = [_view(e, place) | more for e, more in zip(entries, own, strict=True)]
+    views = [_view(e, folder) | more for e, more in zip(entries, own, strict=True)]
     counts = Counter(v["verdict"] for e in entries for v in e["verdicts"] if not v.get("extension"))
     return (
         environment()
         .get_template("study.html.j2")
         .render(
             entries=views,
-            counts={word: counts.get(word, 0) for word in WORDS},
+            counts={word: counts.get(word, 0) for word in VERDICTS},
             sizes=sorted({e["size"] for e in entries}),
             version=entries[0].get("crossclass"),
             panel=Markup(panel()) if theorem else "",
@@ -63,29 +65,30 @@ def study(entries: list[Plain], place: Path) -> str:
     )
 
 
-def _view(entry: Plain, place: Path) -> Plain:
+def _view(entry: Plain, folder: Path) -> Plain:
     numbers = entry["numbers"]
-    files = [place / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
+    files = [folder / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
     return entry | {
-        "figure": _figure(place / f"{entry['id']}.svg", entry["id"]),
-        "said": _said(entry),
+        "figure": _figure(folder / f"{entry['id']}.svg", entry["id"]),
+        "description": _description(entry),
         "settings": _settings(numbers),
         "own": [v for v in entry["verdicts"] if not v.get("extension")],
-        "measured": _table(numbers),
+        "measured": (measured := _table(numbers)),
+        "metrics": [m for m in METRICS if m.headline and any(m.key in row["best"] for row in measured)],
         "conditions": _conditions(numbers),
         "printed": _printed(entry.get("printed")),
         "downloads": dict(download(p, whole=0) for p in files if p.is_file() and p.stat().st_size < LIMIT),
     }
 
 
-def _maps(entries: list[Plain], place: Path) -> dict[str, Plain]:
+def _maps(entries: list[Plain], folder: Path) -> dict[str, Plain]:
     """By entry: its grid of maps as data, or the entry that shows the same file already."""
     found: dict[str, Plain] = {}
     first: dict[str, str] = {}
     for entry in entries:
         numbers = entry["numbers"]
         names = numbers.get("grids", []) if isinstance(numbers, Mapping) else []
-        for file in [place / name for name in names[:1]]:
+        for file in [folder / name for name in names[:1]]:
             if file.is_file():
                 at = first.setdefault(str(file), entry["id"])
                 data = base64.b64encode(file.read_bytes()).decode() if at == entry["id"] else ""
@@ -93,27 +96,27 @@ def _maps(entries: list[Plain], place: Path) -> dict[str, Plain]:
     return found
 
 
-def _said(entry: Plain) -> str:
-    """What the drawing says, for those who cannot see it."""
+def _description(entry: Plain) -> str:
+    """What the drawing shows, for those who cannot see it."""
     claim = entry["claim"]
     stop = "" if claim.endswith((".", "?", "!")) else "."
     return f"{entry['title']}. {claim}{stop} Numbers: below, and in {entry['id']}.csv."
 
 
 def _settings(numbers: Any) -> Plain | None:
-    """Table 2 as a table: what the paper prints, then what every named run says."""
+    """Table 2 as a table: what the paper prints, then the settings of every named run."""
     if not isinstance(numbers, Mapping) or "wanted" not in numbers:
         return None
     wanted, runs = numbers["wanted"], numbers.get("runs") or {}
     keys = list(dict.fromkeys((*wanted, *("attack", "eps", "steps", "step"))))
     rows = [
-        (name, [_word(run.get(key)) for key in keys]) for name, run in {"Table 2": wanted, **runs}.items()
+        (name, [_cell(run.get(key)) for key in keys]) for name, run in {"Table 2": wanted, **runs}.items()
     ]
     return {"header": keys, "rows": rows}
 
 
-def _word(value: Any) -> str:
-    """A setting as a reader writes it; nothing for none."""
+def _cell(value: Any) -> str:
+    """A setting as text; empty for None."""
     return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -123,9 +126,9 @@ def _figure(path: Path, id_: str) -> Markup | None:
         return None
     text = plots.inline(path.read_text("utf-8"), id_)
     if re.search(r"<script|\son\w+=|<foreignObject|javascript:", text, re.IGNORECASE):
-        return None  # a stranger's file; ours hold none of it
+        return None  # not a drawing of this project: those hold no code
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-    # other ids say what a group is, to nobody here
+    # matplotlib names every group; a page needs the ids that are referred to
     return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
 
 
@@ -142,7 +145,7 @@ def _table(numbers: Any) -> list[Plain]:
 
 
 def _conditions(numbers: Any) -> list[str]:
-    """What every number of the table was measured with, each said once."""
+    """The conditions of the numbers in the table, each once."""
     if not isinstance(numbers, Mapping):
         return []
     found: dict[str, list[str]] = {}

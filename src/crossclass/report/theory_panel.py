@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from markupsafe import Markup
 
-from crossclass.report.page import TEMPLATES, environment
+from crossclass.report.sections import TEMPLATES, environment
 
 PARTS = TEMPLATES / "theory_panel"
 DEFAULT = MappingProxyType({"mu": 1.0, "sigma": 0.9, "eps": 0.15, "beta": 0.25})

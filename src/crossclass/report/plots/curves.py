@@ -21,7 +21,7 @@ from crossclass.report.plots.style import (
     TRAIN,
     VAL,
     Best,
-    Drops,
+    Milestones,
     Row,
     Runs,
     Style,
@@ -32,30 +32,39 @@ _SEED = re.compile(r"(?:^|[\s,·(\[_-]+)seed[\s=_-]*\d+[)\]]?", re.IGNORECASE)
 _SPLITS = {"val": "validation", "test": "test"}
 
 
-def points(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
-    """The (epoch, value) pairs of the epochs at which `key` was measured."""
+def series(rows: Sequence[Row], key: str) -> list[tuple[int, float]]:
+    """The (epoch, value) pairs of the epochs in which `key` was measured."""
     pairs = ((int(r["epoch"]), r.get(key)) for r in rows)
     return [(e, float(v)) for e, v in pairs if v is not None and np.isfinite(v)]
 
 
-def family(label: str) -> str:
-    """The label without its seed: runs that share it are drawn as one."""
+def without_seed(label: str) -> str:
+    """The label of a run without its seed; runs that share it are drawn as one."""
     return _SEED.sub("", label) or label
 
 
-def chosen(rows: Sequence[Row]) -> Best:
-    """The best epoch by robust accuracy and the split that chose it: validation, else test."""
+def best_epoch(rows: Sequence[Row]) -> Best:
+    """The epoch of the largest robust accuracy and the split that chose it: validation, else test."""
     for split in _SPLITS:
-        if pairs := points(rows, f"{split}_robust"):
+        if pairs := series(rows, f"{split}_robust"):
             return max(pairs, key=lambda p: p[1])[0], split  # the first of equals
     return None
 
 
 def curves(
-    runs: Runs, drops: Drops | None = None, best: Mapping[str, Best] | None = None, *, width: float | int = 10
+    runs: Runs,
+    milestones: Milestones | None = None,
+    best: Mapping[str, Best] | None = None,
+    *,
+    width: float | int = 10,
 ) -> Figure:
-    """Accuracies above, CAS below, over the same epochs; runs overlay, seeds as mean and band."""
-    at = {label: chosen(rows) for label, rows in runs.items()} | dict(best or {})
+    """Accuracies (above) and CAS (below) over the epochs.
+
+    One run shows every accuracy with its best and last epoch marked; several are overlaid, and runs that
+    differ in the seed only become a mean with a band. `milestones` are the epochs at which the learning
+    rate drops, `best` replaces `best_epoch`, both by label; `width` is in inches.
+    """
+    at = {label: best_epoch(rows) for label, rows in runs.items()} | dict(best or {})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 5.8), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -64,9 +73,9 @@ def curves(
             _one(top, bottom, rows, at[label])
         else:
             _several(top, bottom, runs, at)
-        _lr_drops(top, bottom, runs, drops or {})
+        _milestones(top, bottom, runs, milestones or {})
         _scale_of_cas(bottom, [row for rows in runs.values() for row in rows])
-        room = 1.2 if len(runs) == 1 else 1.05  # to say which epoch is best
+        room = 1.2 if len(runs) == 1 else 1.05  # for the name of the best epoch
         top.set(ylabel="accuracy (%)", ylim=(0, room * max(top.dataLim.y1, 1.0)))
         top.set_yticks([t for t in top.get_yticks() if 0 <= t <= min(top.get_ylim()[1], 100)])
         bottom.set(ylabel="CAS (test, adversarial)", xlabel="epoch")
@@ -87,18 +96,18 @@ def _line(ax: Axes, pairs: Sequence[tuple[int, float]], scale: float | int = 1, 
 
 
 def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
-    """One run: every accuracy, the best and the last epoch marked, epochs of few classes hollow."""
-    dots: Style = {"marker": "o", "markersize": 2.4} if len(points(rows, "cas")) <= 80 else {}
+    """One run: every accuracy, best and last epoch marked, epochs with few predicted classes as rings."""
+    dots: Style = {"marker": "o", "markersize": 2.4} if len(series(rows, "cas")) <= 80 else {}
     thin: Style = {"linewidth": 0.9, "alpha": 0.8, **dots}
     bold: Style = {"linewidth": 2, **dots}
-    _line(top, points(rows, "train_robust"), 100, color=TRAIN, label="train robust", ls="--")
-    robust, cas = points(rows, "test_robust"), points(rows, "cas")
+    _line(top, series(rows, "train_robust"), 100, color=TRAIN, label="train robust", ls="--")
+    robust, cas = series(rows, "test_robust"), series(rows, "cas")
     _line(top, robust, 100, color=ROBUST, label="test robust", zorder=3, **bold)
-    _line(top, points(rows, "val_robust"), 100, color=VAL, label="validation robust", **thin)
-    _line(top, points(rows, "test_clean"), 100, color=CLEAN, label="test clean", **thin)
+    _line(top, series(rows, "val_robust"), 100, color=VAL, label="validation robust", **thin)
+    _line(top, series(rows, "test_clean"), 100, color=CLEAN, label="test clean", **thin)
     _line(bottom, cas, color=CAS, label="test", zorder=3, **bold)
-    _line(bottom, points(rows, "val_cas"), color="#86b3d8", label="validation", **thin)
-    if hollow := points([row for row in rows if alarms.predicts_few(row)], "cas"):
+    _line(bottom, series(rows, "val_cas"), color="#86b3d8", label="validation", **thin)
+    if hollow := series([row for row in rows if alarms.predicts_few(row)], "cas"):
         ring: Style = {"color": CAS, "marker": "o", "mfc": "white", "ls": "", "zorder": 4}
         _line(bottom, hollow, label="at most half the classes predicted", **ring)
     if best is None:
@@ -126,9 +135,9 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
 
 
 def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
-    """Let no collapsed epoch, whose CAS is near its maximum, flatten the curve; say what is cut."""
-    kept = points([row for row in rows if not alarms.predicts_few(row)], "cas")
-    cut = points([row for row in rows if alarms.predicts_few(row)], "cas")
+    """Keep a collapsed epoch, whose CAS is near its maximum, from flattening the curve; write what is cut."""
+    kept = series([row for row in rows if not alarms.predicts_few(row)], "cas")
+    cut = series([row for row in rows if alarms.predicts_few(row)], "cas")
     top = 1.3 * max((v for _, v in kept), default=0)
     above = [p for p in cut if p[1] > 1.5 * top] if kept else []
     bottom.set_ylim(0, top if above else 1.2 * max(bottom.dataLim.y1, 0.1))
@@ -141,18 +150,18 @@ def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
 
 def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> None:
     """A colour per run; runs that differ only by their seed share it: thin lines, mean and band."""
-    families: dict[str, list[str]] = {}
+    by_label: dict[str, list[str]] = {}
     for label in runs:
-        families.setdefault(family(label), []).append(label)
+        by_label.setdefault(without_seed(label), []).append(label)
     panels = ((top, "train_robust", 100), (top, "test_robust", 100), (bottom, "cas", 1))
-    for i, (shared, labels) in enumerate(families.items()):
+    for i, (shared, labels) in enumerate(by_label.items()):
         color, alone = RUNS[i % len(RUNS)], len(labels) == 1
         name = labels[0] if alone else f"{shared} (mean of {len(labels)} seeds, band: all)"
         for ax, key, scale in panels:
             train = key == "train_robust"
             bold: Style = {"color": color, "ls": "--" if train else "-", "lw": 1 if train else 2}
             bold["label"] = name if key == "test_robust" else "_"
-            each = [dict(points(runs[label], key)) for label in labels]
+            each = [dict(series(runs[label], key)) for label in labels]
             common = sorted(set.intersection(*(set(one) for one in each)))
             values = scale * np.array([[one[e] for e in common] for one in each])
             _line(ax, list(zip(common, values.mean(0), strict=True)), **bold)
@@ -169,12 +178,12 @@ def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> N
         top.plot([], [], color="#71717a", label=label, **style)
 
 
-def _lr_drops(top: Axes, bottom: Axes, runs: Runs, drops: Drops) -> None:
-    """Dashed lines where the learning rate fell, saying by how much if the rows know."""
+def _milestones(top: Axes, bottom: Axes, runs: Runs, milestones: Milestones) -> None:
+    """Dashed lines where the learning rate drops, with the factor if the rows hold the rates."""
     words: dict[int, str] = {}
     for label, rows in runs.items():
-        rates = points(rows, "lr")
-        for epoch in drops.get(label, ()):
+        rates = series(rows, "lr")
+        for epoch in milestones.get(label, ()):
             before = [v for e, v in rates if e < epoch]
             after = [v for e, v in rates if e > epoch]  # whether it falls before or after `epoch`
             if any(int(row["epoch"]) >= epoch for row in rows):

@@ -49,7 +49,7 @@ def differences(numbers: Numbers) -> plots.Figure:
     for name, run in numbers["runs"].items():
         best, last = run["C"].get("best"), run["C"].get("last")
         lost = run["best_minus_last"]["cas"]["value"][0]
-        pictures[f"{name}: CAS {lost:+.1f}"] = plots.minus(best, last) if best and last else None
+        pictures[f"{name}: CAS {lost:+.1f}"] = plots.subtract(best, last) if best and last else None
     return plots.matrix_grid({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
 
 
@@ -107,7 +107,7 @@ def settings(numbers: Numbers) -> plots.Figure:
     rows += [
         [name, *("" if run[k] is None else run[k] for k in keys)] for name, run in numbers["runs"].items()
     ]
-    return plots.words(["run", *keys], rows)
+    return plots.text_table(["run", *keys], rows)
 
 
 def _caption(run: Any, stage: str, stages: Sequence[str]) -> str:
@@ -131,7 +131,7 @@ def weights(numbers: Numbers) -> plots.Figure:
 
 def success(numbers: Numbers) -> plots.Figure:
     """Robust probabilities by the ratio of the weights (theorem 2)."""
-    return plots.success_curves(np.array(numbers["r"]), [plots.Success(**c) for c in numbers["curves"]])
+    return plots.success_curves(np.array(numbers["r"]), [plots.SuccessCurve(**c) for c in numbers["curves"]])
 
 
 def phases(numbers: Numbers) -> plots.Figure:

@@ -1,13 +1,17 @@
-"""Class-by-class matrices: C, I-CAS, confusion, and differences of two of them."""
+"""Class-by-class matrices: C, I-CAS, confusion, differences of two, and grids of many on one scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossclass.report.plots.style import NAMED, STYLE, Matrix, Style
+from crossclass.report.plots.style import BARE, NAMED, STYLE, Matrix, Style
+
+MISSING = "#d4d4d8"
+"""Colour of entries that are None."""
 
 
 def matrix(
@@ -21,17 +25,19 @@ def matrix(
     ylabel: str = "",
     numbers: bool = False,
 ) -> Figure:
-    """One K x K matrix with its classes and colour scale; `numbers` writes counts into cells."""
+    """One K x K matrix with its class names and colour scale; entries that are None are grey.
+
+    `numbers` writes the entries into the cells, for at most 12 classes.
+    """
     values = np.ma.masked_invalid(np.array(C, dtype=float))
     K = len(values)
-    bare = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
-    with mpl.rc_context(STYLE | bare):
+    with mpl.rc_context(STYLE | BARE):
         foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
         height = foot + 2.4
         frame = foot / height, 2.25 / height
         figure = Figure(figsize=(3.8, height))
         ax = figure.add_axes((0.255, frame[0], 2.25 / 3.8, frame[1]))
-        colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
+        colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
         scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
         image: Any
         if K <= NAMED:
@@ -49,28 +55,75 @@ def matrix(
             ax.text(j + 0.5, i + 0.5, f"{value:.0f}", ha="center", va="center", size=6, color=ink)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         bar = figure.add_axes((0.87, frame[0], 0.025, frame[1]))
-        figure.colorbar(image, cax=bar).outline.set_visible(False)
-        bar.tick_params(labelsize=7.5, length=2)
-        bar.locator_params(axis="y", nbins=5)
+        _colour_bar(figure, image, bar)
     return figure
 
 
+def _colour_bar(figure: Figure, image: Any, ax: Axes) -> None:
+    figure.colorbar(image, cax=ax).outline.set_visible(False)
+    ax.tick_params(labelsize=7.5, length=2)
+    ax.locator_params(axis="y", nbins=5)
+
+
 def confusion(counts: Matrix, class_names: Sequence[str], *, attacked: bool = True) -> Figure:
-    """Counts of images, the true class by row, the predicted one by column."""
+    """Counts of images: a row for each true class, a column for each predicted one."""
     values = np.array(counts, dtype=float)
     top = float(values[np.isfinite(values)].max(initial=1))
     predicted = "predicted under attack" if attacked else "predicted"
     return matrix(counts, class_names, vmax=top, xlabel=predicted, ylabel="true", numbers=True)
 
 
-def minus(A: Matrix, B: Matrix) -> list[list[float | None]]:
-    """A - B by entry; None where one of them has none."""
+def subtract(A: Matrix, B: Matrix) -> list[list[float | None]]:
+    """A - B entry by entry; None where either is None."""
     rows = [list(zip(a, b, strict=True)) for a, b in zip(A, B, strict=True)]
     return [[None if None in (a, b) else a - b for a, b in row] for row in rows]
 
 
 def difference(D: Matrix, class_names: Sequence[str]) -> Figure:
-    """A difference of matrices, white at 0: blue where the first is larger, red the second."""
+    """A difference of two matrices: white at 0, blue where the first is larger, red where the second is."""
     values = np.array(D, dtype=float)
     limit = float(np.ceil(10 * np.abs(values[np.isfinite(values)]).max(initial=0.1)) / 10)
     return matrix(D, class_names, -limit, limit, "RdBu")
+
+
+def matrix_grid(
+    rows: Mapping[str, Mapping[str, Matrix | None]],
+    vmin: float | int = 0,
+    vmax: float | int = 1,
+    cmap: str = "Blues",
+    *,
+    columns: int | None = None,
+) -> Figure:
+    """Matrices on one colour scale: a row for each name, a column for each caption.
+
+    `rows[name][caption]` is a matrix; None leaves its place empty. A row is wrapped after `columns` pictures.
+    """
+    lines: list[tuple[str, list[tuple[str, Matrix | None]]]] = []
+    for name, pictures in rows.items():
+        each, width = list(pictures.items()), columns or len(pictures) or 1
+        pieces = [each[i : i + width] for i in range(0, len(each), width)] or [[]]
+        lines += [(name if i == 0 else "", piece) for i, piece in enumerate(pieces)]
+    across = max((len(piece) for _, piece in lines), default=1) or 1
+    side, head = 1.75, 0.42
+    left = 0.3 if any(name for name, _ in lines) else 0.08
+    size = left + across * (side + 0.12) + 0.62, max(1, len(lines)) * (side + head) + 0.08
+    colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
+    with mpl.rc_context(STYLE | BARE):
+        figure, image = Figure(figsize=size), None
+        for r, (name, piece) in enumerate(lines):
+            bottom = size[1] - (r + 1) * (side + head)
+            for c, (caption, C) in enumerate(piece):
+                place = (left + c * (side + 0.12)) / size[0], bottom / size[1], side / size[0], side / size[1]
+                ax = figure.add_axes(place)
+                ax.set(xticks=[], yticks=[])
+                ax.set_title(caption, fontsize=8, pad=3)
+                if c == 0 and name:
+                    ax.set_ylabel(name, fontsize=9)
+                if C is not None:
+                    values = np.ma.masked_invalid(np.array(C, dtype=float))
+                    image = ax.imshow(values, interpolation="nearest", vmin=vmin, vmax=vmax, cmap=colors)
+        if image is not None:
+            tall = min(size[1] - 0.6, 2.2) / size[1]
+            bar = figure.add_axes((1 - 0.5 / size[0], 0.5 - tall / 2, 0.1 / size[0], tall))
+            _colour_bar(figure, image, bar)
+    return figure

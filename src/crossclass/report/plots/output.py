@@ -1,4 +1,4 @@
-"""Figures become files and page elements: the same picture gives the same bytes."""
+"""Figures as files and as page elements: the same figure gives the same bytes."""
 
 import hashlib
 import io
@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 from crossclass.core.files import write_atomic
 from crossclass.report.plots.style import STYLE
 
-_PLACES = re.compile(r'\b(?:d|x|y)="[^"]*"')
+_COORDINATES = re.compile(r'\b(?:d|x|y)="[^"]*"')
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
 def freeze_layout(figure: Figure) -> Figure:
-    """The figure laid out once and for all: saving it twice gives the same picture."""
+    """Lay the figure out once, so that saving it twice gives the same picture."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element to inline: no date, no link, ids no other figure has."""
+    """The figure as an `<svg>` element for a page: without a date, and with ids that no other figure has."""
     buffer = io.StringIO()
     _save(figure, buffer, "svg")
     text = buffer.getvalue()
@@ -32,19 +32,20 @@ def svg(figure: Figure) -> str:
 
 
 def inline(text: str, mark: str) -> str:
-    """The text of an SVG file as an element of a page: its ids begin with `mark`, it styles nothing else.
+    """The text of an SVG file as an element of a page.
 
-    Places are rounded to 1/100 point and lines not indented: the same picture in fewer bytes.
+    Its ids begin with `mark`, and its style sheet is left out, which would apply to the whole page.
+    Coordinates are rounded to 1/100 point and indentation is dropped: the same picture in fewer bytes.
     """
     text = "<svg" + text.split("<svg", 1)[-1].rstrip()
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)  # all that the style said
-    text = _PLACES.sub(lambda place: _LONG.sub(lambda v: f"{float(v[0]):.2f}", place[0]), text)
+    text = text.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)  # all that the style sheet set
+    text = _COORDINATES.sub(lambda found: _LONG.sub(lambda v: f"{float(v[0]):.2f}", found[0]), text)
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", re.sub(r"\s*\n\s*", "\n", text))
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write .svg, .png or .pdf, whole or not at all."""
+    """Write the figure as .svg, .png or .pdf in one step; returns `path`."""
     buffer = io.BytesIO()
     _save(figure, buffer, path.suffix.removeprefix(".").lower())
     write_atomic(path, buffer.getvalue())

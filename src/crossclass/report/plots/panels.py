@@ -1,66 +1,21 @@
-"""Many small pictures on one sheet: matrices in rows and columns, numbers per seed, a table of words."""
+"""Panels of numbers per seed: dots by stage, lines over a parameter; and a table as a figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crossclass.report.plots.output import freeze_layout
-from crossclass.report.plots.style import RUNS, STYLE, Matrix, Style
-
-_BARE = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
-
-
-def matrix_grid(
-    rows: Mapping[str, Mapping[str, Matrix | None]],
-    vmin: float | int = 0,
-    vmax: float | int = 1,
-    cmap: str = "Blues",
-    *,
-    columns: int | None = None,
-) -> Figure:
-    """Matrices on one colour scale: a row for each name, a column for each caption; None stays empty.
-
-    With `columns`, the pictures of a row are wrapped after so many.
-    """
-    lines: list[tuple[str, list[tuple[str, Matrix | None]]]] = []
-    for name, pictures in rows.items():
-        each, width = list(pictures.items()), columns or len(pictures) or 1
-        pieces = [each[i : i + width] for i in range(0, len(each), width)] or [[]]
-        lines += [(name if i == 0 else "", piece) for i, piece in enumerate(pieces)]
-    across = max((len(piece) for _, piece in lines), default=1) or 1
-    side, head = 1.75, 0.42
-    left = 0.3 if any(name for name, _ in lines) else 0.08
-    size = left + across * (side + 0.12) + 0.62, max(1, len(lines)) * (side + head) + 0.08
-    colors = mpl.colormaps[cmap].with_extremes(bad="#d4d4d8")
-    with mpl.rc_context(STYLE | _BARE):
-        figure, image = Figure(figsize=size), None
-        for r, (name, piece) in enumerate(lines):
-            bottom = size[1] - (r + 1) * (side + head)
-            for c, (caption, C) in enumerate(piece):
-                place = (left + c * (side + 0.12)) / size[0], bottom / size[1], side / size[0], side / size[1]
-                ax = figure.add_axes(place)
-                ax.set(xticks=[], yticks=[])
-                ax.set_title(caption, fontsize=8, pad=3)
-                if c == 0 and name:
-                    ax.set_ylabel(name, fontsize=9)
-                if C is not None:
-                    values = np.ma.masked_invalid(np.array(C, dtype=float))
-                    image = ax.imshow(values, interpolation="nearest", vmin=vmin, vmax=vmax, cmap=colors)
-        if image is not None:
-            tall = min(size[1] - 0.6, 2.2) / size[1]
-            bar = figure.add_axes((1 - 0.5 / size[0], 0.5 - tall / 2, 0.1 / size[0], tall))
-            figure.colorbar(image, cax=bar).outline.set_visible(False)
-            bar.tick_params(labelsize=7.5, length=2)
-            bar.locator_params(axis="y", nbins=5)
-    return figure
+from crossclass.report.plots.style import BARE, RUNS, STYLE, Style
 
 
 def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | None]]]]) -> Figure:
-    """One panel per quantity; in it, for each name, the seeds' values at each stage and their mean."""
+    """One panel per quantity: for each name and stage a dot for every seed, and a bar at their mean.
+
+    `panels[quantity][name][stage]` holds the values of the seeds; None is left out.
+    """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     stages = list(dict.fromkeys(s for panel in panels.values() for part in panel.values() for s in part))
     colors = {s: RUNS[i % len(RUNS)] for i, s in enumerate(stages)}
@@ -88,9 +43,9 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | N
 
 
 def _from_zero(ax: Axes) -> None:
-    """An axis that holds 0 and leaves room above the highest point."""
+    """Let the axis hold 0 and leave room above the highest point."""
     low, high = ax.dataLim.y0, ax.dataLim.y1
-    if low <= high:  # else nothing was drawn
+    if low <= high:  # something was drawn
         ax.set_ylim(min(0.0, 1.08 * low), max(0.0, 1.08 * high) or 1.0)
 
 
@@ -99,9 +54,9 @@ def lines(
     xlabel: str = "",
     width: float | int = 9,
 ) -> Figure:
-    """One panel per quantity; in it a line through the means of each series, and a dot for every seed.
+    """One panel per quantity: for each series a line through the means, and a dot for every seed.
 
-    A series is a sequence of (x, values of the seeds).
+    `panels[quantity][name]` is a sequence of (x, values of the seeds); None is left out.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     with mpl.rc_context(STYLE):
@@ -126,12 +81,12 @@ def lines(
         return freeze_layout(figure)
 
 
-def words(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:
-    """A table of words."""
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:
+    """A table of texts, the header in bold."""
     cells = [[str(c) for c in row] for row in rows]
     widths = [max(len(r[i]) for r in [list(header), *cells]) + 2 for i in range(len(header))]
     size = 0.085 * sum(widths), 0.24 * (len(cells) + 1) + 0.1
-    with mpl.rc_context(STYLE | _BARE):
+    with mpl.rc_context(STYLE | BARE):
         figure = Figure(figsize=size)
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set(xlim=(0, sum(widths)), ylim=(len(cells) + 1, 0), xticks=[], yticks=[])

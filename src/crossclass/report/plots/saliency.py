@@ -24,11 +24,12 @@ _COLOURS = "plasma"  # rises in lightness: alike in grey and to colour-blind eye
 def saliency_grid(
     images: Any, maps: Mapping[str, Any], captions: Sequence[str] = (), *, columns: int = 6
 ) -> Figure:
-    """Samples in columns, `columns` to a block: the image, below it one row per entry of `maps`.
+    """Images in columns, `columns` to a block; below each image one row for every entry of `maps`.
 
-    `images` [n, h, w, c] in [0, 1] (or uint8) and each of `maps` [n, u, v] are arrays or CPU tensors; a
-    coarse map is stretched over the image, bilinearly. One scale from 0 to the largest value of all maps,
-    which the colour bar states; what is negative is drawn as 0. A caption may have two lines.
+    `images` [n, h, w, c] in [0, 1] or uint8, and each of `maps` [n, u, v], are arrays or CPU tensors; a
+    coarse map is stretched over the image, bilinearly. One colour scale from 0 to the largest value of all
+    maps; negative values are drawn as 0. A caption may have two lines. Raises UserError where
+    shapes do not fit.
     """
     pixels = _pixels(images)
     shown = {label: np.nan_to_num(np.asarray(m, dtype=float)) for label, m in maps.items()}

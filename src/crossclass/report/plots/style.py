@@ -1,4 +1,4 @@
-"""What all figures have in common: the names of their inputs, their colours and their lines."""
+"""What all figures share: the types of their inputs, colours, and settings of matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
 Runs: TypeAlias = Mapping[str, Sequence[Row]]  # by the label of the run
-Drops: TypeAlias = Mapping[str, Sequence[int]]  # epochs at which the learning rate falls, by label
+Milestones: TypeAlias = Mapping[str, Sequence[int]]  # epochs at which the learning rate drops, by label
 Best: TypeAlias = tuple[int, str] | None  # the best epoch and the split that chose it
-Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]  # None: no such images
+Matrix: TypeAlias = Sequence[Sequence[float | int | None]] | NDArray[Any]  # None: a class without images
 Style: TypeAlias = dict[str, Any]
 ROBUST, VAL, CAS, TRAIN, CLEAN = "#c2410c", "#f0a274", "#08519c", "#52525b", "#0f9d76"
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a3d9a", "#b8860b", "#1b1b1b", "#56b4e9")
@@ -27,4 +27,6 @@ STYLE: Any = {
     "svg.hashsalt": "crossclass",
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
 }
+BARE: Any = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
+"""On top of `STYLE`, for pictures without axes."""
 PAPER = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}

@@ -1,7 +1,7 @@
 """The theory's pictures: weights against eps, probabilities against the ratio of weights, a phase diagram.
 
-Numbers in, figure out: where a weight vanishes or a maximum lies is given, not computed here. No colour
-stands alone: curves carry their names, thresholds theirs, and regions words, lightness or hatching.
+Where a weight vanishes or a maximum lies is given, not computed here. Nothing is told apart by colour alone:
+curves and thresholds carry their names, regions have text, lightness or hatching.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _WIDEST = sqrt(pi)  # the paper allows sigma below so many mu (section 4.1)
 
 
 @dataclass(frozen=True)
-class Success:
+class SuccessCurve:
     """Robust probabilities at one eps, over a grid of r = w2/w1."""
 
     label: str
@@ -87,7 +87,7 @@ def feature_weights(
     return freeze_layout(figure)
 
 
-def success_curves(ratio: ArrayLike, curves: Sequence[Success]) -> Figure:
+def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
     """P_pair (left) and P_all (right) over r [n], a line per eps; AT's choice and the maxima marked.
 
     P_pair is largest at r = 1 whatever eps is (theorem 2). Raises UserError for no curve or unequal lengths.

@@ -166,7 +166,7 @@
       slider.setAttribute("aria-valuetext", `epoch ${frame.epoch}`);
       part("epoch").textContent = `epoch ${frame.epoch}`;
       part("robust").textContent = percent(frame.robust);
-      part("cas").textContent = number(frame.cas, 1);
+      part("cas").textContent = number(frame.cas, 2);
       part("predicted").textContent = frame.predicted === null ? "" : `${frame.predicted} of ${K} classes are predicted at all. `;
       for (const role of ["robust-strip", "cas-strip"]) {
         part(role).querySelector(".cursor").setAttribute("d", `M${across(frame.epoch)} 0V100`);

@@ -1,0 +1,85 @@
+"""The record of a run: what its folder says, read without torch."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from crossclass.analysis.records import EpochRow, ResultFile, load_results, metric_columns
+from crossclass.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says: settings, environment, epochs and the evaluation at its end."""
+
+    folder: Path
+    config: dict[str, Any]
+    env: dict[str, Any]
+    rows: list[EpochRow]
+    results: ResultFile
+    """Of `measure.json`; empty while the run is in progress."""
+    done: bool
+    failure: dict[str, Any] = field(default_factory=dict)
+    """Why the run stopped, if its loss was not finite."""
+
+
+def load_run(folder: Path | str) -> RunRecord:
+    """Read a run folder. Raises UserError if it is none, has no epoch yet, or a file of it is damaged."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
+    config, events, measured = (folder / name for name in ("config.yaml", "events.jsonl", "measure.json"))
+    if not config.exists() and not events.exists():
+        inside = sorted(p.parent for p in folder.glob("*/config.yaml"))
+        hint = f"such as {inside[0]}" if inside else "one that 'crossclass train' has made"
+        raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
+    done = (folder / "DONE").exists()
+    rows = _rows(events, done) if events.exists() else []
+    failure = _json(folder / "failure.json")
+    if not rows:
+        why = f" ({failure['evidence']})" if failure.get("evidence") else ""
+        raise UserError(f"{folder}: the run has no epochs yet{why}; train it with 'crossclass train'")
+    results = load_results(measured) if measured.exists() else ResultFile()
+    return RunRecord(folder, _yaml(config), _json(folder / "env.json"), rows, results, done, failure)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not valid YAML; restore the file") from e
+    return found if isinstance(found, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except ValueError as e:
+        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not what a run writes there; restore or delete the file")
+    return found
+
+
+def _rows(path: Path, done: bool) -> list[EpochRow]:
+    rows: dict[int, EpochRow] = {}  # a resumed run may write an epoch again
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    for n, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                row = EpochRow.model_validate(json.loads(line, parse_constant=lambda _: None))
+                for column in metric_columns():
+                    if not isinstance(row.metrics.get(column), int | float | None):
+                        raise ValueError(f"'{column}' is not a number")
+                rows[row.epoch] = row
+        except ValueError as e:  # ValidationError is one too
+            if n == len(lines) and not done:
+                break  # the run is writing this line now
+            why = e.errors(include_url=False)[0] if isinstance(e, ValidationError) else None
+            where = f"'{'.'.join(map(str, why['loc']))}': {why['msg']}" if why else str(e)
+            raise UserError(f"{path}, line {n}: not an epoch of a run ({where}); restore the line") from e
+    return [rows[epoch] for epoch in sorted(rows)]

@@ -1,0 +1,63 @@
+"""A page is a list of sections, and its tiles and tables come from the list of metrics."""
+
+from pathlib import Path
+
+import pytest
+
+from crossclass.analysis.metrics import METRICS, Metric
+from crossclass.report import comparison, measurement, run, sections, write_report
+from crossclass.report.sections import Section
+from report_files import ENDS, FOREIGN, ROWS, compared, page_text, write_results, write_run
+
+PAGES = {"run": run.SECTIONS, "measurement": measurement.SECTIONS, "comparison": comparison.SECTIONS}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_section_has_a_template_and_every_template_a_section(page: str) -> None:
+    names = [section.id for section in PAGES[page]]
+    assert len(set(names)) == len(names)
+    assert {f"{name}.html.j2" for name in names} == {p.name for p in (sections.TEMPLATES / page).iterdir()}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_new_section_is_one_entry_and_one_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "seeds.html.j2").write_text("<h2>{{ title }}</h2><p>{{ seed }} was drawn</p>")
+    real = sections.environment
+
+    def both() -> object:
+        env = real()
+        env.loader.searchpath.append(str(tmp_path))  # type: ignore[union-attr]
+        return env
+
+    monkeypatch.setattr(sections, "environment", both)
+    new = Section("seeds", "The seed", lambda view: {"seed": view.run.env["seed"]})
+    nothing = Section("seeds", "No seed", lambda view: None)
+    monkeypatch.setattr(run, "SECTIONS", [new, nothing, *run.SECTIONS])
+    text = page_text(write_report([write_run(tmp_path / "toy", ROWS, ENDS)], tmp_path / "page.html"))
+    assert "The seed 0 was drawn Best" not in text
+    assert "0 was drawn" in text
+    assert "No seed" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_new_metric_is_on_the_pages_without_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Metric("sharpness", "sharpness", "How steep the loss is.", lambda seen: 1.0, headline=True)
+    monkeypatch.setattr("crossclass.analysis.metrics.METRICS", METRICS)
+    METRICS.append(new)
+    try:
+        ends = [{**ENDS[0], "sharpness": 3.25}, {**ENDS[1], "sharpness": 1.5}]
+        run_page = page_text(write_report([write_run(tmp_path / "toy", ROWS, ends)], tmp_path / "run.html"))
+        assert "3.25" in run_page
+        assert "1.50" in run_page
+        measured = [{**FOREIGN[0], "sharpness": 3.25}, {**FOREIGN[1], "sharpness": 1.5}]
+        intervals = {"d_sharpness": [1.25, 2.25], "level": 0.9}
+        both = compared(sharpness=[3.25, 1.5], d_sharpness=1.75, intervals=intervals)
+        text = page_text(write_report([write_results(tmp_path, [*measured, both])], tmp_path / "m.html"))
+    finally:
+        METRICS.remove(new)
+    assert text.count("Sharpness") == 3  # a tile of each checkpoint and of the comparison
+    assert "is lower by 1.75 [1.25, 2.25]" in text
+    assert "How steep the loss is." in text
