@@ -69,10 +69,13 @@ CORE = {
             ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
             ("return -loss if self.targeted else loss", "return loss"),
             ("return hit if self.targeted else ~hit", "return ~hit"),
-            ("(wrong & ~than_wrong) | ((wrong == than_wrong) & (score > than_score))", "score > than_score"),
-            ("best.dead + found.dead", "best.dead"),
-            ("stands = ~wrong[left]", "stands = torch.ones_like(wrong[left])"),
-            ("(left,) = torch.where(~wrong)", "left = torch.arange(len(x))"),
+            (
+                "(success & ~than_success) | ((success == than_success) & (score > than_score))",
+                "score > than_score",
+            ),
+            ("best.dead_gradients + result.dead_gradients", "best.dead_gradients"),
+            ("unsolved = ~success[left]", "unsolved = torch.ones_like(success[left])"),
+            ("(left,) = torch.where(~success)", "left = torch.arange(len(x))"),
         ],
     ),
     "intervals.py": (

@@ -196,7 +196,7 @@ def test_an_empty_batch_stays_empty(attack: type, ball: type) -> None:
     for start in ball(eps=0.1).starts:
         found = make(attack, ball, start=start).search(tiny_net(), pictures(5)[:0], Y[:0], seeded(0))
         assert found.x_adv.shape == (0, 3, 6, 6)
-        assert found.dead.shape == (0,)
+        assert found.dead_gradients.shape == (0,)
 
 
 # --- contract: zero and NaN gradients (T6)
@@ -221,7 +221,7 @@ def test_dead_gradients_do_not_move_and_are_counted(attack: type, ball: type, lo
         a = make(attack, ball, start="none", loss=loss, restarts=restarts)
         found = a.search(half_dead(kind), x, Y)
         expected = torch.where(kind == 0, 0, steps_of(a) * getattr(a, "restarts", 1))
-        assert found.dead.tolist() == expected.tolist()
+        assert found.dead_gradients.tolist() == expected.tolist()
         assert torch.equal(found.x_adv[kind != 0], x[kind != 0])
         assert (a.threat.norm(found.x_adv - x)[kind == 0] > 0).all()
         assert found.x_adv.isfinite().all()
@@ -237,7 +237,9 @@ def test_the_scale_of_the_gradient_does_not_matter(attack: type, ball: type, sca
             plane = Plane(scale * w, -float(scale * w.sum()) / 2)  # unsaturated at x = 1/2
         a = make(attack, ball, start="none", steps=1, step=0.5, loss=loss, box=None)
         found = a.search(plane, x, torch.tensor([1]))
-        if found.dead.any():  # float32 cannot hold the offset of a steep plane exactly; then CE saturates
+        if (
+            found.dead_gradients.any()
+        ):  # float32 cannot hold the offset of a steep plane exactly; then CE saturates
             assert loss == "ce"
             assert scale > 1e3
             continue
@@ -249,9 +251,17 @@ def test_the_scale_of_the_gradient_does_not_matter(attack: type, ball: type, sca
 def test_a_masked_net_is_reported_as_dead() -> None:
     plane, x = Plane(1e5 * torch.ones(12)), torch.full((4, 12), 0.5)  # CE saturates: the gradient is zero
     found = PGD(steps=5, start="none").search(plane, x, torch.tensor([1, 1, 1, 0]))
-    assert found.dead.tolist() == [5, 5, 5, 0]  # the last one is wrong already, and its gradient lives
+    assert found.dead_gradients.tolist() == [
+        5,
+        5,
+        5,
+        0,
+    ]  # the last one is wrong already, and its gradient lives
     assert (
-        PGD(steps=5, start="none", loss="margin").search(plane, x, torch.tensor([1, 1, 1, 0])).dead.sum() == 0
+        PGD(steps=5, start="none", loss="margin")
+        .search(plane, x, torch.tensor([1, 1, 1, 0]))
+        .dead_gradients.sum()
+        == 0
     )
 
 

@@ -85,8 +85,8 @@ def test_doubles_that_require_gradients_in_another_layout_come_back_as_the_image
     assert found.x_adv.dtype == torch.float32
     assert found.x_adv.is_contiguous()
     assert not found.x_adv.requires_grad
-    assert found.wrong is None
-    assert found.dead.tolist() == [0] * 5
+    assert found.success is None
+    assert found.dead_gradients.tolist() == [0] * 5
 
 
 def test_errors_that_are_not_the_strangers_pass() -> None:

@@ -55,11 +55,11 @@ def test_it_finds_wrong_what_best_finds_wrong(threat, change):
     expected = best.search(net, X, y, torch.Generator().manual_seed(2))
     most, net.seen = net.seen, 0
     found = best.replace(return_iterate="first").search(net, X, y, torch.Generator().manual_seed(2))
-    assert torch.equal(found.wrong, expected.wrong)
-    assert 0 < int(found.wrong.sum()) < len(X) or best.targeted or best.steps == 0
+    assert torch.equal(found.success, expected.success)
+    assert 0 < int(found.success.sum()) < len(X) or best.targeted or best.steps == 0
     with torch.no_grad():
         hit = net(found.x_adv).argmax(dim=1) == y
-    assert torch.equal(hit if best.targeted else ~hit, found.wrong)
+    assert torch.equal(hit if best.targeted else ~hit, found.success)
     assert (threat.norm(found.x_adv - X) <= threat.eps + 1e-6).all()
     assert net.seen < most or best.steps == 0  # and sees fewer images on the way
 
@@ -70,7 +70,7 @@ def test_what_was_wrong_before_costs_one_forward_pass():
     net.seen = 0
     found = PGD(threat=Linf(eps=0.0), steps=10, restarts=3, return_iterate="first").search(net, X, y)
     assert net.seen == len(X)
-    assert found.wrong.all()
+    assert found.success.all()
     assert torch.equal(found.x_adv, X)
 
 
@@ -82,7 +82,7 @@ def test_steps_without_a_gradient_are_counted_for_those_that_take_them():
     y = torch.zeros(len(X), dtype=torch.long)
     y[:3] = 1
     found = PGD(steps=4, restarts=2, return_iterate="first").search(net, X, y)
-    assert found.dead.tolist() == [0] * 3 + [8] * 37
+    assert found.dead_gradients.tolist() == [0] * 3 + [8] * 37
 
 
 def test_batch_statistics_would_see_the_others_leave():

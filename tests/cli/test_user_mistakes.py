@@ -204,8 +204,8 @@ def test_starts_that_break_everything_leave_nothing_to_attack():
     x = torch.rand(5, 3, 4, 4)
     wrong = (View()(x).argmax(dim=1) + 1) % 3
     found = PGD(threat=Linf(eps=0.0), restarts=3, return_iterate="first").search(View().eval(), x, wrong)
-    assert found.wrong is not None
-    assert found.wrong.all()
+    assert found.success is not None
+    assert found.success.all()
 
 
 def test_mixup_and_cutmix_of_equal_strength_both_happen():

@@ -189,7 +189,7 @@ def evaluate(
             if attack is not None:
                 found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
                 x_adv = found.x_adv
-                dead = int((found.dead >= attack.gradients).sum()) if attack.gradients else 0
+                dead = int((found.dead_gradients >= attack.gradients).sum()) if attack.gradients else 0
             g, logits = model.outputs(x_adv)
             robust = logits.argmax(dim=1).cpu()
             clean = model(x).argmax(dim=1).cpu() if attack is not None else robust

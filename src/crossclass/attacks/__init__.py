@@ -1,14 +1,14 @@
 """Attacks are frozen settings that can be called: `attack(model, x, y, generator) -> x_adv`.
 
 Images are in [0, 1], the model comes back exactly as it was, no parameter gradient is left behind.
-`search` gives the same with what was seen on the way; `gradients` counts the input gradients per
-sample (0: unknown); `for_evaluation()` is the attack as an evaluation may run it.
+`search` returns the same with what is known of each image (`AttackResult`); `gradients` counts the input
+gradients per sample (0: unknown); `for_evaluation()` is the same attack, moving no statistics.
 """
 
 from typing import Annotated
 
 from crossclass.attacks.autoattack import AutoAttack
-from crossclass.attacks.base import Attack, Found, Images, Network, skip_range_check, validate_images
+from crossclass.attacks.base import Attack, AttackResult, Images, Network, skip_range_check, validate_images
 from crossclass.attacks.external import External
 from crossclass.attacks.pgd import FGSM, PGD, reference_attack
 from crossclass.core.family import Family
@@ -20,9 +20,9 @@ __all__ = [
     "PGD",
     "AnyAttack",
     "Attack",
+    "AttackResult",
     "AutoAttack",
     "External",
-    "Found",
     "Images",
     "Network",
     "reference_attack",

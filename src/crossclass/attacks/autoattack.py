@@ -1,8 +1,8 @@
 """AutoAttack (Croce & Hein 2020): the ensemble that published robust accuracies are measured with.
 
 APGD on cross-entropy, targeted APGD on the DLR loss, targeted FAB and Square, each on the images that
-still stand. The library does it (`pyautoattack`, or an installed `autoattack`; both return the same
-images for the same seed), inside the fence of `External`: its global seeding stays in there.
+are still classified rightly. The library does it (`pyautoattack`, or an installed `autoattack`; both return
+the same images for the same seed), in the sandbox of `External`: its global seeding stays in there.
 """
 
 import io
@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from crossclass.attacks.base import Attack, Found, Images, Network
-from crossclass.attacks.external import searched
+from crossclass.attacks.base import Attack, AttackResult, Images, Network
+from crossclass.attacks.external import run_external
 from crossclass.attacks.losses import Labels
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.attacks.sandbox import FrozenModule
@@ -34,11 +34,11 @@ _CLASSES: dict[Part, int] = {"apgd-dlr": 3, "apgd-t": 4}
 
 
 class AutoAttack(Attack):
-    """AutoAttack, `standard` unless told otherwise: the yardstick of robust accuracy, not of features.
+    """AutoAttack, version `standard` by default: for robust accuracy, not for features.
 
-    It returns an adversarial image where it found one and **the clean image where it did not** (and
+    It returns an adversarial image where it succeeds and **the clean image where it does not** (and
     where the clean image is misclassified already): features, C and CAS under AutoAttack mix both kinds. A
-    sample's result depends on its batch, because what is drawn depends on which images still stand.
+    sample's result depends on its batch, because the draws depend on which images are left.
     With fewer than 10 classes all wrong classes are targets, not 9.
     """
 
@@ -82,13 +82,15 @@ class AutoAttack(Attack):
         parts += [f"batches of {self.batch}"] if self.batch != 250 else []
         return ", ".join(parts)
 
-    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
-        """The same; nothing is known about the way."""
-        return searched(partial(_run, self), "AutoAttack", self.threat, model, x, y, generator)
+    def search(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> AttackResult:
+        """Adversarial images; success and gradients of the library are not known."""
+        return run_external(partial(_run, self), "AutoAttack", self.threat, model, x, y, generator)
 
 
 def _run(settings: AutoAttack, model: FrozenModule, x: Images, y: Labels) -> object:
-    """AutoAttack as External calls it, seeded from the global stream, which the fence has seeded."""
+    """AutoAttack as External calls it, seeded from the global stream, which the sandbox has seeded."""
     parts = settings.attacks or _PARTS[settings.version]
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
@@ -99,7 +101,7 @@ def _run(settings: AutoAttack, model: FrozenModule, x: Images, y: Labels) -> obj
                 f"{classes}; give attacks=[apgd-ce,fab,square]"
             )
     seed = int(torch.randint(2**31, ()))
-    with _silenced():
+    with _no_output():
         library, size = _library(model, settings, x.device, seed)
         for attack in (library.apgd, library.apgd_targeted):
             attack.n_iter = settings.steps
@@ -109,8 +111,8 @@ def _run(settings: AutoAttack, model: FrozenModule, x: Images, y: Labels) -> obj
         library.fab.n_iter, library.square.n_queries = settings.steps, settings.queries
         targets = min(9, classes - 1)  # the library asks for 9 and fails where there are fewer
         library.apgd_targeted.n_target_classes = library.fab.n_target_classes = targets
-        found = library.run_standard_evaluation(x, y, **{size: settings.batch})
-    return found[0] if isinstance(found, tuple) else found
+        result = library.run_standard_evaluation(x, y, **{size: settings.batch})
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _library(model: FrozenModule, settings: AutoAttack, device: torch.device, seed: int) -> tuple[Any, str]:
@@ -131,8 +133,8 @@ def _library(model: FrozenModule, settings: AutoAttack, device: torch.device, se
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Neither the library's log nor its prints: what it warns of, `doctor` looks for."""
+def _no_output() -> Iterator[None]:
+    """Neither the library's log nor its prints: `doctor` looks for what it warns of."""
     log = logging.getLogger("auto-attack")
     before = log.disabled
     try:

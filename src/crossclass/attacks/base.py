@@ -25,14 +25,15 @@ class Network(Protocol):
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
 
-class Found(NamedTuple):
-    """What a search returns: the images, which were seen misclassified, and dead gradients."""
+class AttackResult(NamedTuple):
+    """What `Attack.search` returns."""
 
     x_adv: Images
-    wrong: Shaped[Tensor, " n"] | None
-    """Whether the kept iterate was seen misclassified (hit, if targeted); None if nothing was scored."""
-    dead: Int[Tensor, " n"]
-    """Per sample, the number of steps whose gradient was zero or not finite: a sign of masking."""
+    """Adversarial images, float32."""
+    success: Shaped[Tensor, " n"] | None
+    """Whether an image is misclassified (targeted: classified as the target); None if it was not checked."""
+    dead_gradients: Int[Tensor, " n"]
+    """Number of steps whose input gradient was zero or not finite: a sign of gradient masking."""
 
 
 class Attack(Settings):
@@ -47,32 +48,39 @@ class Attack(Settings):
         """Input gradients taken per sample; 0 if that is not known."""
         return 0
 
-    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
-        """Adversarial images, float32, in the ball and in the box, with what was seen on the way."""
+    def search(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> AttackResult:
+        """Adversarial images in the ball and in the box, whether they succeed, and unusable gradients."""
         raise NotImplementedError(f"{type(self).__name__} must define search")
 
     def __call__(
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
     ) -> Images:
-        """Adversarial images, float32, in the ball around x and in the box. Raises UserError."""
+        """Adversarial images, float32 [n, ...], in the ball around x and in the box.
+
+        `x` are images in [0, 1], `y` classes [n] or probabilities [n, k] (targets, if it is targeted),
+        `generator` draws the random starts. The model is left as it was. Raises UserError for images outside
+        of the box.
+        """
         return self.search(model, x, y, generator).x_adv
 
     def for_evaluation(self: A) -> A:
-        """The same images, but nothing of the model moves: what an evaluation may run."""
+        """The same attack, but moving no batch-norm statistics of the model."""
         return self.replace(bn="train_frozen_stats") if getattr(self, "bn", "eval") == "train" else self
 
 
-_TRUSTED = ContextVar("skip_range_check", default=False)
+_SKIP_RANGE_CHECK = ContextVar("skip_range_check", default=False)
 
 
 @contextmanager
 def skip_range_check() -> Iterator[None]:
-    """Inside, images are known to lie in the box; to look at them would wait for the device."""
-    token = _TRUSTED.set(True)
+    """Inside, `validate_images` does not look whether images are in the box: that waits for the device."""
+    token = _SKIP_RANGE_CHECK.set(True)
     try:
         yield
     finally:
-        _TRUSTED.reset(token)
+        _SKIP_RANGE_CHECK.reset(token)
 
 
 ROUNDING = 1e-6
@@ -85,12 +93,12 @@ def validate_images(x: Images, box: tuple[float, float] | None) -> Images:
     if box is None:
         return x
     low, high = box
-    if not _TRUSTED.get() and bool(
+    if not _SKIP_RANGE_CHECK.get() and bool(
         ((x < low - ROUNDING) | (x > high + ROUNDING)).any()
-    ):  # NaN passes: it stays its own
-        found = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
+    ):  # NaN passes
+        span = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
         raise UserError(
-            f"images must be in [{low:g}, {high:g}], found {found}; pass raw images and put the "
+            f"images must be in [{low:g}, {high:g}], found {span}; pass raw images and put the "
             "normalisation into the model"
         )
     return x.clamp(low, high)

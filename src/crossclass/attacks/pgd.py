@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 
-from crossclass.attacks.base import Attack, Found, Images, Network, validate_images
+from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
 from crossclass.attacks.norms import AnyThreat, Linf, Start
 from crossclass.models.model_state import BNMode, Precision, frozen
@@ -81,10 +81,12 @@ class PGD(Attack):
         """Input gradients taken per sample (with `return_iterate=first`, at most)."""
         return self.steps * self.restarts
 
-    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
-        """The same, with what was seen on the way."""
+    def search(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> AttackResult:
+        """Adversarial images, whether they succeed, and how many gradients were unusable."""
         scored = self.return_iterate == "best" or self.restarts > 1
-        best: Found | None = None
+        best: AttackResult | None = None
         best_score = torch.empty(0)
         with (
             torch.inference_mode(False),
@@ -98,17 +100,17 @@ class PGD(Attack):
             if self.return_iterate == "first":
                 return self._until_wrong(f, x, y, reference, generator)
             for _ in range(self.restarts):
-                found, score = self._ascend(f, x, y, reference, generator, scored)
+                result, score = self._ascend(f, x, y, reference, generator, scored)
                 if best is None:
-                    best, best_score = found, score
+                    best, best_score = result, score
                     continue
-                assert found.wrong is not None
-                assert best.wrong is not None
-                better = _worse(found.wrong, score, best.wrong, best_score)
-                best = Found(
-                    _where(better, found.x_adv, best.x_adv),
-                    torch.where(better, found.wrong, best.wrong),
-                    best.dead + found.dead,
+                assert result.success is not None
+                assert best.success is not None
+                better = _worse(result.success, score, best.success, best_score)
+                best = AttackResult(
+                    _where(better, result.x_adv, best.x_adv),
+                    torch.where(better, result.success, best.success),
+                    best.dead_gradients + result.dead_gradients,
                 )
                 best_score = torch.where(better, score, best_score)
         assert best is not None
@@ -122,12 +124,12 @@ class PGD(Attack):
         reference: Tensor | None,
         generator: torch.Generator | None,
         scored: bool,
-    ) -> tuple[Found, Tensor]:
+    ) -> tuple[AttackResult, Tensor]:
         alpha = self.step * self.threat.eps
         start: Start = self.start or self.threat.starts[0]
         x_adv = self._inside(x, self.threat.sample(x, start, generator))
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        kept, wrong, score = x_adv, None, torch.full((len(x),), -torch.inf, device=x.device)
+        kept, success, score = x_adv, None, torch.full((len(x),), -torch.inf, device=x.device)
         for t in range(self.steps + 1):
             last = t == self.steps
             if last and not scored:
@@ -137,16 +139,16 @@ class PGD(Attack):
             gain = self._gain(logits, y, reference)
             if scored and (self.return_iterate == "best" or last):
                 now = self._succeeds(logits, y)
-                seen = wrong if wrong is not None else torch.zeros_like(now)
-                better = _worse(now, gain.detach(), seen, score)
-                kept, wrong = _where(better, x_adv.detach(), kept), torch.where(better, now, seen)
+                before = success if success is not None else torch.zeros_like(now)
+                better = _worse(now, gain.detach(), before, score)
+                kept, success = _where(better, x_adv.detach(), kept), torch.where(better, now, before)
                 score = torch.where(better, gain.detach(), score)
             if not last:
                 (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
                 dead += self._dead(gradient)
                 delta = x_adv.detach() - x + self.threat.steepest(gradient, alpha)
                 x_adv = self._inside(x, delta)
-        return Found(kept if scored else x_adv.detach(), wrong, dead), score
+        return AttackResult(kept if scored else x_adv.detach(), success, dead), score
 
     def _until_wrong(
         self,
@@ -155,31 +157,31 @@ class PGD(Attack):
         y: Labels,
         reference: Tensor | None,
         generator: torch.Generator | None,
-    ) -> Found:
+    ) -> AttackResult:
         """Every start in turn, on samples that still stand (Rice 2020); the iterates are those of `best`."""
         start: Start = self.start or self.threat.starts[0]
-        kept, wrong = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        kept, success = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for _ in range(self.restarts):
             starts = self._inside(x, self.threat.sample(x, start, generator))  # drawn for all, as `best` does
-            (left,) = torch.where(~wrong)
+            (left,) = torch.where(~success)
             if not len(left):
                 break
             x_adv = starts[left]
             for t in range(self.steps + 1):
                 x_adv = x_adv.detach().requires_grad_(t < self.steps)
                 logits = f(x_adv)
-                kept[left], wrong[left] = x_adv.detach(), self._succeeds(logits, y[left])
-                stands = ~wrong[left]
-                if t == self.steps or not stands.any():
+                kept[left], success[left] = x_adv.detach(), self._succeeds(logits, y[left])
+                unsolved = ~success[left]
+                if t == self.steps or not unsolved.any():
                     break
-                told = reference[left] if reference is not None else None
-                (gradient,) = torch.autograd.grad(self._gain(logits, y[left], told).sum(), x_adv)
-                gradient, x_adv, left = gradient[stands], x_adv.detach()[stands], left[stands]
+                clean = reference[left] if reference is not None else None
+                (gradient,) = torch.autograd.grad(self._gain(logits, y[left], clean).sum(), x_adv)
+                gradient, x_adv, left = gradient[unsolved], x_adv.detach()[unsolved], left[unsolved]
                 dead[left] += self._dead(gradient)
                 delta = x_adv - x[left] + self.threat.steepest(gradient, self.step * self.threat.eps)
                 x_adv = self._inside(x[left], delta)
-        return Found(kept, wrong, dead)
+        return AttackResult(kept, success, dead)
 
     @staticmethod
     def _dead(gradient: Tensor) -> Tensor:
@@ -240,14 +242,16 @@ class FGSM(Attack):
         parts = ["FGSM", str(self.threat), f"step {self.step:g} eps", f"{self.start} start"]
         return ", ".join(parts + _extras(self))
 
-    def search(self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None) -> Found:
-        """The same, with what was seen on the way."""
+    def search(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
+    ) -> AttackResult:
+        """Adversarial images, whether they succeed, and how many gradients were unusable."""
         return self.as_pgd().search(model, x, y, generator)
 
 
-def _worse(wrong: Tensor, score: Tensor, than_wrong: Tensor, than_score: Tensor) -> Tensor:
+def _worse(success: Tensor, score: Tensor, than_success: Tensor, than_score: Tensor) -> Tensor:
     """Per sample: is the first the worse case? Misclassified beats classified, then the loss decides."""
-    return (wrong & ~than_wrong) | ((wrong == than_wrong) & (score > than_score))
+    return (success & ~than_success) | ((success == than_success) & (score > than_score))
 
 
 def _where(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:

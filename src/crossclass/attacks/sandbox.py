@@ -1,7 +1,7 @@
-"""Someone else's code runs inside a fence: what it moves in torch, in Python or in the model is put back.
+"""Other people's code runs in a sandbox: what it changes in torch, in Python or in the model is put back.
 
 Libraries seed the global streams (AutoAttack, with the wall clock), leave models in another mode
-(torchattacks), move them to another device (foolbox). Behind the fence the next random number, every
+(torchattacks), move them to another device (foolbox). After the sandbox the next random number, every
 switch and every tensor of the model are what they would have been without the call.
 """
 
@@ -38,7 +38,10 @@ _STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstan
 
 
 class FrozenModule(nn.Module):
-    """A model as libraries want it: a module in eval mode, float32 in and out; a plain function will do."""
+    """A model as attack libraries expect it: a module in eval mode, float32 in and out.
+
+    `net` may also be a plain function.
+    """
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -53,26 +56,26 @@ class FrozenModule(nn.Module):
 
 
 @contextmanager
-def fenced(model: Network, seed: int, who: str, device: torch.device) -> Iterator[FrozenModule]:
-    """The model to hand to `who`, whose random numbers all come from `seed`; everything is put back.
+def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterator[FrozenModule]:
+    """The model to give to `who`, whose random numbers all come from `seed`; everything is put back.
 
     Raises UserError if a weight was changed (it is put back too). Gradients can be taken inside,
     whatever mode the caller is in; the parameters are frozen.
     """
     with (
         isolated_rng(seed, device),
-        _switches(),
+        _restored_flags(),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
-        _untouched(model, who),
+        _restored_model(model, who),
         frozen(model),
     ):
         yield FrozenModule(model)
 
 
 @contextmanager
-def _switches() -> Iterator[None]:
+def _restored_flags() -> Iterator[None]:
     """Default dtype, threads, determinism, tracing and cuDNN's flags are afterwards what they were."""
     by_call = [(get, put, get()) for get, put in _SETTERS]
     by_name = [(owner, name, getattr(owner, name)) for owner, name in _FLAGS]
@@ -88,7 +91,7 @@ def _switches() -> Iterator[None]:
 
 
 @contextmanager
-def _untouched(model: Network, who: str) -> Iterator[None]:
+def _restored_model(model: Network, who: str) -> Iterator[None]:
     """Structure, tensors and gradients of the model are put back; a changed weight is an error."""
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     structure = [(m, {k: dict(vars(m)[k]) for k in _STRUCTURE}) for m in modules.values()]

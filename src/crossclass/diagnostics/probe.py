@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.attacks import PGD, AnyAttack, Found
+from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.config import Settings
 from crossclass.core.rng import generator
@@ -163,10 +163,10 @@ class Probe:
         if attack not in self.attacked:
             found = list(self._search(attack, self.model, *self.few))
             right = self.judge(torch.cat([f.x_adv for f in found]), self.few[1])
-            self.attacked[attack] = right, torch.cat([f.dead for f in found])
+            self.attacked[attack] = right, torch.cat([f.dead_gradients for f in found])
         return self.attacked[attack]
 
-    def _search(self, attack: AnyAttack, model: Classifier, x: Tensor, y: Tensor) -> Iterator[Found]:
+    def _search(self, attack: AnyAttack, model: Classifier, x: Tensor, y: Tensor) -> Iterator[AttackResult]:
         size = self.settings.batch
         with full_precision():
             for i, (a, b) in enumerate(zip(x.split(size), y.split(size), strict=True)):
