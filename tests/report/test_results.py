@@ -174,6 +174,19 @@ def test_the_picture_must_lie_beside_the_file_and_be_one(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_two_comparisons_show_their_own_pictures(tmp_path: Path) -> None:
+    objects: list[Any] = list(FOREIGN[:2])
+    for name, attack in (("grid-a.png", ATTACK), ("grid-b.png", "PGD-20, l_inf 4/255")):
+        both = compared(attack=attack)
+        both["comparison"]["saliency"]["grid"] = name
+        objects.append(both)
+        (tmp_path / name).write_bytes(PNG + name.encode())
+    html = write_report([write_results(tmp_path, objects)], tmp_path / "a.html").read_text()
+    for name in ("grid-a.png", "grid-b.png"):
+        assert base64.b64encode(PNG + name.encode()).decode() in html
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_all_images_are_the_control_of_those_chosen(tmp_path: Path) -> None:
     both = compared()
     spread = {"a": 0.188, "b": 0.165, "difference": 0.023, "interval": [0.018, 0.028]}

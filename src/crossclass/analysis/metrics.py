@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Part = Literal["val", "test"]
 Unit = Literal["accuracy", "score", "share", "correlation", "count"]
-_DIGITS = {"accuracy": 1, "score": 2, "share": 3, "correlation": 2, "count": 0}
+DIGITS = {"accuracy": 1, "score": 2, "share": 3, "correlation": 2, "count": 0}
+"""Decimals with which a value of each unit is printed."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ class Metric:
             return "-"
         plus = "+" if signed or self.unit == "correlation" else ""
         kind = "%" if self.unit == "accuracy" else "f"
-        return f"{value:{plus}.{_DIGITS[self.unit]}{kind}}"
+        return f"{value:{plus}.{DIGITS[self.unit]}{kind}}"
 
     def span(self, ends: "tuple[float | None, float | None] | list[float] | None") -> str:
         """An interval as it is printed, in percent for an accuracy; empty where there is none."""
         if ends is None or None in ends:
             return ""
-        factor, digits = (100, 1) if self.unit == "accuracy" else (1, _DIGITS[self.unit])
+        factor, digits = (100, 1) if self.unit == "accuracy" else (1, DIGITS[self.unit])
         low, high = (f"{factor * v:.{digits}f}" for v in ends if v is not None)
         return f"[{low}, {high}]"
 
@@ -208,7 +209,7 @@ def metric(key: str) -> Metric:
 
 
 def register(new: Metric) -> Metric:
-    """Add a metric for this process; it appears wherever the others do. Raises UserError if its key is taken."""
+    """Add a metric in this process; it appears wherever the others do. Raises UserError for a key in use."""
     from crossclass.analysis.records import RESERVED
 
     if new.key in RESERVED or any(m.key == new.key for m in METRICS) or not new.key.isidentifier():

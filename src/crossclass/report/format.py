@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from crossclass.analysis.metrics import Metric
+from crossclass.analysis.metrics import DIGITS, Metric
 
 UNKNOWN = "–"
 
@@ -44,14 +44,11 @@ def holds_zero(ends: Sequence[float | None] | None) -> bool:
     return low is not None and high is not None and low <= 0 <= high
 
 
-_DIGITS = {"accuracy": 1, "score": 2, "share": 3, "correlation": 2, "count": 0}
-
-
 def value(found: float | int | None, metric: Metric) -> str:
     """The value of a metric in its unit."""
     if metric.unit == "accuracy":
         return percent(found)
-    return (signed if metric.unit == "correlation" else number)(found, _DIGITS[metric.unit])
+    return (signed if metric.unit == "correlation" else number)(found, DIGITS[metric.unit])
 
 
 def value_interval(ends: Sequence[float | None] | None, metric: Metric) -> str:
@@ -90,4 +87,4 @@ def change(
 
 
 def _scale(metric: Metric) -> tuple[int, int]:
-    return (100 if metric.unit == "accuracy" else 1), _DIGITS[metric.unit]
+    return (100 if metric.unit == "accuracy" else 1), DIGITS[metric.unit]

@@ -1,7 +1,7 @@
-"""The theory to play with: sliders, a table and two curves, as one HTML fragment that needs no network.
+"""The interactive panel of the theory: sliders, a table and two curves as one HTML fragment.
 
-The browser computes the closed forms afresh in plain JavaScript; the table's first values are Python's, and
-are all that is shown where there is no JavaScript. Tests run the script and hold it to Python.
+The browser computes the closed forms in plain JavaScript, without the network. The first values of the table
+are those of Python, and without JavaScript they are all that is shown. Tests compare the script with Python.
 """
 
 from types import MappingProxyType
