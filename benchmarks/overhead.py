@@ -29,7 +29,7 @@ EPOCHS, IMAGES = 6, 1000
 PARTS = {
     "crafting and gradients": (epoch, "_backward"),
     "optimizer": (torch.optim.SGD, "step"),
-    "checks": (validation, "check"),
+    "checks": (validation, "validate"),
     "final evaluation": (validation, "final"),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.analysis.records import columns
+from crossclass.analysis.records import EpochRow, columns
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import load_checkpoint
@@ -16,11 +16,11 @@ from crossclass.checkpoints.load import load_model
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Shapes
+from crossclass.training.checkpointing import best
 from crossclass.training.loop import train
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run, Validation
 from crossclass.training.state import optimizer as _optimizer
-from crossclass.training.validation import best
 from measuring import measure, read
 from tiny_runs import CPU, TINY, ones, same, weights
 
@@ -75,10 +75,10 @@ def test_the_full_evaluation_says_its_conditions(whole):
 def test_best_is_the_first_highest_of_its_split(whole):
     rows = whole.rows()
     for split in ("val", "test"):
-        top = best(rows, split)
+        top = best([EpochRow.model_validate(r) for r in rows], split)
         assert top["epoch"] == load_checkpoint(whole.checkpoint(f"best.{split}"))[1]["epoch"]
         assert top[f"{split}_robust"] == max(r[f"{split}_robust"] for r in rows)
-    assert best([{"epoch": 1, "val_robust": 0.5}, {"epoch": 2, "val_robust": 0.5}], "val")["epoch"] == 1
+    assert best([EpochRow(epoch=1, val_robust=0.5), EpochRow(epoch=2, val_robust=0.5)], "val").epoch == 1
 
 
 def test_checking_never_changes_what_is_trained(whole, tmp_path):

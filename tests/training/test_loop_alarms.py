@@ -65,32 +65,32 @@ class TestAlarms:
         earlier = [
             n for n in ("best.val", "best.test") if load_checkpoint(folder.checkpoint(n))[1]["epoch"] == 1
         ]
-        assert bool(earlier) == (row["rolled_back_to"] == 1)  # only what was kept can be had
+        assert bool(earlier) == (row["restored_epoch"] == 1)  # only what was kept can be had
         if earlier:
             assert card["epoch"] == 1
             assert same(tensors, weights(folder, earlier[0]))
         else:
             assert card["epoch"] == 3
-            assert any("nothing to roll back to" in w for w in row["warnings"])
+            assert any("nothing to go back to" in w for w in row["warnings"])
 
     def test_without_a_good_epoch_it_says_so(self, tmp_path, monkeypatch):
         self.good(monkeypatch, None)
         run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         folder = train(run, tmp_path, "t", CPU)
         row = folder.rows()[-1]
-        assert row["rolled_back_to"] is None
-        assert any("nothing to roll back to" in w for w in row["warnings"])
+        assert row["restored_epoch"] is None
+        assert any("nothing to go back to" in w for w in row["warnings"])
         assert load_checkpoint(folder.checkpoint("last"))[1]["epoch"] == 3
 
     def test_the_newest_that_is_old_enough_is_taken(self, tmp_path):
         from crossclass.checkpoints.run_folder import RunFolder
-        from crossclass.training.loop import _good
+        from crossclass.training.checkpointing import last_good
 
         folder = RunFolder(tmp_path)
         for name, epoch in (("last_good", 9), ("best.val", 5), ("best.test", 3)):
             save_checkpoint(folder.checkpoint(name), {"w": torch.zeros(1)}, {"format": 1, "epoch": epoch})
-        found = {e: _good(folder, e) for e in (None, 2, 3, 4, 5, 8, 9, 12)}
-        names = {e: f and f[0] for e, f in found.items()}
+        found = {e: last_good(folder, e) for e in (None, 2, 3, 4, 5, 8, 9, 12)}
+        names = {e: f and f.name for e, f in found.items()}
         assert names == {
             None: None,
             2: None,

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from conftest import Plane, seeded, tiny_net
 from crossclass import models
 from crossclass.analysis import evaluate
+from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
 from crossclass.models import PreActResNet
-from crossclass.training import validation
+from crossclass.training import checkpointing, validation
 from crossclass.training.recipes import AT, Standard
 from crossclass.training.run import Run, Validation
-from crossclass.training.validation import best_with_cas, mean_cosine, probed
+from crossclass.training.validation import mean_cosine, probe_one_step
 
 CPU = Runtime(device="cpu")
 RUN = Run(
@@ -47,33 +47,37 @@ def built() -> tuple:
     return splits, CPU.to_device(model)
 
 
-def checked(built, run: Run = RUN, splits=None, progress=lambda *a: None) -> dict:
-    return validation.check(run, CPU, built[1], splits or built[0], 1, progress)
+def bare_row() -> EpochRow:
+    return EpochRow(epoch=1, **dict.fromkeys(metric_columns()))
+
+
+def checked(built, run: Run = RUN, splits=None, progress=lambda *a: None) -> EpochRow:
+    return validation.validate(bare_row(), run, CPU, built[1], splits or built[0], progress)
 
 
 def test_the_gradient_of_a_plane_is_the_same_everywhere():
     plane, part = Plane(torch.randn(108, generator=seeded(3))), split(classes=2)
-    seen = probed(plane, part, Linf(eps=0.1))
+    seen = probe_one_step(plane, part, Linf(eps=0.1))
     assert torch.allclose(seen.cosine, torch.ones(40), atol=1e-5)
     # on a plane one full step is the worst case, so FGSM's accuracy has a closed form
     x = as_float(part.images)
     worst = plane.margin(plane.worst_linf_in_box(x, part.labels, 0.1), part.labels)
-    assert torch.equal(seen.right, worst > 0)
+    assert torch.equal(seen.correct, worst > 0)
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=24 / 255), L2(eps=1.0)])
 def test_fgsm_is_the_attack_of_that_name(threat):
     net, part = tiny_net(), split()
-    seen = probed(net, part, threat, batch=7)
+    seen = probe_one_step(net, part, threat, batch=7)
     x_adv = FGSM(threat=threat)(net, as_float(part.images), part.labels)
-    assert torch.equal(seen.right, net(x_adv).argmax(dim=1) == part.labels)
-    assert 0 < seen.right.double().mean() < 1
+    assert torch.equal(seen.correct, net(x_adv).argmax(dim=1) == part.labels)
+    assert 0 < seen.correct.double().mean() < 1
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=64 / 255), L2(eps=3.0)])
 def test_the_cosine_equals_its_definition(threat):
     net, part = tiny_net(), split(12)
-    seen = probed(net, part, threat, seed=5, epoch=3, batch=4)
+    seen = probe_one_step(net, part, threat, seed=5, epoch=3, batch=4)
     for i in range(len(part)):
         x, y = as_float(part.images[i : i + 1]), part.labels[i : i + 1]
         batch = as_float(part.images[i // 4 * 4 : i // 4 * 4 + 4])
@@ -107,7 +111,7 @@ def test_probing_leaves_no_trace():
     net = tiny_net().train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     random = torch.random.get_rng_state()
-    probed(net, split(), Linf())
+    probe_one_step(net, split(), Linf())
     assert net.training
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
@@ -120,7 +124,7 @@ def test_a_check_watches_the_validation_part(built):
     attack = RUN.validation.attack
     seen = evaluate.evaluate(model, splits.val, attack, batch=5, epoch=1, purpose="check")
     pgd = float((seen.robust == seen.labels).double().mean())
-    fgsm = float(probed(model, splits.val, attack.threat, 0, 1, 5).right.double().mean())
+    fgsm = float(probe_one_step(model, splits.val, attack.threat, 0, 1, 5).correct.double().mean())
     counts = torch.bincount(seen.robust, minlength=3)
     assert row["watched"] == "val"
     assert (row["watched_n"], row["fgsm_n"], row["test_n"]) == (12, 12, 14)
@@ -129,7 +133,7 @@ def test_a_check_watches_the_validation_part(built):
     assert row["watched_fgsm"] == pytest.approx(fgsm)
     assert row["fgsm_gap"] == pytest.approx(fgsm - pgd)
     assert row["gradient_cosine"] == pytest.approx(
-        float(probed(model, splits.val, attack.threat, 0, 1, 5).cosine.double().mean())
+        float(probe_one_step(model, splits.val, attack.threat, 0, 1, 5).cosine.double().mean())
     )
     assert row["watched_predicted_classes"] == int((counts > 0).sum())
     assert row["watched_largest_share"] == pytest.approx(float(counts.max()) / 12)
@@ -147,7 +151,7 @@ def test_without_validation_the_row_says_that_it_watched_test(built):
 
 @pytest.mark.parametrize("n", [1, 3, 5, 8])
 def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n):
-    monkeypatch.setattr(validation, "PROBED", n)
+    monkeypatch.setattr(validation, "PROBE_N", n)
     splits, model = built
     row = checked(built)
     few = splits.val.first(n)
@@ -156,7 +160,7 @@ def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n)
     ).robust[:n]
     assert (row["fgsm_n"], row["watched_n"]) == (n, 12)
     assert row["watched_fgsm"] == pytest.approx(
-        float(probed(model, few, Linf(eps=16 / 255)).right.double().mean())
+        float(probe_one_step(model, few, Linf(eps=16 / 255)).correct.double().mean())
     )
     assert row["fgsm_gap"] == pytest.approx(row["watched_fgsm"] - float((pgd == few.labels).double().mean()))
 
@@ -174,57 +178,14 @@ def test_check_n_and_progress_are_kept(built):
 def test_standard_training_is_checked_in_its_default_ball(built):
     row = checked(built, RUN.replace(recipe=Standard(), validation=Validation(batch=5)))
     assert "PGD-20, l_inf 8/255" in row["watched_attack"]
-    assert "train_clean" not in row  # the loop knows it already
+    assert row.train_clean is None  # the loop knows it already
 
 
-def test_an_unchecked_row_has_the_same_columns(built):
-    row = checked(built)
-    assert validation.unchecked().keys() == row.keys() - {"train_clean"}
-    assert all(v is None for k, v in validation.unchecked().items() if k != "warnings")
+def test_rows_have_the_same_columns_with_and_without_a_validation(built):
+    assert checked(built).to_dict().keys() == bare_row().to_dict().keys()
 
 
-def candidate(epoch: int, robust: float, cas: float | None, used: int = 10, n: int | None = 1000) -> dict:
-    row = {
-        "epoch": epoch,
-        "val_robust": robust,
-        "val_cas": cas,
-        "watched_predicted_classes": used,
-        "C": [[1.0] * 10] * 10,
-    }
-    return row if n is None else {**row, "watched_n": n}
-
-
-def test_the_experimental_rule_breaks_ties_by_cas():
-    # one standard error of 0.45 on 1,000 images is 0.0157
-    rows = [
-        candidate(1, 0.436, 9.0),
-        candidate(2, 0.45, 5.0),
-        candidate(3, 0.433, 20.0),
-        candidate(4, 0.44, 9.0),
-    ]
-    assert best_with_cas(rows)["epoch"] == 1
-    assert best_with_cas(rows[1:])["epoch"] == 4
-    assert validation.best(rows, "val")["epoch"] == 2
-    unchecked = {"epoch": 5, "val_robust": None, "val_cas": None}
-    assert best_with_cas([*rows, unchecked])["epoch"] == 1
-    assert "EXPERIMENT" in best_with_cas.__doc__
-
-
-def test_the_experimental_rule_ignores_cas_of_few_classes_and_none():
-    rows = [candidate(1, 0.45, 5.0), candidate(2, 0.449, 60.0, used=5), candidate(3, 0.449, None)]
-    assert best_with_cas(rows)["epoch"] == 1
-    assert best_with_cas([candidate(1, 0.45, None), candidate(2, 0.449, 9.0, used=2)])["epoch"] == 1
-    assert best_with_cas([{"epoch": 1, "val_robust": None}]) is None
-
-
-def test_the_experimental_rule_needs_the_number_of_images():
-    rows = [candidate(1, 0.45, 5.0, n=None), candidate(2, 0.44, 6.0, n=None)]
-    assert best_with_cas(rows, 1000)["epoch"] == 2
-    assert best_with_cas(rows, 100_000)["epoch"] == 1
-    with pytest.raises(UserError, match="pass n"):
-        best_with_cas(rows)
-    test = [
-        {"epoch": e, "test_robust": r, "cas": c, "test_n": 1000}
-        for e, r, c in [(1, 0.45, 5.0), (2, 0.44, 6.0)]
-    ]
-    assert best_with_cas(test, split="test")["epoch"] == 2
+def test_the_best_row_is_the_first_of_equals():
+    rows = [EpochRow(epoch=e, val_robust=r) for e, r in ((1, 0.1), (2, 0.4), (3, None), (4, 0.4))]
+    assert checkpointing.best(rows, "val").epoch == 2
+    assert checkpointing.best(rows, "test") is None

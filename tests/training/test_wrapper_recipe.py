@@ -16,7 +16,7 @@ from crossclass.core.family import family, register
 from crossclass.core.runtime import Runtime
 from crossclass.paper.plan import cost
 from crossclass.paper.runs import NAMED
-from crossclass.paper.sizes import crafted, shrink
+from crossclass.paper.sizes import with_crafting_precision, shrink
 from crossclass.training.loop import train
 from crossclass.training.recipes import (
     AT,
@@ -115,7 +115,7 @@ def test_inner_recipes_are_shrunk_too(recipe):
         attack = small.crafting_attack
         assert (attack.steps, attack.bn) == (min(steps, recipe.crafting_attack.steps), "eval")
         assert attack.threat == recipe.threat
-    assert crafted(run, "bf16").recipe.crafting_attack.precision == "bf16"
+    assert with_crafting_precision(run, "bf16").recipe.crafting_attack.precision == "bf16"
 
 
 def test_warm_ups_act_at_any_depth():

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from crossclass.analysis.metrics import METRICS
+from crossclass.analysis.metrics import METRICS, Part
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 
@@ -240,22 +241,84 @@ class ResultFile(Record):
         return _pandas([flat_measurement(r, matrices=False) for r in self.results])
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that went wrong in a run, when, and the numbers that show it."""
+
+    name: str
+    epoch: int
+    """The validated epoch in which it was raised."""
+    since: int
+    """The epoch from which it holds: of the best checkpoint for what builds up, else the same."""
+    evidence: str
+    level: Literal["alarm", "note"] = "alarm"
+    last_good: int | None = None
+    """The last validated epoch before the trouble, to go back to; None if there was none."""
+
+    def __str__(self) -> str:
+        when = f"since epoch {self.since}" if self.since < self.epoch else f"in epoch {self.epoch}"
+        return f"{self.name.replace('-', ' ')} {when}: {self.evidence}"
+
+
 class EpochRow(_WithMetrics):
-    """One epoch of training, as in events.jsonl; metrics stand under their columns (`test_robust`, `cas`)."""
+    """One epoch of training, as in events.jsonl: `row.lr`, and a metric by its column, `row["test_robust"]`.
+
+    What is measured by a validation is null in epochs without one. Numbers named `watched_*` are of the part
+    that alarms read: validation images, or test images where nothing is held out.
+    """
 
     __pydantic_extra__: dict[str, Any] = Field(init=False)
 
     schema_version: Annotated[int, Field(le=SCHEMA)] = Field(SCHEMA, alias="schema")
     epoch: int
+    """Counted from 1."""
     lr: float | None = None
+    """Learning rate of the last step."""
     seconds: float | None = None
-    check_seconds: float | None = None
+    """Of training, without the validation."""
     train_loss: float | None = None
     train_clean: float | None = None
+    """Accuracy on training images: of the last visit for standard training, else by the validation."""
     train_robust: float | None = None
-    warnings: list[str] = []
+    """Accuracy on the adversarial training images as they were trained on."""
+    check_seconds: float | None = None
+    watched: Part | None = None
+    watched_n: int | None = None
+    """Images of the watched part."""
+    watched_attack: str | None = None
+    watched_fgsm: float | None = None
+    """Accuracy under one full step from x (FGSM), on the first `fgsm_n` images."""
+    watched_predicted_classes: int | None = None
+    watched_largest_share: float | None = None
+    """Share of the adversarial images that go to the most frequent class."""
+    fgsm_n: int | None = None
+    fgsm_gap: float | None = None
+    """Accuracy under FGSM minus under the validation's attack, on the same images."""
+    gradient_cosine: float | None = None
+    """Mean cosine of the input gradients at x and at a random point of the ball (GradAlign's)."""
+    test_n: int | None = None
+    robust_gap: float | None = None
+    """Robust accuracy: training minus watched."""
+    cas_since_peak: float | None = None
+    """CAS minus its largest value so far."""
     C: Matrix | None = None
+    """The correlation matrix of class attributions on test images."""
     classwise_robust: list[float | None] | None = None
+    warnings: list[str] = []
+    alarms: list[Alarm] = []
+    """Those that start in this epoch."""
+    stopped_by: Alarm | None = None
+    """The alarm that ended the training."""
+    restored_epoch: int | None = None
+    """The epoch whose network `last` holds instead, after such an end."""
+
+    def __getitem__(self, key: str) -> Any:
+        """A column by its name; raises KeyError if the row lacks it."""
+        return getattr(self, key) if key in type(self).model_fields else super().__getitem__(key)
+
+    def get(self, key: str) -> Any:
+        """A column by its name; None if the row lacks it."""
+        return getattr(self, key) if key in type(self).model_fields else self.metrics.get(key)
 
 
 RESERVED = frozenset(
@@ -294,7 +357,7 @@ def columns() -> list[str]:
     return [*_BEFORE, *metric_columns(), *_AFTER]
 
 
-def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def metrics_csv(rows: Sequence[EpochRow | Mapping[str, Any]]) -> str:
     """The scalars of all epochs as the text of metrics.csv."""
     text, names = io.StringIO(), columns()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")

@@ -4,12 +4,21 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how far, and out of how many."""
 Log = Callable[[str], None]
 """Called with one line for the person who waits."""
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """The row of an epoch, by the names of its columns; None for a column that it lacks."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def get(self, key: str, /) -> Any: ...
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -42,7 +51,7 @@ class Watch:
         """One line of news."""
         self._print(text)
 
-    def row(self, row: dict[str, Any]) -> None:
+    def row(self, row: Columns) -> None:
         """The line of a finished epoch, with its warnings."""
         epoch, percent = row["epoch"], lambda v: "  -  " if v is None else f"{100 * v:4.1f} %"
         self.spent += (row.get("seconds") or 0) + (row.get("check_seconds") or 0)  # also of a resumed run

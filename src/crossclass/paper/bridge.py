@@ -176,7 +176,7 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
     )
     with tempfile.TemporaryDirectory() as out:
         for folder, row in iterate_epochs(run, out, runtime=Runtime(device="cpu")):
-            if row["epoch"] == run.epochs:  # `last` is written; the full evaluation is not needed
+            if row.epoch == run.epochs:  # `last` is written; the full evaluation is not needed
                 model, _ = load_model(folder.checkpoint("last"))
                 break
     test, s = data().test, data.drawn("test").strengths / data.mu

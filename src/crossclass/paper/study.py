@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from crossclass.analysis.records import EpochRow
 from crossclass.core.config import Settings
 from crossclass.core.errors import BusyError, UserError
 from crossclass.core.files import write_atomic
@@ -83,7 +84,7 @@ class Callbacks:
 
     progress: Progress = silent
     log: Log = lambda text: None
-    row: Callable[[dict[str, Any]], None] = lambda row: None
+    row: Callable[[EpochRow], None] = lambda row: None
     """Called with the row of each finished epoch."""
     draw: Callable[[str, Numbers, Path], object] = lambda id_, numbers, path: None
     """Called with the id of an entry, its numbers, and the path of its figure."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import skip_range_check
 from crossclass.attacks.losses import hard
-from crossclass.checkpoints.run_folder import Row
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
 from crossclass.core.rng import generator, isolated_rng, seed_global_rng, share, stream_seed
@@ -29,7 +29,7 @@ from crossclass.training.state import TrainState
 
 def train_epoch(
     recipe: Recipe, state: TrainState, splits: Splits, epoch: int, progress: Progress, log: Log
-) -> Row:
+) -> EpochRow:
     """Train for one epoch, counted from 1, and return its row of the log.
 
     Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
@@ -77,14 +77,15 @@ def train_epoch(
         raise NotFiniteError(first_bad, epoch, lr)
     accuracy = float(right) / len(split)
     adversarial = run.recipe.threat is not None
-    return {
-        "epoch": epoch,
-        "lr": lr,
-        "seconds": round(time.perf_counter() - started, 3),
-        "train_loss": float(total) / len(split),
-        "train_clean": None if adversarial else accuracy,
-        "train_robust": accuracy if adversarial else None,
-    }
+    return EpochRow(
+        epoch=epoch,
+        lr=lr,
+        seconds=round(time.perf_counter() - started, 3),
+        train_loss=float(total) / len(split),
+        train_clean=None if adversarial else accuracy,
+        train_robust=accuracy if adversarial else None,
+        **dict.fromkeys(metric_columns()),  # null until a validation measures them
+    )
 
 
 def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:

@@ -5,18 +5,17 @@ random draw starts from (seed, epoch, step, purpose), so a run that was killed a
 uninterrupted one bit for bit on a CPU, and validation never changes what is trained.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from crossclass import models
-from crossclass.analysis.records import ResultFile, metrics_csv, write_results
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.analysis.records import EpochRow, ResultFile, metrics_csv, write_results
 from crossclass.checkpoints.load import describe
-from crossclass.checkpoints.run_folder import Row, RunFolder
+from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
@@ -24,7 +23,7 @@ from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
-from crossclass.training import alarms, nonfinite, teachers, validation
+from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
@@ -64,7 +63,7 @@ def iterate_epochs(
     runtime: Runtime | None = None,
     progress: Progress = silent,
     log: Log = lambda text: None,
-) -> Iterator[tuple[RunFolder, Row]]:
+) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train or resume, yielding the folder and each epoch's row (also those that were there already).
 
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
@@ -76,22 +75,22 @@ def iterate_epochs(
     run = with_checksums(run, splits)
     folder = runtime.on_main_process(lambda: RunFolder.of(Path(out), label, run))
     if runtime.on_main_process(lambda: folder.done):
-        yield from ((folder, row) for row in folder.rows())
+        yield from ((folder, row) for row in _rows(folder))
         return
     require_consent(names_of_code(run.to_dict()), "the run")
 
-    def find(teacher: Run) -> RunFolder:
-        *_, (found, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
-        return found
+    def finished(teacher: Run) -> RunFolder:
+        *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
+        return done
 
     with runtime.entered(lock(folder.path / ".lock", f"{folder.path} is being trained")):
         if not runtime.on_main_process(lambda: folder.done):  # another process may have finished it since
-            about = _about(run, splits, runtime, label)
-            for note in runtime.on_main_process(lambda: folder.begin(about)):
+            env = _environment(run, splits, runtime, label)
+            for note in runtime.on_main_process(lambda: folder.begin(env)):
                 log(note)
-            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, find, progress, log)
+            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, finished, progress, log)
             return
-    yield from ((folder, row) for row in folder.rows())
+    yield from ((folder, row) for row in _rows(folder))
 
 
 def _train(
@@ -99,74 +98,85 @@ def _train(
     folder: RunFolder,
     splits: Splits,
     runtime: Runtime,
-    find: Callable[[Run], RunFolder],
+    finished: Callable[[Run], RunFolder],
     progress: Progress,
     log: Log,
-) -> Iterator[tuple[RunFolder, Row]]:
-    """Train what `train` has prepared, to the end; `find` trains a teacher.
+) -> Iterator[tuple[RunFolder, EpochRow]]:
+    """Train to the end what `iterate_epochs` has prepared; `finished` trains a teacher.
 
-    `run` is what is written down, `played` what is executed: teachers at hand, no bf16 where that is slow.
+    `run` is what is written down, `executed` what is computed: teachers loaded, no bf16 where that is slow.
     """
-    played = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, find, log))
+    executed = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, finished, log))
     if not runtime.uses_bf16:
-        played = replace_everywhere(played, precision="fp32")
+        executed = replace_everywhere(executed, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    state = TrainState(played, runtime, built, len(splits.train), len(splits.class_names))
-    for note in _cautions(run, state, runtime):
+    state = TrainState(executed, runtime, built, len(splits.train), len(splits.class_names))
+    for note in _execution_notes(run, state, runtime):
         log(note)
     rows = _resume(folder, state, runtime, log)
     yield from ((folder, row) for row in rows)
 
-    ended = bool(rows and rows[-1].get("ended_by"))
+    last: tuple[int, nn.Module] | None = None
+    stopped = bool(rows and rows[-1].stopped_by)
     with runtime.tracked("crossclass", folder.path, flat(run.to_dict())) as send:
-        for epoch in range(len(rows) + 1, 1 if ended else run.epochs + 1):
-            current = played.recipe_at(epoch)
+        for epoch in range(len(rows) + 1, 1 if stopped else run.epochs + 1):
             try:
-                row = train_epoch(current, state, splits, epoch, progress, log)
+                row = train_epoch(executed.recipe_at(epoch), state, splits, epoch, progress, log)
             except NotFiniteError as e:
                 alarm = nonfinite.write_failure(folder, e, runtime, splits.train.labels)
                 raise UserError(
                     f"{alarm}; lower lr or set grad_clip_norm=1.0, and train again: earlier epochs are kept"
                 ) from e
-            checked = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
-            keeping = checked or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
-            images = clean_images(played, runtime, splits.train, epoch)
-            model = state.eval_model(images) if keeping else state.model
-            row |= validation.unchecked()
-            if checked:
-                row |= validation.check(played, runtime, model, splits, epoch, progress)
-            rows.append(row)
-            row |= _observed(run, rows, len(splits.class_names))
-            row |= runtime.on_main_process(lambda: _recorded(run, folder, state, model, splits, rows))  # noqa: B023
-            send(row, epoch)
-            yield folder, row
-            if row["ended_by"]:
+            validated = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
+            saved = validated or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
+            images = clean_images(executed, runtime, splits.train, epoch)
+            model = state.eval_model(images) if saved else state.model
+            if validated:
+                row = validation.validate(row, executed, runtime, model, splits, progress)
+            rows.append(_with_alarms(run, [*rows, row], len(splits.class_names)))
+            rows[-1] = runtime.on_main_process(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
+            last = epoch, model
+            send(rows[-1].to_dict(), epoch)
+            yield folder, rows[-1]
+            if rows[-1].stopped_by:
                 break
 
-    found = validation.final(played, folder, runtime, splits, progress)
-    runtime.on_main_process(lambda: _finished(folder, found))
+    results = validation.final(executed, folder, runtime, splits, progress, last)
+    runtime.on_main_process(lambda: _finish(folder, results))
 
 
-def _finished(folder: RunFolder, found: ResultFile) -> None:
+def _finish(folder: RunFolder, results: ResultFile) -> None:
     """Write the full evaluation, and mark the run as finished."""
-    write_results(folder.path / "measure.json", found)
+    write_results(folder.path / "measure.json", results)
     folder.end()
 
 
-def _recorded(
-    run: Run, folder: RunFolder, state: TrainState, model: nn.Module, splits: Splits, rows: list[Row]
-) -> Row:
-    """Write down the epoch just trained; its row as the log has it."""
-    row = rows[-1]
-    if run.restore_last_good and row["ended_by"]:
-        row |= _rolled_back(folder, row)
-    folder.log(row, metrics_csv(rows))
-    _keep(run, folder, model, splits, rows)
-    folder.save_state(row["epoch"], state.tensors(), {"digest": run.digest()})
+def _write(
+    run: Run, folder: RunFolder, state: TrainState, model: nn.Module, splits: Splits, rows: list[EpochRow]
+) -> EpochRow:
+    """Write the epoch just trained, the last of the rows, to the disk; its row as it is logged."""
+    row, good = rows[-1], None
+    if run.restore_last_good and row.stopped_by:
+        good = checkpointing.last_good(folder, row.stopped_by.last_good)
+        row = checkpointing.restored(row, good)
+    written = [*rows[:-1], row]
+    folder.log(row.to_dict(), metrics_csv(written))
+    checkpointing.save_epoch(run, folder, model, splits, written, good)
+    folder.save_state(row.epoch, state.tensors(), {"digest": run.digest()})
     return row
 
 
-def _cautions(run: Run, state: TrainState, runtime: Runtime) -> Iterator[str]:
+def _with_alarms(run: Run, rows: Sequence[EpochRow], classes: int) -> EpochRow:
+    """The last of the rows with what it says beside the others, and the alarms that it raises."""
+    row = rows[-1]
+    raised = alarms.raised(rows, classes) if row.watched else []
+    stopping = [a for a in raised if a.name in run.stop_on_alarms and a.level == "alarm"]
+    warnings = [*row.warnings, *(str(a) for a in raised if a.level == "alarm")]
+    update = {"alarms": raised, "warnings": warnings, "stopped_by": stopping[0] if stopping else None}
+    return row.model_copy(update={**alarms.trends(rows), **update})
+
+
+def _execution_notes(run: Run, state: TrainState, runtime: Runtime) -> Iterator[str]:
     """What a person should know about how this run is executed."""
     if not runtime.uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
@@ -191,94 +201,37 @@ def _cautions(run: Run, state: TrainState, runtime: Runtime) -> Iterator[str]:
         )
 
 
-def _observed(run: Run, rows: list[Row], classes: int) -> Row:
-    """What the row just added says beside the others, and the alarms that it raises."""
-    found = alarms.raised(rows, classes) if rows[-1].get("watched") else []
-    ending = [a for a in found if a.name in run.stop_on_alarms and a.level == "alarm"]  # a note ends nothing
-    return {
-        **alarms.trends(rows),
-        "alarms": [asdict(a) for a in found],
-        "warnings": [*rows[-1]["warnings"], *(str(a) for a in found if a.level == "alarm")],
-        "ended_by": asdict(ending[0]) if ending else None,
-    }
-
-
-def _rolled_back(folder: RunFolder, row: Row) -> Row:
-    """To which epoch `last` goes back, and why, in words."""
-    good, found = row["ended_by"]["last_good"], _good(folder, row["ended_by"]["last_good"])
-    if found is None:
-        said = "nothing to roll back to: no checkpoint was kept before the trouble; `last` is this epoch's"
-        return {"rolled_back_to": None, "warnings": [*row["warnings"], said]}
-    name, epoch = found[0], found[1]["epoch"]
-    why = "the last check" if epoch == good else f"the newest checkpoint kept ({name})"
-    said = f"rolled back to epoch {epoch}, {why} before the trouble"
-    return {"rolled_back_to": epoch, "warnings": [*row["warnings"], said]}
-
-
-def _keep(run: Run, folder: RunFolder, model: nn.Module, splits: Splits, rows: list[Row]) -> None:
-    """Write the checkpoints that this epoch earns."""
-    row = rows[-1]
-    names = [f"best.{s}" for s in ("val", "test") if validation.best(rows, s) is row]
-    if run.checkpoint_every and row["epoch"] % run.checkpoint_every == 0:
-        names.append(f"epoch_{row['epoch']:03d}")
-    if row["epoch"] == run.epochs or row["ended_by"]:
-        names.append("last")
-    if run.restore_last_good and row.get("watched"):
-        names.append("last_good")
-    if row.get("rolled_back_to"):
-        found = _good(folder, row["rolled_back_to"])
-        assert found is not None
-        tensors, card = load_checkpoint(folder.checkpoint(found[0]))
-        save_checkpoint(folder.checkpoint("last"), tensors, {**card, "checkpoint": "last", "chosen_by": None})
-        names = [n for n in names if not n.startswith("last")]
-    for name in names:
-        card = {
-            "format": 1,
-            "checkpoint": name,
-            "epoch": row["epoch"],
-            "chosen_by": name.partition(".")[2] or None,
-            "digest": run.digest(),
-            "model": run.model.to_dict(),
-            "classes": len(splits.class_names),
-            "channels": splits.train.images.shape[1],
-            "size": splits.train.images.shape[-1],
-            "class_names": list(splits.class_names),
-            "recipe": run.recipe.to_dict(),
-            "seed": run.seed,
-            "check": f"{run.check_attack()}",
-            "scores": {
-                k: row.get(k) for k in ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
-            },
-        }
-        save_checkpoint(folder.checkpoint(name), model.state_dict(), card)
-
-
-def _good(folder: RunFolder, epoch: int | None) -> tuple[str, dict[str, Any]] | None:
-    """Name and card of the newest checkpoint that was kept up to an epoch, if any."""
-    if epoch is None:
-        return None
-    kept = [(name, folder.checkpoint(name)) for name in ("last_good", "best.val", "best.test")]
-    cards = [(name, load_checkpoint(path)[1]) for name, path in kept if path.exists()]
-    return max((c for c in cards if c[1]["epoch"] <= epoch), key=lambda c: c[1]["epoch"], default=None)
-
-
-def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[Row]:
+def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[EpochRow]:
     """Put the newest state back; the rows up to it."""
     saved = runtime.on_main_process(folder.load_state)
     if saved is None:
-        return runtime.on_main_process(lambda: folder.rewind(0))
+        runtime.on_main_process(lambda: folder.rewind(0))
+        return []
     tensors, card, notes = saved
     for note in notes:
         log(note)
     state.restore(tensors)
-    rows = runtime.on_main_process(lambda: folder.rewind(card["epoch"]))
+    runtime.on_main_process(lambda: folder.rewind(card["epoch"]))
+    rows = runtime.on_main_process(lambda: _rows(folder))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
     log(f"resuming after epoch {card['epoch']}")
     return rows
 
 
-def _about(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
+def _rows(folder: RunFolder) -> list[EpochRow]:
+    try:
+        return [EpochRow.model_validate(row) for row in folder.rows()]
+    except ValidationError as e:
+        where = ".".join(map(str, e.errors()[0]["loc"]))
+        path = folder.path / "events.jsonl"
+        raise UserError(
+            f"{path}: '{where}' is not of this version; delete {folder.path} to train again"
+        ) from e
+
+
+def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
+    """What env.json says about where and on which data a run is trained."""
     path = getattr(run.data, "path", None)
     images = len(splits.test.first(run.validation.n))
     return {

@@ -12,7 +12,7 @@ check where it starts; it can end and start again. One file per alarm holds its 
 
 from collections.abc import Callable, Sequence, Set
 
-from crossclass.training.alarms.alarm import Alarm
+from crossclass.analysis.records import Alarm
 from crossclass.training.alarms.cas_falling import cas_falling
 from crossclass.training.alarms.catastrophic_overfitting import catastrophic_overfitting
 from crossclass.training.alarms.checks import Check, Row, checks, predicts_few, trends, watched

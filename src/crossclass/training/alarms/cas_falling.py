@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence, Set
 
-from crossclass.training.alarms.alarm import Alarm, percent
-from crossclass.training.alarms.checks import Check
+from crossclass.analysis.records import Alarm
+from crossclass.training.alarms.checks import Check, percent
 
 FALLEN = 0.75
 """Of its peak, at two checks in a row. No claim about chance: rows hold no interval of CAS."""

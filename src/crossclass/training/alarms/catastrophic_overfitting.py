@@ -8,8 +8,8 @@ lost as well: a level that was clearly above chance.
 import math
 from collections.abc import Sequence, Set
 
-from crossclass.training.alarms.alarm import Alarm, percent
-from crossclass.training.alarms.checks import Check
+from crossclass.analysis.records import Alarm
+from crossclass.training.alarms.checks import Check, percent
 
 DROP = 0.20
 """Lost between two checks: Wong et al. 2020 stop their training at 20 points."""

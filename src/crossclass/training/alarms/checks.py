@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from crossclass.analysis.metrics import Part
+from crossclass.analysis.records import EpochRow
 from crossclass.core.errors import UserError
 
-Row = Mapping[str, Any]
+Row = EpochRow | Mapping[str, Any]
+"""An epoch of a run of ours, or anyone's, under the names of our columns."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Check:
     """One validated epoch: numbers of the watched part. Accuracies are fractions in [0, 1]."""
 
     epoch: int
-    part: Literal["val", "test"]
+    part: Part
     n: int
     """Images behind `robust`."""
     robust: float
@@ -61,7 +64,7 @@ def trends(rows: Sequence[Row]) -> dict[str, float | None]:
     return {"robust_gap": gap, "cas_since_peak": None if cas is None else cas - max(usable)}
 
 
-def watched(rows: Sequence[Row]) -> Literal["val", "test"]:
+def watched(rows: Sequence[Row]) -> Part:
     """The part that the rows were checked on: validation, or test where nothing was held out."""
     return "val" if any(r.get("val_robust") is not None for r in rows) else "test"
 
@@ -72,7 +75,7 @@ def checks(rows: Sequence[Row], n: int | None = None) -> list[Check]:
     return [_check(row, part, n) for row in rows if row.get(f"{part}_robust") is not None]
 
 
-def _check(row: Row, part: Literal["val", "test"], n: int | None) -> Check:
+def _check(row: Row, part: Part, n: int | None) -> Check:
     images = row.get("watched_n") or n
     if not images:
         raise UserError(
@@ -99,6 +102,11 @@ def _cas(row: Row, part: str) -> float | None:
     """CAS of the watched part, unless at most half of the classes are predicted: it means little then."""
     unusable = predicts_few(row, "watched_predicted_classes")
     return None if unusable else row.get("val_cas" if part == "val" else "cas")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as `12.3 %`, or `-`."""
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def predicts_few(row: Row, key: str = "predicted_classes") -> bool:

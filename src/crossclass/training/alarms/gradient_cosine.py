@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence, Set
 
-from crossclass.training.alarms.alarm import Alarm
+from crossclass.analysis.records import Alarm
 from crossclass.training.alarms.checks import Check
 
 LOW_COSINE = 0.3

@@ -4,8 +4,8 @@ from collections.abc import Sequence, Set
 from typing import Literal
 
 from crossclass.analysis.metrics import collapsed
-from crossclass.training.alarms.alarm import Alarm, percent
-from crossclass.training.alarms.checks import Check
+from crossclass.analysis.records import Alarm
+from crossclass.training.alarms.checks import Check, percent
 
 
 def predictor_collapsed(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence, Set
 from statistics import fmean, median
 
-from crossclass.training.alarms.alarm import Alarm, percent
-from crossclass.training.alarms.checks import Check
+from crossclass.analysis.records import Alarm
+from crossclass.training.alarms.checks import Check, percent
 
 WINDOWS, MARGIN = (2, 5), 2.0
 SMALLEST = 0.03

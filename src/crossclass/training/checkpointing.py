@@ -1,0 +1,100 @@
+"""Which checkpoints an epoch writes, and going back to the last one before an alarm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from crossclass.analysis.metrics import Part
+from crossclass.analysis.records import EpochRow
+from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.data import Splits
+from crossclass.training.run import Run
+
+
+@dataclass(frozen=True)
+class Good:
+    """A checkpoint from before an alarm."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    card: Mapping[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose end it holds."""
+        return int(self.card["epoch"])
+
+
+def best(rows: Sequence[EpochRow], part: Part) -> EpochRow | None:
+    """The first row with the highest robust accuracy on a part; None if none was validated on it."""
+    key = f"{part}_robust"
+    validated = [row for row in rows if row.get(key) is not None]
+    return max(validated, key=lambda row: row[key]) if validated else None
+
+
+def last_good(folder: RunFolder, epoch: int | None) -> Good | None:
+    """The newest checkpoint that was kept up to an epoch, if there is one."""
+    if epoch is None:
+        return None
+    paths = {name: folder.checkpoint(name) for name in ("last_good", "best.val", "best.test")}
+    kept = [Good(name, *load_checkpoint(path)) for name, path in paths.items() if path.exists()]
+    return max((c for c in kept if c.epoch <= epoch), key=lambda c: c.epoch, default=None)
+
+
+def restored(row: EpochRow, good: Good | None) -> EpochRow:
+    """The row of an epoch that ended the training, with the epoch whose network `last` holds, and why."""
+    assert row.stopped_by is not None
+    if good is None:
+        why = "nothing to go back to: no checkpoint was kept before the trouble; `last` is this epoch's"
+        return row.model_copy(update={"warnings": [*row.warnings, why]})
+    exact = good.epoch == row.stopped_by.last_good
+    which = "the last validation" if exact else f"the newest checkpoint kept ({good.name})"
+    why = f"`last` is of epoch {good.epoch}, {which} before the trouble"
+    return row.model_copy(update={"restored_epoch": good.epoch, "warnings": [*row.warnings, why]})
+
+
+def save_epoch(
+    run: Run,
+    folder: RunFolder,
+    model: nn.Module,
+    splits: Splits,
+    rows: Sequence[EpochRow],
+    good: Good | None = None,
+) -> None:
+    """Write the checkpoints that the last of the rows earns; `last` from `good` where it is given."""
+    row = rows[-1]
+    parts: tuple[Part, ...] = ("val", "test")
+    names = [f"best.{part}" for part in parts if best(rows, part) is row]
+    if run.checkpoint_every and row.epoch % run.checkpoint_every == 0:
+        names.append(f"epoch_{row.epoch:03d}")
+    if good is not None:
+        card = {**good.card, "checkpoint": "last", "chosen_by": None}
+        save_checkpoint(folder.checkpoint("last"), good.tensors, card)
+    else:
+        names += ["last"] if row.epoch == run.epochs or row.stopped_by else []
+        names += ["last_good"] if run.restore_last_good and row.watched else []
+    for name in names:
+        save_checkpoint(folder.checkpoint(name), model.state_dict(), _card(run, splits, row, name))
+
+
+def _card(run: Run, splits: Splits, row: EpochRow, name: str) -> dict[str, Any]:
+    scores = ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
+    return {
+        "format": 1,
+        "checkpoint": name,
+        "epoch": row.epoch,
+        "chosen_by": name.partition(".")[2] or None,
+        "digest": run.digest(),
+        "model": run.model.to_dict(),
+        "classes": len(splits.class_names),
+        "channels": splits.train.images.shape[1],
+        "size": splits.train.images.shape[-1],
+        "class_names": list(splits.class_names),
+        "recipe": run.recipe.to_dict(),
+        "seed": run.seed,
+        "check": f"{run.check_attack()}",
+        "scores": {key: row.get(key) for key in scores},
+    }
