@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import seeded
-from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail
+from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail_probability
 from crossclass.diagnostics.inputs import renumbering
 
 
@@ -17,8 +17,8 @@ def test_tail_is_the_exact_binomial(n: int, p: float):
     q = Fraction(p)
     for count in range(n + 1):
         exact = sum(math.comb(n, i) * q**i * (1 - q) ** (n - i) for i in range(count, n + 1))
-        assert tail(count, n, p) == pytest.approx(float(exact), rel=1e-9)
-    assert tail(3, 3, 1.0) == 1
+        assert tail_probability(count, n, p) == pytest.approx(float(exact), rel=1e-9)
+    assert tail_probability(3, 3, 1.0) == 1
 
 
 def test_comparisons_are_paired_and_ask_for_more_than_chance():
@@ -37,7 +37,7 @@ def test_comparisons_are_paired_and_ask_for_more_than_chance():
 
 def test_a_share_is_exceeded_only_beyond_binomial_error():
     least = next(c for c in range(201) if exceeds(c, 200, 0.02))
-    assert tail(least, 200, 0.02) < ALPHA <= tail(least - 1, 200, 0.02)
+    assert tail_probability(least, 200, 0.02) < ALPHA <= tail_probability(least - 1, 200, 0.02)
     assert not exceeds(0, 0, 0.02)
 
 

@@ -19,7 +19,7 @@ from crossclass import diagnostics
 from crossclass.attacks.norms import Linf
 from crossclass.data import Splits
 from crossclass.diagnostics import FINDINGS, examine
-from crossclass.diagnostics.findings import judged
+from crossclass.diagnostics.findings import finding
 from faulty_networks import EPS, FULL, QUICK, TRIPLE, WIDE, Small, by_name, infinite, relabelled
 
 
@@ -220,4 +220,4 @@ def test_an_illness_is_found_by_its_name(
 def test_every_finding_has_an_illness():
     assert {name for name, _, _ in CASES} == set(FINDINGS)
     with pytest.raises(KeyError):
-        judged("no-such-name", "note", True, "", "")
+        finding("no-such-name", "note", True, "", "")

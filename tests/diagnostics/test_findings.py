@@ -15,8 +15,8 @@ from crossclass.data import Split, Splits
 from crossclass.diagnostics import FINDINGS, examine
 from crossclass.diagnostics.findings import beats
 from crossclass.diagnostics.inputs import labels, renumbering
-from crossclass.diagnostics.masking import _told
-from crossclass.diagnostics.probe import admitted
+from crossclass.diagnostics.masking import _gradient_ratio
+from crossclass.diagnostics.probe import make_probe
 from crossclass.models import statistics
 from crossclass.models.wrapper import Wrapped
 from faulty_networks import EPS, FULL, QUICK, Small, bad, by_name, infinite, relabelled, splits_of
@@ -70,17 +70,17 @@ def test_files_sorted_by_class_do_no_harm(nets: dict[str, Small], data: Splits):
     test = Split(data.test.images[order], data.test.labels[order])
     splits = Splits(data.train, data.val, test, data.class_names, data.checksum)
     settings = QUICK.replace(n=120)
-    patient = admitted(nets["none"], splits, settings, None, None)
-    assert torch.bincount(patient.y, minlength=3).min() > 20
+    probe = make_probe(nets["none"], splits, settings, None, None)
+    assert torch.bincount(probe.y, minlength=3).min() > 20
     assert bad(examine(copy.deepcopy(nets["none"]), splits, settings)) == []
 
 
 def test_images_come_from_the_first_part_that_has_some(nets: dict[str, Small], data: Splits):
     none = Split(data.test.images[:0], data.test.labels[:0])
     val = Splits(data.train, data.test, none, data.class_names, data.checksum)
-    assert "300 val images, seed 0" in by_name(examine(nets["none"], val, QUICK))["dead-features"].found
+    assert "300 val images, seed 0" in by_name(examine(nets["none"], val, QUICK))["dead-features"].evidence
     train_only = Splits(data.train, none, none, data.class_names, data.checksum)
-    assert "train images" in by_name(examine(nets["none"], train_only, QUICK))["dead-features"].found
+    assert "train images" in by_name(examine(nets["none"], train_only, QUICK))["dead-features"].evidence
     with pytest.raises(UserError, match="no images"):
         examine(nets["none"], Splits(none, none, none, data.class_names, data.checksum), QUICK)
 
@@ -95,7 +95,7 @@ def test_normalisation_names_the_setting_and_the_accuracies(nets: dict[str, Smal
     f = by_name(examine(net, data, QUICK, file_normalisation=stats))["wrong-normalisation"]
     # neighbours cannot be told apart on these images: the file has the last word
     assert f.remedy == "set model.normalise={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
-    x, y = admitted(net, data, QUICK, None, None).x, admitted(net, data, QUICK, None, None).y
+    x, y = make_probe(net, data, QUICK, None, None).x, make_probe(net, data, QUICK, None, None).y
     for name in ("cifar10", "half"):
         mean, std = statistics()[name] if name != "half" else ((0.5,) * 3, (0.5,) * 3)
         seen = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -105,7 +105,7 @@ def test_normalisation_names_the_setting_and_the_accuracies(nets: dict[str, Smal
     assert f.numbers["loaded"] == "none"
     without = by_name(examine(net, data, QUICK))["wrong-normalisation"]
     assert "model.normalise=" in without.remedy
-    assert "300 test images, seed 0" in without.found
+    assert "300 test images, seed 0" in without.evidence
 
 
 def test_range_and_twice_name_the_setting(nets: dict[str, Small], data: Splits):
@@ -143,7 +143,7 @@ def test_permuted_labels_name_the_permutation(nets: dict[str, Small], data: Spli
     moved = relabelled(lambda y: (y + 1) % 3)(data)
     f = by_name(examine(copy.deepcopy(nets["none"]), moved, QUICK))["permuted-labels"]
     assert f.numbers["class_of_output"] == [1, 2, 0]
-    assert "0 is b, 1 is c, 2 is a" in f.found
+    assert "0 is b, 1 is c, 2 is a" in f.evidence
 
 
 class Planar(Small):
@@ -168,8 +168,8 @@ def test_many_classes_and_random_labels_are_not_taken_for_a_permutation():
     images = torch.randint(256, (120, 3, 6, 6), generator=g).to(torch.uint8)
     split = Split(images, torch.randint(40, (120,), generator=g))
     names = tuple(str(i) for i in range(40))
-    p = admitted(planar(40), Splits(split, split, split, names, "0"), QUICK, None, None)
-    predicted, first = p.answers.argmax(dim=1), torch.arange(120) % 2 == 0
+    p = make_probe(planar(40), Splits(split, split, split, names, "0"), QUICK, None, None)
+    predicted, first = p.all_logits.argmax(dim=1), torch.arange(120) % 2 == 0
     counts = torch.zeros(40, 40, dtype=torch.int64)
     counts.index_put_((p.y[first], predicted[first]), torch.tensor(1), accumulate=True)
     fitted = renumbering(counts)[predicted[first]] == p.y[first]
@@ -181,8 +181,8 @@ def test_what_was_left_out_is_said(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["none"])
     net.after = infinite
     found = by_name(examine(net, data, QUICK))
-    assert "normalisation" in found["not-examined"].found
-    assert "radii" in found["not-examined"].found
+    assert "normalisation" in found["not-examined"].evidence
+    assert "radii" in found["not-examined"].evidence
     assert "gradient-masking-eps" not in found
     net = copy.deepcopy(nets["none"])
     net.head = nn.Linear(7, 3)
@@ -190,10 +190,10 @@ def test_what_was_left_out_is_said(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["none"])
     net.before = lambda x: x.detach()
     found = by_name(examine(net, data, QUICK))
-    assert "no gradient" in found["not-examined"].found
+    assert "no gradient" in found["not-examined"].evidence
     labels = relabelled(lambda y: (y + 1) % 3)(data)
     found = by_name(examine(copy.deepcopy(nets["none"]), labels, QUICK))
-    assert "nothing to attack" in found["not-examined"].found
+    assert "nothing to attack" in found["not-examined"].evidence
 
 
 def test_modules_that_ignore_eval_are_named(nets: dict[str, Small], data: Splits):
@@ -214,7 +214,7 @@ def test_batch_norm_accuracies_are_those_of_the_two_modes(nets: dict[str, Small]
     net = copy.deepcopy(nets["none"])
     net.bn.running_mean += 0.7
     settings = QUICK.replace(batch=150)
-    p = admitted(net, data, settings, None, None)
+    p = make_probe(net, data, settings, None, None)
     f = by_name(examine(net, data, settings))["stale-batch-norm"]
     with torch.no_grad():
         running = (net(p.x).argmax(1) == p.y).double().mean()
@@ -234,8 +234,12 @@ def test_straight_through_rounding_is_no_wrong_gradient(nets: dict[str, Small], 
 def test_the_gradient_of_a_plane_tells_all():
     net = planar(2)
     splits = splits_of(2)
-    p = admitted(net.double(), splits, QUICK, None, None)
+    p = make_probe(net.double(), splits, QUICK, None, None)
     w = net.head.weight.detach()
-    gradient = torch.where((p.few[1] == 0)[:, None], w[1] - w[0], w[0] - w[1]).view(p.few[0].shape).float()
-    assert torch.allclose(_told(p, gradient, 0.25), torch.ones(12).double(), atol=1e-4)
-    assert torch.allclose(_told(p, 2 * gradient, 0.25), torch.full((12,), 0.5).double(), atol=1e-4)
+    gradient = (
+        torch.where((p.attack_set[1] == 0)[:, None], w[1] - w[0], w[0] - w[1])
+        .view(p.attack_set[0].shape)
+        .float()
+    )
+    assert torch.allclose(_gradient_ratio(p, gradient, 0.25), torch.ones(12).double(), atol=1e-4)
+    assert torch.allclose(_gradient_ratio(p, 2 * gradient, 0.25), torch.full((12,), 0.5).double(), atol=1e-4)

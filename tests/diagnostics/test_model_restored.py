@@ -14,7 +14,7 @@ from crossclass.attacks.norms import Linf
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Splits
 from crossclass.diagnostics import Doctor, examine
-from crossclass.diagnostics.probe import admitted, normalising, untouched
+from crossclass.diagnostics.probe import make_probe, restored, with_normalisation
 from faulty_networks import QUICK, Small
 
 
@@ -76,7 +76,7 @@ def test_untouched_restores_gradients_flags_and_what_was_written(nets: dict[str,
     net = copy.deepcopy(nets["none"])
     net.head.weight.grad = torch.ones_like(net.head.weight)
     before = state(net)
-    with pytest.raises(Tripped), untouched(net):  # noqa: PT012
+    with pytest.raises(Tripped), restored(net):  # noqa: PT012
         net.head.weight.grad.zero_()
         net.conv.weight.grad = torch.ones_like(net.conv.weight)
         net.conv.weight.requires_grad_(False)
@@ -87,15 +87,17 @@ def test_untouched_restores_gradients_flags_and_what_was_written(nets: dict[str,
 
 def test_batch_statistics_move_nothing(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["none"])
-    before, p = state(net), admitted(net, data, QUICK, None, None)
-    assert not torch.equal(torch.cat(p.each(p.x, net, batch_statistics=True)), p.answers)
+    before, p = state(net), make_probe(net, data, QUICK, None, None)
+    assert not torch.equal(torch.cat(p.map_batches(p.x, net, batch_statistics=True)), p.all_logits)
     assert same(before, state(net))
     assert net.bn.track_running_stats
 
 
 def test_targets_are_the_likeliest_wrong_classes(nets: dict[str, Small], data: Splits):
-    p = admitted(nets["none"], data, QUICK, None, None)
-    for logits, label, target in zip(p.logits(p.few[0]), p.few[1], p._targets(*p.few), strict=True):
+    p = make_probe(nets["none"], data, QUICK, None, None)
+    for logits, label, target in zip(
+        p.logits(p.attack_set[0]), p.attack_set[1], p._targets(*p.attack_set), strict=True
+    ):
         wrong = [k for k in range(3) if k != int(label)]
         assert int(target) == max(wrong, key=lambda k: float(logits[k]))
 
@@ -126,7 +128,7 @@ def test_constants_come_back_after_an_exception(nets: dict[str, Small]):
     net = copy.deepcopy(nets["imagenet"])
     mean, std = net.mean, net.std
     with pytest.raises(Tripped):  # noqa: PT012
-        with normalising(net, (0.5,), (0.25,)):
+        with with_normalisation(net, (0.5,), (0.25,)):
             assert float(net.normalise(torch.ones(1, 3, 2, 2))[0, 0, 0, 0]) == 2
             raise Tripped
     assert net.mean is mean

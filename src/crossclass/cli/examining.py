@@ -109,7 +109,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
             )
         for f in findings:
             if f.level != "fine" or everything:
-                print(f"{f.level:8} {f.name}: {f.found}" + (f"; {f.remedy}" if f.remedy else ""))
+                print(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
         fine = [f.name for f in findings if f.level == "fine"]
         print(f"fine ({len(fine)}): {', '.join(fine)}")
         report.append({**asdict(patient.about), "findings": [asdict(f) for f in findings]})

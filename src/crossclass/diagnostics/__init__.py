@@ -1,7 +1,7 @@
 """What is wrong with this network or checkpoint? Named findings with evidence, each with its remedy.
 
 The checks are a table; each gets the `Probe` and returns findings, `fine` ones included. Network,
-surrogate and global random streams are exactly as before, whatever happens.
+surrogate and global random streams are left exactly as they were.
 """
 
 from collections.abc import Callable
@@ -11,37 +11,37 @@ from crossclass.core.progress import Progress, silent
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.data import Splits
 from crossclass.diagnostics import inputs, masking, outputs, weights
-from crossclass.diagnostics.findings import FINDINGS, Finding, Level, judged
-from crossclass.diagnostics.probe import Doctor, Probe, Statistics, admitted, untouched
+from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
+from crossclass.diagnostics.probe import Doctor, Probe, Statistics, make_probe, restored
 from crossclass.models import Classifier
 
 Check = Callable[[Probe], list[Finding]]
 
 Needs = Callable[[Probe, list[Finding]], str]
-"""What is missing before a stage makes sense; empty if nothing is."""
+"""Why a stage makes no sense yet; empty if it does."""
 
 
-def _nothing(p: Probe, found: list[Finding]) -> str:
+def _always(p: Probe, found: list[Finding]) -> str:
     return ""
 
 
-def _runs(p: Probe, found: list[Finding]) -> str:
+def _has_forward(p: Probe, found: list[Finding]) -> str:
     return "the network does not run" if _faulty(found, "cannot-run") else ""
 
 
-def _answers(p: Probe, found: list[Finding]) -> str:
+def _has_finite_outputs(p: Probe, found: list[Finding]) -> str:
     return "some outputs are not finite" if _faulty(found, "non-finite-outputs") else ""
 
 
-def _attackable(p: Probe, found: list[Finding]) -> str:
-    if p.answers.shape[1] < p.classes:
+def _has_correct_images(p: Probe, found: list[Finding]) -> str:
+    if p.all_logits.shape[1] < p.classes:
         return "there are labels without an output"
-    if int(p.right[: len(p.few[0])].sum()) < min(10, len(p.few[0])):
-        return "hardly any image is classified rightly, so there is nothing to attack"
+    if int(p.correct[: len(p.attack_set[0])].sum()) < min(10, len(p.attack_set[0])):
+        return "hardly any image is classified correctly, so there is nothing to attack"
     return ""
 
 
-def _differentiable(p: Probe, found: list[Finding]) -> str:
+def _has_gradients(p: Probe, found: list[Finding]) -> str:
     return "" if masking.differentiable(p) else "the outputs carry no gradient"
 
 
@@ -51,7 +51,7 @@ def _faulty(found: list[Finding], name: str) -> bool:
 
 STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
     (
-        _nothing,
+        _always,
         {
             "weights": weights.finite_weights,
             "layers": weights.zero_layers,
@@ -61,7 +61,7 @@ STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
         },
     ),
     (
-        _runs,
+        _has_forward,
         {
             "class count": outputs.class_count,
             "finite outputs": outputs.finite,
@@ -73,7 +73,7 @@ STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
         },
     ),
     (
-        _answers,
+        _has_finite_outputs,
         {
             "normalisation": inputs.normalisation,
             "orientation": inputs.orientation,
@@ -81,9 +81,9 @@ STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
             "batch norm": weights.batch_norm,
         },
     ),
-    (_attackable, {"gradients": masking.gradients}),
+    (_has_correct_images, {"gradients": masking.gradients}),
     (
-        _differentiable,
+        _has_gradients,
         {
             "losses": masking.losses,
             "radii": masking.radii,
@@ -114,19 +114,21 @@ def examine(
         raise UserError("there are no images to examine the network with; set data.n_test")
     total, found = sum(len(checks) for _, checks in STAGES), list[Finding]()
     networks = (model,) if surrogate is None else (model, surrogate)
-    with untouched(*networks), isolated_rng(stream_seed(settings.seed, 5, 0, "doctor"), model.mean.device):
-        patient = admitted(model, splits, settings, surrogate, file_normalisation)
+    with restored(*networks), isolated_rng(stream_seed(settings.seed, 5, 0, "doctor"), model.mean.device):
+        probe = make_probe(model, splits, settings, surrogate, file_normalisation)
         done = 0
         for i, (needs, checks) in enumerate(STAGES):
-            missing = needs(patient, found)
+            missing = needs(probe, found)
             if missing:
                 skipped = ", ".join(name for _, rest in STAGES[i:] for name in rest)
                 text = f"{missing}, so these were left out: {skipped}"
-                found.append(judged("not-examined", "note", True, text, "mend that first, then ask again"))
+                found.append(
+                    finding("not-examined", "note", True, text, "mend that first, then examine again")
+                )
                 break
             for name, check in checks.items():
                 progress(name, done, total)
-                found += check(patient)
+                found += check(probe)
                 done += 1
     progress("done", total, total)
     return found

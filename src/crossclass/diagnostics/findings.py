@@ -1,11 +1,10 @@
-"""What a doctor can find: names that stay, one line each, and when a difference is more than chance.
+"""The findings of `examine` by name, and when a difference is more than chance.
 
 Comparisons are paired on the same images. Under "no difference" the images on which only one of two
-is right split like fair coins (McNemar's exact test): P(Bin(b + c, 1/2) >= b). A share s that a sound
-model may show is refused if P(Bin(n, s) >= count) is below ALPHA.
+is correct split like fair coins (McNemar's exact test): P(Bin(b + c, 1/2) >= b). A share s that a sound
+model may show is exceeded if P(Bin(n, s) >= count) is below ALPHA.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 Level = Literal["fault", "warning", "note", "fine"]
-Right = Bool[Tensor, " n"]
+Correct = Bool[Tensor, " n"]
 
 ALPHA = 1e-3
 """A comparison errs on a sound model at most this often; an examination makes some thirty."""
@@ -66,63 +65,58 @@ FINDINGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One named result of an examination; `fine` says that it was looked for and not found."""
+    """One named result of an examination; level `fine` says that the fault was looked for and is absent."""
 
     name: str
     level: Level
-    found: str
-    """The evidence: numbers, images, attack, eps, seed."""
+    evidence: str
+    """Numbers, images, attack, eps, seed."""
     remedy: str = ""
     """What to do; empty if fine."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Plain values for JSON."""
 
     def __str__(self) -> str:
-        line = f"{self.level}: {self.name}: {self.found}"
+        line = f"{self.level}: {self.name}: {self.evidence}"
         return f"{line}; {self.remedy}" if self.remedy else line
 
 
-def judged(name: str, level: Level, wrong: bool, found: str, remedy: str, **numbers: Any) -> Finding:
+def finding(name: str, level: Level, wrong: bool, evidence: str, remedy: str, **numbers: Any) -> Finding:
     """The finding at its level if something is wrong, else `fine` and without remedy."""
     if name not in FINDINGS:
         raise KeyError(name)
-    return Finding(name, level if wrong else "fine", found, remedy if wrong else "", numbers)
+    return Finding(name, level if wrong else "fine", evidence, remedy if wrong else "", numbers)
 
 
-def tail(count: int, n: int, p: float) -> float:
-    """P(Bin(n, p) >= count), exact up to rounding; 0 < p <= 1."""
-    if count <= 0 or p >= 1:
-        return 1.0
-    log_p, log_q, all_ways = math.log(p), math.log1p(-p), math.lgamma(n + 1)
-    terms = (
-        math.exp(all_ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q)
-        for i in range(count, n + 1)
-    )
-    return min(1.0, math.fsum(terms))
+def tail_probability(count: int, n: int, p: float) -> float:
+    """P(Bin(n, p) >= count)."""
+    from scipy.stats import binom  # a second that other commands need not wait for
+
+    return float(binom.sf(count - 1, n, p))
 
 
-def beats(a: Right, b: Right, by: float = 0.0, tests: int = 1) -> bool:
-    """Is a right more often than b, by more than a share `by` of the images and than chance?
+def beats(a: Correct, b: Correct, by: float = 0.0, tests: int = 1) -> bool:
+    """Whether a is correct more often than b, by more than a share `by` of the images and than chance.
 
     One-sided exact McNemar test; `tests` comparisons share the level (Bonferroni).
     """
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     lead = (only_a - only_b) / max(1, len(a))
-    return lead > by and tail(only_a, only_a + only_b, 0.5) < ALPHA / tests
+    return lead > by and tail_probability(only_a, only_a + only_b, 0.5) < ALPHA / tests
 
 
 def exceeds(count: int, n: int, share: float) -> bool:
-    """Is count of n more than a share that a sound model may show, beyond binomial error?"""
-    return n > 0 and count / n > share and tail(count, n, share) < ALPHA
+    """Whether count of n is more than a share that a sound model may show, beyond binomial error."""
+    return n > 0 and count / n > share and tail_probability(count, n, share) < ALPHA
 
 
-def percent(value: Right | float) -> str:
-    """`91.7 %` of a share, or of a vector of rights."""
+def percent(value: Correct | float) -> str:
+    """`91.7 %` of a share, or of which images are correct."""
     share = float(value.double().mean()) if isinstance(value, Tensor) else value
     return f"{100 * share:.1f} %"
 
 
-def some(names: list[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
+def shortened(names: list[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -8,8 +8,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from crossclass.diagnostics.findings import ALPHA, Finding, beats, judged, percent, some, tail
-from crossclass.diagnostics.probe import Probe, Statistics, normalising
+from crossclass.diagnostics.findings import (
+    ALPHA,
+    Finding,
+    beats,
+    finding,
+    percent,
+    shortened,
+    tail_probability,
+)
+from crossclass.diagnostics.probe import Probe, Statistics, with_normalisation
 from crossclass.models import statistics
 
 EXTRA: dict[str, Statistics] = {
@@ -38,37 +46,41 @@ def normalisation(p: Probe) -> list[Finding]:
     tried = {n: s for n, s in candidates(p).items() if not _same(s, loaded)}
     right: dict[str, Bool[Tensor, " n"]] = {}
     for name, (mean, std) in tried.items():
-        with normalising(p.model, mean, std):
-            right[name] = p.judge(p.x, p.y)
+        with with_normalisation(p.model, mean, std):
+            right[name] = p.is_correct(p.x, p.y)
     own = next((n for n, s in candidates(p).items() if _same(s, loaded)), "its own constants")
     best = max(right, key=lambda n: int(right[n].sum()))
     # the file's word breaks a tie: accuracies cannot tell neighbours apart
     if "file" in right and not beats(right[best], right["file"], 0.005, len(right)):
         best = "file"
-    better = beats(right[best], p.right, by=0.005, tests=len(right))
-    numbers = {"loaded": own, "as loaded": _share(p.right), **{n: _share(r) for n, r in right.items()}}
+    better = beats(right[best], p.correct, by=0.005, tests=len(right))
+    numbers = {"loaded": own, "as loaded": _share(p.correct), **{n: _share(r) for n, r in right.items()}}
     table = ", ".join(f"{n} {percent(r)}" for n, r in right.items())
-    found = f"as loaded ({own}) {percent(p.right)}; {table} ({p.conditions})"
+    evidence = f"as loaded ({own}) {percent(p.correct)}; {table} ({p.conditions})"
     kind = {"none": "normalised-twice", "bytes": "wrong-range"}.get(best, "wrong-normalisation")
     if better:
         alike = [n for n in right if n != best and not beats(right[best], right[n], 0.005, len(right))]
-        found = f"{best} is best" + (f" ({some(alike)} as good within error)" if alike else "") + f": {found}"
-    none, raw = right.get("none", p.right), right.get("bytes", p.right)
+        evidence = (
+            f"{best} is best"
+            + (f" ({shortened(alike)} as good within error)" if alike else "")
+            + f": {evidence}"
+        )
+    none, raw = right.get("none", p.correct), right.get("bytes", p.correct)
     texts = {
-        "wrong-normalisation": (found, f"set {_setting(best, tried[best])}"),
+        "wrong-normalisation": (evidence, f"set {_setting(best, tried[best])}"),
         "normalised-twice": (
-            f"as loaded ({own}) {percent(p.right)}, none {percent(none)}",
+            f"as loaded ({own}) {percent(p.correct)}, none {percent(none)}",
             "the network normalises itself, or never saw normalised images: set model.normalise=none",
         ),
         "wrong-range": (
-            f"in [0, 1] {percent(p.right)}, in 0..255 {percent(raw)}",
+            f"in [0, 1] {percent(p.correct)}, in 0..255 {percent(raw)}",
             f"the network wants 0..255, or divides by 255 itself: set {_setting('bytes', EXTRA['bytes'])}",
         ),
     }
     out = []
     for name, (short, remedy) in texts.items():
         wrong = better and name == kind
-        out.append(judged(name, "fault", wrong, found if wrong else short, remedy, **numbers))
+        out.append(finding(name, "fault", wrong, evidence if wrong else short, remedy, **numbers))
     return out
 
 
@@ -83,17 +95,17 @@ def orientation(p: Probe) -> list[Finding]:
         views["transposed-images"] = ("transposed", p.x.transpose(2, 3).contiguous(), turned)
     out = []
     for name, (what, x, remedy) in views.items():
-        other = p.judge(x, p.y)
-        found = f"as given {percent(p.right)}, {what} {percent(other)} ({p.conditions})"
-        numbers = {"as given": _share(p.right), "other": _share(other)}
-        wrong = beats(other, p.right, by=0.005)
-        out.append(judged(name, "fault", wrong, found, remedy, **numbers))
+        other = p.is_correct(x, p.y)
+        evidence = f"as given {percent(p.correct)}, {what} {percent(other)} ({p.conditions})"
+        numbers = {"as given": _share(p.correct), "other": _share(other)}
+        wrong = beats(other, p.correct, by=0.005)
+        out.append(finding(name, "fault", wrong, evidence, remedy, **numbers))
     return out
 
 
 def labels(p: Probe) -> list[Finding]:
-    """A renumbering of the classes that explains the errors: found on one half, tried on the other."""
-    logits = p.answers
+    """A renumbering of the classes that explains the errors: evidence on one half, tried on the other."""
+    logits = p.all_logits
     k = max(p.classes, logits.shape[1])
     predicted, half = logits.argmax(dim=1), torch.arange(len(p.y), device=p.y.device) % 2 == 0
     counts = torch.bincount(p.y[half] * k + predicted[half], minlength=k * k).view(k, k)
@@ -101,24 +113,28 @@ def labels(p: Probe) -> list[Finding]:
     before, after = predicted[~half] == p.y[~half], true_of[predicted[~half]] == p.y[~half]
     wrong = beats(after, before, by=0.05)
     changed = [i for i in range(k) if int(true_of[i]) != i]
-    found = f"{percent(before)} as given, {percent(after)} after the best renumbering ({p.conditions})"
+    evidence = f"{percent(before)} as given, {percent(after)} after the best renumbering ({p.conditions})"
     if wrong:
-        found += ": output " + some([f"{i} is {_name(p, int(true_of[i]))}" for i in changed], 10)
+        evidence += ": output " + shortened([f"{i} is {_name(p, int(true_of[i]))}" for i in changed], 10)
     remedy = "put the head's rows into the order of the data's class_names, or rename the classes"
     numbers = {"as given": _share(before), "renumbered": _share(after), "class_of_output": true_of.tolist()}
-    out = [judged("permuted-labels", "fault", wrong, found, remedy, **numbers)]
+    out = [finding("permuted-labels", "fault", wrong, evidence, remedy, **numbers)]
     chance = float(torch.bincount(p.y).max()) / len(p.y)
     confidence = float(logits.softmax(dim=1).amax(dim=1).mean())
-    guessing = tail(int(p.right.sum()), len(p.y), chance) > ALPHA
-    found = f"{percent(p.right)} right, {percent(chance)} by guessing, mean confidence {percent(confidence)}"
+    guessing = tail_probability(int(p.correct.sum()), len(p.y), chance) > ALPHA
+    evidence = (
+        f"{percent(p.correct)} right, {percent(chance)} by guessing, mean confidence {percent(confidence)}"
+    )
     sure = confidence > 0.5 + 0.5 * chance
     remedy = (
         "it is sure and wrong: check the classes, the normalisation and the data set it was trained on"
         if sure
         else "it looks untrained: check that the weights were loaded (names, prefixes)"
     )
-    numbers = {"accuracy": _share(p.right), "chance": chance, "confidence": confidence}
-    out.append(judged("chance-accuracy", "fault", guessing, f"{found} ({p.conditions})", remedy, **numbers))
+    numbers = {"accuracy": _share(p.correct), "chance": chance, "confidence": confidence}
+    out.append(
+        finding("chance-accuracy", "fault", guessing, f"{evidence} ({p.conditions})", remedy, **numbers)
+    )
     return out
 
 

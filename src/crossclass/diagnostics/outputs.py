@@ -6,8 +6,8 @@ import torch
 
 from crossclass.analysis.evaluate import collapse
 from crossclass.core.runtime import full_precision
-from crossclass.diagnostics.findings import Finding, judged, percent, some
-from crossclass.diagnostics.probe import Probe, gap
+from crossclass.diagnostics.findings import Finding, finding, percent, shortened
+from crossclass.diagnostics.probe import Probe, relative_difference
 from crossclass.models.model_state import frozen
 
 ROUNDING = 1e-3
@@ -18,43 +18,43 @@ def runs(p: Probe) -> list[Finding]:
     """One batch through the network; the error of a network that does not fit the images."""
     shape, failed = list(p.x.shape[1:]), ""
     try:
-        p.each(p.x[:2], p.model.outputs)
-        p.each(p.x[:2], p.model)
+        p.map_batches(p.x[:2], p.model.outputs)
+        p.map_batches(p.x[:2], p.model)
     except (RuntimeError, ValueError, TypeError, IndexError) as e:
         failed = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'without a message'}"
-    found = f"images of shape {shape}" + (f": {failed}" if failed else " pass")
+    evidence = f"images of shape {shape}" + (f": {failed}" if failed else " pass")
     remedy = "check channels, image size and model.* settings against those it was trained with"
-    return [judged("cannot-run", "fault", bool(failed), found, remedy, shape=shape)]
+    return [finding("cannot-run", "fault", bool(failed), evidence, remedy, shape=shape)]
 
 
 def class_count(p: Probe) -> list[Finding]:
     """Outputs and head rows against the classes of the data."""
-    outputs, rows = p.answers.shape[1], len(p.model.head.weight)
-    found = f"{outputs} outputs, {rows} head rows, {p.classes} classes in the data"
+    outputs, rows = p.all_logits.shape[1], len(p.model.head.weight)
+    evidence = f"{outputs} outputs, {rows} head rows, {p.classes} classes in the data"
     remedy = "give the data set it was trained on (data=...), or a head for these classes"
     wrong = not outputs == rows == p.classes
     numbers = {"outputs": outputs, "rows": rows, "classes": p.classes}
-    return [judged("wrong-class-count", "fault", wrong, found, remedy, **numbers)]
+    return [finding("wrong-class-count", "fault", wrong, evidence, remedy, **numbers)]
 
 
 def finite(p: Probe) -> list[Finding]:
     """NaN or infinity in the outputs."""
-    bad = int((~p.answers.isfinite().all(dim=1)).sum())
-    found = f"{bad} of {p.conditions} have NaN or infinite outputs"
+    bad = int((~p.all_logits.isfinite().all(dim=1)).sum())
+    evidence = f"{bad} of {p.conditions} have NaN or infinite outputs"
     remedy = "look for overflow (half precision, a missing or tiny std) or for broken weights"
-    return [judged("non-finite-outputs", "fault", bad > 0, found, remedy, images=bad)]
+    return [finding("non-finite-outputs", "fault", bad > 0, evidence, remedy, images=bad)]
 
 
 def probabilities(p: Probe) -> list[Finding]:
     """Softmax: rows >= 0 that sum to one. Log-softmax: their exponentials do. Sigmoid: all in [0, 1]."""
-    z = p.answers
+    z = p.all_logits
     low, high, sums = float(z.min()), float(z.max()), z.double().sum(dim=1)
     log_sums = z.double().logsumexp(dim=1)
     flat = float(z.max() - z.min()) < 1e-6  # constant outputs have a finding of their own
     softmax = low >= 0 and bool(((sums - 1).abs() < 1e-3).all()) and not flat
     log_softmax = high <= 1e-4 and bool((log_sums.abs() < 1e-3).all()) and not flat
     sigmoid = low >= 0 and high <= 1 and not softmax and not flat
-    found = (
+    evidence = (
         f"outputs in [{low:.3g}, {high:.3g}], row sums in [{float(sums.min()):.3g}, "
         f"{float(sums.max()):.3g}], logsumexp in [{float(log_sums.min()):.3g}, "
         f"{float(log_sums.max()):.3g}] ({p.conditions})"
@@ -65,43 +65,47 @@ def probabilities(p: Probe) -> list[Finding]:
     )
     logs = "return the logits: attributions of W g(x) do not explain log-probabilities"
     return [
-        judged("softmax-outputs", "fault", softmax, found, squash.format("softmax"), **numbers),
-        judged("sigmoid-outputs", "fault", sigmoid, found, squash.format("sigmoid"), **numbers),
-        judged("log-softmax-outputs", "warning", log_softmax, found, logs, **numbers),
+        finding("softmax-outputs", "fault", softmax, evidence, squash.format("softmax"), **numbers),
+        finding("sigmoid-outputs", "fault", sigmoid, evidence, squash.format("sigmoid"), **numbers),
+        finding("log-softmax-outputs", "warning", log_softmax, evidence, logs, **numbers),
     ]
 
 
 def head(p: Probe) -> list[Finding]:
     """Does W g(x) + b equal what the network answers?"""
-    x, g = p.x[:32], p.own[0][:32]
+    x, g = p.x[:32], p.outputs[0][:32]
     with full_precision(), frozen(p.model), torch.no_grad():
         ours = p.model.head(g.to(p.model.head.weight.dtype)).float()
     # a random network answers otherwise each time: then only one and the same pass can be compared
-    far = gap(ours, p.own[1][:32] if p.unrest > ROUNDING else p.answers[:32])
-    found = f"head(features) and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
+    far = relative_difference(
+        ours, p.outputs[1][:32] if p.repeat_difference > ROUNDING else p.all_logits[:32]
+    )
+    evidence = f"head(features) and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
     remedy = "name the layer that gives the logits as the head (its input is g(x)); do not read C and CAS"
-    return [judged("head-mismatch", "warning", far > ROUNDING, found, remedy, gap=_plain(far))]
+    return [finding("head-mismatch", "warning", far > ROUNDING, evidence, remedy, gap=_plain(far))]
 
 
 def repeatable(p: Probe) -> list[Finding]:
     """The same batch twice, then each image alone."""
-    x, random = p.x[:32], p.unrest > ROUNDING
-    found = f"two passes in eval mode differ by {p.unrest:.2g} of the largest output ({len(x)} images)"
+    x, random = p.x[:32], p.repeat_difference > ROUNDING
+    evidence = (
+        f"two passes in eval mode differ by {p.repeat_difference:.2g} of the largest output ({len(x)} images)"
+    )
     remedy = (
         "switch the noise off (dropout in eval mode), or attack its mean: expectation over transformations"
     )
-    out = [judged("random-outputs", "warning", random, found, remedy, gap=_plain(p.unrest))]
+    out = [finding("random-outputs", "warning", random, evidence, remedy, gap=_plain(p.repeat_difference))]
     if not random:
-        far = gap(torch.cat([p.logits(image[None]) for image in x[:16]]), p.logits(x)[:16])
-        found = f"images alone and in a batch of {len(x)} differ by {far:.2g} of the largest output"
+        far = relative_difference(torch.cat([p.logits(image[None]) for image in x[:16]]), p.logits(x)[:16])
+        evidence = f"images alone and in a batch of {len(x)} differ by {far:.2g} of the largest output"
         remedy = "use running statistics (model.eval(), track_running_stats) and nothing that sees the batch"
-        out.append(judged("batch-dependent", "fault", far > ROUNDING, found, remedy, gap=_plain(far)))
+        out.append(finding("batch-dependent", "fault", far > ROUNDING, evidence, remedy, gap=_plain(far)))
     return out
 
 
 def predictions(p: Probe) -> list[Finding]:
     """Constant outputs, a collapse onto one class, classes that are never predicted."""
-    z, k = p.answers, max(p.classes, p.answers.shape[1])
+    z, k = p.all_logits, max(p.classes, p.all_logits.shape[1])
     spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())
     constant = spread <= 1e-6 * max(top, 1e-30)
     predicted, there = z.argmax(dim=1), torch.bincount(p.y, minlength=k)
@@ -112,10 +116,10 @@ def predictions(p: Probe) -> list[Finding]:
     share = float(torch.bincount(predicted, minlength=k).max()) / len(z)
     broken = "the network ignores the image: look for zero or lost weights, or a wrong normalisation"
     return [
-        judged(
+        finding(
             "constant-outputs", "fault", constant, f"outputs vary by {spread:.2g} ({p.conditions})", broken
         ),
-        judged(
+        finding(
             "collapsed-predictions",
             "warning",
             collapsed,
@@ -123,12 +127,12 @@ def predictions(p: Probe) -> list[Finding]:
             "do not read CAS; look at the normalisation and the training log (catastrophic overfitting?)",
             share=share,
         ),
-        judged(
+        finding(
             "unpredicted-classes",
             "note",
             bool(missing),
             f"{len(missing)} classes with 20 images or more are never predicted"
-            + (f": {some(names)}" if names else ""),
+            + (f": {shortened(names)}" if names else ""),
             "their rows of C come from wrong predictions only; train longer, or check the labels",
             classes=missing,
         ),

@@ -1,4 +1,4 @@
-"""The network under examination, its images, and the promise that it comes back exactly as it was.
+"""The network under examination with its images; it is left exactly as it was.
 
 Images are drawn from the test part (validation or training, if there is none) by (seed, "doctor"), so
 files sorted by class do no harm. Everything is float32 in eval mode.
@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.core import rng
 from crossclass.core.config import Settings
-from crossclass.core.rng import generator
 from crossclass.core.runtime import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier, channel_statistics
@@ -30,12 +30,12 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Doctor(Settings):
-    """Settings of an examination."""
+    """Settings of `examine`."""
 
     n: int = Field(1000, ge=2)
     """Images for the checks without attacks (fewer, if the data set has fewer)."""
     n_attack: int = Field(200, ge=2)
-    """The first so many of them are attacked."""
+    """Number of these images that are attacked."""
     threat: AnyThreat = Linf()
     seed: int = Field(0, ge=0)
     batch: PositiveInt = 250
@@ -50,22 +50,22 @@ class Doctor(Settings):
 
 @dataclass(frozen=True)
 class Probe:
-    """A network, the images it is asked about, and what was already asked."""
+    """A network, its images, and the results that several checks use."""
 
     model: Classifier
     x: Float[Tensor, "n c h w"]
     y: Int[Tensor, " n"]
     class_names: tuple[str, ...]
     part: str
-    """Where the images are from: test, val or train."""
+    """The part of the data that the images are from: test, val or train."""
     data: Statistics
-    """Of the training part."""
+    """Channel statistics of the training part."""
     file: Statistics | None
-    """What the checkpoint's file says."""
+    """The normalisation that the checkpoint's file names."""
     settings: Doctor
     surrogate: Classifier | None = None
-    attacked: dict[AnyAttack, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Rights and dead steps of attacks that were already run."""
+    results: dict[AnyAttack, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """For attacks that were already run: which images are still correct, and dead gradients per image."""
 
     @property
     def classes(self) -> int:
@@ -74,7 +74,7 @@ class Probe:
 
     @property
     def conditions(self) -> str:
-        """Which images, for the line of evidence."""
+        """Number, part and seed of the images, for the evidence of a finding."""
         return f"{len(self.x)} {self.part} images, seed {self.settings.seed}"
 
     @property
@@ -83,42 +83,42 @@ class Probe:
         return self.settings.threat
 
     @cached_property
-    def few(self) -> tuple[Float[Tensor, "m c h w"], Int[Tensor, " m"]]:
+    def attack_set(self) -> tuple[Float[Tensor, "m c h w"], Int[Tensor, " m"]]:
         """The images that are attacked, and their labels."""
         return self.x[: self.settings.n_attack], self.y[: self.settings.n_attack]
 
     @cached_property
-    def own(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-        """Features and head's outputs of all images as the network came, both of one forward pass."""
-        pairs = self.each(self.x, self.model.outputs)
+    def outputs(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+        """Features and the head's outputs of all images, as loaded, both of one forward pass."""
+        pairs = self.map_batches(self.x, self.model.outputs)
         return torch.cat([g for g, _ in pairs]).float(), torch.cat([z for _, z in pairs]).float()
 
     @cached_property
-    def right(self) -> Bool[Tensor, " n"]:
-        """Which images are classified rightly as the network came."""
-        return self.answers.argmax(dim=1) == self.y
+    def correct(self) -> Bool[Tensor, " n"]:
+        """Which images are classified correctly, as loaded."""
+        return self.all_logits.argmax(dim=1) == self.y
 
     @cached_property
-    def answers(self) -> Float[Tensor, "n k"]:
-        """What `forward` gives for all images as the network came."""
+    def all_logits(self) -> Float[Tensor, "n k"]:
+        """What `forward` returns for all images, as loaded."""
         return self.logits(self.x)
 
     @cached_property
-    def unrest(self) -> float:
-        """How far a second pass of the first images is from the first one."""
+    def repeat_difference(self) -> float:
+        """Relative difference between two passes of the first 32 images."""
         x = self.x[:32]
-        return gap(self.logits(x), self.logits(x))
+        return relative_difference(self.logits(x), self.logits(x))
 
-    def judge(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
-        """Which of these images are classified rightly, by `forward`, as an attack sees it."""
+    def is_correct(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
+        """Which of these images are classified correctly by `forward`, in float32."""
         return self.logits(x).argmax(dim=1) == y
 
     def logits(self, x: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """Outputs of `forward` in float32."""
-        return torch.cat(self.each(x, self.model)).float()
+        return torch.cat(self.map_batches(x, self.model)).float()
 
     @torch.no_grad()
-    def each(
+    def map_batches(
         self, x: Float[Tensor, "m c h w"], f: Callable[[Tensor], Any], batch_statistics: bool = False
     ) -> list[Any]:
         """f of every batch, in eval mode, in the network's own floating type.
@@ -137,34 +137,34 @@ class Probe:
                 for m, before in zip(norms, tracking, strict=True):
                     m.track_running_stats = before
 
-    def under(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
-        """Which of the `few` are still classified rightly; attacks of equal start share their noise."""
-        return self._under(attack)[0]
+    def evaluate(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
+        """Which images of `attack_set` are still correct; attacks with equal starts share their noise."""
+        return self._attack_once(attack)[0]
 
-    def dead(self, attack: AnyAttack) -> Int[Tensor, " m"]:
+    def dead_gradients(self, attack: AnyAttack) -> Int[Tensor, " m"]:
         """Per image, the number of steps without a usable gradient."""
-        return self._under(attack)[1]
+        return self._attack_once(attack)[1]
 
-    def still(
-        self, stood: Bool[Tensor, " m"], attack: AnyAttack, on: Classifier | None = None
+    def evaluate_remaining(
+        self, correct: Bool[Tensor, " m"], attack: AnyAttack, on: Classifier | None = None
     ) -> Bool[Tensor, " m"]:
-        """Which of those of the `few` that stood so far stand this attack as well; the others are spared.
+        """Which images of `attack_set` stay correct under this attack too; only the `correct` ones are attacked.
 
-        The images are made on this network, or on another and only judged here.
+        The adversarial images are made on this network, or on another (`on`) and evaluated on this one.
         """
-        x, y = self.few[0][stood], self.few[1][stood]
-        found = list(self._search(attack, on or self.model, x, y))
-        left = stood.clone()
-        if found:
-            left[stood] = self.judge(torch.cat([f.x_adv for f in found]), y)
-        return left
+        x, y = self.attack_set[0][correct], self.attack_set[1][correct]
+        results = list(self._search(attack, on or self.model, x, y))
+        still = correct.clone()
+        if results:
+            still[correct] = self.is_correct(torch.cat([f.x_adv for f in results]), y)
+        return still
 
-    def _under(self, attack: AnyAttack) -> tuple[Tensor, Tensor]:
-        if attack not in self.attacked:
-            found = list(self._search(attack, self.model, *self.few))
-            right = self.judge(torch.cat([f.x_adv for f in found]), self.few[1])
-            self.attacked[attack] = right, torch.cat([f.dead_gradients for f in found])
-        return self.attacked[attack]
+    def _attack_once(self, attack: AnyAttack) -> tuple[Tensor, Tensor]:
+        if attack not in self.results:
+            results = list(self._search(attack, self.model, *self.attack_set))
+            correct = self.is_correct(torch.cat([f.x_adv for f in results]), self.attack_set[1])
+            self.results[attack] = correct, torch.cat([f.dead_gradients for f in results])
+        return self.results[attack]
 
     def _search(self, attack: AnyAttack, model: Classifier, x: Tensor, y: Tensor) -> Iterator[AttackResult]:
         size = self.settings.batch
@@ -172,31 +172,31 @@ class Probe:
             for i, (a, b) in enumerate(zip(x.split(size), y.split(size), strict=True)):
                 if len(a):
                     target = self._targets(a, b) if isinstance(attack, PGD) and attack.targeted else b
-                    yield attack.search(model, a, target, self.stream(0, i))
+                    yield attack.search(model, a, target, self.generator(0, i))
 
     def _targets(self, x: Tensor, y: Tensor) -> Tensor:
         """The most likely wrong class."""
         return self.logits(x).scatter(1, y[:, None], -torch.inf).argmax(dim=1)
 
-    def stream(self, purpose: int, step: int = 0) -> torch.Generator:
-        """A stream of noise: 0 for attacks, the others for what else is drawn."""
-        return generator(self.settings.seed, purpose, step, "doctor")
+    def generator(self, purpose: int, step: int = 0) -> torch.Generator:
+        """A stream of noise; purpose 0 is that of the attacks."""
+        return rng.generator(self.settings.seed, purpose, step, "doctor")
 
 
-def admitted(
+def make_probe(
     model: Classifier, splits: Splits, settings: Doctor, surrogate: Classifier | None, file: Statistics | None
 ) -> Probe:
-    """The patient with its images on the model's device."""
+    """The network with at most `settings.n` images, drawn by the seed, on the model's device."""
     part = next((p for p in ("test", "val", "train") if len(getattr(splits, p))), "train")
     split = splits.part(part)
-    drawn = torch.randperm(len(split), generator=generator(settings.seed, 4, 0, "doctor"))[: settings.n]
+    drawn = torch.randperm(len(split), generator=rng.generator(settings.seed, 4, 0, "doctor"))[: settings.n]
     drawn = drawn.to(split.labels.device)
     x, y = as_float(split.images[drawn]).to(model.mean.device), split.labels[drawn].to(model.mean.device)
     data = channel_statistics((splits.train if len(splits.train) else split).images)
     return Probe(model, x, y, splits.class_names, part, data, file, settings, surrogate)
 
 
-def gap(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
+def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
     """Largest difference as a share of the largest output; infinite if they are not comparable."""
     if a.shape != b.shape or not bool(a.isfinite().all() & b.isfinite().all()):
         return float("inf")
@@ -204,8 +204,8 @@ def gap(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
 
 
 @contextmanager
-def normalising(model: Classifier, mean: tuple[float, ...], std: tuple[float, ...]) -> Iterator[None]:
-    """The model with other constants for a while; its own buffers come back, the very same tensors."""
+def with_normalisation(model: Classifier, mean: tuple[float, ...], std: tuple[float, ...]) -> Iterator[None]:
+    """The model with another mean and std inside; its own buffers are put back."""
     before = model.mean, model.std
     try:
         model.mean = before[0].new_tensor(mean).view(1, -1, 1, 1)
@@ -216,20 +216,20 @@ def normalising(model: Classifier, mean: tuple[float, ...], std: tuple[float, ..
 
 
 @contextmanager
-def untouched(*models: nn.Module) -> Iterator[None]:
-    """Whatever happens inside: tensors, modes, flags and gradients of the models are as before.
+def restored(*models: nn.Module) -> Iterator[None]:
+    """Tensors, modes, flags and gradients of the models are put back on leaving.
 
-    Unlike `frozen` this copies every tensor: a network that is ill may move its buffers in eval mode.
+    Unlike `frozen` this copies every tensor: a faulty network may move its buffers in eval mode.
     """
     modules = [m for model in models for m in model.modules()]
-    held = [(m, m.training, dict(m._parameters), dict(m._buffers)) for m in modules]
-    tensors = {t for _, _, ps, bs in held for t in (*ps.values(), *bs.values()) if t is not None}
+    state = [(m, m.training, dict(m._parameters), dict(m._buffers)) for m in modules]
+    tensors = {t for _, _, ps, bs in state for t in (*ps.values(), *bs.values()) if t is not None}
     values = [(t, t.detach().clone(), t.requires_grad) for t in tensors]
     gradients = [(t, t.grad, None if t.grad is None else t.grad.clone()) for t in tensors if t.is_leaf]
     try:
         yield
     finally:
-        for module, training, parameters, buffers in held:
+        for module, training, parameters, buffers in state:
             module.training = training
             module._parameters.update(parameters)
             module._buffers.update(buffers)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.diagnostics.findings import Finding, beats, judged, percent, some
+from crossclass.diagnostics.findings import Finding, beats, finding, percent, shortened
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import evaluating
 
@@ -13,18 +13,22 @@ def finite_weights(p: Probe) -> list[Finding]:
     """NaN or infinity in parameters and buffers."""
     named = [*p.model.named_parameters(), *p.model.named_buffers()]
     bad = [n for n, t in named if t.is_floating_point() and not bool(t.isfinite().all())]
-    found = f"{len(bad)} of {len(named)} tensors hold NaN or infinity" + (f": {some(bad)}" if bad else "")
+    evidence = f"{len(bad)} of {len(named)} tensors hold NaN or infinity" + (
+        f": {shortened(bad)}" if bad else ""
+    )
     remedy = "take an earlier checkpoint, or train again with a smaller lr or clipped gradients"
-    return [judged("non-finite-weights", "fault", bool(bad), found, remedy, tensors=bad)]
+    return [finding("non-finite-weights", "fault", bool(bad), evidence, remedy, tensors=bad)]
 
 
 def zero_layers(p: Probe) -> list[Finding]:
     """Weights that are zero everywhere: layers that were lost in loading, or that died."""
     weights = [(n, t) for n, t in p.model.named_parameters() if n.endswith("weight") or t.ndim > 1]
     zero = [n for n, t in weights if t.numel() and not bool(t.any())]
-    found = f"{len(zero)} of {len(weights)} weight tensors are all zero" + (f": {some(zero)}" if zero else "")
+    evidence = f"{len(zero)} of {len(weights)} weight tensors are all zero" + (
+        f": {shortened(zero)}" if zero else ""
+    )
     remedy = "check that the checkpoint holds these tensors and that their names match"
-    return [judged("zero-layers", "warning", bool(zero), found, remedy, tensors=zero)]
+    return [finding("zero-layers", "warning", bool(zero), evidence, remedy, tensors=zero)]
 
 
 def degenerate_head(p: Probe) -> list[Finding]:
@@ -36,21 +40,23 @@ def degenerate_head(p: Probe) -> list[Finding]:
     gap = torch.cdist(W, W)[i, j] / torch.maximum(norms[i], norms[j]).clamp(min=torch.finfo(W.dtype).tiny)
     same = (gap < 1e-6) & (norms[i] > 0) & (norms[j] > 0)  # cdist of float32 rows in float64: exact enough
     twins = [[int(a), int(b)] for a, b in zip(i[same], j[same], strict=True)]
-    found = f"{len(zero)} of {len(W)} head rows are zero, {len(twins)} pairs of rows are equal"
+    evidence = f"{len(zero)} of {len(W)} head rows are zero, {len(twins)} pairs of rows are equal"
     if zero or twins:
-        found += f" (classes {some([str(c) for c in zero] + [f'{a} = {b}' for a, b in twins])})"
+        evidence += f" (classes {shortened([str(c) for c in zero] + [f'{a} = {b}' for a, b in twins])})"
     remedy = "check the head's weights in the checkpoint and the number of classes that it was trained on"
-    return [judged("degenerate-head", "warning", bool(zero or twins), found, remedy, zero=zero, equal=twins)]
+    return [
+        finding("degenerate-head", "warning", bool(zero or twins), evidence, remedy, zero=zero, equal=twins)
+    ]
 
 
 def dead_features(p: Probe) -> list[Finding]:
     """Features that are the same for every image carry nothing about any class."""
-    g = p.own[0]
+    g = p.outputs[0]
     dead = int((g.amax(dim=0) == g.amin(dim=0)).sum())
-    found = f"{dead} of {g.shape[1]} features are constant over {p.conditions}"
+    evidence = f"{dead} of {g.shape[1]} features are constant over {p.conditions}"
     remedy = "the last layers died (lr too high, or lost weights); C then rests on the few that are left"
     wrong = dead > g.shape[1] / 2
-    return [judged("dead-features", "warning", wrong, found, remedy, dead=dead, features=g.shape[1])]
+    return [finding("dead-features", "warning", wrong, evidence, remedy, dead=dead, features=g.shape[1])]
 
 
 def modes(p: Probe) -> list[Finding]:
@@ -60,13 +66,13 @@ def modes(p: Probe) -> list[Finding]:
     training = [n for n, m in leaves if m.training]
     with evaluating(p.model):
         stuck = [n for n, m in leaves if m.training]
-    found = f"{len(training)} of {len(leaves)} modules are in train mode"
-    found += f" ({some(training)})" if training else ""
-    found += f", {len(stuck)} stay so after eval() ({some(stuck)})" if stuck else ""
+    evidence = f"{len(training)} of {len(leaves)} modules are in train mode"
+    evidence += f" ({shortened(training)})" if training else ""
+    evidence += f", {len(stuck)} stay so after eval() ({shortened(stuck)})" if stuck else ""
     remedy = "call model.eval() before measuring" if not stuck else "let eval() reach these modules"
     out = [
-        judged(
-            "train-mode", "warning", bool(training or stuck), found, remedy, training=training, stuck=stuck
+        finding(
+            "train-mode", "warning", bool(training or stuck), evidence, remedy, training=training, stuck=stuck
         )
     ]
     norms = _batch_norms(p.model)
@@ -74,12 +80,12 @@ def modes(p: Probe) -> list[Finding]:
         frozen = [n for n, m in norms if not any(w.requires_grad for w in m.parameters()) or not m.training]
         trains = any(w.requires_grad and n not in _inside(norms) for n, w in p.model.named_parameters())
         partly = bool(frozen) and trains and bool(training)
-        found = "the network is not in train mode"
+        evidence = "the network is not in train mode"
         if training:
-            found = f"{len(frozen)} of {len(norms)} batch norms are frozen"
-            found += f": {some(frozen)}" if partly else ""
+            evidence = f"{len(frozen)} of {len(norms)} batch norms are frozen"
+            evidence += f": {shortened(frozen)}" if partly else ""
         remedy = "fine if meant (fine-tuning); else call model.train() and set requires_grad of their weights"
-        out.append(judged("frozen-batch-norm", "note", partly, found, remedy, frozen=frozen))
+        out.append(finding("frozen-batch-norm", "note", partly, evidence, remedy, frozen=frozen))
     return out
 
 
@@ -91,20 +97,20 @@ def batch_norm(p: Probe) -> list[Finding]:
     fresh = [n for n, m in norms if _never_updated(m)]
     # equal pieces: a last batch of a few images would have no statistics worth the name
     pieces = p.x.chunk(-(-len(p.x) // p.settings.batch))
-    logits = [z for piece in pieces for z in p.each(piece, p.model, batch_statistics=True)]
+    logits = [z for piece in pieces for z in p.map_batches(piece, p.model, batch_statistics=True)]
     with_batch = torch.cat(logits).argmax(dim=1) == p.y
-    better = beats(with_batch, p.right, by=0.05)
-    found = (
-        f"{percent(p.right)} with running statistics, {percent(with_batch)} with those of the batch "
+    better = beats(with_batch, p.correct, by=0.05)
+    evidence = (
+        f"{percent(p.correct)} with running statistics, {percent(with_batch)} with those of the batch "
         f"({p.conditions})"
     )
-    numbers = {"running": float(p.right.double().mean()), "batch": float(with_batch.double().mean())}
+    numbers = {"running": float(p.correct.double().mean()), "batch": float(with_batch.double().mean())}
     remedy = "run a few hundred training batches through it in train mode without gradients, then save"
     initial = f"{len(fresh)} of {len(norms)} batch norms have mean 0, var 1 and no batch seen"
-    initial += f" ({some(fresh)}); {found}" if fresh else ""
+    initial += f" ({shortened(fresh)}); {evidence}" if fresh else ""
     return [
-        judged("never-updated-batch-norm", "fault", bool(fresh), initial, remedy, layers=fresh, **numbers),
-        judged("stale-batch-norm", "fault", better, found, remedy, **numbers),
+        finding("never-updated-batch-norm", "fault", bool(fresh), initial, remedy, layers=fresh, **numbers),
+        finding("stale-batch-norm", "fault", better, evidence, remedy, **numbers),
     ]
 
 
