@@ -54,7 +54,7 @@ def bent(rows, first: int, last: int, by: float, key: str = "test_robust") -> li
 
 def places(verdict) -> list[str]:
     """Names of the parts that disagree."""
-    return [f"{p.name.partition(' (')[0]}, {p.what}" for p in verdict.parts if p.agrees is False]
+    return [f"{p.name.partition(' (')[0]}, {p.quantity}" for p in verdict.parts if p.agrees is False]
 
 
 @pytest.mark.parametrize("name", ANCHORS)
@@ -150,7 +150,7 @@ def test_it_says_which_part_disagrees(first, last, by, key, expected):
 
 def test_allowed_is_tolerance_plus_noise_of_both():
     v = verify(anchor("rice2020"), "rice2020", run=replace(FULL, n=1000))
-    last = next(p for p in v.parts if p.name == "last" and p.what == "robust accuracy")
+    last = next(p for p in v.parts if p.name == "last" and p.quantity == "robust accuracy")
     p = 0.4559
     assert last.allowed == pytest.approx(0.02 + 2 * math.sqrt(p * (1 - p) / 1000 + p * (1 - p) / 10_000))
     gap = next(p for p in v.parts if p.name == "best minus last")
@@ -158,7 +158,7 @@ def test_allowed_is_tolerance_plus_noise_of_both():
     assert gap.allowed == pytest.approx(0.02 + 2 * math.sqrt(four))
     assert "test images: 1,000 here, 10,000 in the anchor" in v.notes
     unknown = verify(anchor("rice2020"), "rice2020", run=replace(FULL, n=None))
-    last = next(p for p in unknown.parts if p.name == "last" and p.what == "robust accuracy")
+    last = next(p for p in unknown.parts if p.name == "last" and p.quantity == "robust accuracy")
     assert last.allowed == pytest.approx(0.02 + 2 * math.sqrt(p_var(0.4559)))
     assert any("not recorded" in note for note in unknown.notes)
 
@@ -242,7 +242,7 @@ def test_a_flat_shape_is_undecided_not_agreeing():
     v = verify(rows, "rice2020", run=Conditions(60, (30, 45), n=1000))
     fall = next(p for p in v.parts if p.name == "from best to last")
     assert fall.agrees is None
-    assert "stays (40.0 % to 39.4 %)" in fall.said
+    assert "stays (40.0 % to 39.4 %)" in fall.text
     jump = [p for p in v.parts if p.name.startswith("from before the first drop")]
     assert [p.agrees for p in jump] == [None, None]  # small changes contradict nothing
 

@@ -3,14 +3,14 @@
 from crossclass.paper.published_curves.anchors import ANCHORS, Anchor, anchor, known
 from crossclass.paper.published_curves.conditions import Conditions, conditions
 from crossclass.paper.published_curves.table import overlay, table
-from crossclass.paper.published_curves.verify import Part, Verdict, verify
+from crossclass.paper.published_curves.verify import Agreement, Part, verify
 
 __all__ = [
     "ANCHORS",
+    "Agreement",
     "Anchor",
     "Conditions",
     "Part",
-    "Verdict",
     "anchor",
     "conditions",
     "known",

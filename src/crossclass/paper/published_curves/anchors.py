@@ -1,4 +1,4 @@
-"""Published training curves as rows like a run's, with the conditions they were made under."""
+"""Published training curves as rows like those of a run, with their conditions."""
 
 import csv
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ AUGMENT = {"crop": 4, "padding": "reflect", "flip": True}
 
 @dataclass(frozen=True)
 class Anchor:
-    """A published curve and the conditions it was made under, in the words of a run's settings."""
+    """A published curve and its conditions, with the names of a run's settings."""
 
     file: str
     tested: str
@@ -42,16 +42,20 @@ class Anchor:
         return f"{self.tested}, {BALLS[self.attack['threat']['kind']]}"
 
     def settings(self) -> dict[str, Any]:
-        """What of a run's config.yaml would be the same; `attack` is the one of training."""
-        said = {"data": {"kind": self.data, "n_train": None, "n_val": 0}, "augment": AUGMENT, "batch": 128}
-        said |= {
+        """The settings of a run's config.yaml that correspond; `attack` is the one of training."""
+        settings = {
+            "data": {"kind": self.data, "n_train": None, "n_val": 0},
+            "augment": AUGMENT,
+            "batch": 128,
+        }
+        settings |= {
             "epochs": self.epochs,
             "schedule": self.schedule,
             "lr_milestones": list(self.lr_milestones),
             "lr": 0.1,
         }
-        said |= {"momentum": 0.9, "weight_decay": 5e-4, "recipe": {"kind": self.recipe}}
-        return {**said, "model": dict(self.model), "attack": dict(self.attack)}
+        settings |= {"momentum": 0.9, "weight_decay": 5e-4, "recipe": {"kind": self.recipe}}
+        return {**settings, "model": dict(self.model), "attack": dict(self.attack)}
 
 
 _L2 = {"kind": "pgd", "steps": 10, "bn": "train", "threat": L2}

@@ -1,4 +1,4 @@
-"""What a run says of itself, and what of it differs from an anchor."""
+"""The conditions of a run, and how they differ from those of an anchor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of a run that is to be compared; what is unset is unknown, and said to be."""
+    """The conditions of a run that is compared; None is unknown, and reported as unknown."""
 
     epochs: int | None = None
-    """Planned; unset takes the last logged epoch for the end."""
+    """Epochs of the whole schedule; None takes the last logged epoch."""
     lr_milestones: tuple[int, ...] | None = None
-    """Epochs after which the learning rate falls; unset takes the anchor's, at equal length."""
+    """Epochs after which the learning rate falls; None takes the anchor's, at equal length."""
     tested: str | None = None
     """The attack behind test_robust, such as `PGD-20, l_inf 8/255, ...`."""
     n: int | None = None
-    """Test images behind it."""
+    """Number of test images."""
     config: Mapping[str, Any] | None = None
     """The contents of config.yaml."""
 
@@ -29,12 +29,12 @@ class Conditions:
 def conditions(
     config: Mapping[str, Any], rows: Sequence[Row], env: Mapping[str, Any] | None = None
 ) -> Conditions:
-    """Those of a run folder, from the contents of its config.yaml, events.jsonl and env.json."""
-    said: Row = next((r for r in reversed(rows) if r.get("test_robust") is not None), {})
+    """The conditions of a run folder, from the contents of its config.yaml, events.jsonl and env.json."""
+    checked: Row = next((r for r in reversed(rows) if r.get("test_robust") is not None), {})
     env, check = env or {}, config.get("validation") or {}
     sizes = ((env.get("sizes") or {}).get("test"), check.get("n"))
-    n = said.get("test_n") or (min(v for v in sizes if v) if sizes[0] else None)
-    tested = said.get("watched_attack") or str(env.get("check") or "").partition(", judged")[0] or None
+    n = checked.get("test_n") or (min(v for v in sizes if v) if sizes[0] else None)
+    tested = checked.get("watched_attack") or str(env.get("check") or "").partition(", judged")[0] or None
     milestones = (
         tuple(config.get("lr_milestones") or ()) if config.get("schedule", "steps") == "steps" else ()
     )
@@ -57,9 +57,9 @@ def differing(run: Conditions, anchor: Anchor) -> Iterator[str]:
     recipe = run.config.get("recipe") or {}
     here = flat({**run.config, "attack": _attack(recipe)})
     for path, wanted in flat(anchor.settings()).items():
-        if (found := here.get(path)) != wanted:
+        if (value := here.get(path)) != wanted:
             name = path.replace("attack.", "recipe.attack.")
-            yield f"{name}: {_word(found)} here, {_word(wanted)} in the anchor"
+            yield f"{name}: {_text(value)} here, {_text(wanted)} in the anchor"
 
 
 def _attack(recipe: Mapping[str, Any]) -> Any:
@@ -68,5 +68,5 @@ def _attack(recipe: Mapping[str, Any]) -> Any:
     return recipe.get("attack") or next((attack for r in inner if (attack := _attack(r))), None)
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return "unset" if value is None else str(value)

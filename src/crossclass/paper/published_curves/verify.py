@@ -32,28 +32,28 @@ class Part:
     """One comparison: a number of the run, the same of the anchor, and whether they agree."""
 
     name: str
-    what: str
+    quantity: str
     run: float | None
     anchor: float | None
     allowed: float | None
     """The largest difference that counts as agreement; None where only directions are compared."""
     agrees: bool | None
     """None: it could not be judged."""
-    said: str
-    """The comparison in plain numbers."""
+    text: str
+    """The comparison as a sentence with its numbers."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a run follows an anchor, with every comparison behind it."""
+class Agreement:
+    """Whether a run follows an anchor, with every comparison that decides it."""
 
     anchor: str
     verdict: Word
     where: tuple[str, ...]
-    """The parts that disagree; if none does, those that could not be judged."""
+    """The comparisons that disagree; if none does, those that could not be judged."""
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
-    """What differs in the conditions: the numbers are to be read beside it."""
+    """Differences in the conditions, which may explain differences in the numbers."""
     shape_only: bool
     tolerance: float
 
@@ -86,16 +86,17 @@ class _Phase(NamedTuple):
     first: int
     last: int
     peak: bool = False
-    """Judged by its largest value instead of its mean."""
+    """Whether the largest value counts, instead of the mean."""
 
 
 def verify(
     rows: Sequence[Row], name: str, *, tolerance: float | int = 0.02, run: Conditions | None = None
-) -> Verdict:
+) -> Agreement:
     """Compare the test accuracies of a run with the anchor `name`; pure, nothing is read but the curve.
 
-    `run` says what the run was (`conditions` reads it off a run folder's files). Raises UserError for an
-    unknown name, a tolerance that is no fraction, or rows without test accuracies.
+    `tolerance` is a difference of accuracies in (0, 0.5); `run` holds the conditions of the run (`conditions`
+    reads them from the files of its folder). Raises UserError for an unknown name, another tolerance, or rows
+    without test accuracies.
     """
     source, run = known(name), run or Conditions()
     if not 0 < tolerance < 0.5:
@@ -108,29 +109,29 @@ def verify(
             "the run has no epoch with test_clean and test_robust, so there is nothing to compare"
         )
     epochs = run.epochs or rows[-1]["epoch"]
-    theirs = _Curve(list(curve_of(name)), source.epochs, source.lr_milestones, source.n)
+    published = _Curve(list(curve_of(name)), source.epochs, source.lr_milestones, source.n)
     drops = run.lr_milestones
     if drops is None:
         drops = source.lr_milestones if epochs == source.epochs else ()
-    ours = _Curve(checked, epochs, drops, run.n)
+    own = _Curve(checked, epochs, drops, run.n)
     notes = [*differing(run, source)]
-    alike = epochs == source.epochs and drops == source.lr_milestones
-    if not alike:
+    same_schedule = epochs == source.epochs and drops == source.lr_milestones
+    if not same_schedule:
         notes.insert(
-            0, f"not the same schedule, shape only: {_schedule(ours)} here, {_schedule(theirs)} there"
+            0, f"not the same schedule, shape only: {_schedule(own)} here, {_schedule(published)} there"
         )
     if checked[-1]["epoch"] < epochs:
         notes.insert(0, f"not finished: epoch {checked[-1]['epoch']} of {epochs}, so the end is not judged")
-    parts = tuple(_levels(ours, theirs, tolerance) if alike else _shape(ours, theirs, tolerance))
-    word, where = _said(parts)
-    if word == "holds" and not alike:  # the shape agrees, and that is all that can be said
-        word, where = "undecided", tuple(n for n in notes if n.startswith("not the same schedule"))
-    return Verdict(name, word, where, parts, tuple(notes), not alike, tolerance)
+    parts = tuple(_levels(own, published, tolerance) if same_schedule else _shape(own, published, tolerance))
+    verdict, where = _conclude(parts)
+    if verdict == "holds" and not same_schedule:  # a shape that agrees confirms nothing
+        verdict, where = "undecided", tuple(n for n in notes if n.startswith("not the same schedule"))
+    return Agreement(name, verdict, where, parts, tuple(notes), not same_schedule, tolerance)
 
 
-def _said(parts: Sequence[Part]) -> tuple[Word, tuple[str, ...]]:
-    against = tuple(p.said for p in parts if p.agrees is False)
-    unclear = tuple(p.said for p in parts if p.agrees is None)
+def _conclude(parts: Sequence[Part]) -> tuple[Word, tuple[str, ...]]:
+    against = tuple(p.text for p in parts if p.agrees is False)
+    unclear = tuple(p.text for p in parts if p.agrees is None)
     return ("does not hold", against) if against else ("undecided", unclear) if unclear else ("holds", ())
 
 
@@ -164,111 +165,117 @@ def _value(rows: Sequence[Row], key: str, phase: _Phase) -> float | None:
     return None if not values else max(values) if phase.peak else fmean(values)
 
 
-def _levels(ours: _Curve, theirs: _Curve, tolerance: float) -> Iterator[Part]:
+def _levels(own: _Curve, published: _Curve, tolerance: float) -> Iterator[Part]:
     """Part by part, on the epochs that both have checked."""
-    there = {r["epoch"] for r in ours.rows} & {r["epoch"] for r in theirs.rows}
-    a, b = (c._replace(rows=[r for r in c.rows if r["epoch"] in there]) for c in (ours, theirs))
+    there = {r["epoch"] for r in own.rows} & {r["epoch"] for r in published.rows}
+    a, b = (c._replace(rows=[r for r in c.rows if r["epoch"] in there]) for c in (own, published))
 
-    def level(place: str, what: str, p: float | None, q: float | None) -> Part:
+    def level(name: str, quantity: str, p: float | None, q: float | None) -> Part:
         if p is None or q is None:
-            return Part(place, what, p, q, None, None, f"{place}: {what} was not measured")
+            return Part(name, quantity, p, q, None, None, f"{name}: {quantity} was not measured")
         allowed = tolerance + 2 * math.sqrt(a.variance(p) + b.variance(q))
-        return _judged(place, what, p, q, allowed)
+        return _compare_level(name, quantity, p, q, allowed)
 
-    for key, what in ACCURACIES.items():
-        for phase in _phases(ours):
-            place = f"{phase.name} (epochs {phase.first} to {phase.last})"
-            yield level(place, what, _value(a.rows, key, phase), _value(b.rows, key, phase))
-    if not a.rows or a.rows[-1]["epoch"] < ours.epochs:
-        for what in ("best", "last", "best minus last", "epoch of the best"):
-            yield Part(what, "robust accuracy", None, None, None, None, f"{what}: the run has not got there")
+    for key, quantity in ACCURACIES.items():
+        for phase in _phases(own):
+            name = f"{phase.name} (epochs {phase.first} to {phase.last})"
+            yield level(name, quantity, _value(a.rows, key, phase), _value(b.rows, key, phase))
+    if not a.rows or a.rows[-1]["epoch"] < own.epochs:
+        for quantity in ("best", "last", "best minus last", "epoch of the best"):
+            yield Part(
+                quantity, "robust accuracy", None, None, None, None, f"{quantity}: the run is not finished"
+            )
         return
     tops, ends = (a.best(), b.best()), (a.rows[-1], b.rows[-1])
-    for place, (mine, its) in {"best": tops, "last": ends}.items():
-        for key, what in ACCURACIES.items():
-            yield level(place, what, float(mine[key]), float(its[key]))
+    for name, (values, reference) in {"best": tops, "last": ends}.items():
+        for key, quantity in ACCURACIES.items():
+            yield level(name, quantity, float(values[key]), float(reference[key]))
     p, q = (top["test_robust"] - end["test_robust"] for top, end in zip(tops, ends, strict=True))
     four = (
         c.variance(r["test_robust"])
         for c, pair in zip((a, b), zip(tops, ends, strict=True), strict=True)
         for r in pair
     )
-    yield _judged("best minus last", "robust accuracy", p, q, tolerance + 2 * math.sqrt(sum(four)))
-    yield _place(a, tops[0], tops[1])
+    yield _compare_level("best minus last", "robust accuracy", p, q, tolerance + 2 * math.sqrt(sum(four)))
+    yield _compare_best_epoch(a, tops[0], tops[1])
 
 
-def _place(a: _Curve, top: Row, its: Row) -> Part:
+def _compare_best_epoch(a: _Curve, top: Row, reference: Row) -> Part:
     """When the best was: within a window, or where the run's own noise cannot tell."""
-    name, p, q = "epoch of the best", top["epoch"], its["epoch"]
+    name, p, q = "epoch of the best", top["epoch"], reference["epoch"]
     same = next(r["test_robust"] for r in a.rows if r["epoch"] == q)
     unclear = top["test_robust"] - same <= 2 * math.sqrt(a.variance(top["test_robust"]) + a.variance(same))
-    said = f"{name}: {p}, anchor {q}, {abs(p - q)} epochs apart ({a.window} allowed)"
-    said += "; within noise of the run's best" if unclear and abs(p - q) > a.window else ""
-    return Part(name, "epoch", float(p), float(q), float(a.window), abs(p - q) <= a.window or unclear, said)
+    text = f"{name}: {p}, anchor {q}, {abs(p - q)} epochs apart ({a.window} allowed)"
+    text += "; within noise of the run's best" if unclear and abs(p - q) > a.window else ""
+    return Part(name, "epoch", float(p), float(q), float(a.window), abs(p - q) <= a.window or unclear, text)
 
 
-def _shape(ours: _Curve, theirs: _Curve, tolerance: float) -> Iterator[Part]:
+def _shape(own: _Curve, published: _Curve, tolerance: float) -> Iterator[Part]:
     """From part to part: does it rise, fall or stay, where the anchor does?"""
-    sides = _alike(ours, theirs)
-    for key, what in ACCURACIES.items():
+    sides = _matching_phases(own, published)
+    for key, quantity in ACCURACIES.items():
         for (a1, b1), (a2, b2) in pairwise(zip(*sides, strict=True)):
-            mine = [_value(ours.rows, key, phase) for phase in (a1, a2)]
-            its = [_value(theirs.rows, key, phase) for phase in (b1, b2)]
-            yield _moved(f"from {a1.name} to {a2.name}", what, (ours, mine), (theirs, its), tolerance)
-    done = ours.rows[-1]["epoch"] == ours.epochs
-    mine = [float(r["test_robust"]) if done else None for r in (ours.best(), ours.rows[-1])]
-    its = [float(r["test_robust"]) for r in (theirs.best(), theirs.rows[-1])]
-    yield _moved("from best to last", "robust accuracy", (ours, mine), (theirs, its), tolerance)
-    p, q = (c.best()["epoch"] / c.epochs for c in (ours, theirs))
+            values = [_value(own.rows, key, phase) for phase in (a1, a2)]
+            reference = [_value(published.rows, key, phase) for phase in (b1, b2)]
+            yield _compare_direction(
+                f"from {a1.name} to {a2.name}", quantity, (own, values), (published, reference), tolerance
+            )
+    done = own.rows[-1]["epoch"] == own.epochs
+    values = [float(r["test_robust"]) if done else None for r in (own.best(), own.rows[-1])]
+    reference = [float(r["test_robust"]) for r in (published.best(), published.rows[-1])]
+    yield _compare_direction(
+        "from best to last", "robust accuracy", (own, values), (published, reference), tolerance
+    )
+    p, q = (c.best()["epoch"] / c.epochs for c in (own, published))
     names = [
         next((f.name for f in side if f.first <= c.best()["epoch"] <= f.last), "the start")
-        for side, c in zip(sides, (ours, theirs), strict=True)
+        for side, c in zip(sides, (own, published), strict=True)
     ]
-    said = f"the best lies at {p:.0%} of the schedule ({names[0]}), in the anchor at {q:.0%} ({names[1]})"
+    text = f"the best lies at {p:.0%} of the schedule ({names[0]}), in the anchor at {q:.0%} ({names[1]})"
     near = abs(p - q) <= WINDOW or names[0] == names[1]
-    yield Part("epoch of the best", "share of the schedule", p, q, None, near if done else None, said)
+    yield Part("epoch of the best", "share of the schedule", p, q, None, near if done else None, text)
 
 
-def _alike(ours: _Curve, theirs: _Curve) -> tuple[list[_Phase], list[_Phase]]:
-    """The same parts of both: each by its own drops if they are as many, else the anchor's, by fraction."""
-    its, scale = _phases(theirs), ours.epochs / theirs.epochs
-    if len(ours.lr_milestones) == len(theirs.lr_milestones) and len(mine := _phases(ours)) == len(its):
-        return mine, its
+def _matching_phases(own: _Curve, published: _Curve) -> tuple[list[_Phase], list[_Phase]]:
+    """The same phases of both: each by its own drops if they are as many, else the anchor's, by fraction."""
+    phases, reference, scale = _phases(own), _phases(published), own.epochs / published.epochs
+    if len(own.lr_milestones) == len(published.lr_milestones) and len(phases) == len(reference):
+        return phases, reference
     scaled = [
-        f._replace(first=math.floor((f.first - 1) * scale) + 1, last=round(f.last * scale)) for f in its
+        f._replace(first=math.floor((f.first - 1) * scale) + 1, last=round(f.last * scale)) for f in reference
     ]
-    return scaled, its
+    return scaled, reference
 
 
-def _moved(
-    place: str,
-    what: str,
-    mine: tuple[_Curve, Sequence[float | None]],
-    its: tuple[_Curve, Sequence[float | None]],
+def _compare_direction(
+    name: str,
+    quantity: str,
+    values: tuple[_Curve, Sequence[float | None]],
+    reference: tuple[_Curve, Sequence[float | None]],
     tolerance: float,
 ) -> Part:
     ways: list[str] = []
     changes: list[float] = []
     texts: list[str] = []
-    for curve, (start, end) in (mine, its):
+    for curve, (start, end) in (values, reference):
         if start is None or end is None:
-            return Part(place, what, None, None, None, None, f"{place}: {what} was not measured")
+            return Part(name, quantity, None, None, None, None, f"{name}: {quantity} was not measured")
         change, least = end - start, 2 * math.sqrt(curve.variance(start) + curve.variance(end))
         way = "stays" if abs(change) <= max(least, tolerance) else "rises" if change > 0 else "falls"
         ways.append(way)
         changes.append(change)
         texts.append(f"{way} ({_pct(start)} to {_pct(end)})")
     agrees = True if ways[0] == ways[1] else None if "stays" in ways else False
-    said = f"{place}: {what} {texts[0]}, in the anchor it {texts[1]}"
-    return Part(place, what, changes[0], changes[1], None, agrees, said)
+    text = f"{name}: {quantity} {texts[0]}, in the anchor it {texts[1]}"
+    return Part(name, quantity, changes[0], changes[1], None, agrees, text)
 
 
-def _judged(place: str, what: str, p: float, q: float, allowed: float) -> Part:
+def _compare_level(name: str, quantity: str, p: float, q: float, allowed: float) -> Part:
     apart = (
         "equal" if abs(p - q) < 5e-4 else f"{100 * abs(p - q):.1f} points {'lower' if p < q else 'higher'}"
     )
-    said = f"{place}: {what} {_pct(p)}, anchor {_pct(q)}: {apart} ({100 * allowed:.1f} allowed)"
-    return Part(place, what, p, q, allowed, abs(p - q) <= allowed, said)
+    text = f"{name}: {quantity} {_pct(p)}, anchor {_pct(q)}: {apart} ({100 * allowed:.1f} allowed)"
+    return Part(name, quantity, p, q, allowed, abs(p - q) <= allowed, text)
 
 
 def _pct(value: float) -> str:
