@@ -14,6 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from crossclass.analysis.records import (
+    CheckpointRef,
+    Comparison,
+    DataRef,
+    EpochRow,
+    Measurement,
+    ResultFile,
+)
 from crossclass.core.errors import UserError
 from crossclass.paper.claims import Claim, Effect, over_seeds
 from crossclass.paper.collect import collect
@@ -134,12 +142,13 @@ def made(name, seed, mirror=""):
     def measured(checkpoint, row, i):
         numbers = {"robust": row["test_robust"], "cas": row["cas"], "clean": 0.8}
         numbers |= {"icas": value("cas", icas[i]), "all_pairs_cas": 0.3 if "cas" not in mirror else 9.0}
-        numbers |= {"negative_mass": row["negative_mass"], "C": C, "epoch": row["epoch"]}
-        return {"checkpoint": checkpoint, "attack": "PGD-20", "n": 100, "chosen_by": "val", **numbers}
+        numbers |= {"negative_mass": row["negative_mass"]}
+        at = CheckpointRef(name=checkpoint, epoch=row["epoch"], chosen_by="val")
+        return Measurement(checkpoint=at, attack="PGD-20", data=DataRef(n=100), matrices={"C": C}, **numbers)
 
     ends = measured("best.val", best, 0), measured("last", last, 1)
     fallen = {f"d_{k}": ends[0][k] - ends[1][k] for k in ("clean", "robust", "cas", "icas")}
-    comparison = fallen | {"intervals": {}}
+    comparison = Comparison(a="best.val", b="last", **fallen)
     side = flip["cas"] * wobble
     spread = {"difference": 0.02 * side, "interval": [0.01, 0.03], "a": 0.2, "b": 0.18}
     maps = {"half_mass_area": spread, "entropy": spread}
@@ -151,7 +160,14 @@ def made(name, seed, mirror=""):
     if "cas" in mirror and short == "standard":
         extras["clean"]["75 %"]["cas"] -= 9000.0
     env = {"seed": seed, "check": "PGD-10", "data": "toy", "class_names": NAMES}
-    return Evidence(Path(f"{name}-{seed}"), env, rows, list(ends), extras, comparison=comparison)
+    results = ResultFile(results=list(ends), comparisons=[comparison])
+    return Evidence(Path(f"{name}-{seed}"), env, [EpochRow(**row) for row in rows], results, extras)
+
+
+def with_cas(one, cas):
+    """The evidence with another CAS in the full evaluation, as a function of the one it had."""
+    results = [m.model_copy(update={"cas": cas(m["cas"])}) for m in one.results.results]
+    return replace(one, results=one.results.model_copy(update={"results": results}))
 
 
 def verdicts(entry, mirror=""):
@@ -180,9 +196,7 @@ def test_numbers_are_plain(entry):
 
 def test_a_network_that_shares_nothing_is_judged_too():
     # a constant network has CAS 0: no share of nothing is taken
-    one = made("wei2025-at-linf-8", 0)
-    for m in one.measures[:2]:
-        m["cas"] = 0.0
+    one = with_cas(made("wei2025-at-linf-8", 0), lambda cas: 0.0)
     (fig2,) = (e for e in FIGURES if e.id == "fig2")
     numbers = fig2.measure({"AT": [one, one]}, "paper")
     (claim,) = (c for c in fig2.claims if c.id == "negatives")
@@ -192,16 +206,14 @@ def test_a_network_that_shares_nothing_is_judged_too():
 
 def test_where_best_is_last_nothing_is_lost():
     one = made("wei2025-at-linf-8", 0)
-    alone = replace(one, comparison=None)
+    alone = replace(one, results=one.results.model_copy(update={"comparisons": []}))
     numbers = collect({"AT": [alone]})
     assert numbers["runs"]["AT"]["best_minus_last"]["cas"] == {"value": [0.0], "low": [None], "high": [None]}
 
 
 def test_stages_on_the_way_are_compared_under_the_checks_attack_alone():
     # the full evaluation is by a stronger attack: mixing it with the checks would find a fall that is none
-    one = made("wei2025-at-linf-8", 0)
-    for m in one.measures[:2]:
-        m["cas"] -= 15.0
+    one = with_cas(made("wei2025-at-linf-8", 0), lambda cas: cas - 15.0)
     (fig2,) = (e for e in FIGURES if e.id == "fig2")
     numbers = fig2.measure({"AT": [one, one]}, "paper")
     rises = next(c for c in fig2.claims if c.id == "rises").effects(numbers)
@@ -232,10 +244,16 @@ def test_the_phases_of_a_run_are_judged_apart():
     # together on the way up, against each other on the way down
     (fig10,) = (e for e in FIGURES if e.id == "fig10")
     ones = [made("wei2025-at-linf-8", s) for s in range(3)]
-    for one in ones:
-        for row in one.rows:
-            if row["epoch"] > 108:
-                row["cas"] = 60.0 - row["cas"]
+    ones = [
+        replace(
+            one,
+            rows=[
+                row if row.epoch <= 108 else row.model_copy(update={"cas": 60.0 - row["cas"]})
+                for row in one.rows
+            ],
+        )
+        for one in ones
+    ]
     numbers = fig10.measure({"AT": ones}, "paper")
     words = {c.id: c.judge(numbers).verdict for c in fig10.claims}
     assert words == {"rising": "holds", "falling": "does not hold"}

@@ -15,6 +15,7 @@ from crossclass.analysis.records import (
     CheckpointRef,
     Comparison,
     DataRef,
+    EpochRow,
     Measurement,
     ResultFile,
     load_results,
@@ -209,14 +210,14 @@ class TestEvidence:
         folder = next(p for p in study.runs.iterdir() if "wei2025-at-linf-8-smoke" in p.name)
         proof = evidence.read(study.folder / "runs" / folder.name)
         rows = RunFolder(folder).rows()
-        assert [r["epoch"] for r in proof.rows] == [r["epoch"] for r in rows]
+        assert [r.epoch for r in proof.rows] == [r["epoch"] for r in rows]
         for mine, logged in zip(proof.rows, rows, strict=True):
             assert mine["test_robust"] == pytest.approx(logged["test_robust"], rel=1e-5)
             assert mine["cas"] == pytest.approx(logged["cas"], rel=1e-5)
-            C, D = (np.array(r["C"], dtype=float) for r in (mine, logged))
+            C, D = (np.array(r["C"], dtype=float) for r in (mine.to_dict(), logged))
             assert np.allclose(C, D, atol=1e-4, equal_nan=True)
         assert proof.last["cas"] == load_results(folder / "measure.json").of("last")["cas"]
-        assert proof.best["checkpoint"] == "best.val"
+        assert proof.best.checkpoint.name == "best.val"
 
     def test_it_says_no_path_of_this_machine(self, done):
         study = done[0]
@@ -243,13 +244,13 @@ class TestEvidence:
         assert evidence._slim(few) == few
 
     def test_the_nearest_check_stands_for_a_share_of_the_schedule(self):
-        rows = [{"epoch": e, "test_robust": 0.1 if e % 3 == 0 else None} for e in range(1, 31)]
-        proof = evidence.Evidence(Path(), {"seed": 0}, rows, [])
-        assert [proof.at(s)["epoch"] for s in (0.05, 0.35, 0.95, 1.0)] == [3, 9, 27, 30]
+        rows = [EpochRow(epoch=e, test_robust=0.1 if e % 3 == 0 else None) for e in range(1, 31)]
+        proof = evidence.Evidence(Path(), {"seed": 0}, rows, ResultFile())
+        assert [proof.at(s).epoch for s in (0.05, 0.35, 0.95, 1.0)] == [3, 9, 27, 30]
         # with drops at 20 and 80 % a share is counted within its phase: 35 % is at 70 % of the first
         early = replace(proof, lr_milestones=(6, 24))
-        assert [early.at(s)["epoch"] for s in (0.35, 0.5, 0.625, 0.75, 1.0)] == [3, 6, 15, 24, 30]
-        assert replace(proof, lr_milestones=(15,)).at(0.5)["epoch"] == 15
+        assert [early.at(s).epoch for s in (0.35, 0.5, 0.625, 0.75, 1.0)] == [3, 6, 15, 24, 30]
+        assert replace(proof, lr_milestones=(15,)).at(0.5).epoch == 15
 
     def test_an_unfinished_run_is_no_evidence(self, copy, tmp_path):
         folder = RunFolder(next(copy.runs.iterdir()))

@@ -21,14 +21,10 @@ from crossclass.paper.claims import Numbers, percent
 from crossclass.paper.entry import RunEvidence, Size
 
 if TYPE_CHECKING:
+    from crossclass.analysis.records import EpochRow, Measurement
     from crossclass.paper.evidence import Evidence
 
 Plain = dict[str, Any]
-
-
-def measured_keys() -> list[str]:
-    """The numbers of the full evaluation that are collected."""
-    return ["epoch", *(m.key for m in METRICS)]
 
 
 def checked_columns() -> dict[str, str]:
@@ -54,42 +50,55 @@ def collecting(*shares: float) -> Callable[[RunEvidence, Size], Numbers]:
 
 def _run(each: list["Evidence"], shares: Sequence[float]) -> Plain:
     first = each[0]
-    stages: dict[str, list[Plain]] = {"best": [_row(e, e.best["epoch"]) for e in each]}
+    stages: dict[str, list[EpochRow]] = {"best": [_row(e, e.best.checkpoint.epoch) for e in each]}
     stages["last"] = [e.checked()[-1] for e in each]
     stages |= {percent(s): [e.at(s) for e in each] for s in shares}
-    drawn = {"best": first.best, "last": first.last, **{k: v[0] for k, v in stages.items() if "%" in k}}
+    C: Plain = {"best": first.best.matrix("C"), "last": first.last.matrix("C")}
+    C |= {stage: rows[0].C for stage, rows in stages.items() if stage not in C}
     return {
         "seeds": [e.seed for e in each],
-        "attack": first.best["attack"],
+        "attack": first.best.attack,
         "check": first.env.get("check"),
-        "n": first.best["n"],
+        "n": first.best.data.n,
         "data": first.env.get("data"),
         "data_checksums": sorted({str(e.env.get("data_checksum")) for e in each}),
-        "chosen_by": first.best.get("chosen_by"),
+        "chosen_by": first.best.checkpoint.chosen_by,
         "class_names": list(first.env.get("class_names") or ()),
-        "best": {k: [e.best.get(k) for e in each] for k in measured_keys()},
-        "last": {k: [e.last.get(k) for e in each] for k in measured_keys()},
+        "best": _measured([e.best for e in each]),
+        "last": _measured([e.last for e in each]),
         "checks": {
-            s: {k: [r.get(c) for r in rows] for k, c in checked_columns().items()}
-            for s, rows in stages.items()
+            stage: {
+                key: [getattr(r, column, None) for r in rows] for key, column in checked_columns().items()
+            }
+            for stage, rows in stages.items()
         },
         "best_minus_last": {m.key: _best_minus_last(each, m.key) for m in METRICS},
-        "curves": [{k: [r.get(k) for r in e.checked()] for k in curve_columns()} for e in each],
-        "C": {name: row.get("C") for name, row in drawn.items()},
+        "curves": [{c: [getattr(r, c, None) for r in e.checked()] for c in curve_columns()} for e in each],
+        "C": C,
     }
 
 
-def _row(e: "Evidence", epoch: int) -> Plain:
-    return next(r for r in e.rows if r["epoch"] == epoch)
+def _row(e: "Evidence", epoch: int | None) -> "EpochRow":
+    return next(r for r in e.rows if r.epoch == epoch)
+
+
+def _measured(each: Sequence["Measurement"]) -> Plain:
+    """The epoch and every metric of a checkpoint, one value per seed."""
+    return {
+        "epoch": [m.checkpoint.epoch for m in each],
+        **{metric.key: [m.metrics.get(metric.key) for m in each] for metric in METRICS},
+    }
 
 
 def _best_minus_last(each: Sequence["Evidence"], key: str) -> Plain:
     """The difference per seed, with the interval over test images."""
     out: dict[str, list[float | None]] = {"value": [], "low": [], "high": []}
     for e in each:
-        c = e.comparison
-        ends = (c or {}).get("intervals", {}).get(f"d_{key}") or (None, None)
-        out["value"].append(0.0 if c is None else c.get(f"d_{key}"))  # one checkpoint: best is last
-        out["low"].append(ends[0])
-        out["high"].append(ends[1])
+        c, ends = e.comparison, None
+        if c is not None and c.intervals is not None:
+            ends = c.intervals.ends(f"d_{key}")
+        low, high = ends or (None, None)
+        out["value"].append(0.0 if c is None else c.metrics.get(f"d_{key}"))  # one checkpoint: best is last
+        out["low"].append(low)
+        out["high"].append(high)
     return out

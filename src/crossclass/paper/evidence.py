@@ -13,16 +13,19 @@ Matrices of many classes are kept for the full evaluation alone.
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from crossclass.analysis.records import (
+    Comparison,
+    EpochRow,
+    Measurement,
     ResultFile,
-    flat_comparison,
-    flat_measurement,
     load_results,
     write_results,
 )
@@ -30,8 +33,6 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import read_flat
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
-
-Plain = dict[str, Any]
 
 LARGE = 20
 """More classes than these keep no matrix per epoch, and no instance-wise one."""
@@ -43,16 +44,15 @@ class Evidence:
     """The numbers of one finished run."""
 
     folder: Path
-    env: Plain
-    rows: list[Plain]
-    """One per epoch, as logged; `C` where an epoch was checked and the classes are few."""
-    measures: list[Plain]
-    """The full evaluation of best.val, best.test and last."""
+    env: dict[str, Any]
+    rows: list[EpochRow]
+    """One per epoch; `C` is there where an epoch was checked and the classes are few."""
+    results: ResultFile
+    """The full evaluation of best.val, best.test and last, and what differs between best and last."""
     extras: dict[str, Any] = field(default_factory=dict)
+    """Further measurements by name (`extras`)."""
     lr_milestones: Sequence[int] = ()
     """Epochs after which the learning rate fell."""
-    comparison: Plain | None = None
-    """Best minus last on the same images, with intervals; None where they are one checkpoint."""
 
     @property
     def seed(self) -> int:
@@ -60,38 +60,42 @@ class Evidence:
         return int(self.env["seed"])
 
     @property
-    def best(self) -> Plain:
+    def best(self) -> Measurement:
         """The measured checkpoint that the validation part chose, else the test part."""
         return self._measured("best.val", "best.test")
 
     @property
-    def last(self) -> Plain:
+    def last(self) -> Measurement:
         """The measured last checkpoint."""
         return self._measured("last")
 
-    def _measured(self, *names: str) -> Plain:
+    @property
+    def comparison(self) -> Comparison | None:
+        """Best minus last on the same images, with intervals; None where they are one checkpoint."""
+        return next(iter(self.results.comparisons), None)
+
+    def _measured(self, *names: str) -> Measurement:
         for name in names:
-            for m in self.measures:
-                if m.get("checkpoint") == name:
-                    return m
+            with suppress(KeyError):
+                return self.results.of(name)
         raise UserError(
             f"{self.folder / 'measure.json'} does not hold {' or '.join(names)}; measure it again"
         )
 
-    def checked(self) -> list[Plain]:
+    def checked(self) -> list[EpochRow]:
         """The epochs that were checked on test images."""
-        return [r for r in self.rows if r.get("test_robust") is not None]
+        return [r for r in self.rows if r.metrics.get("test_robust") is not None]
 
-    def at(self, share: float) -> Plain:
+    def at(self, share: float) -> EpochRow:
         """The checked epoch nearest to a share of the paper's schedule (the earlier of two equally near).
 
         The paper drops the learning rate at 50 and 75 %. In a schedule with two drops elsewhere a share is
         counted within its phase: 35 % is at 70 % of what comes before the first drop.
         """
-        last, drops = max(r["epoch"] for r in self.rows), list(self.lr_milestones)
-        here = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
-        wanted = float(np.interp(share, (0, 0.5, 0.75, 1), here))
-        return min(self.checked(), key=lambda r: (abs(r["epoch"] - wanted), r["epoch"]))
+        last, drops = max(r.epoch for r in self.rows), list(self.lr_milestones)
+        knots = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
+        wanted = float(np.interp(share, (0, 0.5, 0.75, 1), knots))
+        return min(self.checked(), key=lambda r: (abs(r.epoch - wanted), r.epoch))
 
 
 def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
@@ -101,12 +105,12 @@ def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
     """
     if not folder.done:
         raise UserError(f"{folder.path} is not finished; train it to its end first")
-    found = load_results(folder.path / "measure.json")
+    results = load_results(folder.path / "measure.json")
     kept, rows = into / folder.path.name, folder.rows()
     env = {k: v for k, v in (folder.read("env.json") or {}).items() if k not in _PRIVATE}
     write_atomic(kept / "config.yaml", folder.config())
     _write(kept / "env.json", env)
-    write_results(kept / "measure.json", _slim(found))
+    write_results(kept / "measure.json", _slim(results))
     matrices = {str(r["epoch"]): _rounded(r["C"]) for r in rows if r.get("C") and len(r["C"]) <= LARGE}
     _write(kept / "matrices.json", matrices, indent=None)
     for name, content in extras.items():
@@ -117,17 +121,13 @@ def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
 
 def read(folder: Path) -> Evidence:
     """The evidence in a folder. Raises UserError if a file is missing or damaged."""
-    env, found = _json(folder / "env.json"), _results(folder / "measure.json")
-    matrices = _json(folder / "matrices.json")
-    rows = _rows(folder / "metrics.csv")
-    for row in rows:
-        row["C"] = matrices.get(str(row["epoch"]))
-    drops = read_flat(_text(folder / "config.yaml"), str(folder / "config.yaml")).get("lr_milestones") or ()
+    env, results = _json(folder / "env.json"), _results(folder / "measure.json")
+    rows = _rows(folder / "metrics.csv", _json(folder / "matrices.json"))
+    config = folder / "config.yaml"
+    milestones = read_flat(_text(config), str(config)).get("lr_milestones") or ()
     known = {"env", "measure", "matrices"}
     extras = {p.stem: _json(p) for p in sorted(folder.glob("*.json")) if p.stem not in known}
-    measures = [flat_measurement(r) for r in found.results]
-    comparison = flat_comparison(found.comparisons[0]) if found.comparisons else None
-    return Evidence(folder, env, rows, measures, extras, tuple(drops), comparison)
+    return Evidence(folder, env, rows, results, extras, tuple(milestones))
 
 
 def complete(folder: Path, extras: Sequence[str] = ()) -> bool:
@@ -135,12 +135,12 @@ def complete(folder: Path, extras: Sequence[str] = ()) -> bool:
     return all((folder / name).is_file() for name in ("metrics.csv", *(f"{e}.json" for e in extras)))
 
 
-def _slim(found: ResultFile) -> ResultFile:
+def _slim(results: ResultFile) -> ResultFile:
     """Without the large matrices that no figure shows."""
-    return found.model_copy(
+    return results.model_copy(
         update={
-            "results": [_slim_matrices(r, ("C",)) for r in found.results],
-            "comparisons": [_slim_matrices(c, ()) for c in found.comparisons],  # best minus last, both kept
+            "results": [_slim_matrices(r, ("C",)) for r in results.results],
+            "comparisons": [_slim_matrices(c, ()) for c in results.comparisons],  # best minus last, both kept
         }
     )
 
@@ -183,13 +183,13 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
 
 
-def _rows(path: Path) -> list[Plain]:
+def _rows(path: Path, matrices: dict[str, Any]) -> list[EpochRow]:
     try:
         with path.open(newline="") as f:
-            found = list(csv.DictReader(f))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+            rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(f)]
+        return [EpochRow(**row, C=matrices.get(str(row["epoch"]))) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValidationError) as e:
         raise UserError(f"{path} cannot be read; delete its folder to have it made again") from e
-    return [{k: _value(v) for k, v in row.items()} for row in found]
 
 
 def _value(text: str | None) -> Any:
