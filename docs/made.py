@@ -1,6 +1,6 @@
-"""What is made from the program itself: the commands, the public names, the verdicts, the panel.
+"""Pages made from the program itself: commands, public names, verdicts, speed, findings, the theory panel.
 
-`write(folder)` is called by conf.py before every build; pages include what it writes; tests call the rest.
+`conf.py` calls `write(folder)` before every build, and pages include what it writes.
 """
 
 import inspect
@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import crossclass
+from crossclass.analysis.metrics import METRICS
 from crossclass.cli import app
 from crossclass.cli.catalogue import lines
 from crossclass.diagnostics import FINDINGS
@@ -20,15 +21,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def commands() -> dict[str, str]:
-    """`--help` of every command as a person sees it on a terminal of 100 columns, by name."""
+    """The `--help` of every command on a terminal of 100 columns, by name."""
     names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
     return {name: runner.invoke(app, [name, "--help"]).output for name in names}
 
 
 def cli() -> str:
-    """Every command with its help, and what has a name."""
-    parts = [f"## crossclass {name}\n\n{_text(said)}" for name, said in commands().items()]
+    """Every command with its help, and everything that has a name."""
+    parts = [f"## crossclass {name}\n\n{_text(text)}" for name, text in commands().items()]
     return "\n\n".join([*parts, f"## What has a name\n\n{_text(chr(10).join(lines()))}"]) + "\n"
 
 
@@ -48,19 +49,19 @@ def api() -> str:
 
 
 def paper() -> str:
-    """Every claim and its verdict, as results/verdicts.py wrote it, with its pictures found from docs/."""
+    """Every claim and its verdict, as results/verdicts.py wrote it, with links that work from docs/."""
     text = (ROOT / "results" / "mini" / "README.md").read_text()
     text = re.sub(r"\]\((?!http)([\w./-]+)\)", r"](../results/mini/\1)", text)
     return text.replace("# Verdicts at size mini\n", "", 1)
 
 
 def speed() -> str:
-    """Tables of benchmarks/speed.py, from its largest run that is there."""
+    """The tables of benchmarks/speed.py, from its largest stored run."""
     results = ROOT / "benchmarks" / "results"
     path = next(p for size in ("full", "bench") if (p := results / f"speed-{size}.json").exists())
-    found, parts = json.loads(path.read_text()), []
-    usual = [b for b in found["attack"] if (b["norm"], b["steps"]) == ("linf", 10)]
-    for block in usual + found["training"]:
+    speeds, parts = json.loads(path.read_text()), []
+    usual = [b for b in speeds["attack"] if (b["norm"], b["steps"]) == ("linf", 10)]
+    for block in usual + speeds["training"]:
         what = f"{block['norm']}, PGD-{block['steps']}" if "norm" in block else "training epochs"
         rows = ["| | images a second | share | times ours |", "|---|---|---|---|"]
         for r in block["jobs"]:
@@ -69,21 +70,27 @@ def speed() -> str:
                     f"| {r['job']} | {speed:,.3g} | {r['share of bf16']:.0%} | {r['times ours']:.2f} |"
                 )
         parts.append("\n".join([f"**{block['net']}**, {what}", "", *rows]))
-    start = "".join(f"\n| `{name}` | {s:.2f} s |" for name, s in found["start"].items())
+    start = "".join(f"\n| `{name}` | {s:.2f} s |" for name, s in speeds["start"].items())
     parts.append(f"| start | |\n|---|---|{start}")
-    sizes = "".join(f"\n| {name} | {mib:,.0f} MiB |" for name, mib in found["memory"].items())
+    sizes = "".join(f"\n| {name} | {mib:,.0f} MiB |" for name, mib in speeds["memory"].items())
     parts.append(
         f"| largest size of a process that attacks one batch of PreActResNet-18 | |\n|---|---|{sizes}"
     )
-    for net, ways in found["allocator"].items():
+    for net, ways in speeds["allocator"].items():
         kept = "".join(f"\n| {way} | {value:.3g} |" for way, value in ways.items())
         parts.append(f"| seconds of PGD-10 on {net}, each in a process of its own | |\n|---|---|{kept}")
     return "\n\n".join(parts) + "\n"
 
 
+def metrics() -> str:
+    """Every metric, as the list of metrics has it."""
+    rows = [f"| `{m.key}` | {m.label} | {m.unit} | {m.direction} | {m.doc} |" for m in METRICS]
+    return "\n".join(["| key | name | unit | better | what it is |", "|---|---|---|---|---|", *rows]) + "\n"
+
+
 def findings() -> str:
-    """Everything that the doctor can find."""
-    rows = [f"| `{name}` | {said} |" for name, said in FINDINGS.items()]
+    """Every finding of `doctor`."""
+    rows = [f"| `{name}` | {text} |" for name, text in FINDINGS.items()]
     return "\n".join(["| finding | what it says |", "|---|---|", *rows]) + "\n"
 
 
@@ -99,8 +106,8 @@ def _directive(kind: str, target: str, options: list[str]) -> str:
     return f"```{{eval-rst}}\n.. auto{kind}:: {target}\n{given}```"
 
 
-def _text(said: str) -> str:
-    return "```text\n" + "\n".join(line.rstrip() for line in said.strip().splitlines()) + "\n```"
+def _text(text: str) -> str:
+    return "```text\n" + "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n```"
 
 
 MADE = {
@@ -109,6 +116,7 @@ MADE = {
     "paper.md": paper,
     "speed.md": speed,
     "findings.md": findings,
+    "metrics.md": metrics,
     "panel.html": panel,
 }
 

@@ -6,6 +6,7 @@ from crossclass import attacks, data, models
 from crossclass.attacks import norms
 from crossclass.core.config import Settings
 from crossclass.core.family import kind_of, members
+from crossclass.paper.registry import EXPERIMENTS
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
 from crossclass.training.run import Run
@@ -13,8 +14,6 @@ from crossclass.training.run import Run
 
 def lines() -> Iterator[str]:
     """One line each: the full name first, what it is, what it does."""
-    from crossclass.paper.registry import EXPERIMENTS  # drawing and evaluation come with it
-
     width = max(map(len, NAMED))
     for id_, entry in EXPERIMENTS.items():
         yield f"{id_:{width}} paper    {entry.title}"
