@@ -17,7 +17,7 @@ from crossclass.core.errors import UserError
 from crossclass.data import Shapes, as_float, shapes
 from crossclass.paper import bridge
 from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
-from crossclass.paper.part_weights import effective, errors, responses
+from crossclass.paper.part_weights import fitted_weights, part_weights, standard_errors
 from crossclass.paper.theory import closed, samples, sharing
 from crossclass.paper.theory.setting import PAPER
 
@@ -69,13 +69,13 @@ def problem(seed: int = 0, n: int = 400) -> tuple[Tensor, Tensor]:
 def test_responses_of_a_linear_model_are_its_weights() -> None:
     s, W = problem()
     logits = s @ W.T + torch.tensor([3.0, -1.0, 0.5])
-    torch.testing.assert_close(responses(logits, s), W.double(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fitted_weights(logits, s), W.double(), atol=1e-5, rtol=1e-5)
 
 
 def test_effective_weights_of_equation_16_are_w1_and_w2() -> None:
     W = torch.tensor(samples.weights(0.7, 0.3, PAPER))
-    assert effective(W, EDGES) == pytest.approx((0.7, 0.3))
-    assert effective(W + torch.randn(6, generator=seeded(0)).double(), EDGES) == pytest.approx((0.7, 0.3))
+    assert part_weights(W, EDGES) == pytest.approx((0.7, 0.3))
+    assert part_weights(W + torch.randn(6, generator=seeded(0)).double(), EDGES) == pytest.approx((0.7, 0.3))
 
 
 def test_effective_weights_in_loops() -> None:
@@ -86,7 +86,7 @@ def test_effective_weights_in_loops() -> None:
     for p, (a, b) in enumerate(edges, start=k):
         inside = (float(R[a, p]) + float(R[b, p])) / 2
         shared.append(inside - sum(float(R[j, p]) for j in range(k) if j not in (a, b)) / (k - 2))
-    assert effective(R, edges) == pytest.approx((sum(own) / k, sum(shared) / 2), rel=1e-5)
+    assert part_weights(R, edges) == pytest.approx((sum(own) / k, sum(shared) / 2), rel=1e-5)
 
 
 def test_errors_are_the_spread_over_new_samples() -> None:
@@ -95,17 +95,17 @@ def test_errors_are_the_spread_over_new_samples() -> None:
         s, _ = problem(seed, 150)
         W = torch.tensor(samples.weights(0.7, 0.3, PAPER), dtype=torch.float32)
         logits = s @ W.T + torch.randn(150, 3, generator=seeded(seed + 100))
-        found.append(effective(responses(logits, s), EDGES))
-        said.append(errors(logits, s, EDGES))
+        found.append(part_weights(fitted_weights(logits, s), EDGES))
+        said.append(standard_errors(logits, s, EDGES))
     spread, mean = np.std(found, axis=0, ddof=1), np.mean(said, axis=0)
     np.testing.assert_allclose(mean, spread, rtol=0.35)
 
 
 def test_two_classes_lack_nothing() -> None:
     with pytest.raises(UserError, match="3 classes or more"):
-        effective(torch.zeros(2, 3), ((0, 1),))
+        part_weights(torch.zeros(2, 3), ((0, 1),))
     with pytest.raises(UserError, match="3 classes or more"):
-        effective(torch.zeros(3, 3), ())
+        part_weights(torch.zeros(3, 3), ())
 
 
 # --- training on strengths
@@ -119,12 +119,12 @@ def strengths(n: int = 900, sigma: float = 0.6) -> tuple[Tensor, Tensor]:
 def test_untied_weights_under_the_margin_loss_have_theorem_1s_threshold() -> None:
     # untied rows sum to 0; differences a of E and b of C cost (a^2 + b^2) / 2 more than tied ones: twice
     x, y = strengths()
-    w_e, w_c = effective(fit_strengths(x, y, 0.1, "margin", 100), EDGES)
+    w_e, w_c = part_weights(fit_strengths(x, y, 0.1, "margin", 100), EDGES)
     w1, w2 = closed.optimum(1.0, 0.6, 0.1)
     assert w_e == pytest.approx(w1 / 2, abs=0.02)
     assert w_c == pytest.approx(w2 / 2, abs=0.02)
     beyond = float(closed.eps0(1.0, 0.6)) + 0.08
-    w_e, w_c = effective(fit_strengths(x, y, beyond, "margin", 100), EDGES)
+    w_e, w_c = part_weights(fit_strengths(x, y, beyond, "margin", 100), EDGES)
     assert w_e == pytest.approx(float(closed.optimum(1.0, 0.6, beyond)[0]) / 2, abs=0.02)
     assert abs(w_c) < 0.01
 
@@ -134,7 +134,7 @@ def test_clean_cas_of_untied_weights_is_that_of_the_centred() -> None:
     W = fit_strengths(x, y, 0.1, "margin", 60)
     assert float(W.sum(dim=0).abs().max()) < 1e-4
     found = attribution.cas(attribution.correlation(attribution.class_means(x, W, y)))
-    expected = float(sharing.cas(*sharing.centred(*effective(W, EDGES))))
+    expected = float(sharing.cas(*sharing.centred(*part_weights(W, EDGES))))
     assert found == pytest.approx(expected, rel=0.05)
 
 
@@ -162,7 +162,7 @@ def test_cross_entropy_training_ends_where_its_gradient_is_0() -> None:
     (cross_entropy(x_adv @ W.T, y).mean() + 0.005 * W.square().sum()).backward()
     assert W.grad is not None
     assert float(W.grad.abs().max()) < 0.02
-    w_e, w_c = effective(W.detach(), EDGES)
+    w_e, w_c = part_weights(W.detach(), EDGES)
     assert w_c > 0.5 * w_e > 0
 
 

@@ -2,7 +2,7 @@
 
 The same data twice: as the strengths of the parts that pictures show (eq. 8 itself: `Shapes` with three
 classes of which every two share a part), and as those pictures. Three models: a linear one on strengths, a
-linear one on pixels, a small convolutional one. Nothing is tied, no weight is clamped; `effective` weighs
+linear one on pixels, a small convolutional one. Nothing is tied, no weight is clamped; `part_weights` weighs
 parts in all of them in the same way.
 
 What to expect. Margin loss: at w_C = 0 the *worst* rival counts, hence theorem 1's threshold eps0 (the untied
@@ -38,7 +38,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Shapes
 from crossclass.models import AnyModel, PreActResNet, Python
-from crossclass.paper.part_weights import effective, errors, responses
+from crossclass.paper.part_weights import fitted_weights, part_weights, standard_errors
 from crossclass.paper.theory import closed, sharing
 from crossclass.paper.verdict import Verdict, Word, all_hold, exceeds
 from crossclass.training.loop import iterate_epochs
@@ -142,7 +142,7 @@ def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str
     y, y_test = (torch.arange(len(s)) % data.classes for s in (x, x_test))  # as the pictures come
     W = fit_strengths(x, y, eps, loss, effort.steps)
     x_adv = _corner(eps, "ce")(lambda s: s @ W.T, x_test, y_test)
-    w_e, w_c = effective(W, data.graph)
+    w_e, w_c = part_weights(W, data.graph)
     return {
         "exclusive": w_e,
         "shared": w_c,
@@ -184,8 +184,8 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
     attacked = evaluate.evaluate(model, test, attack.replace(steps=10, step=0.25)) if eps else clean
     with torch.no_grad():
         logits = clean.features @ clean.W.T
-    w_e, w_c = effective(responses(logits, s), data.graph)
-    error_e, error_c = errors(logits, s, data.graph)
+    w_e, w_c = part_weights(fitted_weights(logits, s), data.graph)
+    error_e, error_c = standard_errors(logits, s, data.graph)
     return {
         "exclusive": w_e,
         "shared": w_c,

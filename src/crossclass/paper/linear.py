@@ -1,11 +1,10 @@
-"""The theory once more, by training: the project's PGD-AT on samples of eq. (8), with the model of eq. (16).
+"""The theory by training: the project's PGD-AT on samples of eq. (8) with the model of eq. (16), judged.
 
     f_i(x) = w1 x_E,i + w2 sum_{k != i} x_C,k        w <- max(w - alpha_t (grad loss(x_adv) + lambda w), 0)
 
-What crafts is `recipes.AT` with `attacks.PGD`: margin loss, no box, one full step from x itself, which for
-a linear model is the corner. What updates is torch's SGD with the penalty as weight decay and the step
-alpha_t = 1/(lambda t), under which strongly convex problems converge as 1/t. No formula of the theory takes
-part.
+`recipes.AT` with `attacks.PGD` crafts: margin loss, no box, one full step from x itself, which for a linear
+model is the corner. torch's SGD updates, with the penalty as weight decay and the step alpha_t =
+1/(lambda t), under which strongly convex problems converge as 1/t. No closed form is used.
 
 At w2 = 0 exactly the rivals tie and x_C has no gradient, so it is not attacked, and the step lifts w2 off 0
 again by about mu/(lambda t): if the minimum is at 0, the iterates return there over and over, from ever

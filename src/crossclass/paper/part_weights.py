@@ -1,4 +1,4 @@
-"""What weight any model gives to exclusive and to shared parts, where the parts' strengths are known.
+"""The weights that any model gives to exclusive and to shared parts, where the strengths of parts are known.
 
 Logits are fitted to strengths by least squares, f_i ~ b_i + sum_p R[i, p] s_p (for a linear model on
 strengths R is W). Then, with E_i the part of class i alone and C a part that several classes show,
@@ -6,9 +6,8 @@ strengths R is W). Then, with E_i the part of class i alone and C a part that se
     w_E = mean over i of  R[i, E_i] - (mean of R[j, E_i] over j != i),
     w_C = mean over C of  (mean of R[i, C] over classes that show C) - (mean over those that do not).
 
-They are w1 and w2 if R is of the form of eq. (16), and stay so if the same is added to all logits. A network
-is not linear in s; what is fitted to it says how much its logits rise with a part on average, over parts
-absent and present and of any strength.
+They are w1 and w2 if R is of the form of eq. (16), also after the same is added to all logits. A network is
+not linear in s; the fit says how much its logits rise with a part on average, over all strengths of parts.
 """
 
 from collections.abc import Sequence
@@ -22,19 +21,19 @@ from torch import Tensor
 from crossclass.core.errors import UserError
 
 BLOCKS = 10
-"""Parts of the samples, each left out once by the jackknife."""
+"""Blocks of samples, each left out once by the jackknife."""
 
 
-def responses(logits: Float[Tensor, "n k"], strengths: Float[Tensor, "n p"]) -> Float[Tensor, "k p"]:
-    """R of the least-squares fit, in float64."""
+def fitted_weights(logits: Float[Tensor, "n k"], strengths: Float[Tensor, "n p"]) -> Float[Tensor, "k p"]:
+    """R of the least-squares fit of logits to strengths, in float64."""
     X = torch.cat([strengths.new_ones(len(strengths), 1), strengths], dim=1)
     return torch.linalg.lstsq(X.double(), logits.double()).solution[1:].T
 
 
-def effective(R: Float[Tensor, "k p"], edges: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """(w_E, w_C); the parts are the classes' own, then one for each edge, which joins the two that show it.
+def part_weights(R: Float[Tensor, "k p"], edges: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """(w_E, w_C) of R, whose columns are the parts of each class alone, then a part per edge of two classes.
 
-    Raises UserError unless there are three classes and an edge: else nobody lacks a shared part.
+    Raises UserError for fewer than three classes or no edge: then no class lacks a shared part.
     """
     k = len(R)
     if k < 3 or not edges:
@@ -50,11 +49,13 @@ def effective(R: Float[Tensor, "k p"], edges: Sequence[tuple[int, int]]) -> tupl
     return float(own.diag().mean() - off), float(np.mean(shared))
 
 
-def errors(
+def standard_errors(
     logits: Float[Tensor, "n k"], strengths: Float[Tensor, "n p"], edges: Sequence[tuple[int, int]]
 ) -> tuple[float, float]:
-    """Standard errors of (w_E, w_C) as fitted to so many samples: the jackknife over blocks of them."""
+    """Standard errors of the fitted (w_E, w_C): the jackknife over blocks of samples."""
     block = torch.arange(len(logits)) * BLOCKS // len(logits)
-    left = [effective(responses(logits[block != b], strengths[block != b]), edges) for b in range(BLOCKS)]
+    left = [
+        part_weights(fitted_weights(logits[block != b], strengths[block != b]), edges) for b in range(BLOCKS)
+    ]
     variance = np.var(np.array(left), axis=0) * (BLOCKS - 1)
     return sqrt(float(variance[0])), sqrt(float(variance[1]))
