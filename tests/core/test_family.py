@@ -15,21 +15,27 @@ from crossclass.training.recipes import AWP, AnyRecipe
 from crossclass.training.run import Run
 
 
-class Square(Settings):
+class Shape(Settings):
+    """Base of the shapes."""
+
+    kind: str
+
+
+class Square(Shape):
     """A square."""
 
     kind: Literal["square"] = "square"
     side: float = Field(1.0, gt=0)
 
 
-class Circle(Settings):
+class Circle(Shape):
     """A circle."""
 
     kind: Literal["circle"] = "circle"
     radius: float = Field(1.0, gt=0)
 
 
-class Both(Settings):
+class Both(Shape):
     """Two shapes in one."""
 
     kind: Literal["both"] = "both"
@@ -37,7 +43,7 @@ class Both(Settings):
     second: "AnyShape | None" = None
 
 
-AnyShape = Annotated[Square | Both, Family()]
+AnyShape = Annotated[Shape, Family(Square, Both)]
 Both.model_rebuild()
 
 
@@ -95,14 +101,17 @@ def test_a_mistake_is_named_by_its_path(change, words):
         assert all(word in str(e.value) for word in words), str(e.value)
 
 
-def test_a_kind_is_needed_and_belongs_to_one_class():
-    class Other(Settings):
+def test_a_kind_is_needed_belongs_to_one_class_and_to_the_base():
+    class Other(Shape):
         kind: Literal["square"] = "square"
 
-    class Nameless(Settings):
-        kind: str | None = None
+    class Nameless(Shape):
+        pass
 
-    for plugin, word in ((Other, "square"), (Nameless, "kind")):
+    class Stranger(Settings):
+        kind: Literal["stranger"] = "stranger"
+
+    for plugin, word in ((Other, "square"), (Nameless, "kind"), (Stranger, "Shape")):
         with pytest.raises(UserError, match=word):
             register(AnyShape, plugin)
     assert register(AnyShape, Square) is Square  # a second time does no harm

@@ -87,7 +87,7 @@ def evaluate_checkpoint(
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
     """Everything besides weights and images that a measurement depends on."""
     plain: dict[str, Any] = attack.to_dict() if attack is not None else {}
-    steps = plain.get("steps", 1 if plain["kind"] == "fgsm" else None) if plain else 0
+    steps = 0 if attack is None else getattr(attack, "steps", None)
     return {
         "attack": plain or None,
         "eps": (plain.get("threat") or {}).get("eps", 0),

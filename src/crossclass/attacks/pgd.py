@@ -7,7 +7,7 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -222,6 +222,8 @@ class FGSM(Attack):
     bn: BNMode = "eval"
     precision: Precision = "fp32"
     box: tuple[float, float] | None = (0.0, 1.0)
+
+    steps: ClassVar[int] = 1
 
     @model_validator(mode="after")
     def _start_fits(self) -> "FGSM":

@@ -20,7 +20,7 @@ _INSIDE: ContextVar[frozenset[int]] = ContextVar("families being written as JSON
 
 
 class Family:
-    """The members of a family, and the validator of its fields; given none, those of the union it marks."""
+    """The members of a family, and the validator of its fields."""
 
     def __init__(self, *plugins: type[BaseModel]) -> None:
         self.plugins: dict[str, type[BaseModel]] = {}
@@ -55,8 +55,6 @@ class Family:
         return self._validate(value)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if not self.plugins:
-            self._adopt(source)
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -68,27 +66,24 @@ class Family:
         finally:
             _INSIDE.reset(token)
 
-    def _adopt(self, union: object) -> None:
-        for member in get_args(union) or (union,):
-            if isinstance(member, type):
-                self.add(member)
-
 
 def family(union: Any) -> Family:
     """The family of `AnyX = Annotated[X, Family(A, B)]`, or of a field of this type."""
     metadata = union.metadata if isinstance(union, FieldInfo) else union.__metadata__
-    marker: Family = next(m for m in metadata if isinstance(m, Family))
-    if not marker.plugins:
-        marker._adopt(union.annotation if isinstance(union, FieldInfo) else get_args(union)[0])
-    return marker
+    return next(m for m in metadata if isinstance(m, Family))
 
 
 def register(union: Any, plugin: M) -> M:
     """Add a class of settings to a family, as in `register(AnyThreat, L1)`; returns the class.
 
     From then on its `kind` can be written wherever a member of the family can be. Raises UserError if the
-    class has no `kind`, or one that another member has.
+    class has no `kind`, or one that another member has, or is no subclass of the family's base.
     """
+    base = get_args(union)[0]
+    if not issubclass(plugin, base):
+        raise UserError(
+            f"{plugin.__name__} is no {base.__name__}; write class {plugin.__name__}({base.__name__})"
+        )
     family(union).add(plugin)
     return plugin
 

@@ -148,7 +148,7 @@ class Probe:
     def evaluate_remaining(
         self, correct: Bool[Tensor, " m"], attack: AnyAttack, on: Classifier | None = None
     ) -> Bool[Tensor, " m"]:
-        """Which images of `attack_set` stay correct under this attack too; only the `correct` ones are attacked.
+        """Which of the `correct` images of `attack_set` stay correct; only these are attacked.
 
         The adversarial images are made on this network, or on another (`on`) and evaluated on this one.
         """

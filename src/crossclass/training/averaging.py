@@ -13,35 +13,10 @@ from crossclass.core.family import Family
 from crossclass.models.model_state import evaluating
 
 
-class SWA(Settings):
-    """Stochastic weight averaging (Izmailov et al. 2018): the mean over the ends of epochs from `start` on.
+class Average(Settings):
+    """Base of the averages of weights over training."""
 
-    Batch norm is refreshed by one pass over clean, augmented *training* images before the average is used,
-    as in VITA-Group/Alleviate-Robust-Overfitting.
-    """
-
-    kind: Literal["swa"] = "swa"
-    start: int = Field(1, ge=1)
-    """First epoch whose end is averaged; before it, the average is the network itself."""
-
-    @property
-    def refreshes(self) -> bool:
-        """Whether batch-norm statistics have to be computed anew for the average."""
-        return True
-
-    def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Nothing: only the ends of epochs are averaged."""
-
-    def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Add the weights at the end of an epoch, counted from 1."""
-        mix(average, model, 1 / max(1, epoch - self.start + 1))
-
-
-class EMA(Settings):
-    """Exponential moving average of the weights after every step; batch-norm statistics are copied."""
-
-    kind: Literal["ema"] = "ema"
-    decay: float = Field(0.995, ge=0, lt=1)
+    kind: str
     start: int = Field(1, ge=1)
     """First epoch that is averaged; before it, the average is the network itself."""
 
@@ -51,11 +26,40 @@ class EMA(Settings):
         return False
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Add the weights after a step of an epoch, counted from 1."""
-        mix(average, model, 1 - self.decay if epoch >= self.start else 1.0)
+        """Update the average, in place, after a step of the optimizer."""
 
     def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
-        """Nothing: every step is averaged."""
+        """Update the average, in place, at the end of an epoch."""
+
+
+class SWA(Average):
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean over the ends of epochs from `start` on.
+
+    Batch norm is refreshed by one pass over clean, augmented *training* images before the average is used,
+    as in VITA-Group/Alleviate-Robust-Overfitting.
+    """
+
+    kind: Literal["swa"] = "swa"
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether batch-norm statistics have to be computed anew for the average."""
+        return True
+
+    def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """Add the weights at the end of an epoch, counted from 1."""
+        mix(average, model, 1 / max(1, epoch - self.start + 1))
+
+
+class EMA(Average):
+    """Exponential moving average of the weights after every step; batch-norm statistics are copied."""
+
+    kind: Literal["ema"] = "ema"
+    decay: float = Field(0.995, ge=0, lt=1)
+
+    def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
+        """Add the weights after a step of an epoch, counted from 1."""
+        mix(average, model, 1 - self.decay if epoch >= self.start else 1.0)
 
 
 @torch.no_grad()
@@ -87,4 +91,4 @@ def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
                 norm.momentum = momentum
 
 
-AnyAverage = Annotated[SWA | EMA, Family()]
+AnyAverage = Annotated[Average, Family(SWA, EMA)]
