@@ -22,8 +22,9 @@ from crossclass.analysis.records import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.checkpoints import formats
 from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
-from crossclass.cli.jobs import expand
-from crossclass.core.config import load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.cli.sweep import expand
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.data import arrays, cifar, folders, tiny_imagenet
 from crossclass.paper import evidence
@@ -123,16 +124,16 @@ def sweeps() -> list[bytes]:
 
 
 def typed(place: Path, data: bytes) -> object:
-    """One text, by `override` and by the command line's own way."""
+    """One text, by `assign` and by the command line's own way."""
     text = data.decode("utf-8", "replace")
     with suppress(UserError):
-        override(Run(), [text])
-    return resolve("cifar10-mini", [text])
+        assign(Run(), [text])
+    return expand("cifar10-mini", [text])
 
 
 def yaml_file(path: Path) -> object:
     """A run file, from the command line; what was valid must come back as it is."""
-    _, run = resolve(str(path), [])
+    _, run = resolve(str(path))
     again = load_yaml(Run, run.yaml(), "again")
     if again != run:
         raise AssertionError("a run does not survive its own YAML")

@@ -21,7 +21,7 @@ from crossclass.core.runtime import Runtime
 def compared(target: str, data: str, n: int, steps: int, runtime: Runtime) -> list[dict[str, Any]]:
     """One object for each checkpoint that the target stands for."""
     out = []
-    changes = [f"data.path={data}", f"data.n_test={n}", "data.checksum=null"]
+    changes = {"data.path": data, "data.n_test": n, "data.checksum": None}
     for subject in subjects([target], changes, runtime):
         threat = subject.threats[0]
         attacks = [PGD(threat=threat, steps=steps, precision=p) for p in ("fp32", "bf16")]

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from crossclass.analysis import measure as measuring
+from crossclass.analysis.measure import Measure
 from crossclass.analysis.records import ResultFile, flat_comparison, flat_measurement, load_results
+from crossclass.checkpoints.loaded import Source
+from crossclass.cli.assignments import read_arguments
 from crossclass.core.runtime import Runtime
 
 
@@ -13,7 +16,9 @@ def measure(
     targets: Sequence[str], changes: Sequence[str], runtime: Runtime, **more: Any
 ) -> list[dict[str, Any]]:
     """What `crossclass measure` writes about targets under `path=value` texts."""
-    return flat(measuring.measure(targets, changes, runtime, **more))
+    read = read_arguments(changes, Measure, Source)
+    assert not read.targets
+    return flat(measuring.measure(targets, read.changes, runtime, **more))
 
 
 def flat(found: ResultFile) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "core.config": ("Settings", "override"),
+    "core.config": ("Settings",),
     "core.errors": ("UserError",),
     "analysis.attribution": ("cas", "class_means", "correlation", "negative_mass", "separation"),
     "analysis.instances": ("all_pairs", "instance_correlation", "nearest"),
@@ -34,6 +34,7 @@ _HOME = {
     "training.labels": ("Mix", "TemporalEnsembling"),
     "training.run": ("Validation", "Run"),
     "core.runtime": ("Runtime",),
+    "core.overrides": ("override",),
     "core.trust": ("trusting",),
     "analysis.evaluate": ("evaluate", "summary"),
     "checkpoints.load": ("load_model",),

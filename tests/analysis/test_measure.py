@@ -19,12 +19,12 @@ from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.card import save_checkpoint
 from crossclass.checkpoints.load import subjects
 from crossclass.cli import main
-from crossclass.cli.examining import _draw
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import import_callable, trusting
 from crossclass.models import PreActResNet
+from crossclass.report.plots.entries import draw_maps
 from measuring import measure
 
 CPU = Runtime(device="cpu")
@@ -257,9 +257,9 @@ def test_trust_is_asked_for_code_that_a_file_names(here):
     assert not e.value.code
     folder = next(Path("runs").iterdir())
     with pytest.raises(UserError, match="--trust"):
-        list(subjects([str(folder)], [], CPU))
+        list(subjects([str(folder)], {}, CPU))
     with trusting(everything=True):
-        assert len(list(subjects([str(folder)], [], CPU))) == 2
+        assert len(list(subjects([str(folder)], {}, CPU))) == 2
 
 
 def test_partial_loads_are_refused_unless_allowed(here, net):
@@ -315,7 +315,7 @@ def test_a_grid_of_maps_is_drawn(here, net):
         ["prn.pt", "other.pt"],
         ["data.path=data", "attack=none", "saliency=3"],
         CPU,
-        draw=lambda maps, name: _draw(maps, picture),
+        draw=lambda maps, name: draw_maps(maps, picture),
     )
     found = results[-1]["comparison"]["saliency"]
     if found is None:

@@ -14,6 +14,7 @@ from crossclass.attacks.norms import L2, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
 from crossclass.core.family import members
+from crossclass.core.overrides import override
 from crossclass.data import Split
 from crossclass.training.recipes import AT
 from state_traces import mixed, quick, state, stranger
@@ -123,7 +124,7 @@ def test_settings_round_trip_and_say_every_condition() -> None:
     )
     assert str(AutoAttack(version="rand")) == "AutoAttack rand, l_inf 8/255"
     assert config.load_yaml(AutoAttack, reduced.yaml(), "f") == reduced
-    made = config.override(AT(), ["attack.kind=external", "attack.call=external_attacks:stays"])
+    made = override(AT(), {"attack.kind": "external", "attack.call": "external_attacks:stays"})
     assert made.attack == External(call="external_attacks:stays")
     for member in members(AnyAttack):
         assert member().for_evaluation() == member()

@@ -12,7 +12,8 @@ from torch import Tensor
 from crossclass.attacks import PGD, AutoAttack, reference_attack
 from crossclass.attacks.norms import AnyThreat, Start, Threat
 from crossclass.cli import main
-from crossclass.core.config import Eps, load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.core.config import Eps, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.family import family, register
 from crossclass.core.rng import uniform
@@ -71,15 +72,15 @@ def test_attacks_and_runs_take_its_attributes(registered: None) -> None:
     attack = reference_attack(WeightedLinf())
     assert attack.step == 0.2
     assert str(attack).startswith("PGD-20, weighted l_inf 6/255, step 0.2 eps, uniform start")
-    run = override(Run(), ["recipe.attack.threat.kind=weighted"])
+    run = assign(Run(), ["recipe.attack.threat.kind=weighted"])
     assert run.final_attack() == attack
     assert load_yaml(Run, run.yaml(), "f") == run
     with pytest.raises(UserError, match="weighted l_inf"):
-        override(Run(), ["recipe.attack.threat.kind=weighted", "recipe.attack.threat.eps=1e-3"])
+        assign(Run(), ["recipe.attack.threat.kind=weighted", "recipe.attack.threat.eps=1e-3"])
     with pytest.raises(ValueError, match="weighted l_inf"):
         AutoAttack(threat=WeightedLinf())
     with pytest.raises(UserError, match="known: uniform, none"):
-        override(PGD(), ["threat.kind=weighted", "start=ball"])
+        assign(PGD(), ["threat.kind=weighted", "start=ball"])
 
 
 def test_it_is_listed_shown_trained_measured_and_printed_on_pages(

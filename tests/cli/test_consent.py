@@ -14,7 +14,7 @@ import crossclass as cc
 from conftest import pictures, tiny_net
 from crossclass.checkpoints import own
 from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
-from crossclass.cli import jobs, main
+from crossclass.cli import main, sweep
 from crossclass.core.errors import UserError
 from crossclass.training import loop
 from run_file import TINY
@@ -37,12 +37,11 @@ MODELS = {
     "os:system": SYSTEM,
 }
 ATTACK = {"kind": "external", "call": "evil:attack"}
-FLOW = "model={kind: python, call: 'os:system', arguments: {command: touch ran}}"
 CHANGES = {
-    "a text": ["model=python:evil:net"],
-    "a mapping": [FLOW],
-    "a path": ["model.kind=python", "model.call=evil:net"],
-    "an attack": ["recipe.attack.kind=external", "recipe.attack.call=evil:attack"],
+    "a text": {"model": "python:evil:net"},
+    "a mapping": {"model": SYSTEM},
+    "a path": {"model.kind": "python", "model.call": "evil:net"},
+    "an attack": {"recipe.attack.kind": "external", "recipe.attack.call": "evil:attack"},
 }
 
 
@@ -88,7 +87,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def gate_alone(monkeypatch):
     """Without the early questions, which only spare a person time."""
-    for module in (loop, jobs, own):
+    for module in (loop, sweep, own):
         monkeypatch.setattr(module, "names_of_code", lambda plain: iter(()))
 
 
@@ -135,13 +134,13 @@ GRIDS = {
     "its kind and call": {"model.kind": ["python"], "model.call": ["evil:net"]},
     "a model as a mapping": {"model": [SYSTEM]},
     "an attack": {"validation.final": [ATTACK]},
-    "a list of teachers": {"recipe.kind": ["kd"], "recipe.teachers": [[{"changes": [FLOW]}]]},
+    "a list of teachers": {"recipe.kind": ["kd"], "recipe.teachers": [[{"changes": {"model": SYSTEM}}]]},
     "a list of teachers as text": {
         "recipe.kind": ["kd"],
-        "recipe.teachers": ['[{changes: ["model=python:evil:net"]}]'],
+        "recipe.teachers": ['[{changes: {model: "python:evil:net"}}]'],
     },
-    "teachers, not in a list": {"recipe.kind": ["kd"], "recipe.teachers": [{"changes": [FLOW]}]},
-    "a wrapped recipe": {"recipe": [nested(2, kind="kd", teachers=[{"changes": [FLOW]}])]},
+    "teachers, not in a list": {"recipe.kind": ["kd"], "recipe.teachers": [{"changes": {"model": SYSTEM}}]},
+    "a wrapped recipe": {"recipe": [nested(2, kind="kd", teachers=[{"changes": {"model": SYSTEM}}])]},
 }
 
 
@@ -160,7 +159,8 @@ def test_the_grid_of_a_file_is_no_consent(here, capsys, grid):
 def test_the_two_attacks_of_the_report(here, capsys):
     Path("file.yaml").write_text(
         "recipe: {kind: awp, inner: {kind: awp, inner: {kind: kd, teachers: [{changes: "
-        f'["{FLOW}"]}}]}}}}}}\ndata: {{kind: shapes, n_train: 16, n_val: 8}}\n'
+        "{model: {kind: python, call: 'os:system', arguments: {command: touch ran}}}}]}}}\n"
+        "data: {kind: shapes, n_train: 16, n_val: 8}\n"
     )
     is_refused(capsys, "train", "file.yaml")
     Path("grid.yaml").write_text(yaml.safe_dump({"run": "shapes-demo", "grid": GRIDS["a list of teachers"]}))
@@ -239,7 +239,7 @@ def test_the_card_of_a_checkpoint_is_no_consent(run, capsys, request, model, ear
 def test_the_settings_of_a_run_folder_and_of_results_are_no_consent(run, capsys):
     path = Path(run) / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    kd = {"kind": "kd", "teachers": [{"changes": [FLOW]}]}
+    kd = {"kind": "kd", "teachers": [{"changes": {"model": SYSTEM}}]}
     config |= {"model": SYSTEM, "recipe": kd}
     config["validation"] |= {"attack": ATTACK, "final": ATTACK}
     path.write_text(yaml.safe_dump(config))

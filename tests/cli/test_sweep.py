@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from crossclass.checkpoints.run_folder import RunFolder
-from crossclass.cli import jobs as sweep
-from crossclass.cli import main
-from crossclass.cli.consent import split_values
-from crossclass.cli.jobs import expand, lines, run_all
+from crossclass.cli import jobs, main
+from crossclass.cli.assignments import split_values
+from crossclass.cli.jobs import run_all
+from crossclass.cli.sweep import expand, lines
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from run_file import TINY
@@ -92,7 +92,7 @@ def test_every_command_trains_its_point(here):
         ("cifar10-mni", ["seed=0,1"], "did you mean 'cifar10-mini'"),
         ("bad.yaml", [], "'run' and 'grid', not 'grids'"),
         ("worse.yaml", [], "'run' names a run"),
-        ("worst.yaml", [], "cannot be read as YAML"),
+        ("worst.yaml", [], "correct the YAML"),
     ],
 )
 def test_mistakes_are_one_sentence(here, target, changes, words):
@@ -126,7 +126,7 @@ def test_one_failure_stops_nothing_else_and_says_why(here):
 
 
 def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
-    monkeypatch.setattr(sweep, "WAIT", 0.05)
+    monkeypatch.setattr(jobs, "WAIT", 0.05)
     points, heard = expand("tiny.yaml", ["seed=0,1"]), []
     RunFolder.of(Path("runs"), "tiny-seed0", points[0].run)
     (folder,) = Path("runs").iterdir()
@@ -189,7 +189,7 @@ def test_from_the_command_line(here, capsys):
     assert call("tiny.yaml", "lr=1e9", *MORE)[0] == 1
     for arguments, words in (
         (["tiny.yaml", "jobs=0"], "jobs=0 trains nothing"),
-        (["tiny.yaml", "jobs=two"], "not a number of processes"),
+        (["tiny.yaml", "jobs=two"], "jobs=two"),
         (["tiny.yaml", "runtime.thread=1"], "did you mean 'threads'"),
     ):
         code, _, err = call(*arguments)
@@ -202,14 +202,14 @@ def test_a_busy_run_has_an_exit_code_of_its_own(here, capsys):
     folder = RunFolder.of(Path("runs"), "tiny-seed0", point.run)
     with lock(folder.path / ".lock", "it"), pytest.raises(SystemExit) as e:
         main(["train", "tiny.yaml", "seed=0", "out=runs", "runtime.threads=1"])
-    assert e.value.code == sweep.BUSY
+    assert e.value.code == jobs.BUSY
     assert "is being trained by process" in capsys.readouterr().err
 
 
 def test_slurm_jobs_train_and_can_be_requeued(here):
     submitit = pytest.importorskip("submitit")
     (point,) = expand("tiny.yaml", ["seed=0"])
-    training = sweep.Training(point, MORE)
+    training = jobs.Training(point, MORE)
     again = training.checkpoint()
     assert isinstance(again, submitit.helpers.DelayedSubmission)
     training()
@@ -218,9 +218,9 @@ def test_slurm_jobs_train_and_can_be_requeued(here):
     assert json.loads((folder / "measure.json").read_text())
     (wrong,) = expand("tiny.yaml", ["lr=1e9"])
     with pytest.raises(RuntimeError, match="not a number"):
-        sweep.Training(wrong, MORE)()
+        jobs.Training(wrong, MORE)()
     with pytest.raises(UserError, match="submitit refused"):
-        sweep.submit([point], MORE, Path("logs"), {"cluster": "local", "no_such_setting": 1})
+        jobs.submit([point], MORE, Path("logs"), {"cluster": "local", "no_such_setting": 1})
 
 
 def test_each_job_has_its_gpu_and_its_share_of_the_cores(monkeypatch):

@@ -15,8 +15,7 @@ from crossclass.analysis.run_record import RunRecord
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.run_folder import RunFolder, place_of
-from crossclass.cli import jobs as sweep
-from crossclass.cli import main
+from crossclass.cli import jobs, main, sweep
 from crossclass.core.config import validated
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Watch
@@ -92,7 +91,7 @@ class TestTeachers:
 
     def test_a_run_file_cannot_name_code_through_its_teachers(self, here, capsys):
         text = TINY.replace("{kind: at, attack: {kind: pgd, steps: 1}}", "KD")
-        kd = "{kind: kd, inner: {kind: at}, teachers: [{changes: ['model=python:cornered_nets:net']}]}"
+        kd = "{kind: kd, inner: {kind: at}, teachers: [{changes: {model: 'python:cornered_nets:net'}}]}"
         (here / "run.yaml").write_text(text.replace("KD", kd))
         with pytest.raises(SystemExit):
             main(["train", "run.yaml"])
@@ -115,7 +114,7 @@ class TestSweeps:
         monkeypatch.setattr(submitit.AutoExecutor, "submit", lambda self, f: handed.append(f) or _Job())
         monkeypatch.setattr(submitit.AutoExecutor, "batch", lambda self: _nothing())
         (point,) = sweep.expand("shapes-demo")
-        assert sweep.submit([point], [], Path("logs"), {"cluster": "local"}) == ["7"]
+        assert jobs.submit([point], [], Path("logs"), {"cluster": "local"}) == ["7"]
         assert all(hasattr(f, "checkpoint") for f in handed)  # submitit looks for it on the function itself
 
 

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.attacks.norms import L2, AnyThreat, Linf
-from crossclass.core.config import differences, load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.core.config import differences, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.family import members
 from crossclass.data import AnyData, Npz, Shapes
@@ -83,7 +84,7 @@ def test_absurd_radii_are_refused_with_a_hint(threat, eps, hint):
 
 
 def test_overrides_are_merged_and_validated_once():
-    run = override(Run(), ["epochs=4", "lr_milestones=[2,3]", "recipe.attack.threat.eps=4/255", "lr=1e-3"])
+    run = assign(Run(), ["epochs=4", "lr_milestones=[2,3]", "recipe.attack.threat.eps=4/255", "lr=1e-3"])
     assert (run.epochs, run.lr_milestones, run.lr) == (4, (2, 3), 1e-3)
     assert run.recipe.attack.threat == Linf(eps=4 / 255)
     # any order, and a kind replaces its sub-tree
@@ -91,14 +92,14 @@ def test_overrides_are_merged_and_validated_once():
         ["threat.eps=0.5", "threat.kind=l2", "start=ball"],
         ["start=ball", "threat.kind=l2", "threat.eps=0.5"],
     ):
-        assert override(PGD(steps=3), texts) == PGD(steps=3, threat=L2(eps=0.5), start="ball")
-    assert override(Run(), ["recipe.kind=standard"]).recipe.kind == "standard"
+        assert assign(PGD(steps=3), texts) == PGD(steps=3, threat=L2(eps=0.5), start="ball")
+    assert assign(Run(), ["recipe.kind=standard"]).recipe.kind == "standard"
 
 
 @given(st.integers(0, 99), st.sampled_from(["ce", "margin", "kl"]), st.floats(0.01, 4))
 def test_but_equals_override_equals_yaml(steps, loss, step):
     made = PGD().replace(steps=steps, loss=loss, step=step)
-    assert override(PGD(), [f"steps={steps}", f"loss={loss}", f"step={step!r}"]) == made
+    assert assign(PGD(), [f"steps={steps}", f"loss={loss}", f"step={step!r}"]) == made
     assert TypeAdapter(AnyAttack).validate_python(yaml.safe_load(made.yaml())) == made
 
 
@@ -124,7 +125,7 @@ def test_but_equals_override_equals_yaml(steps, loss, step):
 )
 def test_mistakes_are_one_sentence_with_path_and_remedy(texts, words):
     with pytest.raises(UserError) as e:
-        override(Run(), texts)
+        assign(Run(), texts)
     assert "\n" not in str(e.value)
     for word in words:
         assert word in str(e.value)
@@ -153,10 +154,10 @@ def test_mistakes_in_run_files(tmp_path, text, words):
 
 def test_a_run_file_may_be_partial_and_a_path_implies_npz(tmp_path):
     (tmp_path / "mine.yaml").write_text("seed: 3\nrecipe: {kind: at, attack: {kind: fgsm}}\n")
-    label, run = resolve(str(tmp_path / "mine.yaml"), ["data.kind=shapes", "batch=8"])
+    label, run = resolve(str(tmp_path / "mine.yaml"), {"data.kind": "shapes", "batch": 8})
     assert (label, run.seed, run.batch, run.recipe.attack) == ("mine", 3, 8, FGSM())
-    assert with_changes(Run(data=Shapes()), [f"data.path={tmp_path}"]).data == Npz(path=tmp_path)
-    assert with_changes(Run(), [f"data.path={tmp_path}"]).data.kind == "cifar10"
+    assert with_changes(Run(data=Shapes()), {"data.path": tmp_path}).data == Npz(path=tmp_path)
+    assert with_changes(Run(), {"data.path": tmp_path}).data.kind == "cifar10"
 
 
 def test_differences_name_every_path_that_differs():
@@ -175,10 +176,10 @@ def test_names_that_are_wrong_explain_themselves():
 
 
 def test_settings_below_a_plugin_that_was_given_as_text():
-    run = override(Run(), ["model=python:my_nets:f", "model.head=fc", "model.normalise=imagenet"])
+    run = assign(Run(), ["model=python:my_nets:f", "model.head=fc", "model.normalise=imagenet"])
     assert (run.model.kind, run.model.call, run.model.head) == ("python", "my_nets:f", "fc")
     assert run.model.normalise == "imagenet"
     with pytest.raises(UserError, match="did you mean 'head'"):
-        override(Run(), ["model=python:my_nets:f", "model.haed=fc"])
+        assign(Run(), ["model=python:my_nets:f", "model.haed=fc"])
     with pytest.raises(UserError, match="nothing"):
-        override(Run(), ["model=nothing", "model.head=fc"])
+        assign(Run(), ["model=nothing", "model.head=fc"])

@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field
 
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.core.config import Settings, load_yaml, override, validated
+from crossclass.cli.assignments import assign
+from crossclass.core.config import Settings, load_yaml, validated
 from crossclass.core.errors import UserError
 from crossclass.core.family import Family, family, kind_of, members, register
 from crossclass.training.recipes import AWP, AnyRecipe
@@ -66,10 +67,10 @@ def registered(union: Any, plugin: type[Settings]) -> Iterator[None]:
 
 def test_a_registered_class_is_a_member_like_the_others():
     with pytest.raises(UserError, match=r"circle"):
-        override(Picture(), ["shape.kind=circle"])
+        assign(Picture(), ["shape.kind=circle"])
     with registered(AnyShape, Circle):
         assert members(AnyShape) == [Square, Both, Circle]
-        made = override(Picture(), ["shape.kind=both", "shape.first.kind=circle", "shape.first.radius=2"])
+        made = assign(Picture(), ["shape.kind=both", "shape.first.kind=circle", "shape.first.radius=2"])
         made = made.replace(frame={"kind": "circle"}, rest=[{"kind": "square"}, Circle(radius=3)])
         assert made.shape.first == Circle(radius=2)
         assert load_yaml(Picture, made.yaml(), "f") == made
@@ -77,7 +78,7 @@ def test_a_registered_class_is_a_member_like_the_others():
             "kind": "both",
             "first": {"kind": "circle", "radius": 2.0},
         }
-        assert override(Picture(), ["frame=circle"]).frame == Circle()
+        assert assign(Picture(), ["frame=circle"]).frame == Circle()
         assert '"circle"' in str(Picture.model_json_schema()).replace("'", '"')
     assert members(AnyShape) == [Square, Both]
     with pytest.raises(UserError, match=r"circle"):
@@ -130,7 +131,7 @@ def test_families_that_hold_themselves_take_registered_members_everywhere():
         kind: Literal["twice"] = "twice"
 
     with registered(AnyThreat, Other), registered(AnyRecipe, Twice):
-        run = override(
+        run = assign(
             Run(),
             ["recipe.kind=twice", "recipe.inner.kind=twice", "recipe.inner.inner.attack.threat.kind=other"],
         )

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from crossclass import models
-from crossclass.core.config import load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.trust import names_of_code, trusting
 from crossclass.models import HF, MeanStd, Python, Timm, Torchvision
@@ -123,7 +124,7 @@ def test_a_factory_in_the_current_folder_is_found_and_named_in_a_word(tmp_path, 
     (tmp_path / "nets_of_mine.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    run = override(Run(), ["model=python:nets_of_mine:net"])
+    run = assign(Run(), ["model=python:nets_of_mine:net"])
     with trusting("nets_of_mine:net"):
         net = models.build(run.model, IMAGES, 4, 0)
     assert net.head_name == "2"
@@ -139,7 +140,7 @@ def test_settings_of_foreign_models_are_plain_and_hashable():
     assert hash(mine) == hash(Python(call="a:b", arguments={"depth": 20, "wide": [1, 2]}, head="fc"))
     assert len({hash(m) for m in (mine, mine.replace(arguments={}), Timm(name="a"), HF(repo="a"))}) == 4
     assert hash(Run(model=mine)) == hash(Run(model=mine))
-    run = override(
+    run = assign(
         Run(), ["model.kind=python", "model.call=a:b", "model.arguments={depth: 20}", "model.head=fc"]
     )
     assert run.model == Python(call="a:b", arguments={"depth": 20}, head="fc")

@@ -5,7 +5,8 @@ import torch
 from pydantic import TypeAdapter
 
 from crossclass import models
-from crossclass.core.config import load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
 from crossclass.models import (
@@ -237,17 +238,17 @@ def test_wrong_channels_are_refused():
 
 
 def test_a_model_may_be_named_in_a_word():
-    run = override(Run(), ["model.kind=vit", "model.depth=2"])
+    run = assign(Run(), ["model.kind=vit", "model.depth=2"])
     assert run.model == ViT(depth=2)
-    assert override(Run(), ["model=vit"]).model == ViT()
-    assert override(Run(), ["model=python:my_nets:resnet4b"]).model == Python(call="my_nets:resnet4b")
+    assert assign(Run(), ["model=vit"]).model == ViT()
+    assert assign(Run(), ["model=python:my_nets:resnet4b"]).model == Python(call="my_nets:resnet4b")
     read = TypeAdapter(AnyModel).validate_python
     assert read("timm:deit_tiny_patch16_224") == models.Timm(name="deit_tiny_patch16_224")
     assert read("torchvision:resnet18") == models.Torchvision(name="resnet18")
     assert read("hf:timm/resnet18.a1_in1k") == models.HF(repo="timm/resnet18.a1_in1k")
     for text, hint in (("resnt", "did you mean 'resnet'"), ("resnet:18", "resnet"), ("tim:x", "timm:NAME")):
         with pytest.raises(UserError, match=hint):
-            override(Run(), [f"model={text}"])
+            assign(Run(), [f"model={text}"])
 
 
 def test_what_stood_in_runs_before_keeps_its_digest():

@@ -16,7 +16,8 @@ from conftest import pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import Linf
-from crossclass.core.config import load_yaml, override
+from crossclass.cli.assignments import assign
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.family import members
 from crossclass.training.averaging import EMA, SWA, refresh
@@ -223,7 +224,7 @@ def test_a_named_teacher_cannot_speak():
     with pytest.raises(TypeError, match="only named"):
         KnowledgeDistillation().loss(Net(0), *batch(0))
     with pytest.raises(ValueError, match="not both"):
-        Teacher(changes=("seed=1",), fingerprint="0")
+        Teacher(changes={"seed": 1}, fingerprint="0")
 
 
 class TestGradAlign:
@@ -438,7 +439,7 @@ class TestRun:
     )
     def test_mistakes_are_one_sentence(self, changes, words):
         with pytest.raises(UserError, match=words) as e:
-            override(Run(), changes)
+            assign(Run(), changes)
         assert "\n" not in str(e.value)
 
     def test_the_rate_of_every_recipe_in_a_table(self):  # T17

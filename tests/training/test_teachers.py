@@ -64,7 +64,7 @@ def test_another_file_is_not_the_same_teacher(tmp_path, teacher):
 
 
 def test_two_teachers_one_of_another_recipe(tmp_path):
-    two = (Teacher(changes=("recipe.kind=standard",), which="last"), Teacher(weight=6))
+    two = (Teacher(changes={"recipe.kind": "standard"}, which="last"), Teacher(weight=6))
     train(RUN.replace(recipe=RUN.recipe.replace(teachers=two)), tmp_path, "kd", CPU)
     kinds = [RunFolder(p).config().count("kind: standard") for p in tmp_path.iterdir()]
     assert len(kinds) == 3
@@ -85,7 +85,7 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path, teacher):
     four = TINY.data.replace(classes=4)
     with pytest.raises(UserError, match="for 3 classes and 3 channels, this run for 4 and 3"):
         train(taught(str(teacher.path), data=four), tmp_path, "kd", CPU)
-    nested = RUN.replace(recipe=RUN.recipe.replace(teachers=(Teacher(changes=("recipe.kind=kd",)),)))
+    nested = RUN.replace(recipe=RUN.recipe.replace(teachers=(Teacher(changes={"recipe.kind": "kd"}),)))
     with pytest.raises(UserError, match="itself distilled"):
         train(nested, tmp_path, "kd", CPU)
     module = RUN.replace(recipe=RUN.recipe.replace(teachers=(Teacher(module=torch.nn.Flatten()),)))

@@ -27,8 +27,9 @@ from crossclass.attacks import AnyAttack, reference_attack
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import LoadedCheckpoint, subjects
 from crossclass.checkpoints.loaded import Identity
-from crossclass.core.config import Settings, override
+from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
+from crossclass.core.overrides import Changes, changes_of, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
@@ -164,7 +165,7 @@ class _Measured:
 
 def measure(
     targets: Sequence[str],
-    changes: Sequence[str] = (),
+    changes: Changes | None = None,
     runtime: Runtime | None = None,
     progress: Progress = silent,
     *,
@@ -174,15 +175,16 @@ def measure(
 ) -> ResultFile:
     """Measure run folders, checkpoints of ours or anyone's files; one record each, and what differs.
 
-    `changes` are `path=value` texts: `data.*` and `model*` say where images and networks come from, the
+    `changes` are values at dotted paths: `data` and `model` say where images and networks come from, the
     others are `Measure`'s. Two checkpoints on the same images are compared, first minus second; with
     `saliency=N` their maps are given to `draw`. `trust` reads pickles and imports code that files name.
     Raises UserError.
     """
     runtime = runtime or Runtime()
-    own = [_clean(c) for c in changes if not _of_source(c)]
+    changes = changes or {}
+    source = {**changes_of(changes, "data"), **changes_of(changes, "model")}
+    own = _with_clean({path: value for path, value in changes.items() if path not in source})
     settings = _settings(own)
-    source = [c for c in changes if _of_source(c)]
     every: list[_Measured] = []
     with trusting(everything=trust):
         for one in subjects(targets, source, runtime, allow_partial=allow_partial):
@@ -243,30 +245,30 @@ def _compared(a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, 
     return out.model_copy(update={"saliency": Saliency(grid=draw(maps, name), **numbers)})
 
 
-def _of_source(change: str) -> bool:
-    return change.partition("=")[0].strip().split(".")[0] in ("data", "model")
+def _with_clean(changes: Changes) -> Changes:
+    """`attack=none` and `attack=null` mean clean images."""
+    if "attack" not in changes or changes["attack"] not in ("none", None):
+        return changes
+    return {**{path: v for path, v in changes.items() if path != "attack"}, "clean": True}
 
 
-def _clean(change: str) -> str:
-    return "clean=true" if change.replace(" ", "") == "attack=none" else change
-
-
-def _settings(changes: Sequence[str]) -> Measure:
-    below = any(c.startswith("attack.") and not c.startswith("attack.kind=") for c in changes)
+def _settings(changes: Changes) -> Measure:
+    below = any(path.startswith("attack.") and path != "attack.kind" for path in changes)
     start = Measure(attack=reference_attack(Linf())) if below else Measure()
     return override(start, changes)
 
 
-def _attacks(settings: Measure, changes: Sequence[str], subject: LoadedCheckpoint) -> list[AnyAttack | None]:
+def _attacks(settings: Measure, changes: Changes, subject: LoadedCheckpoint) -> list[AnyAttack | None]:
     if settings.clean:
         return [None]
     if settings.attack is None:
         return [reference_attack(threat) for threat in subject.threats]
-    if any(c.startswith(("attack=", "attack.kind=")) for c in changes):
-        eps_given = any("threat" in c or c.startswith("attack={") for c in changes)
+    if "attack" in changes or "attack.kind" in changes:
+        whole = not isinstance(changes.get("attack", ""), str)
+        eps_given = whole or any("threat" in path for path in changes)
         return [settings.attack if eps_given else settings.attack.replace(threat=subject.threats[0])]
     # the reference attack of the ball that is asked for, whose step is its own; then what else is changed
-    ball = [c for c in changes if c.startswith("attack.threat")]
+    ball = {path: value for path, value in changes.items() if path.startswith("attack.threat")}
     usual = override(Measure(attack=reference_attack(subject.threats[0])), ball).attack
     assert usual is not None
     return [override(Measure(attack=reference_attack(usual.threat)), changes).attack]

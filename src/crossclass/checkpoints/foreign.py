@@ -1,6 +1,5 @@
 """Anyone's file of weights, in the network that was named or that the file describes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ from crossclass.checkpoints.loaded import (
     Identity,
     LoadedCheckpoint,
     Source,
-    about,
     describe,
     file_sha256,
     normalisation,
     not_the_classes,
 )
-from crossclass.core.config import override, split_assignment
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
+from crossclass.core.overrides import Changes, changes_of, override
 from crossclass.core.runtime import Runtime
 from crossclass.data import AnyData, Splits
 
@@ -31,14 +29,14 @@ def stranger(
     path: Path,
     data: AnyData,
     splits: Splits,
-    changes: Sequence[str],
+    changes: Changes,
     runtime: Runtime,
     allow_partial: bool,
 ) -> LoadedCheckpoint:
     """Anyone's file of weights in the network that was named, or that the file describes."""
     tree = formats.read(path)
-    wanted = about(changes, "model")
-    named = [c for c in wanted if c.partition("=")[0] in ("model", "model.kind")]
+    wanted = changes_of(changes, "model")
+    named = "model" in wanted or "model.kind" in wanted
     seen = _recognised(tree)
     if not named and (seen is None or seen.share < 1) and not allow_partial:
         closest = f"; the closest built-in is {_closest(seen)}" if seen else ""
@@ -52,7 +50,7 @@ def stranger(
     if seen is not None and seen.share == 1 and seen.classes != classes:
         raise UserError(not_the_classes(path, seen.classes, classes))
     said: list[str] = [] if named or seen is None else [f"recognized as {models.describe(settings, classes)}"]
-    given = any(_normalises(*split_assignment(c)) for c in wanted)
+    given = any(_normalises(*change) for change in wanted.items())
     pictures = splits.train.images if len(splits.train) else splits.test.images
     built = settings if given else settings.replace(normalise="none")
     model = models.build(built, pictures, classes, 0)

@@ -10,25 +10,27 @@ from pathlib import Path
 from crossclass import models
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.foreign import stranger
-from crossclass.checkpoints.loaded import LoadedCheckpoint, about, data_of, describe
+from crossclass.checkpoints.loaded import LoadedCheckpoint, data_of, describe
 from crossclass.checkpoints.own import check_fit, data_of_run, files_of, identity, load_model
 from crossclass.core.errors import UserError
+from crossclass.core.overrides import Changes, changes_of
 from crossclass.core.runtime import Runtime
 from crossclass.data import AnyData, Splits
 
 
 def subjects(
     targets: Sequence[str],
-    changes: Sequence[str] = (),
+    changes: Changes | None = None,
     runtime: Runtime | None = None,
     *,
     allow_partial: bool = False,
 ) -> Iterator[LoadedCheckpoint]:
-    """The models that targets stand for, one after the other; `changes` are `data.` and `model` texts.
+    """The models that targets stand for, one after the other.
 
-    Raises UserError. `allow_partial` leaves weights that the file lacks at random values.
+    `changes` are values at dotted paths of `data` and `model`. `allow_partial` leaves weights that
+    the file lacks at random values. Raises UserError.
     """
-    runtime = runtime or Runtime()
+    runtime, changes = runtime or Runtime(), changes or {}
     shared: dict[str, Splits] = {}
 
     def images(data: AnyData, where: str) -> Splits:
@@ -41,9 +43,10 @@ def subjects(
         return shared[key]
 
     named = [files_of(target) for target in targets]
-    if about(changes, "model") and None not in named:
-        change = about(changes, "model")[0]
-        raise UserError(f"{targets[0]} says itself which model it is; '{change}' is for files of others")
+    if (about_model := changes_of(changes, "model")) and None not in named:
+        raise UserError(
+            f"{targets[0]} says itself which model it is; '{min(about_model)}' is for files of others"
+        )
     for target, found in zip(targets, named, strict=True):
         if found is None:
             path = Path(target)

@@ -1,14 +1,14 @@
 """A model that can be measured, what is known about it, and where its images come from."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossclass import models
 from crossclass.attacks.norms import AnyThreat
-from crossclass.core.config import Settings, override, split_assignment
+from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
+from crossclass.core.overrides import Changes, changes_of, override
 from crossclass.data import AnyData, Npz, Splits
 
 
@@ -70,21 +70,16 @@ class Source(Settings):
     data: AnyData | None = None
 
 
-def about(changes: Sequence[str], head: str) -> list[str]:
-    """The changes of one part: `data.path=DIR` and `data=...` are about `data`."""
-    return [c for c in changes if split_assignment(c)[0].split(".")[0] == head]
-
-
-def data_of(changes: Sequence[str], path: Path) -> AnyData:
-    """The images for a file that says nothing about its data; `data.path=DIR` implies npz."""
-    wanted = about(changes, "data")
+def data_of(changes: Changes, path: Path) -> AnyData:
+    """The images for a file that says nothing about its data; `data.path` implies npz."""
+    wanted = changes_of(changes, "data")
     if not wanted:
         raise UserError(
             f"nothing says which images {path} is for; give data.path=DIR (train.npz and test.npz) or "
             "data.kind=cifar10 data.path=DIR"
         )
-    kinds = [c for c in wanted if c.partition("=")[0] in ("data.kind", "data")]
-    data = override(Source(data=None if kinds else Npz()), wanted).data
+    kind_given = "data" in wanted or "data.kind" in wanted
+    data = override(Source(data=None if kind_given else Npz()), wanted).data
     assert data is not None
     return data
 

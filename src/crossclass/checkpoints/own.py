@@ -1,6 +1,5 @@
 """Run folders and checkpoints of ours: which files a target names, and the models in them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from crossclass.checkpoints.card import is_ours, load_checkpoint
 from crossclass.checkpoints.loaded import (
     Identity,
     Source,
-    about,
     data_of,
     describe,
     file_sha256,
@@ -18,8 +16,9 @@ from crossclass.checkpoints.loaded import (
     not_the_classes,
 )
 from crossclass.checkpoints.run_folder import RunFolder, place_of
-from crossclass.core.config import load_yaml, override
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.overrides import Changes, changes_of, override
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import AnyData, Splits
 from crossclass.training.run import Run
@@ -81,14 +80,14 @@ def _run_of(folder: Path) -> Run | None:
     return load_yaml(Run, RunFolder.at(folder).config(), str(folder / "config.yaml"))
 
 
-def data_of_run(run: Run | None, path: Path, changes: Sequence[str]) -> AnyData:
+def data_of_run(run: Run | None, path: Path, changes: Changes) -> AnyData:
     """The images that a run was trained on, where they lay, with what the changes say."""
     if run is None:
         return data_of(changes, path)
     data, env = run.data, RunFolder.at(path.parent).read("env.json") or {}
     if hasattr(data, "path") and env.get("data_path"):
         data = data.replace(path=env["data_path"])
-    changed = override(Source(data=data), about(changes, "data")).data
+    changed = override(Source(data=data), changes_of(changes, "data")).data
     assert changed is not None
     return changed
 

@@ -32,7 +32,7 @@ def error(path: Path, what: str) -> UserError:
 
 
 def read_torch(path: Path) -> Any:
-    """What torch.save (or, with consent, any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
+    """What torch.save (with consent any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
 
     Raises UserError if the file is damaged, or wants more than tensors without `trusting(everything=True)`.
     """

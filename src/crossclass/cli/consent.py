@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 
-from crossclass.core.config import split_assignment
 from crossclass.core.errors import UserError
 from crossclass.core.trust import consent, names_of_code, trusting
 
@@ -30,32 +29,13 @@ def environment() -> Mapping[str, str]:
 
 
 def _names(arguments: Sequence[str]) -> Iterator[str]:
+    if not any("=" in argument and ":" in argument for argument in arguments):
+        return  # most commands start without pydantic
+    from crossclass.cli.assignments import split_values
+    from crossclass.core.yaml_reader import read_value
+
     for argument in arguments:
         path, sign, text = argument.partition("=")
         with suppress(UserError):  # the command itself says what is wrong with it
             for value in split_values(text) if sign else ():
-                yield from names_of_code(dict([split_assignment(f"{path}={value}")]))
-
-
-def split_values(text: str) -> list[str]:
-    """The values of a grid: `2/255,4/255` is two, `[30,45],[15]` is two, `{a: 1, b: 2}` is one.
-
-    Raises UserError if one of them is empty.
-    """
-    values, depth, start, quote = [], 0, 0, ""
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c in "[{(":
-            depth += 1
-        elif c in "]})":
-            depth -= 1
-        elif c == "," and depth == 0:
-            values.append(text[start:i])
-            start = i + 1
-    values.append(text[start:])
-    if not all(v.strip() for v in values):
-        raise UserError(f"'{text}' has an empty value between its commas")
-    return [v.strip() for v in values]
+                yield from names_of_code({path: read_value(value, [], path)})

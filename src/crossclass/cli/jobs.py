@@ -1,121 +1,27 @@
-"""Many runs that differ in a few settings: `key=a,b,c` becomes a grid, each point a run folder of its own.
+"""The processes of a sweep: on this machine, or handed to SLURM."""
 
-A run folder is found by the digest of its run, so a sweep can be called again at any time, in several
-processes, on several machines with one disk: what is finished is left alone, what was begun is resumed, and
-no run is trained by two processes at once (`files.lock`).
-"""
-
-import itertools
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from crossclass.cli.consent import environment, split_values
+from crossclass.cli.consent import environment
+from crossclass.cli.sweep import Point
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log
-from crossclass.core.trust import consent, names_of_code, require_consent, trusting
-from crossclass.paper.runs import resolve
-from crossclass.training.run import Run
+from crossclass.core.trust import consent, trusting
 
 BUSY = 75
 """Exit code of a command whose run another process is training (EX_TEMPFAIL)."""
 WAIT = 5.0
 """Seconds between looks at runs that others train."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep, as the command line would say it."""
-
-    target: str
-    changes: tuple[str, ...]
-    run: Run
-
-    def command(self, more: Sequence[str] = ()) -> list[str]:
-        """What trains it: `crossclass train ...`."""
-        return ["crossclass", "train", self.target, *self.changes, *more]
-
-    @property
-    def says(self) -> str:
-        """The target and what is changed."""
-        return " ".join([self.target, *self.changes])
-
-
-def expand(target: str, changes: Sequence[str] = ()) -> list[Point]:
-    """Every point of the grid; commas outside of brackets and quotes separate values.
-
-    `target` is a named run, a run file, or a sweep file: YAML with `run` (a name or a run file) and `grid`
-    (path to a list of values). Raises UserError for a run that is not valid, naming it, and for two
-    points that are the same run, or for code in a file that nobody has given consent to.
-    """
-    base, axes = _read(target)
-    for change in changes:
-        path, sign, values = change.partition("=")
-        if not sign or not path:
-            raise UserError(f"'{change}' is not of the form path.to.setting=value,value")
-        axes[path] = split_values(values)
-    points: list[Point] = []
-    known: dict[str, str] = {}
-    for chosen in itertools.product(*axes.values()):
-        said = tuple(f"{path}={value}" for path, value in zip(axes, chosen, strict=True))
-        try:
-            _, run = resolve(base, said)
-        except UserError as e:
-            raise UserError(f"{' '.join([base, *said])}: {e}") from e
-        require_consent(names_of_code(run.to_dict()), target)
-        point = Point(base, said, run)
-        if (digest := run.digest()) in known:
-            raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")
-        known[digest] = point.says
-        points.append(point)
-    return points
-
-
-def _read(target: str) -> tuple[str, dict[str, list[str]]]:
-    """The run and the grid of a sweep file; the target itself and no grid for anything else."""
-    path = Path(target)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        return target, {}
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{path} cannot be read as YAML") from e
-    if not isinstance(content, dict) or "grid" not in content:
-        return target, {}  # a run file
-    if unknown := set(content) - {"run", "grid"}:
-        raise UserError(f"{path}: a sweep file has 'run' and 'grid', not '{min(map(str, unknown))}'")
-    grid = content["grid"]
-    if not isinstance(content.get("run"), str) or not isinstance(grid, dict):
-        raise UserError(f"{path}: 'run' names a run, and 'grid' is 'path: [value, ...]'")
-    return content["run"], {str(k): [_said(v) for v in _values(v)] for k, v in grid.items()}
-
-
-def _values(value: Any) -> list[Any]:
-    return value if isinstance(value, list) and value else [value]
-
-
-def _said(value: Any) -> str:
-    """A value as it would be typed."""
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
-
-
-def lines(points: Sequence[Point], more: Sequence[str] = ()) -> Iterator[str]:
-    """One command per run, for any scheduler."""
-    for point in points:
-        yield shlex.join(point.command(more))
 
 
 def run_all(

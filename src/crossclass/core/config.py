@@ -1,13 +1,13 @@
 """Every plug-in is a frozen pydantic model of its settings: it prints, compares, hashes and is YAML.
 
-`Settings` adds what pydantic leaves out: a validated changed copy (`but`), a short digest of what
-differs from the defaults, overrides of the form `path.to.field=value`, and errors in one sentence.
+`Settings` adds what pydantic leaves out: a validated changed copy, a short digest of what differs from the
+defaults, and errors in one sentence.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import re
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.family import Family, family
+from crossclass.core.yaml_reader import read_yaml
 
 T = TypeVar("T", bound="Settings")
 
@@ -87,7 +88,19 @@ class Settings(BaseModel):
 
     def yaml(self) -> str:
         """The complete settings as YAML, defaults included."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+        text: str = yaml.dump(
+            self.to_dict(), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
+        )
+        return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e-3, too, which YAML 1.2 reads as numbers."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
 
 
 def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -95,23 +108,12 @@ def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     try:
         return cls.model_validate(dict(data))
     except ValidationError as e:
-        raise UserError(_sentence(e, cls, where)) from e
+        raise UserError(error_sentence(e, cls, where)) from e
 
 
 def load_yaml(cls: type[T], text: str, where: str) -> T:
     """Make `cls` from YAML text; `where` names the file in errors."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        line = getattr(getattr(e, "problem_mark", None), "line", None)
-        at = f", line {line + 1}" if line is not None else ""
-        problem = getattr(e, "problem", None) or "not valid YAML"
-        raise UserError(f"{where}{at}: {problem}; correct the YAML") from e
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: expected settings such as 'seed: 0', found a {type(data).__name__}")
-    return validated(cls, data, where)
+    return validated(cls, read_yaml(text, [cls], where), where)
 
 
 def replace_everywhere(settings: T, **values: Any) -> T:
@@ -134,85 +136,12 @@ def contradictions(text: str, settings: Settings, where: str) -> list[str]:
 def read_flat(text: str, where: str) -> dict[str, Any]:
     """Stored settings as `path: value`. Raises UserError if they are damaged."""
     try:
-        stored = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise UserError(f"{where} is damaged: not valid YAML; restore it, or choose another out=DIR") from e
-    if not isinstance(stored, dict):
-        raise UserError(f"{where} is damaged: no settings in it; restore it, or choose another out=DIR")
-    return flat(stored)
+        return flat(read_yaml(text, [], where))
+    except UserError as e:
+        raise UserError(f"{where} is damaged ({e}); restore it, or choose another out=DIR") from e
 
 
-def override(settings: T, assignments: Iterable[str]) -> T:
-    """Apply `path.to.field=value` texts (values in YAML) together, then validate once.
-
-    Setting a `kind` replaces that sub-tree by the new member's defaults; whatever else is set below it
-    then changes these, so the order of the texts does not matter.
-    """
-    pairs = [split_assignment(a) for a in assignments]
-    return _set(settings, [(path.split("."), value, path) for path, value in pairs])
-
-
-def split_assignment(text: str) -> tuple[str, Any]:
-    """`"a.b=1e-3"` becomes `("a.b", 0.001)`."""
-    path, sign, value = text.partition("=")
-    if not sign or not path:
-        raise UserError(f"'{text}' is not of the form path.to.setting=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as e:
-        raise UserError(f"'{text}': the value is not valid YAML") from e
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
-        with suppress(ValueError):
-            parsed = float(parsed)
-    return path.strip(), parsed
-
-
-def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
-    fields = type(settings).model_fields
-    new: dict[str, Any] = {name: getattr(settings, name) for name in fields}
-    below: dict[str, list[tuple[list[str], Any, str]]] = {}
-    typed: dict[str, str] = {}
-    for (head, *rest), value, path in changes:
-        if head not in fields:
-            raise UserError(f"unknown setting '{path}'{did_you_mean(head, fields)}")
-        typed[head] = path
-        if not rest and isinstance(value, str) and value in _models(fields[head]):
-            new[head] = _member(fields[head], value, path)  # attack=autoattack is attack.kind=autoattack
-        elif not rest:
-            new[head] = value
-        elif rest == ["kind"]:
-            new[head] = _member(fields[head], value, path)
-        else:
-            below.setdefault(head, []).append((rest, value, path))
-    if any(isinstance(new[head], str) for head in below):  # "python:my_nets:f", which is a whole sub-tree
-        first = _valid(type(settings), new, typed)
-        new |= {head: getattr(first, head) for head in below}
-    for head, deeper in below.items():
-        if not isinstance(new[head], Settings):
-            what = "is not set" if new[head] is None else "has no settings below it"
-            raise UserError(f"'{deeper[0][2]}': '{head}' {what}; give '{head}.kind=...' or '{head}=...'")
-        new[head] = _set(new[head], deeper)
-    return _valid(type(settings), new, typed)
-
-
-def _valid(cls: type[T], new: dict[str, Any], typed: dict[str, str]) -> T:
-    try:
-        return cls.model_validate(new)
-    except ValidationError as e:
-        head = str((e.errors()[0]["loc"] or ("",))[0])
-        raise UserError(_sentence(e, cls, "", typed=typed.get(head, ""))) from e
-
-
-def _member(field: FieldInfo, kind: object, path: str) -> Settings:
-    options = _models(field)
-    if not isinstance(kind, str) or kind not in options:
-        raise UserError(f"unknown kind '{kind}' for '{path}'{did_you_mean(str(kind), options)}")
-    member = options[kind]()
-    assert isinstance(member, Settings)
-    return member
-
-
-def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: str = "") -> str:
+def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, path_given: str = "") -> str:
     """Pydantic's first error as one sentence with the path as the user would type it."""
     first = error.errors(include_url=False)[0]
     names: list[str] = []
@@ -226,11 +155,11 @@ def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: s
         names.append(part)
         owner = model
         field = model.model_fields.get(part) if model else None
-        options = _models(field) if field else {}
+        options = settings_classes(field) if field else {}
         model = next(iter(options.values())) if len(options) == 1 else None
     path = ".".join(names)
-    if typed.count(".") > path.count("."):
-        path = typed
+    if path_given.count(".") > path.count("."):
+        path = path_given
     prefix = f"{where}: " if where else ""
     given = first.get("input")
     if first["type"] == "extra_forbidden":
@@ -239,16 +168,16 @@ def _sentence(error: ValidationError, cls: type[BaseModel], where: str, typed: s
     if first["type"] == "union_tag_invalid":
         expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
         tag = str(first.get("ctx", {}).get("tag", ""))
-        return f"{prefix}unknown kind '{tag}' for '{path or typed}'{did_you_mean(tag, expected)}"
+        return f"{prefix}unknown kind '{tag}' for '{path or path_given}'{did_you_mean(tag, expected)}"
     if first["type"] == "union_tag_not_found":
         return f"{prefix}'{path}' needs a kind, such as '{path}.kind=...'"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[0].lower() + message[1:]
     shown = "" if isinstance(given, dict | BaseModel) or first["type"] == "missing" else f"={given}"
-    return f"{prefix}{path or typed}{shown}: {message}" if path or typed else f"{prefix}{message}"
+    return f"{prefix}{path or path_given}{shown}: {message}" if path or path_given else f"{prefix}{message}"
 
 
-def _models(field: Any) -> dict[str, type[BaseModel]]:
+def settings_classes(field: Any) -> dict[str, type[BaseModel]]:
     """The settings classes that a field (or a part of its type) may hold, by kind or by name."""
     if isinstance(field, type) and issubclass(field, BaseModel):
         kind = field.model_fields.get("kind")
@@ -257,7 +186,7 @@ def _models(field: Any) -> dict[str, type[BaseModel]]:
         return dict(family(field).plugins)
     found: dict[str, type[BaseModel]] = {}
     for arg in (field.annotation,) if isinstance(field, FieldInfo) else get_args(field):
-        found.update(_models(arg))
+        found.update(settings_classes(arg))
     return found
 
 

@@ -9,13 +9,12 @@ and pickles. The command line opens it for the names that a person typed, and wh
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossclass.core.config import split_assignment
 from crossclass.core.errors import UserError, did_you_mean
 
 CONSENT = "give --trust (in Python trust=True) only if you trust that code"
@@ -122,6 +121,3 @@ def names_of_code(value: object, key: str = "") -> Iterator[str]:
             yield value
         elif value.startswith("python:"):
             yield value.removeprefix("python:")
-        elif "=" in value:  # a teacher's changes
-            with suppress(UserError):
-                yield from names_of_code(dict([split_assignment(value)]))

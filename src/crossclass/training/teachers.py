@@ -8,8 +8,8 @@ from crossclass.analysis import evaluate
 from crossclass.checkpoints.card import fingerprint, load_checkpoint
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
-from crossclass.core.config import override
 from crossclass.core.errors import UserError
+from crossclass.core.overrides import override
 from crossclass.core.progress import Log
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits

@@ -1,10 +1,10 @@
 """Named runs by their name, run files, and `path=value` changes to both."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from crossclass.core.config import load_yaml, override, split_assignment
+from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.overrides import Changes, override
 from crossclass.paper.runs.mini import MINI
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.runs.published import PUBLISHED
@@ -20,8 +20,8 @@ def named(name: str) -> Run:
     return NAMED[name]
 
 
-def resolve(target: str, assignments: Sequence[str] = ()) -> tuple[str, Run]:
-    """Label and run of a name or a YAML file (a run, whole or in part), with `path=value` changes."""
+def resolve(target: str, changes: Changes | None = None) -> tuple[str, Run]:
+    """Label and run of a name or a YAML file (a run, whole or in part), with other values at dotted paths."""
     if target.endswith((".yaml", ".yml")):
         path = Path(target)
         if not path.is_file():
@@ -33,12 +33,11 @@ def resolve(target: str, assignments: Sequence[str] = ()) -> tuple[str, Run]:
         label, run = path.stem, load_yaml(Run, text, target)
     else:
         label, run = target, named(target)
-    return label, with_changes(run, assignments)
+    return label, with_changes(run, changes or {})
 
 
-def with_changes(run: Run, assignments: Sequence[str]) -> Run:
-    """The run after `path=value` changes; `data.path=DIR` implies npz where the data has no files."""
-    paths = [split_assignment(a)[0] for a in assignments]
-    if "data.path" in paths and "data.kind" not in paths and not hasattr(run.data, "path"):
-        assignments = ["data.kind=npz", *assignments]
-    return override(run, assignments)
+def with_changes(run: Run, changes: Changes) -> Run:
+    """The run with other values; `data.path` implies data of kind npz where the run's have no files."""
+    if "data.path" in changes and "data.kind" not in changes and not hasattr(run.data, "path"):
+        changes = {"data.kind": "npz", **changes}
+    return override(run, changes)

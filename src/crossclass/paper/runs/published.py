@@ -46,8 +46,10 @@ PUBLISHED: dict[str, Run] = {
         recipe=KnowledgeDistillation(
             inner=AT(attack=_TRAIN),
             teachers=(
-                Teacher(changes=("recipe.kind=standard", "weight_averaging=null"), which="last", weight=1.0),
-                Teacher(changes=("weight_averaging=null",), weight=6.0),
+                Teacher(
+                    changes={"recipe.kind": "standard", "weight_averaging": None}, which="last", weight=1.0
+                ),
+                Teacher(changes={"weight_averaging": None}, weight=6.0),
             ),
             lam=0.7,
             T=2.0,

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, InstanceOf, model_validator
+from pydantic import Field, InstanceOf, JsonValue, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
 
@@ -23,8 +23,8 @@ class Teacher(Settings):
     By default it is this run with the same seed and the inner recipe alone, trained first if it is missing.
     """
 
-    changes: tuple[str, ...] = ()
-    """Settings in which the teacher's run differs, as `path=value`: [recipe.kind=standard]."""
+    changes: dict[str, JsonValue] = Field({})
+    """Settings in which the teacher's run differs, by dotted path: {recipe.kind: standard}."""
     which: Literal["best.val", "best.test", "last"] = "best.val"
     """Which checkpoint of the teacher's run; best.test where no images are held out."""
     file: str | None = Field(None, exclude=True)
@@ -41,6 +41,9 @@ class Teacher(Settings):
         if self.changes and (self.file is not None or self.fingerprint is not None):
             raise ValueError("a teacher is a changed run or a file, not both")
         return self
+
+    def __hash__(self) -> int:
+        return hash(self.digest())  # a dict has no hash of its own
 
     def logits(self, x: Images) -> Logits:
         """Logits [n, k] in eval mode, without a gradient; raises TypeError while there is no `module`."""

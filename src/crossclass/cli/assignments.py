@@ -1,0 +1,131 @@
+"""Arguments of the form `path.to.setting=value`: which are settings, which are paths, what values they say.
+
+Only here text becomes values, by the type of the setting that it is for: texts and paths stay as they are,
+integers are decimal, booleans are `true` or `false`, fractions such as 8/255 are numbers, the rest is YAML.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import create_model
+
+from crossclass.core.config import Settings
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.overrides import override
+from crossclass.core.yaml_reader import read_value, types_at
+
+T = TypeVar("T", bound=Settings)
+_SETTING = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What stands on a command line behind the command."""
+
+    targets: list[str]
+    """Names and paths."""
+    own: Any
+    """The command's own settings as attributes, such as `own.out`."""
+    assignments: list[tuple[str, str]]
+    """The other settings as `(path, text)`, in their order."""
+    known: tuple[type[Settings], ...]
+    """The classes whose settings these are."""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The other settings with values for texts. Raises UserError."""
+        return typed(self.assignments, *self.known)
+
+
+def read_arguments(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:
+    """Names, a command's own settings, and those of the classes that it is about.
+
+    Args:
+        arguments: What was typed behind the command and its first name.
+        known: Classes whose settings may be changed, such as `Run`.
+        own: The command's own settings as `name=(type, default)`.
+
+    Raises:
+        UserError: A setting is unknown, or the value of an own setting is not valid.
+
+    Example:
+        read_arguments(["a.pt", "out=x.json", "n=500"], Measure, out=(Path, Path("measure.json")))
+    """
+    cls = create_model("Own", __base__=Settings, **own)
+    targets, assignments = separate(arguments, cls, *known)
+    mine = [(path, text) for path, text in assignments if path.split(".")[0] in own]
+    rest = [one for one in assignments if one not in mine]
+    return Arguments(targets, override(cls(), typed(mine, cls)), rest, known)
+
+
+def no_targets(arguments: Arguments) -> None:
+    """Raises UserError if anything but settings is left among the arguments."""
+    if arguments.targets:
+        raise UserError(f"'{arguments.targets[0]}' is not of the form path.to.setting=value")
+
+
+def separate(arguments: Iterable[str], *known: type[Settings]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Paths and names on one side, `(setting, text)` on the other.
+
+    An argument is a setting if what stands before its first `=` begins with a setting of the known classes;
+    else a path if there is such a file or folder, or if it is not of the form of a setting.
+
+    Raises:
+        UserError: It looks like a setting, but no class knows it.
+    """
+    names = {name for cls in known for name in cls.model_fields}
+    targets, assignments = list[str](), list[tuple[str, str]]()
+    for argument in arguments:
+        path, sign, text = argument.partition("=")
+        path = path.strip()
+        if sign and path.split(".")[0] in names:
+            assignments.append((path, text))
+        elif not sign or not _SETTING.fullmatch(path) or _exists(argument):
+            targets.append(argument)
+        else:
+            raise UserError(f"unknown setting '{path}'{did_you_mean(path.split('.')[0], names)}")
+    return targets, assignments
+
+
+def _exists(argument: str) -> bool:
+    return os.path.exists(argument) or os.path.exists(argument.rpartition("@")[0])  # RUN@last
+
+
+def typed(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
+    """The values that texts stand for, by setting; of one that is given twice the last."""
+    return {path: read_value(text, types_at(known, path), path) for path, text in assignments}
+
+
+def assign(settings: T, texts: Iterable[str]) -> T:
+    """A copy of settings with `path=value` texts applied. Raises UserError."""
+    targets, assignments = separate(texts, type(settings))
+    if targets:
+        raise UserError(f"'{targets[0]}' is not of the form path.to.setting=value")
+    return override(settings, typed(assignments, type(settings)))
+
+
+def split_values(text: str) -> list[str]:
+    """The values of a grid: `2/255,4/255` is two, `[30,45],[15]` is two, `{a: 1, b: 2}` is one.
+
+    Raises UserError if one of them is empty.
+    """
+    values, depth, start, quote = [], 0, 0, ""
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "[{(":
+            depth += 1
+        elif c in "]})":
+            depth -= 1
+        elif c == "," and depth == 0:
+            values.append(text[start:i])
+            start = i + 1
+    values.append(text[start:])
+    if not all(v.strip() for v in values):
+        raise UserError(f"'{text}' has an empty value between its commas")
+    return [v.strip() for v in values]

@@ -1,0 +1,74 @@
+"""`crossclass doctor CHECKPOINT`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from crossclass.cli.app import Partial, Targets, Trust, app
+from crossclass.core.errors import UserError
+from crossclass.core.progress import watching
+from crossclass.core.trust import trusting
+
+
+@app.command()
+def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
+
+    Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
+    transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
+    evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
+    """
+    from crossclass.checkpoints.load import subjects
+    from crossclass.checkpoints.loaded import Source
+    from crossclass.cli.assignments import read_arguments
+    from crossclass.core.files import write_atomic
+    from crossclass.core.overrides import changes_of, override
+    from crossclass.core.runtime import Runtime
+    from crossclass.diagnostics import Doctor, examine
+
+    read = read_arguments(
+        targets,
+        Doctor,
+        Source,
+        out=(Path | None, None),
+        runtime=(Runtime, Runtime()),
+        transfer=(str | None, None),
+        everything=(bool, False),
+    )
+    if len(read.targets) != 1:
+        raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
+    own, changes = read.own, read.changes
+    data, model = changes_of(changes, "data"), changes_of(changes, "model")
+    settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})
+    others = [own.transfer] if own.transfer else []
+    with trusting(everything=trust):
+        patients = list(subjects(read.targets, data | model, own.runtime, allow_partial=allow_partial))
+        other = next(subjects(others, data, own.runtime, allow_partial=allow_partial), None)
+    report: list[dict[str, Any]] = []
+    for patient in patients:
+        print(f"{patient.name}: {patient.about.model}; {patient.about.data}")
+        for line in patient.about.loaded:
+            print(f"  {line}")
+        with watching("doctor") as progress:
+            findings = examine(
+                patient.model,
+                patient.splits,
+                settings,
+                surrogate=None if other is None else other.model,
+                file_normalisation=patient.file_normalisation,
+                progress=progress.step,
+            )
+        for f in findings:
+            if f.level != "fine" or own.everything:
+                print(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
+        fine = [f.name for f in findings if f.level == "fine"]
+        print(f"fine ({len(fine)}): {', '.join(fine)}")
+        report.append({**asdict(patient.about), "findings": [asdict(f) for f in findings]})
+    if own.out:
+        write_atomic(own.out, json.dumps(report, indent=1) + "\n")
+        print(own.out)
+    if any(f["level"] == "fault" for r in report for f in r["findings"]):
+        raise typer.Exit(1)

@@ -1,0 +1,168 @@
+"""`crossclass sweep NAME path=a,b,c`: many runs that differ in a few settings, each a run folder of its own.
+
+A run folder is found by the digest of its run, so a sweep can be called again at any time, in several
+processes, on several machines with one disk: what is finished is left alone, what was begun is resumed, and
+no run is trained by two processes at once (`files.lock`).
+"""
+
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossclass.cli.app import Changes, Trust, app
+from crossclass.core.errors import UserError
+from crossclass.core.progress import watching
+from crossclass.core.trust import names_of_code, require_consent, trusting
+
+if TYPE_CHECKING:
+    from crossclass.training.run import Run
+
+
+@app.command()
+def sweep(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run, a run or sweep file")],
+    changes: Changes = None,
+    trust: Trust = False,
+) -> None:
+    """Train many runs: path=a,b,c makes a grid, each point a run folder that is found again.
+
+    jobs=2 trains so many at a time; plan=true prints one command per run for any scheduler;
+    slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
+    runtime.* are every run's. Exit code 1 if a run failed.
+    """
+    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.cli.jobs import run_all, submit
+    from crossclass.core.runtime import Runtime
+    from crossclass.training.run import Run
+
+    read = read_arguments(
+        changes or [],
+        Run,
+        jobs=(int, 1),
+        plan=(bool, False),
+        slurm=(dict[str, Any] | None, None),
+        out=(Path, Path("runs")),
+        runtime=(Runtime, Runtime()),
+    )
+    no_targets(read)
+    more = [t for t in changes or [] if t.partition("=")[0].split(".")[0] in ("out", "runtime")]
+    more += ["--trust"] if trust else []
+    with trusting(everything=trust):
+        points = expand(target, [f"{path}={text}" for path, text in read.assignments])
+    if read.own.plan:
+        for line in lines(points, more):
+            print(line)
+        return
+    if read.own.slurm is not None:
+        for job in submit(points, more, read.own.out / "slurm-logs", read.own.slurm):
+            print(job)
+        return
+    with watching("sweep") as progress:
+        try:
+            failed = run_all(points, more, read.own.jobs, progress.log)
+        except KeyboardInterrupt:
+            progress.log("crossclass: stopped; the same command goes on where each run was")
+            raise typer.Exit(130) from None
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep, as the command line would say it."""
+
+    target: str
+    changes: tuple[str, ...]
+    run: "Run"
+
+    def command(self, more: Sequence[str] = ()) -> list[str]:
+        """What trains it: `crossclass train ...`."""
+        return ["crossclass", "train", self.target, *self.changes, *more]
+
+    @property
+    def says(self) -> str:
+        """The target and what is changed."""
+        return " ".join([self.target, *self.changes])
+
+
+def expand(target: str, changes: Sequence[str] = ()) -> list[Point]:
+    """Every point of the grid; commas outside of brackets and quotes separate values.
+
+    `target` is a named run, a run file, or a sweep file: YAML with `run` (a name or a run file) and `grid`
+    (path to a list of values). Raises UserError for a run that is not valid, naming it, and for two
+    points that are the same run, or for code in a file that nobody has given consent to.
+    """
+    from crossclass.cli.assignments import separate, split_values, typed
+    from crossclass.paper.runs import resolve
+    from crossclass.training.run import Run
+
+    base, axes = _read(target)
+    targets, assignments = separate(changes, Run)
+    if targets:
+        raise UserError(f"'{targets[0]}' is not of the form path.to.setting=value,value")
+    axes |= {path: split_values(text) for path, text in assignments}
+    points: list[Point] = []
+    known: dict[str, str] = {}
+    for chosen in itertools.product(*axes.values()):
+        changed = list(zip(axes, chosen, strict=True))
+        texts = tuple(f"{path}={text}" for path, text in changed)
+        try:
+            _, run = resolve(base, typed(changed, Run))
+        except UserError as e:
+            raise UserError(f"{' '.join([base, *texts])}: {e}") from e
+        require_consent(names_of_code(run.to_dict()), target)
+        point = Point(base, texts, run)
+        if (digest := run.digest()) in known:
+            raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")
+        known[digest] = point.says
+        points.append(point)
+    return points
+
+
+def _read(target: str) -> tuple[str, dict[str, list[str]]]:
+    """The run and the grid of a sweep file; the target itself and no grid for anything else."""
+    path = Path(target)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return target, {}
+    from pydantic import create_model
+
+    from crossclass.core.yaml_reader import read_yaml
+
+    # values of a grid stay as they are written: what they mean, the setting says
+    wanted: Any = create_model("SweepFile", run=(str, ""), grid=(dict[str, list[str]], {}))
+    try:
+        content = read_yaml(path.read_text(), [wanted], str(path))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be read as YAML") from e
+    if "grid" not in content:
+        return target, {}  # a run file
+    if unknown := set(content) - {"run", "grid"}:
+        raise UserError(f"{path}: a sweep file has 'run' and 'grid', not '{min(map(str, unknown))}'")
+    grid = content["grid"]
+    if not isinstance(content.get("run"), str) or not isinstance(grid, dict):
+        raise UserError(f"{path}: 'run' names a run, and 'grid' is 'path: [value, ...]'")
+    return content["run"], {str(k): [_as_text(v) for v in _values(v)] for k, v in grid.items()}
+
+
+def _values(value: Any) -> list[Any]:
+    return value if isinstance(value, list) and value else [value]
+
+
+def _as_text(value: Any) -> str:
+    """A value as it would be typed."""
+    if isinstance(value, str):
+        return value
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+
+
+def lines(points: Sequence[Point], more: Sequence[str] = ()) -> Iterator[str]:
+    """One command per run, for any scheduler."""
+    for point in points:
+        yield shlex.join(point.command(more))

@@ -1,0 +1,44 @@
+"""`crossclass verify RUN`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossclass.cli.app import Changes, app
+
+
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run")],
+    changes: Changes = None,
+) -> None:
+    """Compare a run with a published training curve: which part of it agrees, and which does not.
+
+    against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
+    out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
+    """
+    from crossclass.checkpoints.run_folder import RunFolder
+    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.core.config import load_yaml
+    from crossclass.paper import published_curves
+    from crossclass.report import plots
+    from crossclass.training.run import Run
+
+    arguments = read_arguments(
+        changes or [], against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
+    )
+    no_targets(arguments)
+    own, folder = arguments.own, RunFolder.at(Path(target))
+    rows, env = folder.rows(), folder.read("env.json")
+    run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
+    conditions = published_curves.conditions(run.to_dict(), rows, env)
+    verdict = published_curves.verify(rows, own.against, tolerance=own.tolerance, run=conditions)
+    for line in published_curves.table(verdict):
+        print(line)
+    if own.out:
+        curves = published_curves.overlay(rows, own.against, folder.path.name, conditions)
+        plots.save(plots.curves(curves), own.out)
+        print(own.out)
+    if verdict.verdict == "does not hold":
+        raise typer.Exit(1)

@@ -1,0 +1,123 @@
+"""Text becomes values by the type of the setting that it is for; what is no setting is a path."""
+
+from pathlib import Path
+
+import pytest
+
+from crossclass.cli import main
+from crossclass.cli.assignments import assign, read_arguments, separate
+from crossclass.core.config import Settings, load_yaml
+from crossclass.core.errors import UserError
+from crossclass.data import Npz
+from crossclass.paper.study import Study
+from crossclass.training.run import Run
+from run_file import TINY
+
+TEXTS = ("yes", "007", "1e3", "2025-01-31", "set #2", "1:30", "true", "[a]", "0x10", "a=b", "{x}", "'q'")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_paths_and_texts_stay_as_they_are(text):
+    assert assign(Run(data=Npz()), [f"data.path={text}"]).data.path == Path(text)
+    assert assign(Study(), [f"out={text}"]).out == Path(text)
+    assert read_arguments([f"against={text}"], against=(str, "")).own.against == text
+    assert assign(Run(), ["model.kind=python", f"model.call={text}"]).model.call == text
+
+
+@pytest.mark.parametrize("text", [t for t in TEXTS if ": " not in t and t[0] not in "[{'" and " #" not in t])
+def test_paths_in_run_files_stay_as_they_are(text):
+    run = load_yaml(
+        Run,
+        f"data: {{kind: npz, path: {text}}}\n"
+        if "=" not in text
+        else f"data:\n  kind: npz\n  path: {text}\n",
+        "f",
+    )
+    assert run.data.path == Path(text)
+
+
+def test_paths_in_lists_stay_as_they_are():
+    run = assign(Run(), ["recipe.kind=kd", "recipe.teachers=[{file: 007}, {file: yes}]"])
+    assert [t.file for t in run.recipe.teachers] == ["007", "yes"]
+
+
+def test_numbers_are_decimal():
+    run = assign(Run(), ["seed=008", "lr=1e-3", "recipe.attack.threat.eps=8/255", "weight_decay=5e-4"])
+    assert (run.seed, run.lr, run.weight_decay) == (8, 1e-3, 5e-4)
+    assert run.recipe.attack.threat.eps == 8 / 255
+    assert assign(Run(), ["lr_milestones=[010, 20]"]).lr_milestones == (10, 20)
+    assert load_yaml(Run, "seed: 010\nlr: 1e-3\n", "f").seed == 10
+
+
+@pytest.mark.parametrize(
+    "text", ["seed=0x10", "seed=1:30", "seed=true", "seed=2025-01-31", "seed=eight", "lr=true", "lr=0x1",
+             "decay_bias_and_norm=yes", "decay_bias_and_norm=1", "decay_bias_and_norm=on", "seed=",
+             "epochs=[4]"]
+)  # fmt: skip
+def test_what_is_no_number_and_no_boolean_is_refused(text):
+    with pytest.raises(UserError, match=text.partition("=")[0]) as e:
+        assign(Run(), [text])
+    assert str(e.value).isprintable()
+
+
+def test_booleans_and_nothing():
+    assert assign(Run(), ["decay_bias_and_norm=true"]).decay_bias_and_norm
+    assert assign(Run(), ["augment=null"]).augment is None
+    assert assign(Run(data=Npz(path=Path("a"))), ["data.path=null"]).data.path is None
+
+
+@pytest.mark.parametrize("word", ["1e-3", "yes", "007", "null", "true", "1:30", "~", "0x10", "1.5", ""])
+def test_texts_survive_their_own_yaml(word):
+    settings = Run(
+        recipe={"kind": "at", "attack": {"kind": "external", "call": "a:b", "arguments": {"x": word}}}
+    )
+    assert load_yaml(Run, settings.yaml(), "f") == settings
+
+
+@pytest.mark.parametrize("text", ["a: &x [*x]\n", "a: &x {b: c}\nd: [*x, *x]\n", "a: {b: *nowhere}\n"])
+def test_references_inside_yaml_are_refused(text):
+    with pytest.raises(UserError, match="YAML"):
+        load_yaml(Run, text, "run.yaml")
+
+
+class Known(Settings):
+    lr: float = 0.1
+    out: Path = Path("out")
+
+
+def test_what_is_no_setting_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a=b.pt").touch()
+    Path("seed=1").mkdir()
+    arguments = [
+        "exp/lr=0.1/run",
+        "a=b.pt",
+        "seed=1",
+        "seed=1@last",
+        "./lr=2",
+        "lr=0.2",
+        "out=lr=3",
+        "plain",
+        "a b=c",
+    ]
+    targets, settings = separate(arguments, Known)
+    assert targets == ["exp/lr=0.1/run", "a=b.pt", "seed=1", "seed=1@last", "./lr=2", "plain", "a b=c"]
+    assert settings == [("lr", "0.2"), ("out", "lr=3")]
+    with pytest.raises(UserError, match=r"unknown setting 'lrr'; did you mean 'lr'\?"):
+        separate(["lrr=1"], Known)
+
+
+def test_commands_take_such_paths(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("exp=1").mkdir()
+    Path("exp=1/tiny.yaml").write_text(TINY)
+    with pytest.raises(SystemExit) as e:
+        main(["train", "exp=1/tiny.yaml", "out=007", "epochs=1", "lr_milestones=[]"])
+    assert not e.value.code
+    (run,) = Path("007").iterdir()
+    run = run.rename(Path("exp=1") / "lr=0.1")
+    for arguments in (["report", str(run)], ["measure", f"{run}@last", "n=9", "out=yes"], ["report", "yes"]):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert not e.value.code, capsys.readouterr().err
+    assert Path("yes").is_file()
