@@ -41,7 +41,7 @@ def _results(path: Path) -> ResultFile:
             f"{path}: not a result of measure; if it is a checkpoint, 'crossclass measure {path.name} ... "
             "out=result.json' first, and report that"
         )
-    found = load_results(path)
-    if not found.results:
+    file = load_results(path)
+    if not file.results:
         raise UserError(f"{path}: holds no measured checkpoint; write it anew with 'crossclass measure'")
-    return found
+    return file

@@ -143,8 +143,8 @@ def _measurement(c: Comparison, side: int, measurements: Sequence[Measurement]) 
 def matrices(view: ComparisonView) -> dict[str, Any] | None:
     """C of both and their difference."""
     sides = {"first": view.first, "second": view.second}
-    shown = {side: C for side, m in sides.items() if m and (C := matrix_of(m, "C"))}
-    figures = {side: plots.matrix(C, view.names) for side, C in shown.items()}
+    matrices = {side: C for side, m in sides.items() if m and (C := matrix_of(m, "C"))}
+    figures = {side: plots.matrix(C, view.names) for side, C in matrices.items()}
     if D := matrix_of(view.c, "C_difference"):
         figures["difference"] = plots.difference(D, view.names)
     return (
@@ -167,29 +167,31 @@ def saliency(view: ComparisonView) -> dict[str, Any] | None:
     if view.c.saliency is None:
         return None
     s = view.c.saliency.to_dict()
-    place = view.folder / Path(str(s["grid"])).name if s.get("grid") else None
-    data = place.read_bytes() if place and place.is_file() else b""
+    path = view.folder / Path(str(s["grid"])).name if s.get("grid") else None
+    data = path.read_bytes() if path and path.is_file() else b""
     picture = f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(PNG) else None
     sets = (("these images", s), ("all images", s.get("all_images") or {}))
     rows = [
-        _spread(key, name, of, found[key])
+        _spread(key, name, of, numbers[key])
         for key, name in SPREAD.items()
-        for of, found in sets
-        if found.get(key)
+        for of, numbers in sets
+        if numbers.get(key)
     ]
     return {"view": view, "c": view.c, "s": s, "picture": picture, "rows": rows}
 
 
-def _spread(key: str, name: str, of: str, found: dict[str, Any]) -> dict[str, str]:
+def _spread(key: str, name: str, of: str, numbers: dict[str, Any]) -> dict[str, str]:
     scale, digits = (100, 1) if key == "half_mass_area" else (1, 3)
-    values = {k: percent(found.get(k)) if scale == 100 else number(found.get(k), digits) for k in ("a", "b")}
-    d = found.get("difference")
+    values = {
+        k: percent(numbers.get(k)) if scale == 100 else number(numbers.get(k), digits) for k in ("a", "b")
+    }
+    d = numbers.get("difference")
     return {
         "name": name,
         "of": of,
         **values,
         "difference": signed(None if d is None else scale * d, digits),
-        "interval": interval(found.get("interval"), scale, digits) or UNKNOWN,
+        "interval": interval(numbers.get("interval"), scale, digits) or UNKNOWN,
     }
 
 

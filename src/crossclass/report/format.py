@@ -44,11 +44,11 @@ def holds_zero(ends: Sequence[float | None] | None) -> bool:
     return low is not None and high is not None and low <= 0 <= high
 
 
-def value(found: float | int | None, metric: Metric) -> str:
+def value(x: float | int | None, metric: Metric) -> str:
     """The value of a metric in its unit."""
     if metric.unit == "accuracy":
-        return percent(found)
-    return (signed if metric.unit == "correlation" else number)(found, DIGITS[metric.unit])
+        return percent(x)
+    return (signed if metric.unit == "correlation" else number)(x, DIGITS[metric.unit])
 
 
 def value_interval(ends: Sequence[float | None] | None, metric: Metric) -> str:

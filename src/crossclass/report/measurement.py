@@ -56,8 +56,8 @@ class MeasurementView:
     @property
     def tiles(self) -> list[dict[str, Any]]:
         """One tile for each headline metric that was measured."""
-        shown = [m for m in METRICS if m.headline and self.m.metrics.get(m.key) is not None]
-        return [self._tile(m) for m in shown if m.key != "robust" or self.m.attacked]
+        metrics = [m for m in METRICS if m.headline and self.m.metrics.get(m.key) is not None]
+        return [self._tile(m) for m in metrics if m.key != "robust" or self.m.attacked]
 
     def _tile(self, m: Metric) -> dict[str, Any]:
         ends = value_interval(self.ends(m.key), m)
@@ -135,10 +135,10 @@ def labels(measurements: Sequence[Measurement]) -> list[str]:
 
 def matrices(view: MeasurementView) -> dict[str, Any] | None:
     """C, and the instance-wise matrices where they were computed."""
-    shown = {key: matrix_of(view.m, key) for key in ("C", "icas_matrix", "all_pairs_matrix")}
-    if not shown["C"]:
+    matrices = {key: matrix_of(view.m, key) for key in ("C", "icas_matrix", "all_pairs_matrix")}
+    if not matrices["C"]:
         return None
-    figures = {key: Markup(plots.svg(plots.matrix(C, view.names))) for key, C in shown.items() if C}
+    figures = {key: Markup(plots.svg(plots.matrix(C, view.names))) for key, C in matrices.items() if C}
     return {
         "view": view,
         "m": view.m,
@@ -166,8 +166,8 @@ def classes(view: MeasurementView) -> dict[str, Any] | None:
 
 def further(view: MeasurementView) -> dict[str, Any] | None:
     """The metrics that have no tile."""
-    shown = [m for m in METRICS if not m.headline and view.m.metrics.get(m.key) is not None]
-    rows = [(sentence(m.label), view.text(m), m.doc) for m in shown]
+    metrics = [m for m in METRICS if not m.headline and view.m.metrics.get(m.key) is not None]
+    rows = [(sentence(m.label), view.text(m), m.doc) for m in metrics]
     return {"rows": rows, "label": view.label} if rows else None
 
 

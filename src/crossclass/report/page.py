@@ -19,7 +19,7 @@ def page(runs: Sequence[RunRecord], files: Sequence[tuple[Path, ResultFile]]) ->
     """The HTML of run folders and of result files, in this order."""
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
     views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
-    results = [ResultsView(path, found, i) for i, (path, found) in enumerate(files, 1)]
+    results = [ResultsView(path, file, i) for i, (path, file) in enumerate(files, 1)]
     single = len(views) + sum(len(r.measurements) for r in results) == 1
     return (
         environment()

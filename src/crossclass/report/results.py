@@ -17,27 +17,25 @@ class ResultsView:
     """What the page says about one file."""
 
     path: Path
-    found: ResultFile
+    file: ResultFile
     index: int
     """Tells its anchors from those of other files."""
 
     @cached_property
     def measurements(self) -> list[MeasurementView]:
         """Its checkpoints, in the order of the file."""
-        return measurement.views(self.found.results, f"result-{self.index}")
+        return measurement.views(self.file.results, f"result-{self.index}")
 
     @cached_property
     def comparisons(self) -> list[ComparisonView]:
         """What differs between two of them."""
-        found = self.found
-        return comparison.views(
-            found.comparisons, found.results, self.path.parent, f"comparison-{self.index}"
-        )
+        file = self.file
+        return comparison.views(file.comparisons, file.results, self.path.parent, f"comparison-{self.index}")
 
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that any of its checkpoints has."""
-        return measurement.measured_metrics(self.found.results)
+        return measurement.measured_metrics(self.file.results)
 
     @property
     def download(self) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from crossclass.training import alarms
 FILES = ("metrics.csv", "config.yaml", "measure.json")
 """Files of the run that the page offers for download."""
 PAIRS = 10
-"""Most shared pairs of classes that are shown of each checkpoint."""
+"""Number of most shared pairs of classes that are listed for each checkpoint."""
 
 
 class End(NamedTuple):
@@ -110,8 +110,8 @@ class RunView:
     @property
     def check(self) -> str | None:
         """The attack of the checks during training, in words."""
-        found: str | None = self.run.env.get("check")
-        return found
+        check: str | None = self.run.env.get("check")
+        return check
 
     @property
     def finding(self) -> str | None:
@@ -139,10 +139,10 @@ class RunView:
         """Every alarm and note with the epoch in which it ended; empty if the rows lack their numbers."""
         try:
             n = (self.run.config.get("validation") or {}).get("n")
-            found = alarms.history(self.rows, len(self.names), n)
+            raised = alarms.history(self.rows, len(self.names), n)
         except UserError:  # rows that do not say how many images were checked
             return []
-        return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in found]
+        return [{"text": str(a), "level": a.level, "ended": ended} for a, ended in raised]
 
     @property
     def failure(self) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class RunView:
     @cached_property
     def warnings(self) -> list[dict[str, Any]]:
         """What else was warned of, and where; texts that differ in numbers only are one warning."""
-        found: dict[str, dict[str, Any]] = {}
+        unique: dict[str, dict[str, Any]] = {}
         names = {name.replace("-", " ") for name in alarms.RULES} if self.history else set()
         given = [(f"epoch {row['epoch']}", row["warnings"], r" (?:since|in) epoch|:") for row in self.rows]
         given += [(m.checkpoint.name, m.warnings, r" (?:since|in) epoch") for m in self.run.results.results]
@@ -165,9 +165,9 @@ class RunView:
             for text in map(str, texts):
                 if re.split(end, text)[0] in names:
                     continue  # it is in the history
-                one = found.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
+                one = unique.setdefault(re.sub(r"[\d.]+", "#", text), {"first": where, "times": 0})
                 one |= {"text": text, "last": where, "times": one["times"] + 1}
-        return list(found.values())
+        return list(unique.values())
 
     @cached_property
     def figures(self) -> dict[str, Markup]:
@@ -193,14 +193,14 @@ VERDICTS = {
     "cross-class features.",
     (True, False): "Robust accuracy fell, CAS did not: this run does not show the two falling together.",
     (False, True): "CAS fell, robust accuracy did not: this run does not show the two falling together.",
-    (False, False): "Neither fell: no robust overfitting is seen in this run.",
+    (False, False): "Neither fell: this run shows no robust overfitting.",
 }
 
 
-def measured_ends(found: ResultFile) -> Ends | None:
+def measured_ends(file: ResultFile) -> Ends | None:
     """Best and last as they were measured after training, alike in data, attack and n."""
     groups: dict[tuple[Any, ...], dict[str, Measurement]] = {}
-    for m in found.results:
+    for m in file.results:
         if m.metrics.get("robust") is not None:
             groups.setdefault((m.data.name, m.data.split, m.data.n, m.attack), {}).setdefault(
                 m.checkpoint.name, m
@@ -217,14 +217,14 @@ def measured_ends(found: ResultFile) -> Ends | None:
                 attack=best.attack,
                 conditions=best.conditions,
                 source="measure.json",
-                comparison=_comparison(found.comparisons, best, last),
+                comparison=_comparison(file.comparisons, best, last),
             )
     return None
 
 
 def _end(m: Measurement) -> End:
-    found = m.matrices if isinstance(m.matrices, dict) else {}
-    return End(m.checkpoint.epoch, m.metrics, found, m.classwise_robust or (), m.empty_classes)
+    matrices = m.matrices if isinstance(m.matrices, dict) else {}
+    return End(m.checkpoint.epoch, m.metrics, matrices, m.classwise_robust or (), m.empty_classes)
 
 
 def _comparison(comparisons: Sequence[Comparison], best: Measurement, last: Measurement) -> Comparison | None:
@@ -287,7 +287,7 @@ def certainty(ends: Ends) -> str:
     """Whether the loss of robust accuracy may be chance, by the paired interval of the comparison alone."""
     interval = ends.interval(metric("robust"))
     if interval is None:
-        return "No interval of the difference was computed, so nothing is said here about chance."
+        return "No interval of the difference was computed, so this page makes no statement about chance."
     text = f"The {level(ends.comparison and ends.comparison.intervals)} interval of the loss is "
     text += f"{value_interval(interval, metric('robust'))} points (paired: the same images for both)"
     return f"{text}; it holds 0, so the loss may be chance." if holds_zero(interval) else f"{text}."
@@ -321,11 +321,11 @@ def tiles(view: RunView) -> dict[str, Any] | None:
     ends = view.ends
     if ends is None:
         return None
-    found = [_tile(ends, m, both) for m in METRICS if m.headline and (both := ends.both(m))]
+    shown = [_tile(ends, m, both) for m in METRICS if m.headline and (both := ends.both(m))]
     train = dict(plots.series(view.rows, "train_robust"))
     first, last = (train.get(end.epoch or 0) for end in (ends.best, ends.last))
     if first is not None and last is not None:
-        found.append(
+        shown.append(
             {
                 "title": "Train robust accuracy",
                 "best": percent(first),
@@ -334,7 +334,7 @@ def tiles(view: RunView) -> dict[str, Any] | None:
                 "note": "as logged in training",
             }
         )
-    return {"view": view, "ends": ends, "tiles": found, "after": ends.last.epoch != view.rows[-1]["epoch"]}
+    return {"view": view, "ends": ends, "tiles": shown, "after": ends.last.epoch != view.rows[-1]["epoch"]}
 
 
 def _tile(ends: Ends, m: Metric, both: tuple[float, float]) -> dict[str, Any]:
@@ -393,12 +393,14 @@ def matrices(view: RunView) -> dict[str, Any] | None:
     """C at best, at last, and the difference."""
     if view.ends is None:
         return None
-    shown = {side: end.matrices["C"] for side, end in _sides(view.ends) if end.matrices.get("C")}
-    if not shown:
+    matrices = {side: end.matrices["C"] for side, end in _sides(view.ends) if end.matrices.get("C")}
+    if not matrices:
         return None
-    figures = {side: plots.matrix(C, view.names) for side, C in shown.items()}
-    if len(shown) == 2:
-        figures["difference"] = plots.difference(plots.subtract(shown["best"], shown["last"]), view.names)
+    figures = {side: plots.matrix(C, view.names) for side, C in matrices.items()}
+    if len(matrices) == 2:
+        figures["difference"] = plots.difference(
+            plots.subtract(matrices["best"], matrices["last"]), view.names
+        )
     return {
         "view": view,
         "ends": view.ends,
@@ -442,27 +444,27 @@ def classes(view: RunView) -> dict[str, Any] | None:
 
 def _pairs(names: Sequence[str], ends: Ends) -> list[dict[str, Any]]:
     """The most shared pairs of either checkpoint, with C at both."""
-    found: dict[tuple[int, int], None] = {}
+    pairs: dict[tuple[int, int], None] = {}
     both = [end.matrices["C"] for _, end in _sides(ends) if end.matrices.get("C")]
     for C in both:
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
         positive = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
-        found |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
-    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in both]} for i, j in found]
+        pairs |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
+    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in both]} for i, j in pairs]
 
 
 def evaluations(view: RunView) -> dict[str, Any] | None:
     """Every evaluation of a checkpoint, as in `measure.json`."""
-    found = measurement.views(view.run.results.results, f"run-{view.index}-measured")
+    views = measurement.views(view.run.results.results, f"run-{view.index}-measured")
     shown = measurement.measured_metrics(view.run.results.results)
-    return {"views": found, "shown": shown} if found else None
+    return {"views": views, "shown": shown} if views else None
 
 
 def comparisons(view: RunView) -> dict[str, Any] | None:
     """The comparisons of `measure.json`."""
     results = view.run.results
-    found = comparison.views(results.comparisons, results.results, view.run.folder, f"run-{view.index}")
-    return {"views": found} if found else None
+    views = comparison.views(results.comparisons, results.results, view.run.folder, f"run-{view.index}")
+    return {"views": views} if views else None
 
 
 def conditions(view: RunView) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def environment() -> Environment:
 def render(page: str, sections: Sequence[Section[T]], about: T, levels: Levels) -> list[Markup]:
     """The HTML of every section that has something to show, in order."""
     env = environment()
-    found = ((section, section.data(about)) for section in sections)
+    pairs = ((section, section.data(about)) for section in sections)
     return [
         Markup(env.get_template(f"{page}/{s.id}.html.j2").render(title=s.title, levels=levels, **data))
-        for s, data in found
+        for s, data in pairs
         if data is not None
     ]

@@ -83,7 +83,7 @@ def _view(entry: Plain, folder: Path) -> Plain:
 
 def _maps(entries: list[Plain], folder: Path) -> dict[str, Plain]:
     """By entry: its grid of maps as data, or the entry that shows the same file already."""
-    found: dict[str, Plain] = {}
+    maps: dict[str, Plain] = {}
     first: dict[str, str] = {}
     for entry in entries:
         numbers = entry["numbers"]
@@ -92,8 +92,8 @@ def _maps(entries: list[Plain], folder: Path) -> dict[str, Plain]:
             if file.is_file():
                 at = first.setdefault(str(file), entry["id"])
                 data = base64.b64encode(file.read_bytes()).decode() if at == entry["id"] else ""
-                found[entry["id"]] = {"at": at, "data": data}
-    return found
+                maps[entry["id"]] = {"at": at, "data": data}
+    return maps
 
 
 def _description(entry: Plain) -> str:
@@ -148,14 +148,14 @@ def _conditions(numbers: Any) -> list[str]:
     """The conditions of the numbers in the table, each once."""
     if not isinstance(numbers, Mapping):
         return []
-    found: dict[str, list[str]] = {}
+    names_by_text: dict[str, list[str]] = {}
     for name, run in (numbers.get("runs") or {}).items():
         if "attack" in run and "best" in run:
             by = split_name(run["chosen_by"])
             text = f"{run['attack']}; n = {run['n']:,} test images; best chosen on the {by} split"
             text += f"; {run['data']}"
-            found.setdefault(text, []).append(name)
-    return [f"{', '.join(names)}: {text}" for text, names in found.items()]
+            names_by_text.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in names_by_text.items()]
 
 
 def _printed(value: Any) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ def _values() -> dict[str, tuple[float, float]]:
     )
     best = closed.ratio_best(np.divide(mu - 2 * eps, sigma))
     (at, smoothed), ends = weights, (closed.eps0(mu, sigma), closed.eps1(mu, sigma, beta, READING))
-    found = {
+    values = {
         "w1": (at[0], smoothed[0]),
         "w2": (at[1], smoothed[1]),
         "ratio": (at[1] / at[0], smoothed[1] / smoothed[0]),
@@ -85,7 +85,7 @@ def _values() -> dict[str, tuple[float, float]]:
         "all": both,
         "best": (best, closed.p_all(1.0, best, mu, sigma, eps)),
     }
-    return {key: (float(a), float(b)) for key, (a, b) in found.items()}
+    return {key: (float(a), float(b)) for key, (a, b) in values.items()}
 
 
 def _number(value: float | int) -> str:

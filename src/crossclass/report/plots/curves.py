@@ -121,17 +121,17 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
                 continue
             ax.plot(x, scale * y, "s" if x == last else "o", ms=7, mec="white", zorder=5, c=color)
             right = x - pairs[0][0] > 0.55 * (pairs[-1][0] - pairs[0][0])
-            place: Style = {"xytext": (-6 if right else 7, 9), "textcoords": "offset points"}
+            offset: Style = {"xytext": (-6 if right else 7, 9), "textcoords": "offset points"}
             side: Style = {"ha": "right" if right else "left", "fontsize": 8.5, "bbox": PAPER}
-            words, to = f"{y:,.1f}", (x, scale * y)
+            text, to = f"{y:,.1f}", (x, scale * y)
             if ax is top and y > 0.12:
-                place["xytext"] = (-6 if right else 7, -14)
+                offset["xytext"] = (-6 if right else 7, -14)
             if ax is top and x == last:
-                words = f"{'best and last' if x == epoch else 'last'}, epoch {x}: {100 * y:.1f} %"
+                text = f"{'best and last' if x == epoch else 'last'}, epoch {x}: {100 * y:.1f} %"
             elif ax is top:  # beside its line, clear of the falling curve
-                words = f"best (by {by})\nepoch {x}: {100 * y:.1f} %"
-                to, place["xycoords"] = (x, 0.93), top.get_xaxis_transform()
-            ax.annotate(words, to, color=color, zorder=6, **place, **side)
+                text = f"best (by {by})\nepoch {x}: {100 * y:.1f} %"
+                to, offset["xycoords"] = (x, 0.93), top.get_xaxis_transform()
+            ax.annotate(text, to, color=color, zorder=6, **offset, **side)
 
 
 def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
@@ -144,8 +144,8 @@ def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
     if above:
         where: Style = {"transform": bottom.get_xaxis_transform(), "va": "top", "bbox": PAPER}
         beside = max(min(e for e, _ in kept), max(e for e, _ in above))
-        words = f"↑ {max(v for _, v in above):,.1f}, few classes predicted"
-        bottom.text(beside, 0.97, words, color="#71717a", fontsize=7.5, **where)
+        text = f"↑ {max(v for _, v in above):,.1f}, few classes predicted"
+        bottom.text(beside, 0.97, text, color="#71717a", fontsize=7.5, **where)
 
 
 def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> None:
@@ -180,7 +180,7 @@ def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> N
 
 def _milestones(top: Axes, bottom: Axes, runs: Runs, milestones: Milestones) -> None:
     """Dashed lines where the learning rate drops, with the factor if the rows hold the rates."""
-    words: dict[int, str] = {}
+    labels: dict[int, str] = {}
     for label, rows in runs.items():
         rates = series(rows, "lr")
         for epoch in milestones.get(label, ()):
@@ -188,8 +188,8 @@ def _milestones(top: Axes, bottom: Axes, runs: Runs, milestones: Milestones) -> 
             after = [v for e, v in rates if e > epoch]  # whether it falls before or after `epoch`
             if any(int(row["epoch"]) >= epoch for row in rows):
                 known = before and after and after[0] > 0
-                words[epoch] = f"lr /{before[-1] / after[0]:.3g}" if known else "lr drop"
-    for epoch, text in words.items():
+                labels[epoch] = f"lr /{before[-1] / after[0]:.3g}" if known else "lr drop"
+    for epoch, text in labels.items():
         for ax in (top, bottom):
             ax.axvline(epoch, color="#a1a1aa", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         at: Style = {"transform": top.get_xaxis_transform(), "ha": "center", "va": "bottom"}

@@ -96,7 +96,7 @@ def matrix_grid(
 ) -> Figure:
     """Matrices on one colour scale: a row for each name, a column for each caption.
 
-    `rows[name][caption]` is a matrix; None leaves its place empty. A row is wrapped after `columns` pictures.
+    `rows[name][caption]` is a matrix; None leaves its position empty. A row is wrapped after `columns`.
     """
     lines: list[tuple[str, list[tuple[str, Matrix | None]]]] = []
     for name, pictures in rows.items():
@@ -113,8 +113,8 @@ def matrix_grid(
         for r, (name, piece) in enumerate(lines):
             bottom = size[1] - (r + 1) * (side + head)
             for c, (caption, C) in enumerate(piece):
-                place = (left + c * (side + 0.12)) / size[0], bottom / size[1], side / size[0], side / size[1]
-                ax = figure.add_axes(place)
+                box = (left + c * (side + 0.12)) / size[0], bottom / size[1], side / size[0], side / size[1]
+                ax = figure.add_axes(box)
                 ax.set(xticks=[], yticks=[])
                 ax.set_title(caption, fontsize=8, pad=3)
                 if c == 0 and name:

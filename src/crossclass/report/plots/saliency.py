@@ -112,8 +112,8 @@ def _bar(ax: Axes, top: float) -> None:
     ax.tick_params(length=2)
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
-    words = f"Grad-CAM of the true class, at most {top:.2g}" if top > 0 else "all maps are 0"
-    ax.set_ylabel(words, fontsize=7)
+    label = f"Grad-CAM of the true class, at most {top:.2g}" if top > 0 else "all maps are 0"
+    ax.set_ylabel(label, fontsize=7)
 
 
 def _caption(ax: Axes, text: str) -> None:

@@ -1,6 +1,6 @@
 """The theory's pictures: weights against eps, probabilities against the ratio of weights, a phase diagram.
 
-Where a weight vanishes or a maximum lies is given, not computed here. Nothing is told apart by colour alone:
+Where a weight vanishes or a maximum lies is given, not computed here. Colour is never the only sign:
 curves and thresholds carry their names, regions have text, lightness or hatching.
 """
 
@@ -20,7 +20,7 @@ from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import PAPER, STYLE, Style
 
 AT, SMOOTHED = "#0b5394", "#b84a00"
-_SHADES = ("#08519c", "#6a3d9a", "#b84a00", "#00755a", "#a03c78")  # dark enough for words on white
+_SHADES = ("#08519c", "#6a3d9a", "#b84a00", "#00755a", "#a03c78")  # dark enough for text on white
 _INK, _SOFT = "#27272a", "#71717a"
 _WIDEST = sqrt(pi)  # the paper allows sigma below so many mu (section 4.1)
 
@@ -64,8 +64,8 @@ def feature_weights(
         figure = Figure(figsize=(5.6, 3.5), layout="constrained")
         ax = figure.subplots()
         for name, color, values in lines:
-            look: Style = {"ls": "--", "lw": 1.1} if name.startswith("w1") else {"lw": 2.2}
-            ax.plot(x, values, label=name, color=color, **look)
+            line: Style = {"ls": "--", "lw": 1.1} if name.startswith("w1") else {"lw": 2.2}
+            ax.plot(x, values, label=name, color=color, **line)
         width = x[-1] - x[0]
         top = max(float(values.max()) for _, _, values in lines) or 1.0
         ax.set(xlim=(x[0] - 0.16 * width, x[-1]), ylim=(0, 1.12 * top))
@@ -79,10 +79,10 @@ def feature_weights(
         for value, name, color, side in ((eps0, "0", AT, "right"), (eps1, "1", SMOOTHED, "left")):
             if x[0] <= value <= x[-1]:
                 ax.axvline(value, color=color, lw=0.9, ls=(0, (4, 3)), gid=f"eps{name}", zorder=1)
-                words: Style = {"color": color, "bbox": PAPER, "parse_math": True, "ha": side, "va": "top"}
-                words |= {"xytext": (-4 if side == "right" else 4, 0), "textcoords": "offset points"}
-                place = (value, 0.97), ax.get_xaxis_transform()
-                ax.annotate(f"$\\epsilon_{name}$ = {value:.3f}", place[0], xycoords=place[1], **words)
+                style: Style = {"color": color, "bbox": PAPER, "parse_math": True, "ha": side, "va": "top"}
+                style |= {"xytext": (-4 if side == "right" else 4, 0), "textcoords": "offset points"}
+                axis = ax.get_xaxis_transform()
+                ax.annotate(f"$\\epsilon_{name}$ = {value:.3f}", (value, 0.97), xycoords=axis, **style)
         ax.set_title(title, fontsize=9.5)
     return freeze_layout(figure)
 
@@ -102,7 +102,7 @@ def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for ax, what, words in (
+        for ax, what, title in (
             (left, "pair", "$P_{pair}$: above one"),
             (right, "both", "$P_{all}$: above both"),
         ):
@@ -116,10 +116,10 @@ def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
                 ring: Style = {"mfc": "none", "mec": color, "mew": 1.4, **mark}
                 ax.plot(best, np.interp(best, r, p), "o", ms=11, gid="best", **ring)
                 ax.plot(c.at, np.interp(c.at, r, p), "s", ms=6, gid="at", mfc=color, mec="white", **mark)
-                place: Style = {"va": "center", "fontsize": 8.5, "color": color, "clip_on": False}
-                ax.text(r[-1] + 0.02 * (r[-1] - r[0]), height, c.label, **place)
+                side: Style = {"va": "center", "fontsize": 8.5, "color": color, "clip_on": False}
+                ax.text(r[-1] + 0.02 * (r[-1] - r[0]), height, c.label, **side)
             ax.set_title(
-                f"{words} other class{'es, top-1' * (what == 'both')}", fontsize=9.5, parse_math=True
+                f"{title} other class{'es, top-1' * (what == 'both')}", fontsize=9.5, parse_math=True
             )
             ax.set(xlim=(r[0], r[-1]), xlabel="$r = w_2/w_1$")
             ax.xaxis.label.set_parse_math(True)
@@ -164,7 +164,7 @@ def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: f
 
 
 def _named(ax: Axes, s: np.ndarray, low: np.ndarray, high: np.ndarray, beta: float | int) -> None:
-    """The words in the regions, the smoothed one's beside a narrow strip."""
+    """Names in the regions; that of the smoothed one stands beside its narrow strip."""
     centred: Style = {"ha": "center", "va": "center", "fontsize": 9}
     below = 0.3 * _WIDEST
     ax.text(float(np.interp(below, s, low)) / 2, below, "AT and LS\nuse them", color="white", **centred)
