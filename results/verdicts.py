@@ -24,16 +24,16 @@ WORDS = ("holds", "does not hold", "undecided")
 PREFACE = """\
 # Verdicts at size mini
 
-Written by `python results/verdicts.py`. A claim *holds* if the 95 % interval over the seeds of what it says
-is positive lies above its margin (Student's t; with three seeds 2.5 standard deviations), *does not hold* if
-it lies below, and is *undecided* else. Accuracies are fractions. Read CAS together with accuracy: a
-classifier that always says the same class would maximise it. Nothing here compares levels with the paper's,
-which were measured on networks and training sets of another size.
+Written by `python results/verdicts.py`. Each claim names numbers that are positive where it is true. It
+*holds* if their 95 % intervals over the seeds (Student's t; with three seeds 2.5 standard deviations) lie
+above its margin, *does not hold* if one lies at or below it, and is *undecided* otherwise. Accuracies are
+fractions. Read CAS together with accuracy: a classifier that always predicts the same class would maximise
+it. No levels are compared with the paper's, which were measured on networks and training sets of another size.
 """
 
 
 def entries() -> list[dict[str, Any]]:
-    """What there is of every entry, in the order of the paper."""
+    """The stored results of every entry, in the order of the paper."""
     paths = [HERE / "mini" / f"{id_}.json" for id_ in EXPERIMENTS]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
@@ -44,7 +44,7 @@ def cell(text: str) -> str:
 
 
 def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
-    """Every claim."""
+    """The page of every claim with its numbers."""
     lines = [PREFACE]
     for entry in found:
         lines += [f"## {entry['id']}: {entry['title']}", "", f"The paper: {entry['claim']}", ""]
@@ -64,7 +64,7 @@ def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
 
 
 def front(found: list[dict[str, Any]]) -> str:
-    """The paper's own claims, a line for each entry."""
+    """The table of the paper's own claims, one line per entry."""
     lines = ["| | the paper's claims | hold | do not | undecided |", "|---|---|---|---|---|"]
     for entry in found:
         words = Counter(v["verdict"] for v in entry["verdicts"] if not v["extension"])

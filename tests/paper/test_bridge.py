@@ -90,14 +90,14 @@ def test_effective_weights_in_loops() -> None:
 
 
 def test_errors_are_the_spread_over_new_samples() -> None:
-    found, said = [], []
+    estimates, errors = [], []
     for seed in range(40):
         s, _ = problem(seed, 150)
         W = torch.tensor(samples.weights(0.7, 0.3, PAPER), dtype=torch.float32)
         logits = s @ W.T + torch.randn(150, 3, generator=seeded(seed + 100))
-        found.append(part_weights(fitted_weights(logits, s), EDGES))
-        said.append(standard_errors(logits, s, EDGES))
-    spread, mean = np.std(found, axis=0, ddof=1), np.mean(said, axis=0)
+        estimates.append(part_weights(fitted_weights(logits, s), EDGES))
+        errors.append(standard_errors(logits, s, EDGES))
+    spread, mean = np.std(estimates, axis=0, ddof=1), np.mean(errors, axis=0)
     np.testing.assert_allclose(mean, spread, rtol=0.35)
 
 
@@ -244,7 +244,7 @@ def test_errors_of_several_seeds_come_from_their_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"strengths": (0.5,)}, "below 0.5"),
         ({"conv": (0.1, 0.0)}, "rising eps"),
@@ -256,6 +256,6 @@ def test_errors_of_several_seeds_come_from_their_spread() -> None:
         ({"data": PICTURES.replace(sigma=0.0)}, "sigma > 0"),
     ],
 )
-def test_mistakes_are_said_in_a_sentence(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_explained_in_a_sentence(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Effort(**wrong)

@@ -212,7 +212,7 @@ def test_without_smoothing_there_is_one_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"eps": [0.5]}, "eps < mu/2"),
         ({"sigma": 2.0}, "sigma < sqrt"),
@@ -223,8 +223,8 @@ def test_without_smoothing_there_is_one_run() -> None:
         ({"lam": 0.0}, "lambda > 0"),
     ],
 )
-def test_mistakes_are_said_in_a_sentence(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+def test_mistakes_are_explained_in_a_sentence(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
         measure_training(**{"n": 60, "seeds": 2, "steps": 20, **wrong})
 
 

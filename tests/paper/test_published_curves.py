@@ -76,9 +76,9 @@ def test_curves_are_the_published_ones(name):
 
 def test_every_file_has_a_name_and_its_source_is_said():
     assert {f"{a.file}.csv" for a in ANCHORS.values()} == {p.name for p in FOLDER.glob("*.csv")}
-    said = (FOLDER / "PROVENANCE.txt").read_text()
+    sources = (FOLDER / "PROVENANCE.txt").read_text()
     for source in ("locuslab/robust_overfitting at commit c47a25c", "csdongxian/AWP at commit a7acf5d"):
-        assert source in said
+        assert source in sources
 
 
 def test_the_papers_default_run_has_the_settings_of_rice_but_for_what_it_says():
@@ -204,10 +204,10 @@ def test_a_short_run_does_not_pass():
     assert v.shape_only
     assert v.verdict == "undecided"
     assert places(v) == []
-    said = "100 epochs, drops after 50, 75 here, 200 epochs, drops after 100, 150 there"
-    said = f"not the same schedule, shape only: {said}"
-    assert v.notes[0] == said
-    assert said in summary(v)
+    note = "100 epochs, drops after 50, 75 here, 200 epochs, drops after 100, 150 there"
+    note = f"not the same schedule, shape only: {note}"
+    assert v.notes[0] == note
+    assert note in summary(v)
 
 
 def test_other_drops_are_another_schedule():
@@ -266,9 +266,9 @@ def test_conditions_come_from_the_files_of_a_run():
         "sizes": {"test": 800},
     }
     rows = [{"epoch": 1, "test_robust": 0.1, "test_clean": 0.2}]
-    said = conditions(config, rows, env)
-    assert (said.epochs, said.lr_milestones, said.n) == (60, (30, 45), 800)
-    assert said.tested == "PGD-10, l_inf 8/255, crafted in bf16"
+    known = conditions(config, rows, env)
+    assert (known.epochs, known.lr_milestones, known.n) == (60, (30, 45), 800)
+    assert known.tested == "PGD-10, l_inf 8/255, crafted in bf16"
     assert conditions({**config, "validation": {"n": 500}}, rows, env).n == 500
     new = [
         {**rows[0], "test_n": 700, "watched_attack": "PGD-20, l_2 128/255"},

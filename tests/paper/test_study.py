@@ -1,4 +1,4 @@
-"""From runs to verdicts: what is there is never done twice, and what is not is said beforehand."""
+"""From runs to verdicts: what is finished is never done twice, and what is missing is named first."""
 
 import csv
 import json
