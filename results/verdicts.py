@@ -28,7 +28,7 @@ Written by `python results/verdicts.py`. Each claim names numbers that are posit
 *holds* if their 95 % intervals over the seeds (Student's t; with three seeds 2.5 standard deviations) lie
 above its margin, *does not hold* if one lies at or below it, and is *undecided* otherwise. Accuracies are
 fractions. Read CAS together with accuracy: a classifier that always predicts the same class would maximise
-it. No levels are compared with the paper's, which were measured on networks and training sets of another size.
+it. No levels are compared with the paper's: its networks and training sets have another size.
 """
 
 
