@@ -9,17 +9,20 @@ import torch.nn.functional as F
 from conftest import Plane, seeded, tiny_net
 from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.analysis.records import EpochRow, metric_columns
+from crossclass.analysis.records import EpochRow, load_results, metric_columns
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
+from crossclass.checkpoints.load import load_model
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
 from crossclass.models import PreActResNet
 from crossclass.training import checkpointing, validation
+from crossclass.training.loop import train
 from crossclass.training.recipes import AT, Standard
 from crossclass.training.run import Run, Validation
 from crossclass.training.validation import mean_cosine, probe_one_step
+from tiny_runs import TINY, killed_after
 
 CPU = Runtime(device="cpu")
 RUN = Run(
@@ -189,3 +192,23 @@ def test_the_best_row_is_the_first_of_equals():
     rows = [EpochRow(epoch=e, val_robust=r) for e, r in ((1, 0.1), (2, 0.4), (3, None), (4, 0.4))]
     assert checkpointing.best(rows, "val").epoch == 2
     assert checkpointing.best(rows, "test") is None
+
+
+def test_the_full_evaluation_loads_only_networks_of_earlier_epochs(tmp_path, monkeypatch):
+    loaded: list[str] = []
+
+    def load(path):
+        loaded.append(path.stem)
+        return load_model(path)
+
+    monkeypatch.setattr(validation, "load_model", load)
+    folder = train(TINY, tmp_path, "t", CPU)
+    measured = load_results(folder.path / "measure.json")
+    epochs = {r.checkpoint.name: r.checkpoint.epoch for r in measured.results}
+    assert loaded == [name for name, epoch in epochs.items() if epoch != TINY.epochs]
+    loaded.clear()
+    killed_after(TINY.epochs, tmp_path / "resumed")  # before the full evaluation: nothing is in memory then
+    folder = train(TINY, tmp_path / "resumed", "tiny", CPU)
+    assert loaded == list(epochs)
+    from_disk = load_results(folder.path / "measure.json")
+    assert [r.metrics for r in from_disk.results] == [r.metrics for r in measured.results]
