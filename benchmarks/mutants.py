@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CORE = {
-    "attribution.py": (
-        "test_attribution test_instances test_metrics",
+    "analysis/attribution.py": (
+        "analysis/test_attribution analysis/test_instances analysis/test_torchmetrics",
         [
             ("return g * W[y.long()]", "return g * W[y.long()].abs()"),
             (".clamp(min=1).to(torch.float64)", ".clamp(min=2).to(torch.float64)"),
@@ -29,8 +29,8 @@ CORE = {
             ("+ 0.5 * (difference == 0)", "+ 1.0 * (difference == 0)"),
         ],
     ),
-    "instances.py": (
-        "test_instances test_metrics",
+    "analysis/instances.py": (
+        "analysis/test_instances analysis/test_torchmetrics",
         [
             ("cosines.fill_diagonal_(-torch.inf)", "pass"),
             ("if left > top:", "if left >= top + 2 * block:"),
@@ -40,16 +40,16 @@ CORE = {
             ("sums / n.clamp(min=1)[:, None], n", "sums / n.clamp(min=2)[:, None], n"),
         ],
     ),
-    "losses.py": (
-        "test_losses test_attacks test_attacks_model test_attacks_optimum test_recipes",
+    "attacks/losses.py": (
+        "attacks/test_losses attacks/test_pgd training/test_recipes",
         [
             ("return other - logits.masked_fill(~true", "return logits.masked_fill(~true"),
             ("F.kl_div(q, p, reduction", "F.kl_div(p, q, reduction"),
             (".scatter_(1, y.long()[:, None], 1.0)", ".scatter_(1, y.long()[:, None], 0.5)"),
         ],
     ),
-    "threat.py": (
-        "test_threat test_attacks test_attacks_model test_attacks_optimum",
+    "attacks/norms.py": (
+        "attacks/test_norms attacks/test_pgd attacks/test_model_restored",
         [
             ("return (2 * uniform(x, generator) - 1) * self.eps", "return uniform(x, generator) * self.eps"),
             (
@@ -63,7 +63,7 @@ CORE = {
         ],
     ),
     "attacks/pgd.py": (
-        "test_attacks test_attacks_model test_attacks_optimum test_first",
+        "attacks/test_pgd attacks/test_model_restored attacks/test_return_first",
         [
             ("alpha = self.step * self.threat.eps", "alpha = self.step"),
             ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
@@ -78,8 +78,8 @@ CORE = {
             ("(left,) = torch.where(~success)", "left = torch.arange(len(x))"),
         ],
     ),
-    "intervals.py": (
-        "test_intervals",
+    "analysis/intervals.py": (
+        "analysis/test_intervals",
         [
             ("share * rate * (1 - rate)", "share * rate"),
             ("(estimate + w / 2) / (1 + w)", "(estimate + w) / (1 + w)"),
@@ -87,49 +87,54 @@ CORE = {
             ("/ sqrt(n)\n", "/ n\n"),
         ],
     ),
-    "recipes/schedule.py": (
-        "test_train test_train_recipes test_recipes",
+    "training/schedule.py": (
+        "training/test_loop training/test_loop_recipes training/test_recipes",
         [
             ("return 1 - abs(2 * t / epochs - 1)", "return 1 - abs(2 * t / epochs - 1) / 2"),
             ("return t / warmup", "return t / (warmup + 1)"),
             ("(t - warmup) / max(1, epochs - warmup)", "t / max(1, epochs - warmup)"),
-            ("math.ceil(t) > d", "math.ceil(t) >= d"),
+            ("math.ceil(t) > m", "math.ceil(t) >= m"),
         ],
     ),
-    "recipes/surrogate.py": (
-        "test_recipes",
+    "training/recipes/trades.py": (
+        "training/test_recipes",
         [
             ("self.beta * kl(logits, clean).mean(), logits", "self.beta * kl(clean, logits).mean(), logits"),
+        ],
+    ),
+    "training/recipes/mart.py": (
+        "training/test_recipes",
+        [
             ("torch.log(1.0001 - rival)", "torch.log(1.01 - rival)"),
             ("doubt = 1 - clean.softmax", "doubt = clean.softmax"),
         ],
     ),
-    "recipes/distilled.py": (
-        "test_recipes test_teachers",
+    "training/recipes/distillation.py": (
+        "training/test_recipes training/test_teachers",
         [
             ("return term * self.T**2 if", "return term * self.T if"),
             ("(1 - self.lam) * cross_entropy", "cross_entropy"),
             ("(t, t.weight / total)", "(t, t.weight)"),
         ],
     ),
-    "recipes/awp.py": (
-        "test_recipes",
+    "training/recipes/awp.py": (
+        "training/test_recipes",
         [
             ("gamma * weight.norm() * gradient", "gamma * gradient"),
             ("if p.ndim > 1 and", "if p.ndim > 0 and"),
-            ("moving=False)", "moving=True)"),
+            ("update_stats=False)", "update_stats=True)"),
         ],
     ),
-    "recipes/averaging.py": (
-        "test_recipes test_train test_train_recipes",
+    "training/averaging.py": (
+        "training/test_recipes training/test_loop training/test_loop_recipes",
         [
             ("1 / max(1, epoch - self.start + 1)", "1 / max(1, epoch - self.start + 2)"),
             ("1 - self.decay if epoch", "self.decay if epoch"),
             ("norm.momentum = None", "pass"),
         ],
     ),
-    "recipes/labels.py": (
-        "test_recipes test_train test_train_recipes",
+    "training/labels.py": (
+        "training/test_recipes training/test_loop training/test_loop_recipes",
         [
             ("smoothing * (1 - p) / (classes - 1)", "smoothing * (1 - p) / classes"),
             ("(1 - self.momentum ** visits.clamp(min=1))", "(1 - self.momentum)"),
@@ -137,11 +142,11 @@ CORE = {
             ("share * p + (1 - share) * p.flip(0)", "share * p.flip(0) + (1 - share) * p"),
         ],
     ),
-    "theory/closed.py": (
-        "test_theory test_theory_claims",
+    "paper/theory/closed.py": (
+        "paper/theory/test_closed paper/theory/test_claims",
         [
             ("return -d_e / (k - 1), -layout.terms / (k - 1)", "return -d_e / k, -layout.terms / k"),
-            ("room = mu - 2 * eps\n    g1", "room = mu - eps\n    g1"),
+            ("gap = mu - 2 * eps\n    g1", "gap = mu - eps\n    g1"),
             (
                 "return mu / 2 - layout.spread * sigma / (2 * layout.terms)",
                 "return mu / 2 - layout.spread * sigma",
@@ -150,36 +155,38 @@ CORE = {
             ("rise = 2 * a * (1 - r)", "rise = a * (1 - r)"),
         ],
     ),
-    "saliency.py": (
-        "test_saliency",
+    "analysis/saliency.py": (
+        "analysis/test_saliency",
         [
             ("half = reached[:, -1:] / 2", "half = reached[:, -1:] / 3"),
             ("return ((best == labels) & (last != labels))", "return ((best == labels) & (last == labels))"),
         ],
     ),
-    "evaluate.py": (
-        "test_attribution test_measure",
+    "analysis/evaluate.py": (
+        "analysis/test_attribution analysis/test_measure",
         [
             ("torch.bincount(labels * k + predicted", "torch.bincount(predicted * k + labels"),
-            ("if alarms.collapsed(share, used, k):", "if False:"),
+            ("if collapsed(share, used, k):", "if False:"),
         ],
     ),
-    "alarms/rules.py": (
-        "test_alarms test_watch test_attribution",
-        [
-            ("share >= 0.8) or predicted", "share >= 1.1) or predicted"),
-            ("top - level > least and stays and", "top - level > least and"),
-            ("holds = fallen and now.robust", "holds = now.robust"),
-        ],
+    "analysis/metrics.py": (
+        "training/test_alarms",
+        [("share >= 0.8) or predicted", "share >= 1.1) or predicted")],
     ),
-    "streams.py": (
-        "test_data test_train test_train_recipes test_train_resume test_processes",
+    "training/alarms/robust_overfitting.py": (
+        "training/test_alarms",
+        [("top - level > least and stays and", "top - level > least and")],
+    ),
+    "training/alarms/catastrophic_overfitting.py": (
+        "training/test_alarms",
+        [("holds = fallen and now.robust", "holds = now.robust")],
+    ),
+    "core/rng.py": (
+        "data/test_data training/test_loop training/test_loop_recipes training/test_resume "
+        "training/test_processes",
         [
             ("noise = noise[g.rows]", "noise = noise[: g.rows.stop - g.rows.start]"),
-            (
-                "for part in (seed, epoch, step, _PURPOSES[purpose])",
-                "for part in (seed, epoch, _PURPOSES[purpose])",
-            ),
+            ("for part in (seed, epoch, step, _PURPOSES", "for part in (seed, epoch, _PURPOSES"),
         ],
     ),
 }
