@@ -92,7 +92,7 @@ def small(label: str, run: Run) -> tuple[str, Run]:
         data = data.replace(n_train=60, n_val=20, n_test=20)
     elif not isinstance(data, Digits):  # archives are not at hand; their images come as npz here
         data = Npz(path=data.path, n_val=30)  # below 100 images nobody asks what a teacher knows
-    check = Validation(n=20, attack=run.check_attack(), final=run.final_attack())
+    check = Validation(n=20, attack=run.validation_attack(), final=run.final_attack())
     return label, run.replace(
         data=data, epochs=2, lr_milestones=(), batch=32, validation=check, checkpoint_every=0
     )

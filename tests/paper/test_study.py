@@ -288,9 +288,11 @@ class TestPlan:
         run = PAPER[name]
         low = with_crafting_precision(run, "bf16")
         assert low.final_attack() == run.final_attack()
-        assert low.check_attack() == run.check_attack().replace(precision="bf16")
+        assert low.validation_attack() == run.validation_attack().replace(precision="bf16")
         assert low.precision == "fp32"  # of the step
-        assert (low == run) == (run.recipe.threat is None and run.check_attack() == low.check_attack())
+        assert (low == run) == (
+            run.recipe.threat is None and run.validation_attack() == low.validation_attack()
+        )
         if isinstance(run.recipe, KnowledgeDistillation):
             inner = run.replace(recipe=run.recipe.inner)
             assert low.replace(recipe=low.recipe.inner) == with_crafting_precision(inner, "bf16")
@@ -311,7 +313,7 @@ class TestPlan:
         assert (mini.data.kind, mini.model.normalise) == (run.data.kind, run.model.normalise)
         assert len(mini.lr_milestones) == len(run.lr_milestones)
         assert (mini.ensembling is None) == (run.ensembling is None)
-        assert mini.check_attack().threat == mini.final_attack().threat == run.threat
+        assert mini.validation_attack().threat == mini.final_attack().threat == run.threat
 
     def test_a_pupil_s_teacher_is_the_at_run_of_the_study(self):
         kd = shrink(PAPER["wei2025-kd-linf-8"], "mini")

@@ -199,7 +199,7 @@ def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     gradient = seconds / (1 + (attack.gradients if attack else 0))  # 0 also where an attack does not say
     n = run.validation.n or len(splits.test)
     checked = min(n, len(splits.test)) + min(n, len(splits.val))
-    checks = checked / run.validation.every * (run.check_attack().gradients + CHECK_GRADIENTS)
+    checks = checked / run.validation.every * (run.validation_attack().gradients + CHECK_GRADIENTS)
     final = EVALUATED * len(splits.test) * (run.final_attack().gradients + 1)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     copies = WEIGHT_COPIES + (run.epochs // run.checkpoint_every if run.checkpoint_every else 0)

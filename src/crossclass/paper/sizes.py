@@ -31,7 +31,7 @@ def with_crafting_precision(run: Run, precision: Precision) -> Run:
     At the paper's size a GPU takes a third of the time in bf16; in fp32 the check alone is longer than an
     epoch. Accuracies are computed in fp32 either way.
     """
-    attack = replace_everywhere(run.check_attack(), precision=precision)
+    attack = replace_everywhere(run.validation_attack(), precision=precision)
     recipe = replace_everywhere(run.recipe, precision=precision)
     return run.replace(recipe=recipe, validation=run.validation.replace(attack=attack))
 

@@ -95,6 +95,6 @@ def _card(run: Run, splits: Splits, row: EpochRow, name: str) -> dict[str, Any]:
         "class_names": list(splits.class_names),
         "recipe": run.recipe.to_dict(),
         "seed": run.seed,
-        "check": f"{run.check_attack()}",
+        "check": f"{run.validation_attack()}",
         "scores": {key: row.get(key) for key in scores},
     }

@@ -97,7 +97,7 @@ def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterat
 def _batch(
     run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images in [0, 1] and their classes; the one place that draws training batches."""
+    """Augmented images in [0, 1] and their classes; only this function draws training batches."""
     images = split.images[index]
     if run.augment is not None:
         images = run.augment(images, generator(run.seed, epoch, step, "augment"))

@@ -64,14 +64,14 @@ def iterate_epochs(
     progress: Progress = silent,
     log: Log = lambda text: None,
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
-    """Train or resume, yielding the folder and each epoch's row (also those that were there already).
+    """Train or resume, yielding the folder and each epoch's row (also of epochs that are finished already).
 
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
     before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
     """
     runtime = runtime or Runtime()
     splits = run.data()
-    splits.part("train")  # there may be none: a folder of test images is enough to measure
+    splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
     folder = runtime.on_main_process(lambda: RunFolder.of(Path(out), label, run))
     if runtime.on_main_process(lambda: folder.done):
@@ -245,7 +245,7 @@ def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict
         "data_path": str(path.absolute()) if path else None,
         "data_checksum": splits.checksum,
         "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
-        "check": f"{run.check_attack()}, judged in fp32 on {images} test images",
+        "check": f"{run.validation_attack()}, judged in fp32 on {images} test images",
         "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test)} test images",
         "sharing": None if splits.sharing is None else splits.sharing.tolist(),
         "settings_changed": differences(run, Run()),

@@ -19,16 +19,16 @@ from crossclass.training.schedule import Schedule, factor
 
 
 class Validation(Settings):
-    """What is measured during training, and how thoroughly; the full evaluation is `final`."""
+    """What is measured after epochs, and at the end of training."""
 
     every: int = Field(1, ge=1)
-    """Epochs between checks; the first and the last epoch are always checked."""
+    """Epochs between validations; the first and the last epoch are always validated."""
     n: int | None = Field(None, ge=1)
-    """At most this many validation, test and (clean only) training images per check; unset is all."""
+    """At most this many validation, test and (clean only) training images; unset is all."""
     attack: AnyAttack | None = None
-    """Unset is PGD-20 in the recipe's own ball, with the usual step of its norm."""
+    """The attack after an epoch; unset is PGD-20 in the recipe's ball, with the usual step of its norm."""
     final: AnyAttack | None = None
-    """The attack at the checkpoints that matter, on all test images; unset is the same PGD-20."""
+    """The attack of the full evaluation of best and last on all test images; unset is the same PGD-20."""
     batch: int = Field(250, ge=1)
 
 
@@ -46,38 +46,38 @@ class Run(Settings):
     batch: int = Field(128, ge=1)
     lr: float = Field(0.1, gt=0)
     schedule: Schedule = "steps"
-    """`cyclic` and `cosine` take no drops and change the rate with every batch."""
+    """`steps` follows lr_milestones; `cyclic` and `cosine` change the rate with every batch."""
     lr_milestones: tuple[int, ...] = (100, 150)
     """Epochs after which the learning rate falls to a tenth."""
     lr_warmup: int = Field(0, ge=0)
     """Epochs over which the learning rate rises linearly from 0."""
     eps_warmup: int = Field(0, ge=0)
-    """Epoch in which eps reaches its value, rising linearly."""
+    """Epoch in which eps reaches its value, rising linearly from 0; 0 has no warm-up."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     decay_bias_and_norm: bool = True
-    """Whether weight decay acts on biases and batch norm too; false puts them into a second group without."""
+    """Whether weight decay acts on biases and batch norm too."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
     attack_labels: Literal["hard", "soft"] = "hard"
-    """Whether crafting sees smoothed labels (labels mixed by `mix` it always sees)."""
+    """Whether the attack ascends the loss to smoothed labels (labels mixed by `mix` it always takes)."""
     mix: Mix | None = None
     """Mixup and cutmix."""
     ensembling: TemporalEnsembling | None = None
     """Self-distillation from the network's own past predictions."""
     weight_averaging: AnyAverage | None = None
-    """Weight averaging; what is checked and kept is then the average."""
+    """Weight averaging; the average is then what is validated and saved."""
     grad_clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of the whole gradient."""
+    """Largest l_2 norm of the whole gradient; unset does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the training step; crafting has its own (`recipe.attack.precision`)."""
+    """Of the training step; the attack has its own (`recipe.attack.precision`)."""
     validation: Validation = Validation()
     stop_on_alarms: tuple[str, ...] = ()
-    """Alarms that end the training, such as [catastrophic-overfitting]; unset only tells."""
+    """Alarms that end the training, such as [catastrophic-overfitting]; others only warn."""
     restore_last_good: bool = False
-    """If an alarm ends it, `last` is the last checkpoint before the trouble."""
+    """Whether `last` then is the last checkpoint before the trouble, not the network at the end."""
     checkpoint_every: int = Field(0, ge=0)
-    """Keep `epoch_NNN` every so many epochs; 0 keeps none."""
+    """Epochs between the checkpoints `epoch_NNN`; 0 writes none."""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -121,7 +121,7 @@ class Run(Settings):
         return self
 
     def lr_at(self, epoch: int, done: float = 1.0) -> float:
-        """Learning rate in epoch 1, 2, ... when the share `done` of its batches will have been seen."""
+        """Learning rate in an epoch, counted from 1, for the batch after which the share `done` is done."""
         return self.lr * factor(
             self.schedule, epoch - 1 + done, self.epochs, self.lr_milestones, self.lr_warmup
         )
@@ -141,8 +141,8 @@ class Run(Settings):
         """The ball that the run is trained in; l_inf 8/255 for a recipe without one."""
         return self.recipe.threat or Linf()
 
-    def check_attack(self) -> AnyAttack:
-        """The attack of the per-epoch check."""
+    def validation_attack(self) -> AnyAttack:
+        """The attack of the validation after an epoch."""
         return self.validation.attack or reference_attack(self.threat)
 
     def final_attack(self) -> AnyAttack:

@@ -43,7 +43,7 @@ def validate(
     row: EpochRow, run: Run, runtime: Runtime, model: nn.Module, splits: Splits, progress: Progress
 ) -> EpochRow:
     """The row of an epoch with what is measured after it, on validation and test images, in float32."""
-    started, network, attack = time.perf_counter(), classifier(model), run.check_attack()
+    started, network, attack = time.perf_counter(), classifier(model), run.validation_attack()
     parts: dict[Part, Split] = {"test": splits.test.first(run.validation.n)}
     if len(splits.val):
         parts["val"] = splits.val.first(run.validation.n)

@@ -10,7 +10,7 @@ from crossclass.analysis.records import EpochRow
 from crossclass.core.errors import UserError
 
 Row = EpochRow | Mapping[str, Any]
-"""An epoch of a run of ours, or anyone's, under the names of our columns."""
+"""An epoch of any run, with its numbers under the names of `EpochRow`."""
 
 
 @dataclass(frozen=True)
