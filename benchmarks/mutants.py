@@ -145,11 +145,14 @@ CORE = {
     "paper/theory/closed.py": (
         "paper/theory/test_closed paper/theory/test_claims",
         [
-            ("return -d_e / (k - 1), -layout.terms / (k - 1)", "return -d_e / k, -layout.terms / k"),
+            (
+                "return -d_e / (k - 1), -layout.distinguishing / (k - 1)",
+                "return -d_e / k, -layout.distinguishing / k",
+            ),
             ("gap = mu - 2 * eps\n    g1", "gap = mu - eps\n    g1"),
             (
-                "return mu / 2 - layout.spread * sigma / (2 * layout.terms)",
-                "return mu / 2 - layout.spread * sigma",
+                "return mu / 2 - layout.rival_factor * sigma / (2 * layout.distinguishing)",
+                "return mu / 2 - layout.rival_factor * sigma",
             ),
             ("ndtr(-t) + 2 * owens_t", "ndtr(-t) + owens_t"),
             ("rise = 2 * a * (1 - r)", "rise = a * (1 - r)"),

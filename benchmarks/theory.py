@@ -22,8 +22,8 @@ import numpy as np
 import scipy
 
 from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
-from crossclass.paper.theory.truth_table import truth_table
 from crossclass.paper.theory.setting import PAPER, admissible
+from crossclass.paper.theory.truth_table import truth_table
 
 DEFAULTS = {"n": "1000000", "rounds": "5", "out": ""}
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

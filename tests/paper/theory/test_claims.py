@@ -242,10 +242,10 @@ def test_grids_are_admissible_and_reach_the_edges():
     for layout in (PAPER, Layout(10), Layout(5, "pairwise"), Layout(exclusive=2, shared=3)):
         g = Grid.over(layout)
         assert np.all(admissible(g.mu, g.sigma, g.eps, g.beta, layout))
-        for values, end in ((g.sigma, layout.widest * g.mu), (g.eps, g.mu / 2), (g.beta, 1 / 3)):
+        for values, end in ((g.sigma, layout.sigma_limit * g.mu), (g.eps, g.mu / 2), (g.beta, 1 / 3)):
             assert (values / end).min() < 0.1
             assert (values / end).max() > 0.9
-    assert not np.all(admissible(*list(Grid.over(widest=2.0).settings().values())))
+    assert not np.all(admissible(*list(Grid.over(sigma_limit=2.0).settings().values())))
 
 
 def test_the_theory_needs_no_torch():

@@ -19,13 +19,13 @@ SP = sqrt(pi)
 PHI, DENSITY = scipy.stats.norm.cdf, scipy.stats.norm.pdf
 
 
-def setting(rng: np.random.Generator, widest: float = SP) -> tuple[float, float, float, float, float]:
+def setting(rng: np.random.Generator, sigma_limit: float = SP) -> tuple[float, float, float, float, float]:
     """mu, sigma, eps, beta, lambda."""
     mu = float(rng.uniform(0.3, 3))
     shares = rng.uniform(0.01, 0.99, 3)
     return (
         mu,
-        float(shares[0] * widest * mu),
+        float(shares[0] * sigma_limit * mu),
         float(shares[1] * mu / 2),
         float(shares[2] / 3),
         float(rng.uniform(0.2, 4)),
@@ -102,7 +102,7 @@ def test_layouts_of_k_classes(k: int):
         for kind, n, gain in (("pairwise", k - 2, 1), ("complement", 1, k - 2)):
             layout = Layout(k, kind)
             mu, sigma, eps, beta, lam = setting(rng, n / m)
-            assert layout.widest == pytest.approx(n / m)
+            assert layout.sigma_limit == pytest.approx(n / m)
             w1, w2 = (float(w) for w in rng.uniform(0.1, 2, 2))
             robust = -w1 * (mu - 2 * eps) - w2 * (n * (mu - 2 * eps) - sigma * m)
             weights = lam / 2 * (w1**2 + w2**2)
@@ -244,7 +244,7 @@ def test_share_of_the_grid_on_which_theorem_3_holds_by_reading():
 
 def test_limits():
     for layout in (PAPER, Layout(5), Layout(5, "pairwise"), Layout(exclusive=2, shared=3)):
-        at = (1.3, 0.6 * layout.widest, 0.2)
+        at = (1.3, 0.6 * layout.sigma_limit, 0.2)
         for reading in READINGS:
             assert closed.optimum(*at, 1.0, 0.0, reading, layout) == closed.optimum(*at, layout=layout)
             assert closed.eps1(*at[:2], 0.0, reading, layout) == pytest.approx(closed.eps0(*at[:2], layout))

@@ -122,7 +122,7 @@ def test_loss_against_monte_carlo_by_its_z_scores():
         layout = LAYOUTS[number % len(LAYOUTS)]
         mu = float(rng.uniform(0.5, 2))
         sigma, eps, beta = (
-            float(v) for v in rng.uniform(0.02, 0.98, 3) * (layout.widest * mu, mu / 2, 1 / 3)
+            float(v) for v in rng.uniform(0.02, 0.98, 3) * (layout.sigma_limit * mu, mu / 2, 1 / 3)
         )
         w1, w2 = (float(w) for w in rng.uniform(0.01, 2, 2))
         reading = READINGS[int(rng.integers(4))]
@@ -141,7 +141,7 @@ def test_probabilities_against_monte_carlo_by_their_z_scores():
     for number in range(240):
         layout = LAYOUTS[number % len(LAYOUTS)]
         mu = float(rng.uniform(0.5, 2))
-        sigma, eps = (float(v) for v in rng.uniform(0.02, 0.98, 2) * (layout.widest * mu, mu / 2))
+        sigma, eps = (float(v) for v in rng.uniform(0.02, 0.98, 2) * (layout.sigma_limit * mu, mu / 2))
         at = (*(float(w) for w in rng.uniform(0.01, 2, 2)), mu, sigma, eps)
         one, every = montecarlo.p_robust(*at, n, rng, layout)
         pair.append((one.mean, float(closed.p_pair(*at, layout))))
@@ -173,7 +173,7 @@ def test_probabilities_on_many_samples():
 @pytest.mark.parametrize("layout", LAYOUTS, ids=names)
 def test_thresholds_in_samples(layout: Layout):
     rng = np.random.default_rng([SEED, 3])
-    sigma = 0.5 * layout.widest
+    sigma = 0.5 * layout.sigma_limit
     found = montecarlo.threshold(1.0, sigma, 8_000, rng, layout=layout)
     assert abs(found.mean - closed.eps0(1.0, sigma, layout)) < 4 * found.error < 0.1
     for reading in READINGS:

@@ -33,7 +33,7 @@ def penalty(reading: str = "A", layout: Layout = PAPER) -> tuple[float, float]:
         return 0.0, 0.0
     if reading == "C":
         return (k - 3) / (k - 1) * d_e, ((k - 3) ** 2 / (k - 1) if pairwise else float(k - 3)) * d_c
-    return -d_e / (k - 1), -layout.terms / (k - 1)
+    return -d_e / (k - 1), -layout.distinguishing / (k - 1)
 
 
 def slopes(
@@ -43,7 +43,9 @@ def slopes(
     c_e, c_c = penalty(reading, layout)
     gap = mu - 2 * eps
     g1 = (1 - beta) * layout.exclusive * gap - beta * eps * c_e
-    g2 = (1 - beta) * (layout.terms * gap - layout.spread * sigma) + beta * (layout.foreign * mu - c_c * eps)
+    g2 = (1 - beta) * (layout.distinguishing * gap - layout.rival_factor * sigma) + beta * (
+        layout.common * mu - c_c * eps
+    )
     return g1, g2
 
 
@@ -82,7 +84,7 @@ def optimum(
 
 def eps0(mu: Number, sigma: Number, layout: Layout = PAPER) -> Number:
     """Theorem 1's threshold: mu/2 - sigma/(2 sqrt(pi)); in (0, mu/2) exactly if 0 < sigma < sqrt(pi) mu."""
-    return mu / 2 - layout.spread * sigma / (2 * layout.terms)
+    return mu / 2 - layout.rival_factor * sigma / (2 * layout.distinguishing)
 
 
 def eps1(mu: Number, sigma: Number, beta: Number, reading: str = "A", layout: Layout = PAPER) -> Number:
@@ -90,8 +92,8 @@ def eps1(mu: Number, sigma: Number, beta: Number, reading: str = "A", layout: La
 
     mu/2 - (1 - beta) sigma/(2 sqrt(pi)) in the paper's layout under reading A.
     """
-    n, (_, c_c) = layout.terms, penalty(reading, layout)
-    gain = (1 - beta) * (n * mu - layout.spread * sigma) + beta * layout.foreign * mu
+    n, (_, c_c) = layout.distinguishing, penalty(reading, layout)
+    gain = (1 - beta) * (n * mu - layout.rival_factor * sigma) + beta * layout.common * mu
     return gain / (2 * (1 - beta) * n + beta * c_c)
 
 
@@ -100,7 +102,7 @@ def signal(w1: Number, w2: Number, mu: Number, sigma: Number, eps: Number, layou
 
     t = (mu - 2 eps)(d_E w1 + N w2) / (sigma sqrt(d_E w1^2 + N w2^2)), which rises with w2 on [0, w1].
     """
-    e, n = layout.exclusive, layout.terms
+    e, n = layout.exclusive, layout.distinguishing
     length = np.sqrt(e * np.square(w1) + n * np.square(w2))
     some = length > 0
     t = (mu - 2 * eps) / sigma * (e * w1 + n * w2) / np.where(some, length, 1.0)

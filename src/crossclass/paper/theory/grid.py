@@ -22,7 +22,7 @@ PAIRWISE = tuple(Layout(k, "pairwise") for k in (4, 5, 6, 10, 100))
 class Grid:
     """Admissible settings as broadcasting arrays [mu, sigma, eps, beta], at the middles of equal cells.
 
-    sigma fills (0, widest mu) of the layout (or of `widest`), eps (0, mu/2), beta (0, 1/3). No setting
+    sigma fills (0, `sigma_limit` mu), by default of the layout, eps (0, mu/2), beta (0, 1/3). No setting
     lies on a threshold: they are linear in sigma and eps, and sigma is off the middle by an irrational share.
     """
 
@@ -33,12 +33,15 @@ class Grid:
 
     @classmethod
     def over(
-        cls, layout: Layout = PAPER, sizes: tuple[int, int, int] = (24, 24, 8), widest: float | None = None
+        cls,
+        layout: Layout = PAPER,
+        sizes: tuple[int, int, int] = (24, 24, 8),
+        sigma_limit: float | None = None,
     ) -> "Grid":
         """mu in {1/2, 1, 2} and so many values of sigma, eps and beta."""
         s, e, b = ((np.arange(n) + at) / n for n, at in zip(sizes, (np.sqrt(0.2), 0.5, 0.5), strict=True))
         mu = np.array([0.5, 1.0, 2.0])[:, None, None, None]
-        sigma = s[:, None, None] * (widest or layout.widest) * mu
+        sigma = s[:, None, None] * (sigma_limit or layout.sigma_limit) * mu
         return cls(mu, sigma, e[:, None] * mu / 2, b / 3)
 
     def settings(self) -> dict[str, np.ndarray]:

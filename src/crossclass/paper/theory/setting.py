@@ -60,12 +60,12 @@ class Layout:
             )
 
     @property
-    def terms(self) -> int:
+    def distinguishing(self) -> int:
         """N: how many cross-class features tell a class from one fixed other class."""
         return self.shared * (self.classes - 2 if self.kind == "pairwise" else 1)
 
     @property
-    def foreign(self) -> int:
+    def common(self) -> int:
         """M: how many cross-class features two classes have in common, copies counted.
 
         So E sum_{j != i} f_j / (K - 1) = M mu w2 on class i, what label smoothing rewards.
@@ -78,14 +78,14 @@ class Layout:
         return expected_max(self.classes - 1)
 
     @property
-    def spread(self) -> float:
+    def rival_factor(self) -> float:
         """s: the strongest of the K - 1 rivals costs s sigma w2 on average; 1/sqrt(pi) in the paper."""
         return sqrt(self.shared) * self.max_normal
 
     @property
-    def widest(self) -> float:
+    def sigma_limit(self) -> float:
         """sigma must be below this times mu, so that eps0 > 0; sqrt(pi) in the paper."""
-        return self.terms / self.spread
+        return self.distinguishing / self.rival_factor
 
     def __str__(self) -> str:
         if self == PAPER:
@@ -104,7 +104,7 @@ def admissible(
 ) -> np.ndarray:
     """Which settings meet the paper's conditions, as a bool array: the ones of `check`, weights apart."""
     mu, sigma, eps, beta = np.broadcast_arrays(mu, sigma, eps, beta)
-    inside = (sigma > 0) & (sigma < layout.widest * mu) & (eps >= 0) & (eps < mu / 2)
+    inside = (sigma > 0) & (sigma < layout.sigma_limit * mu) & (eps >= 0) & (eps < mu / 2)
     return inside & (beta >= 0) & (beta < 1 / 3) & np.isfinite(mu)
 
 
@@ -119,14 +119,18 @@ def check(
     lam: Number = 1.0,
 ) -> None:
     """Raise UserError that names the first condition of the paper that a setting breaks, with its numbers."""
-    below = "sqrt(pi) mu" if layout == PAPER else f"{layout.widest:.4g} mu in the {layout}"
+    below = "sqrt(pi) mu" if layout == PAPER else f"{layout.sigma_limit:.4g} mu in the {layout}"
     given = {"mu": mu, "sigma": sigma, "eps": eps, "beta": beta, "w1": w1, "w2": w2, "lambda": lam}
     for name, values in given.items():
         _demand(np.isfinite(values), f"{name} must be a finite number", {name: values})
     conditions: tuple[tuple[object, str, tuple[str, ...]], ...] = (
         (np.greater(mu, 0), "mu > 0 (eq. 8)", ("mu",)),
         (np.greater(sigma, 0), "sigma > 0 (eq. 8)", ("sigma",)),
-        (np.less(sigma, np.multiply(layout.widest, mu)), f"sigma < {below} (section 4.1)", ("sigma", "mu")),
+        (
+            np.less(sigma, np.multiply(layout.sigma_limit, mu)),
+            f"sigma < {below} (section 4.1)",
+            ("sigma", "mu"),
+        ),
         (np.greater_equal(eps, 0), "eps >= 0 (eq. 10)", ("eps",)),
         (np.less(eps, np.divide(mu, 2)), "eps < mu/2 (theorems 1-3)", ("eps", "mu")),
         (np.greater_equal(beta, 0), "beta >= 0 (eq. 13)", ("beta",)),

@@ -6,7 +6,7 @@ are just those that are active on class i. So the mean attribution of class i (e
     A_i = w1 e  on the d_E copies of E_i,    w2 c  on its (K-1) d_C cross-class features,    0 elsewhere,
 
 where e and c are the means of an active exclusive and an active cross-class feature. Two classes have no
-exclusive feature in common and n d_C cross-class ones (`Layout.foreign`: in the complement layout
+exclusive feature in common and n d_C cross-class ones (`Layout.common`: in the complement layout
 n = K-2, C_k for k != i, j; pairwise n = 1, that of {i, j}). Hence for i != j (eqs. 6, 7), with
 q = w2 c / (w1 e),
 
@@ -62,7 +62,7 @@ def correlation(
     own, shared = layout.exclusive * np.square(w1 * e), layout.shared * np.square(w2 * c)
     length = own + (layout.classes - 1) * shared
     some = length > 0
-    return np.where(some, layout.foreign / layout.shared * shared / np.where(some, length, 1.0), 0.0)[()]
+    return np.where(some, layout.common / layout.shared * shared / np.where(some, length, 1.0), 0.0)[()]
 
 
 def cas(
@@ -80,7 +80,7 @@ def ratio(
 
     Raises UserError for a CAS that no tied linear model has.
     """
-    k, n = layout.classes, layout.foreign / layout.shared
+    k, n = layout.classes, layout.common / layout.shared
     if not (np.all(np.greater_equal(value, 0)) and np.all(np.less_equal(value, k * n))):
         raise UserError(
             f"CAS of the tied linear model lies between 0 and {k * n:g} ({layout}); give such a one"

@@ -97,8 +97,8 @@ def theorem1(rng: np.random.Generator, n: int) -> list[Verdict]:
     ]
 
 
-def _threshold(layout: Layout, widest: float | None = None) -> Slack:
-    g = Grid.over(layout, (200, 1, 1), widest)
+def _threshold(layout: Layout, sigma_limit: float | None = None) -> Slack:
+    g = Grid.over(layout, (200, 1, 1), sigma_limit)
     eps0 = closed.eps0(g.mu, g.sigma, layout)
     return Slack(np.minimum(eps0, g.mu / 2 - eps0), {"mu": g.mu, "sigma": g.sigma}, str(layout))
 

@@ -128,7 +128,7 @@ def _more_classes() -> list[Verdict]:
     parts = []
     r = 0.01
     for layout in (Layout(4), Layout(10)):
-        for sigma in np.array([0.2, 0.5, 0.8]) * layout.widest:
+        for sigma in np.array([0.2, 0.5, 0.8]) * layout.sigma_limit:
             eps0 = float(closed.eps0(1.0, float(sigma), layout))
             eps = eps0 + np.array([-0.5, -0.1, 0.1, 0.5]) * min(eps0, 0.5 - eps0)
             p = [quadrature.p_all(1.0, r, 1.0, float(sigma), float(e), layout.classes) for e in eps]
