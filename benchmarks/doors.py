@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors
 from crossclass.analysis.records import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.checkpoints import formats
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.checkpoints.card import load_tensors, save_tensors
 from crossclass.cli.assignments import assign
 from crossclass.cli.sweep import expand
 from crossclass.core.config import load_yaml
@@ -82,7 +82,7 @@ def written(name: str, read: Callable[[Path], object]) -> Read:
 def own_checkpoint() -> list[bytes]:
     """A checkpoint of ours."""
     with tempfile.TemporaryDirectory() as place:
-        save_checkpoint(Path(place) / "a.safetensors", state(), {"epoch": 3, "checkpoint": "last"})
+        save_tensors(Path(place) / "a.safetensors", state(), {"epoch": 3, "checkpoint": "last"})
         return [(Path(place) / "a.safetensors").read_bytes()]
 
 
@@ -238,7 +238,7 @@ def as_json(value: Any) -> bytes:
 
 
 DOORS: dict[str, tuple[Callable[[], list[bytes]], Read, bool]] = {
-    "checkpoint": (own_checkpoint, written("a.safetensors", load_checkpoint), False),
+    "checkpoint": (own_checkpoint, written("a.safetensors", load_tensors), False),
     "weights": (strangers, written("model.pth", formats.read), False),
     "run file": (run_files, written("run.yaml", yaml_file), True),
     "settings": (assignments, typed, True),

@@ -14,15 +14,15 @@ from typing import Any
 
 from crossclass.analysis import attribution, evaluate, intervals
 from crossclass.attacks import PGD
-from crossclass.checkpoints.load import subjects
+from crossclass.checkpoints.load import Source, load_checkpoints
 from crossclass.core.runtime import Runtime
 
 
 def compared(target: str, data: str, n: int, steps: int, runtime: Runtime) -> list[dict[str, Any]]:
     """One object for each checkpoint that the target stands for."""
     out = []
-    changes = {"data.path": data, "data.n_test": n, "data.checksum": None}
-    for subject in subjects([target], changes, runtime):
+    source = Source(changes={"data.path": data, "data.n_test": n, "data.checksum": None})
+    for subject in load_checkpoints([target], source, runtime):
         threat = subject.threats[0]
         attacks = [PGD(threat=threat, steps=steps, precision=p) for p in ("fp32", "bf16")]
         high, low = (

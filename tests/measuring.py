@@ -7,8 +7,9 @@ from typing import Any
 from crossclass.analysis import measure as measuring
 from crossclass.analysis.measure import Measure
 from crossclass.analysis.records import ResultFile, flat_comparison, flat_measurement, load_results
-from crossclass.checkpoints.loaded import Source
+from crossclass.checkpoints.load import Source
 from crossclass.cli.assignments import read_arguments
+from crossclass.cli.measure import measure_settings
 from crossclass.core.runtime import Runtime
 
 
@@ -18,7 +19,7 @@ def measure(
     """What `crossclass measure` writes about targets under `path=value` texts."""
     read = read_arguments(changes, Measure, Source)
     assert not read.targets
-    return flat(measuring.measure(targets, read.changes, runtime, **more))
+    return flat(measuring.measure(targets, *measure_settings(read.changes), runtime, **more))
 
 
 def flat(found: ResultFile) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ import literal_twins
 from crossclass import models
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
-from crossclass.checkpoints.card import save_checkpoint
-from crossclass.checkpoints.load import subjects
+from crossclass.checkpoints.card import Card, save_checkpoint
+from crossclass.checkpoints.load import load_checkpoints
 from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
@@ -257,9 +257,9 @@ def test_trust_is_asked_for_code_that_a_file_names(here):
     assert not e.value.code
     folder = next(Path("runs").iterdir())
     with pytest.raises(UserError, match="--trust"):
-        list(subjects([str(folder)], {}, CPU))
+        list(load_checkpoints([str(folder)], runtime=CPU))
     with trusting(everything=True):
-        assert len(list(subjects([str(folder)], {}, CPU))) == 2
+        assert len(list(load_checkpoints([str(folder)], runtime=CPU))) == 2
 
 
 def test_partial_loads_are_refused_unless_allowed(here, net):
@@ -327,15 +327,15 @@ def test_a_grid_of_maps_is_drawn(here, net):
     assert low <= found["half_mass_area"]["difference"] <= high
 
 
+def test_a_config_yaml_of_another_program_beside_the_file_means_nothing(here, net):
+    Path("config.yaml").write_text("defaults: [_self_]\nmodel: resnet18\ndigest: 1\n")
+    torch.save(official(net), "best.pth")
+    (r,) = measure(["best.pth"], ["data.path=data", "attack=none"], CPU)
+    assert (r["checkpoint"], r["run"]) == ("best", "")
+
+
 def test_our_own_checkpoint_outside_its_folder_needs_data(here, net):
-    card = {
-        "checkpoint": "last",
-        "epoch": 3,
-        "chosen_by": None,
-        "model": THIN.to_dict(),
-        "classes": 10,
-        "channels": 3,
-    }
+    card = Card(checkpoint="last", epoch=3, model=THIN, classes=10, channels=3, size=32)
     save_checkpoint(Path("ours.safetensors"), net.state_dict(), card)
     with pytest.raises(UserError, match=r"data\.path=DIR"):
         measure(["ours.safetensors"], [], CPU)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from conftest import TinyNet
 from crossclass.checkpoints import formats
-from crossclass.checkpoints.card import save_checkpoint
+from crossclass.checkpoints.card import save_tensors
 from crossclass.core.errors import UserError
 from crossclass.core.trust import trusting
 
@@ -89,7 +89,7 @@ def test_safetensors_npz_and_our_own_files(tmp_path: Path) -> None:
             file, **{k: v.numpy() for k, v in STATE.items()}, n=np.array(3), s=np.array(["a"])
         )
     assert same(formats.read(tmp_path / "b.pth"), {**STATE, "n": COUNT})
-    save_checkpoint(tmp_path / "c.safetensors", STATE, {"epoch": 1})
+    save_tensors(tmp_path / "c.safetensors", STATE, {"epoch": 1})
     assert same(formats.read(tmp_path / "c.safetensors"), STATE)
 
 

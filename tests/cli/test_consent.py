@@ -13,8 +13,8 @@ import yaml
 import crossclass as cc
 from conftest import pictures, tiny_net
 from crossclass.checkpoints import own
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
-from crossclass.cli import main, sweep
+from crossclass.checkpoints.card import load_tensors, save_tensors
+from crossclass.cli import jobs, main
 from crossclass.core.errors import UserError
 from crossclass.training import loop
 from run_file import TINY
@@ -210,8 +210,8 @@ def plant(run: str, model: object) -> None:
     """Name code in the card of every checkpoint."""
     for path in Path(run).rglob("*.safetensors"):
         if path.stem != "state":
-            tensors, card = load_checkpoint(path)
-            save_checkpoint(path, tensors, {**card, "model": model})
+            tensors, header = load_tensors(path)
+            save_tensors(path, tensors, {**header, "model": model})
 
 
 PLANTED = [m for name, m in MODELS.items() if name != "a module as text"]

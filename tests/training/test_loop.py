@@ -76,7 +76,7 @@ def test_best_is_the_first_highest_of_its_split(whole):
     rows = whole.rows()
     for split in ("val", "test"):
         top = best([EpochRow.model_validate(r) for r in rows], split)
-        assert top["epoch"] == load_checkpoint(whole.checkpoint(f"best.{split}"))[1]["epoch"]
+        assert top["epoch"] == load_checkpoint(whole.checkpoint(f"best.{split}"))[1].epoch
         assert top[f"{split}_robust"] == max(r[f"{split}_robust"] for r in rows)
     assert best([EpochRow(epoch=1, val_robust=0.5), EpochRow(epoch=2, val_robust=0.5)], "val").epoch == 1
 
@@ -211,7 +211,7 @@ class TestMeasure:
             ("{run}", ["split=dev"], "known: train, val, test"),
             ("{run}", ["attack.threat.eps=8"], "8/255"),
             ("{run}", ["data.classes=5"], "3 classes apart, the data have 5"),
-            ("{run}/config.yaml", [], "not a safetensors file"),
+            ("{run}/config.yaml", [], "nothing says which images"),
         ],
     )
     def test_mistakes(self, whole, target, changes, words):
@@ -225,7 +225,7 @@ class TestMeasure:
         right = (model(test.images.float() / 255).argmax(1) == test.labels).double().mean()
         (last,) = [r for r in ones(read(whole.path / "measure.json")) if r["checkpoint"] == "last"]
         assert float(right) == pytest.approx(last["clean"])
-        assert card["class_names"] == ["disk", "square", "triangle"]
+        assert card.class_names == ["disk", "square", "triangle"]
 
 
 def test_the_folder_holds_no_path(whole):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.checkpoints.card import Card, load_checkpoint, save_checkpoint
+from crossclass.models import PreActResNet
 from crossclass.core.errors import UserError
 from crossclass.training.loop import train
 from tiny_runs import CPU, TINY, killed_after, same, weights
@@ -34,7 +35,7 @@ class TestAlarms:
         run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",))
         folder = train(run, tmp_path, "t", CPU)
         assert [r["epoch"] for r in folder.rows()] == [1, 2, 3]
-        assert load_checkpoint(folder.checkpoint("last"))[1]["epoch"] == 3
+        assert load_checkpoint(folder.checkpoint("last"))[1].epoch == 3
         assert folder.done
         before = folder.rows()
         assert train(run, tmp_path, "t", CPU).rows() == before
@@ -45,7 +46,7 @@ class TestAlarms:
         run = TINY.replace(stop_on_alarms=("catastrophic-overfitting",), restore_last_good=True)
         folder = train(run, tmp_path, "t", CPU)
         tensors, card = load_checkpoint(folder.checkpoint("last"))
-        assert (card["epoch"], card["checkpoint"], card["chosen_by"]) == (2, "last", None)
+        assert (card.epoch, card.checkpoint, card.chosen_by) == (2, "last", None)
         assert same(tensors, weights(whole, "epoch_002"))
 
     def good(self, monkeypatch, epoch, level="alarm"):
@@ -63,14 +64,14 @@ class TestAlarms:
         folder = train(run, tmp_path, "t", CPU)
         row, (tensors, card) = folder.rows()[-1], load_checkpoint(folder.checkpoint("last"))
         earlier = [
-            n for n in ("best.val", "best.test") if load_checkpoint(folder.checkpoint(n))[1]["epoch"] == 1
+            n for n in ("best.val", "best.test") if load_checkpoint(folder.checkpoint(n))[1].epoch == 1
         ]
         assert bool(earlier) == (row["restored_epoch"] == 1)  # only what was kept can be had
         if earlier:
-            assert card["epoch"] == 1
+            assert card.epoch == 1
             assert same(tensors, weights(folder, earlier[0]))
         else:
-            assert card["epoch"] == 3
+            assert card.epoch == 3
             assert any("nothing to go back to" in w for w in row["warnings"])
 
     def test_without_a_good_epoch_it_says_so(self, tmp_path, monkeypatch):
@@ -80,7 +81,7 @@ class TestAlarms:
         row = folder.rows()[-1]
         assert row["restored_epoch"] is None
         assert any("nothing to go back to" in w for w in row["warnings"])
-        assert load_checkpoint(folder.checkpoint("last"))[1]["epoch"] == 3
+        assert load_checkpoint(folder.checkpoint("last"))[1].epoch == 3
 
     def test_the_newest_that_is_old_enough_is_taken(self, tmp_path):
         from crossclass.checkpoints.run_folder import RunFolder
@@ -88,7 +89,8 @@ class TestAlarms:
 
         folder = RunFolder(tmp_path)
         for name, epoch in (("last_good", 9), ("best.val", 5), ("best.test", 3)):
-            save_checkpoint(folder.checkpoint(name), {"w": torch.zeros(1)}, {"format": 1, "epoch": epoch})
+            card = Card(checkpoint=name, epoch=epoch, model=PreActResNet(), classes=2, channels=3, size=8)
+            save_checkpoint(folder.checkpoint(name), {"w": torch.zeros(1)}, card)
         found = {e: last_good(folder, e) for e in (None, 2, 3, 4, 5, 8, 9, 12)}
         names = {e: f and f.name for e, f in found.items()}
         assert names == {
@@ -112,7 +114,7 @@ class TestAlarms:
         killed_after(3, tmp_path, run=run)
         folder = train(run, tmp_path, "tiny", CPU)
         assert len(folder.rows()) == 3
-        assert load_checkpoint(folder.checkpoint("last"))[1]["epoch"] == 2
+        assert load_checkpoint(folder.checkpoint("last"))[1].epoch == 2
 
     def test_unknown_alarms_are_refused(self):
         with pytest.raises(UserError, match="did you mean 'robust-overfitting'"):

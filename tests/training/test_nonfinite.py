@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossclass.attacks import PGD
-from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.card import load_checkpoint, load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
@@ -55,7 +55,7 @@ def test_it_stops_and_keeps_the_batch(tmp_path, monkeypatch, how, clip):
         train(run, tmp_path, "t", CPU)
     folder = RunFolder.of(tmp_path, "t", run)
     assert [r["epoch"] for r in folder.rows()] == [1], "the epoch before is kept"
-    batch, card = load_checkpoint(folder.path / "failure" / "batch.safetensors")
+    batch, card = load_tensors(folder.path / "failure" / "batch.safetensors")
     assert (card["epoch"], card["step"], len(batch["x"])) == (2, 3, 8)
     part = run.data().train
     assert torch.equal(batch["x"], part.images[batch["index"]].float() / 255)

@@ -16,7 +16,7 @@ from torch import nn
 
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2
-from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.card import load_checkpoint, load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_wrong_for_all(two):
     assert said[0] == said[1]
     assert "not finite in epoch 1" in said[0]
     (folder,) = two.glob("broken-*")
-    kept = [load_checkpoint(p)[0] for p in sorted((folder / "failure").iterdir())]
+    kept = [load_tensors(p)[0] for p in sorted((folder / "failure").iterdir())]
     assert sum(len(batch["index"]) for batch in kept) in (8, 4)
     said = [(two / f"busy.error{rank}").read_text() for rank in (0, 1)]
     assert all("is being trained by process" in text for text in said)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals
@@ -23,13 +23,18 @@ from crossclass.analysis.records import (
     Saliency,
     result_file,
 )
-from crossclass.attacks import AnyAttack, reference_attack
-from crossclass.attacks.norms import Linf
-from crossclass.checkpoints.load import LoadedCheckpoint, subjects
-from crossclass.checkpoints.loaded import Identity
+from crossclass.attacks import PGD, AnyAttack, reference_attack
+from crossclass.attacks.norms import AnyThreat
+from crossclass.checkpoints.load import (
+    Identity,
+    LoadedCheckpoint,
+    Source,
+    checkpoint_files,
+    load_checkpoints,
+)
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.core.overrides import Changes, changes_of, override
+from crossclass.core.overrides import Changes, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
@@ -37,14 +42,18 @@ from crossclass.data import Splits
 
 
 class Measure(Settings):
-    """What `measure` may be told; unset values are the run's own."""
+    """How a checkpoint is measured."""
 
     attack: AnyAttack | None = None
-    """Unset: PGD-20 at the eps the run was trained with, and at 8/255 too where that differs."""
+    """Unset: the reference attack (PGD-20) in the perturbations of the training, and in l_inf 8/255 too where
+    those differ."""
+    attack_changes: dict[str, Any] = {}
+    """Changes of the reference attack by path, such as `{"steps": 50, "threat.eps": 4 / 255}` or
+    `{"kind": "fgsm"}`; where no threat is given, that of the training is kept. Not with `attack`."""
     clean: bool = False
-    """Measure on clean images only (`attack=none`)."""
+    """Measure on clean images only."""
     attribution_subset: Literal["all", "correct"] = "all"
-    """Attributions of all (adversarial) images, as in the paper, or of those still classified rightly."""
+    """Attributions of all (adversarial) images, as in the paper, or of the correctly classified ones."""
     split: str = "test"
     n: int | None = Field(None, ge=1)
     """The first n images of the split; unset is all."""
@@ -52,6 +61,44 @@ class Measure(Settings):
     batch: int = Field(250, ge=1)
     saliency: int = Field(0, ge=0, le=48)
     """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
+
+    @model_validator(mode="after")
+    def _one_attack(self) -> "Measure":
+        if self.attack is not None and self.attack_changes:
+            raise ValueError("give a whole attack, or changes of the reference attack")
+        return self
+
+    def attacks(self, threats: Sequence[AnyThreat]) -> list[AnyAttack | None]:
+        """The attacks for a checkpoint with these default perturbations; None is clean images."""
+        if self.clean:
+            return [None]
+        if self.attack is not None:
+            return [self.attack]
+        if not self.attack_changes:
+            return [reference_attack(threat) for threat in threats]
+        return [changed_attack(threats[0], self.attack_changes)]
+
+
+class _Attacked(Settings):
+    attack: AnyAttack
+
+
+def changed_attack(threat: AnyThreat, changes: Changes) -> AnyAttack:
+    """The reference attack with some settings changed; a changed threat brings its own usual step.
+
+    Raises UserError for an unknown setting or a value out of range.
+    """
+    paths = {f"attack.{path}": value for path, value in changes.items()}
+    kind = paths.pop("attack.kind", None)
+    of_threat = {path: paths.pop(path) for path in list(paths) if path.startswith("attack.threat")}
+    reference = override(_Attacked(attack=reference_attack(threat)), of_threat)
+    assert isinstance(reference.attack, PGD)
+    start = _Attacked(attack=reference_attack(reference.attack.threat))
+    if kind not in (None, "pgd"):
+        start = override(start, {"attack.kind": kind})
+        if hasattr(start.attack, "threat"):
+            start = override(start, {"attack.threat": reference.attack.threat})
+    return override(start, paths).attack
 
 
 def evaluate_checkpoint(
@@ -88,7 +135,7 @@ def evaluate_checkpoint(
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
     """Everything besides weights and images that a measurement depends on."""
     plain: dict[str, Any] = attack.to_dict() if attack is not None else {}
-    steps = 0 if attack is None else getattr(attack, "steps", None)
+    steps = plain.get("steps", 1 if plain["kind"] == "fgsm" else None) if plain else 0
     return {
         "attack": plain or None,
         "eps": (plain.get("threat") or {}).get("eps", 0),
@@ -165,7 +212,8 @@ class _Measured:
 
 def measure(
     targets: Sequence[str],
-    changes: Changes | None = None,
+    settings: Measure = Measure(),  # noqa: B008 - frozen
+    source: Source = Source(),  # noqa: B008 - frozen
     runtime: Runtime | None = None,
     progress: Progress = silent,
     *,
@@ -173,36 +221,50 @@ def measure(
     allow_partial: bool = False,
     draw: Draw | None = None,
 ) -> ResultFile:
-    """Measure run folders, checkpoints of ours or anyone's files; one record each, and what differs.
+    """Measure checkpoints of runs or anyone's weights, and compare two on the same images.
 
-    `changes` are values at dotted paths: `data` and `model` say where images and networks come from, the
-    others are `Measure`'s. Two checkpoints on the same images are compared, first minus second; with
-    `saliency=N` their maps are given to `draw`. `trust` reads pickles and imports code that files name.
-    Raises UserError.
+    Args:
+        targets: Run folders (`RUN` is its best and last checkpoint, `RUN@best.test` selects) or files.
+        settings: The attack, the images and their number.
+        source: The network and the images of foreign files, and changes of the images of runs.
+        runtime: Device, threads and processes.
+        progress: Is told how many images are done.
+        trust: Read pickles and import code that files name; both can run code.
+        allow_partial: Leave weights that a file lacks at random values.
+        draw: Given the saliency maps of a comparison if `settings.saliency` asks for them.
+
+    Returns:
+        One measurement per checkpoint and attack; a comparison (first minus second) where two checkpoints
+        were measured on the same images.
+
+    Raises:
+        UserError: A file, a setting or the images are not as they must be.
+
+    Example:
+        measure(["best.pth"], Measure(n=500), Source(data=Npz(path="data"))).results[0]["cas"]
     """
     runtime = runtime or Runtime()
-    changes = changes or {}
-    source = {**changes_of(changes, "data"), **changes_of(changes, "model")}
-    own = _with_clean({path: value for path, value in changes.items() if path not in source})
-    settings = _settings(own)
+    if settings.saliency and len(checkpoint_files(targets)) < 2:
+        raise UserError(_NO_PAIR)
     every: list[_Measured] = []
     with trusting(everything=trust):
-        for one in subjects(targets, source, runtime, allow_partial=allow_partial):
-            for attack in _attacks(settings, own, one):
+        for one in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
+            for attack in settings.attacks(one.threats):
                 seen = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
                 result = measurement(seen, one.about, one.splits, attack, settings)
                 every.append(_Measured(one, attack, seen, result))
     pairs = _comparable(every)
     if settings.saliency and not pairs:
-        raise UserError(
-            "saliency compares two checkpoints on the same images; give two, or a run with best and last"
-        )
+        raise UserError(_NO_PAIR)
     compared = [
         # drawing writes a file, which is the first process's task
         runtime.on_main_process(lambda: _compared(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
         for a, b in pairs
     ]
     return result_file([one.result for one in every], compared)
+
+
+_NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"
 
 
 def _comparable(every: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
@@ -243,32 +305,3 @@ def _compared(a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, 
     threat = getattr(a.attack, "threat", None)
     name = f"{threat.kind}-{round(255 * threat.eps, 2):g}" if several and threat is not None else ""
     return out.model_copy(update={"saliency": Saliency(grid=draw(maps, name), **numbers)})
-
-
-def _with_clean(changes: Changes) -> Changes:
-    """`attack=none` and `attack=null` mean clean images."""
-    if "attack" not in changes or changes["attack"] not in ("none", None):
-        return changes
-    return {**{path: v for path, v in changes.items() if path != "attack"}, "clean": True}
-
-
-def _settings(changes: Changes) -> Measure:
-    below = any(path.startswith("attack.") and path != "attack.kind" for path in changes)
-    start = Measure(attack=reference_attack(Linf())) if below else Measure()
-    return override(start, changes)
-
-
-def _attacks(settings: Measure, changes: Changes, subject: LoadedCheckpoint) -> list[AnyAttack | None]:
-    if settings.clean:
-        return [None]
-    if settings.attack is None:
-        return [reference_attack(threat) for threat in subject.threats]
-    if "attack" in changes or "attack.kind" in changes:
-        whole = not isinstance(changes.get("attack", ""), str)
-        eps_given = whole or any("threat" in path for path in changes)
-        return [settings.attack if eps_given else settings.attack.replace(threat=subject.threats[0])]
-    # the reference attack of the ball that is asked for, whose step is its own; then what else is changed
-    ball = {path: value for path, value in changes.items() if path.startswith("attack.threat")}
-    usual = override(Measure(attack=reference_attack(subject.threats[0])), ball).attack
-    assert usual is not None
-    return [override(Measure(attack=reference_attack(usual.threat)), changes).attack]

@@ -1,7 +1,7 @@
 """A checkpoint is one safetensors file that carries its card: what it is, how it was chosen, its checksum.
 
-Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part.
-(The reader of other people's files is another matter, and another module.)
+Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file is a
+checkpoint of this project because its header holds a card, and for no other reason.
 """
 
 import hashlib
@@ -11,18 +11,61 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from crossclass.attacks.norms import AnyThreat
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
+from crossclass.data import AnyData
+from crossclass.models import AnyModel
 
-_CARD = "crossclass"
+SCHEMA = 1
+"""The version of the card; a file with a newer one is refused."""
+_KEY = "crossclass"
 
 
 class DamagedError(UserError):
     """A checkpoint that was cut off or changed after it was written."""
+
+
+class Card(BaseModel):
+    """What a checkpoint says about itself, enough to measure it without its run folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    checkpoint: str
+    """`best.val`, `best.test`, `last`, `epoch_010`."""
+    epoch: int
+    chosen_by: str | None = None
+    """The part on which it was chosen, `val` or `test`; null for `last`."""
+    digest: str | None = None
+    """Of the run that it belongs to."""
+    model: AnyModel
+    classes: int
+    channels: int
+    size: int
+    """Height and width of the images in pixels."""
+    class_names: list[str] = []
+    data: AnyData | None = None
+    """The data set of the run; never where it lies."""
+    threat: AnyThreat | None = None
+    """The perturbations that it was trained against; null for standard training."""
+    recipe: dict[str, Any] = {}
+    seed: int = 0
+    check: str | None = None
+    """The attack of the checks, in words."""
+    scores: dict[str, float | None] = {}
+    sha256: str | None = None
+    """Of the tensors (`fingerprint`); set when the file is written."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it stands in the header."""
+        out: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return out
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -35,38 +78,78 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors (any device or layout) and their card in one step; raises UserError if it cannot."""
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+    """Write weights (any device or layout) and their card in one step; raises UserError if the disk refuses."""
+    save_tensors(path, tensors, card.to_dict())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors that are no network, such as a state of training, with a header of plain data."""
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    words = json.dumps({**card, "sha256": fingerprint(plain)}, sort_keys=True)
-    write_atomic(path, to_bytes(plain, {_CARD: words}))
+    words = json.dumps({"schema": SCHEMA, **header, "sha256": fingerprint(plain)}, sort_keys=True)
+    write_atomic(path, to_bytes(plain, {_KEY: words}))
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours, or lies where only these lie; reads no more than its head."""
+def has_card(path: Path) -> bool:
+    """Whether the header of a file says that this project wrote it; reads no more than the header.
+
+    Raises DamagedError for a safetensors file whose header cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return _CARD in (file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return (path.parent / "config.yaml").exists()
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as e:
+        with path.open("rb") as raw:
+            if raw.read(9)[8:] == b"{":
+                raise DamagedError(
+                    f"{path} is damaged: its header cannot be read; restore or retrain it"
+                ) from e
+        return False
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and card; raises DamagedError if the file is not what was written, UserError if not ours."""
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """The weights and the card of a checkpoint.
+
+    Raises DamagedError if the file is not what was written, UserError if it holds no network of this project.
+    """
+    tensors, header = load_tensors(path)
+    if "model" not in header:
+        raise UserError(f"{path} holds no model (a resume state?); give best.val, best.test or last")
+    try:
+        return tensors, Card.model_validate(header)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: its card is not valid at '{where}' ({first['msg']}); train it again") from e
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header as plain data; raises DamagedError, or UserError if the header is not of this project."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; give a run folder or a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            words = (file.metadata() or {}).get(_CARD)
+            words = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
         raise DamagedError(f"{path} is damaged or not a safetensors file; restore or retrain it") from e
     if words is None:
         raise UserError(f"{path} was not written by crossclass: it carries no card")
     try:
-        card: dict[str, Any] = json.loads(words)
+        header: dict[str, Any] = json.loads(words)
     except json.JSONDecodeError as e:
         raise DamagedError(f"{path} is damaged: its card is not readable; restore or retrain it") from e
-    if fingerprint(tensors) != card.get("sha256"):
+    if isinstance(version := header.get("schema"), int) and version > SCHEMA:
+        raise UserError(
+            f"{path}: the format {version} of its card is newer than this crossclass can read ({SCHEMA}); "
+            "upgrade crossclass"
+        )
+    if fingerprint(tensors) != header.get("sha256"):
         raise DamagedError(f"{path} is damaged: its checksum does not fit; restore or retrain it")
-    return tensors, card
+    return tensors, header

@@ -1,5 +1,6 @@
 """Anyone's file of weights, in the network that was named or that the file describes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,36 +8,38 @@ import torch
 from torch import nn
 
 from crossclass import models
-from crossclass.attacks.norms import Linf
 from crossclass.checkpoints import formats, matching
-from crossclass.checkpoints.loaded import (
-    Identity,
-    LoadedCheckpoint,
-    Source,
-    describe,
-    file_sha256,
-    normalisation,
-    not_the_classes,
-)
+from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
-from crossclass.core.overrides import Changes, changes_of, override
-from crossclass.core.runtime import Runtime
+from crossclass.core.overrides import Changes, override
 from crossclass.data import AnyData, Splits
 
 
-def stranger(
-    path: Path,
-    data: AnyData,
-    splits: Splits,
-    changes: Changes,
-    runtime: Runtime,
-    allow_partial: bool,
-) -> LoadedCheckpoint:
-    """Anyone's file of weights in the network that was named, or that the file describes."""
+@dataclass(frozen=True)
+class ForeignNetwork:
+    """A network with the weights of a foreign file."""
+
+    model: models.Classifier
+    """In eval mode, on the CPU."""
+    settings: models.AnyModel
+    notes: list[str]
+    """How the file was read, for the person who asked."""
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
+    """Mean and standard deviation that the file carries."""
+
+
+class _Named(Settings):
+    model: models.AnyModel | None = None
+
+
+def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool) -> ForeignNetwork:
+    """Anyone's weights in the network that was named, or that the file describes.
+
+    `given` are settings of the network by path, such as `{"model.kind": "vit"}`. Raises UserError.
+    """
     tree = formats.read(path)
-    wanted = changes_of(changes, "model")
-    named = "model" in wanted or "model.kind" in wanted
+    named = {"model", "model.kind"} & set(given)
     seen = _recognised(tree)
     if not named and (seen is None or seen.share < 1) and not allow_partial:
         closest = f"; the closest built-in is {_closest(seen)}" if seen else ""
@@ -44,39 +47,35 @@ def stranger(
             f"{path} is no network that is built in{closest}; name yours with "
             "model=python:module:factory, or a kind with model.kind=..."
         )
-    settings = override(Source(model=None if named or seen is None else seen.settings), wanted).model
+    settings = override(_Named(model=None if named or seen is None else seen.settings), given).model
     assert settings is not None
     classes, (_, channels, *_, size) = len(splits.class_names), splits.test.images.shape
     if seen is not None and seen.share == 1 and seen.classes != classes:
-        raise UserError(not_the_classes(path, seen.classes, classes))
-    said: list[str] = [] if named or seen is None else [f"recognized as {models.describe(settings, classes)}"]
-    given = any(_normalises(*change) for change in wanted.items())
-    pictures = splits.train.images if len(splits.train) else splits.test.images
-    built = settings if given else settings.replace(normalise="none")
-    model = models.build(built, pictures, classes, 0)
+        raise other_classes(path, seen.classes, classes)
+    notes: list[str] = (
+        [] if named or seen is None else [f"recognized as {models.describe(settings, classes)}"]
+    )
+    normalised = any(_normalises(*item) for item in given.items())
+    images = splits.train.images if len(splits.train) else splits.test.images
+    model = models.build(settings if normalised else settings.replace(normalise="none"), images, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
     assert isinstance(target, nn.Module)
     fit = matching.load(
         target, tree, allow_partial=allow_partial, where=str(path), closest=_closest(seen) if seen else ""
     )
-    said += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
-    if not given:
-        said.append(_normalise(model, target, fit, classes, channels, size))
-    model = runtime.to_device(model.eval())  # type: ignore[assignment]
-    told = Identity(
-        checkpoint=path.stem,
-        run="",
-        epoch=None,
-        chosen_by=None,
-        data=describe(data),
-        model=models.describe(settings, classes),
-        normalise=normalisation(model),
-        loaded=said,
-        source=path.name,
-        sha256=file_sha256(path),
-    )
+    notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
+    if not normalised:
+        notes.append(_normalise(model, target, fit, classes, channels, size))
     carried = fit.normalisation[:2] if fit.normalisation else None
-    return LoadedCheckpoint(model, splits, told, (Linf(),), carried)
+    return ForeignNetwork(model.eval(), settings, notes, carried)
+
+
+def other_classes(path: Path, head: int, data: int) -> UserError:
+    """The error for a file that tells other classes apart than the data have."""
+    return UserError(
+        f"{path} tells {head} classes apart, the data have {data}; give its own data with data.path=DIR (a "
+        "class without images still needs its name in class_names)"
+    )
 
 
 def _normalise(
@@ -101,7 +100,14 @@ def _normalise(
 
 def _normalises(path: str, value: Any) -> bool:
     """Whether a change says which normalisation it is to be: `model.normalise=` or `model={...}`."""
-    return path.startswith("model.normalise") or (isinstance(value, dict) and "normalise" in value)
+    return path.startswith("model.normalise") or (
+        path == "model"
+        and (
+            "normalise" in value
+            if isinstance(value, dict)
+            else "normalise" in getattr(value, "model_fields_set", ())
+        )
+    )
 
 
 def _usual(classes: int, size: int) -> str:

@@ -1,69 +1,238 @@
-"""What a target on the command line stands for: whose model, on whose images, against which ball.
+"""Loads what a target names: a run folder (`RUN`, `RUN@best.test`), a checkpoint of a run, or anyone's weights.
 
-A target is a run folder (`RUN`, `RUN@best.test`), a checkpoint of ours, or anyone's file of weights.
-For a stranger's file the network is `model=...`, or recognized by the names and shapes in the file.
+For a foreign file the network is `Source.model`, or recognized by the names and shapes in the file.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossclass import models
-from crossclass.attacks.norms import Linf
-from crossclass.checkpoints.foreign import stranger
-from crossclass.checkpoints.loaded import LoadedCheckpoint, data_of, describe
-from crossclass.checkpoints.own import check_fit, data_of_run, files_of, identity, load_model
-from crossclass.core.errors import UserError
-from crossclass.core.overrides import Changes, changes_of
+from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.checkpoints import formats
+from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkpoint
+from crossclass.checkpoints.foreign import load_foreign, other_classes
+from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.core.config import Settings
+from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.overrides import changes_of, override
 from crossclass.core.runtime import Runtime
-from crossclass.data import AnyData, Splits
+from crossclass.core.trust import names_of_code, require_consent, trusting
+from crossclass.data import AnyData, Npz, Splits
 
 
-def subjects(
+class Source(Settings):
+    """Where the network and the images of a checkpoint come from; a checkpoint of a run needs none of it."""
+
+    model: models.AnyModel | None = None
+    """The network of a foreign file; unset: recognized by the names and shapes in the file."""
+    data: AnyData | None = None
+    """The images; unset: those of the run, where they lay when it was trained."""
+    changes: dict[str, Any] = {}
+    """Settings to change by path, such as `{"data.path": DIR, "model.width": 32}`."""
+
+    def of(self, head: str) -> dict[str, Any]:
+        """What is given for `model` or `data`, by path."""
+        whole = getattr(self, head)
+        given = {} if whole is None else {head: whole}
+        return given | changes_of(self.changes, head)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which weights these are, on which images they are measured, and how they were read."""
+
+    checkpoint: str
+    """`best.val`, `last`, or the name of the file without its ending."""
+    run: str
+    """The name of the run folder; empty for a file that belongs to none."""
+    epoch: int | None
+    chosen_by: str | None
+    data: str
+    model: str
+    normalise: dict[str, list[float]]
+    loaded: list[str]
+    source: str | None = None
+    """The file's name."""
+    sha256: str | None = None
+    """Of the file's bytes."""
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A network that can be measured, with what is known about it."""
+
+    model: models.Classifier
+    """On the device, in eval mode."""
+    splits: Splits
+    about: Identity
+    threats: tuple[AnyThreat, ...]
+    """The perturbations that it is attacked with by default."""
+    file_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and standard deviation that a foreign file carries."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint, and the run or file it is of."""
+        return f"{self.about.checkpoint} of {self.about.run}" if self.about.run else self.about.checkpoint
+
+
+def checkpoint_files(targets: Sequence[str]) -> list[Path]:
+    """The files that targets name: of a run folder `best.val` (or `best.test`) and `last`. Raises UserError."""
+    return [path for target in targets for path in _files(target)]
+
+
+def load_checkpoints(
     targets: Sequence[str],
-    changes: Changes | None = None,
+    source: Source = Source(),  # noqa: B008 - frozen
     runtime: Runtime | None = None,
     *,
     allow_partial: bool = False,
 ) -> Iterator[LoadedCheckpoint]:
-    """The models that targets stand for, one after the other.
+    """Load the networks that targets name, one after the other, each with its images.
 
-    `changes` are values at dotted paths of `data` and `model`. `allow_partial` leaves weights that
-    the file lacks at random values. Raises UserError.
+    Args:
+        targets: Run folders, `RUN@checkpoint`, or files of weights.
+        source: The network and images of foreign files, and changes of the images of runs.
+        runtime: The device.
+        allow_partial: Leave weights that a foreign file lacks at random values.
+
+    Raises:
+        UserError: A file is missing or damaged, does not fit its network, or needs images that nobody gave.
     """
-    runtime, changes = runtime or Runtime(), changes or {}
-    shared: dict[str, Splits] = {}
+    runtime = runtime or Runtime()
+    read: dict[str, Splits] = {}
 
     def images(data: AnyData, where: str) -> Splits:
         """Read once, however many checkpoints are measured on them."""
         key = data.digest() + str(getattr(data, "path", ""))
-        if key not in shared:
-            shared[key] = data().to(runtime.torch_device)
-        if len(shared[key].test) == 0:
+        if key not in read:
+            read[key] = data().to(runtime.torch_device)
+        if len(read[key].test) == 0:
             raise UserError(f"{where}: the data hold no test images; give some with data.path=DIR")
-        return shared[key]
+        return read[key]
 
-    named = [files_of(target) for target in targets]
-    if (about_model := changes_of(changes, "model")) and None not in named:
-        raise UserError(
-            f"{targets[0]} says itself which model it is; '{min(about_model)}' is for files of others"
-        )
-    for target, found in zip(targets, named, strict=True):
-        if found is None:
-            path = Path(target)
-            splits = images(data := data_of(changes, path), target)
-            yield stranger(path, data, splits, changes, runtime, allow_partial)
-            continue
-        files, run = found
-        for path in files:
+    files = checkpoint_files(targets)
+    if source.of("model") and all(map(has_card, files)):
+        setting = next(iter(source.of("model")))
+        raise UserError(f"{files[0]} says itself which model it is; '{setting}' is for files of others")
+    for path in files:
+        data = _data(path, source)
+        splits = images(data, str(path))
+        if has_card(path):
             built, card = load_model(path)
-            data = data_of_run(run, path, changes)
-            splits = images(data, str(path))
-            check_fit(card, splits, path)
+            _check_fit(card, splits, path)
             model = runtime.to_device(built)
             assert isinstance(model, models.Classifier)
-            told = identity(card, path, path.parent.name if run else "", data, model)
-            threat = run.threat if run else Linf()
-            yield LoadedCheckpoint(model, splits, told, (threat,) if threat == Linf() else (threat, Linf()))
+            threat = card.threat or Linf()
+            threats = (threat,) if threat == Linf() else (threat, Linf())
+            yield LoadedCheckpoint(model, splits, identity(card, path, data, model), threats)
+            continue
+        foreign = load_foreign(path, splits, source.of("model"), allow_partial)
+        model = runtime.to_device(foreign.model)
+        assert isinstance(model, models.Classifier)
+        about = Identity(
+            checkpoint=path.stem,
+            run="",
+            epoch=None,
+            chosen_by=None,
+            data=describe(data),
+            model=models.describe(foreign.settings, len(splits.class_names)),
+            normalise=_normalisation(model),
+            loaded=foreign.notes,
+            source=path.name,
+            sha256=file_sha256(path),
+        )
+        yield LoadedCheckpoint(model, splits, about, (Linf(),), foreign.normalisation)
 
 
-__all__ = ["LoadedCheckpoint", "describe", "identity", "load_model", "subjects"]
+def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:
+    """The network of a run's checkpoint, in eval mode, with its card.
+
+    `trust` lets the card name code that is imported and run. Raises UserError.
+    """
+    tensors, card = load_checkpoint(path)
+    with trusting(everything=trust):
+        require_consent(names_of_code(card.model.to_dict()), str(path))
+        return models.rebuild(card.model, tensors, card.classes, card.channels, card.size), card
+
+
+def identity(card: Card, path: Path, data: AnyData, model: models.Classifier) -> Identity:
+    """Which checkpoint of a run this is."""
+    return Identity(
+        checkpoint=card.checkpoint,
+        run=path.parent.name if _run_folder(path, card) else "",
+        epoch=card.epoch,
+        chosen_by=card.chosen_by,
+        data=describe(data),
+        model=models.describe(card.model, card.classes),
+        normalise=_normalisation(model),
+        loaded=[],
+        source=path.name,
+        sha256=file_sha256(path),
+    )
+
+
+def describe(data: AnyData) -> str:
+    """A data set in a few words."""
+    plain = data.to_dict()
+    sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
+    return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
+
+
+def _files(target: str) -> list[Path]:
+    path, (folder, which) = Path(target).expanduser(), place_of(target)
+    if path.is_file():
+        return [path]
+    if folder.suffix in formats.SUFFIXES and not folder.is_dir():
+        raise UserError(f"there is no checkpoint {target}")
+    there = RunFolder.at(folder).checkpoints()
+    chosen = [which] if which else [*[b for b in ("best.val", "best.test") if b in there][:1], "last"]
+    for name in chosen:
+        if name not in there:
+            hint = did_you_mean(name, there) if there else "; train it first"
+            raise UserError(f"{folder} has no checkpoint '{name}'{hint}")
+    return [RunFolder(folder).checkpoint(name) for name in chosen]
+
+
+def _run_folder(path: Path, card: Card) -> dict[str, Any] | None:
+    """env.json of the folder of a checkpoint if they belong together; a file may have been copied elsewhere."""
+    env: dict[str, Any] = RunFolder(path.parent).read("env.json") or {}
+    return env if card.digest is not None and env.get("digest") == card.digest else None
+
+
+def _data(path: Path, source: Source) -> AnyData:
+    """The images for a file: those of its run, where they lay, with what the source changes."""
+    given = source.of("data")
+    card = load_checkpoint(path)[1] if has_card(path) else None
+    base = card.data if card is not None else None
+    if base is None:
+        if not given:
+            raise UserError(
+                f"nothing says which images {path} is for; give data.path=DIR (train.npz and test.npz) or "
+                "data.kind=cifar10 data.path=DIR"
+            )
+        base = None if {"data", "data.kind"} & set(given) else Npz()
+    elif card is not None and hasattr(base, "path") and (env := _run_folder(path, card)):
+        base = base.replace(path=env.get("data_path") or base.path)
+    data = override(Source(data=base), given).data
+    assert data is not None
+    return data
+
+
+def _normalisation(model: models.Classifier) -> dict[str, list[float]]:
+    """The constants that a model normalises with, as plain numbers."""
+    return {k: [round(v, 4) for v in getattr(model, k).flatten().tolist()] for k in ("mean", "std")}
+
+
+def _check_fit(card: Card, splits: Splits, path: Path) -> None:
+    """Raises UserError if a checkpoint is for other classes or channels than the data have."""
+    channels, classes = splits.test.images.shape[1], len(splits.class_names)
+    if card.classes != classes:
+        raise other_classes(path, card.classes, classes)
+    if card.channels != channels:
+        raise UserError(
+            f"{path} is for images of {card.channels} channels, the data have {channels}; give its own "
+            "data with data.path=DIR"
+        )

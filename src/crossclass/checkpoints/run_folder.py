@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.checkpoints.card import load_tensors, save_tensors
 from crossclass.core.config import Settings, contradictions
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.files import append_line, refusal, whole_lines, write_atomic
@@ -168,7 +168,7 @@ class RunFolder:
     def save_state(self, epoch: int, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
         """Keep the state after an epoch; the one before stays as a spare until the next."""
         folder = self.path / "resume"
-        save_checkpoint(folder / f"epoch_{epoch:05d}.safetensors", tensors, {**card, "epoch": epoch})
+        save_tensors(folder / f"epoch_{epoch:05d}.safetensors", tensors, {**card, "epoch": epoch})
         for old in self._states()[2:]:
             _delete(old)
 
@@ -180,7 +180,7 @@ class RunFolder:
         notes: list[str] = []
         for path in self._states():
             try:
-                tensors, card = load_checkpoint(path)
+                tensors, card = load_tensors(path)
             except UserError as e:
                 notes.append(f"{e}; going back to the state before it")
                 continue

@@ -21,8 +21,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
-    from crossclass.checkpoints.load import subjects
-    from crossclass.checkpoints.loaded import Source
+    from crossclass.checkpoints.load import Source, load_checkpoints
     from crossclass.cli.assignments import read_arguments
     from crossclass.core.files import write_atomic
     from crossclass.core.overrides import changes_of, override
@@ -45,8 +44,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})
     others = [own.transfer] if own.transfer else []
     with trusting(everything=trust):
-        patients = list(subjects(read.targets, data | model, own.runtime, allow_partial=allow_partial))
-        other = next(subjects(others, data, own.runtime, allow_partial=allow_partial), None)
+        source = Source(changes=data | model)
+        patients = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
+        images = Source(changes=data)
+        other = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
     report: list[dict[str, Any]] = []
     for patient in patients:
         print(f"{patient.name}: {patient.about.model}; {patient.about.data}")

@@ -11,6 +11,9 @@ from crossclass.core.progress import watching
 
 if TYPE_CHECKING:
     from crossclass.analysis.compare import SaliencyMaps
+    from crossclass.analysis.measure import Measure
+    from crossclass.checkpoints.load import Source
+    from crossclass.core.overrides import Changes
 
 
 @app.command()
@@ -24,7 +27,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     """
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.records import write_results
-    from crossclass.checkpoints.loaded import Source
+    from crossclass.checkpoints.load import Source
     from crossclass.cli.assignments import read_arguments
     from crossclass.core.files import demand_writable
     from crossclass.core.runtime import Runtime
@@ -47,7 +50,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         try:
             results = measure(
                 read.targets,
-                read.changes,
+                *measure_settings(read.changes),
                 runtime,
                 progress.step,
                 trust=trust,
@@ -61,3 +64,27 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         print(line)
     runtime.on_main_process(lambda: write_results(out, results))
     print(out)
+
+
+def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":
+    """The settings that `attack.steps=50`, `n=500`, `attack=none`, `data.path=DIR` stand for. Raises UserError.
+
+    A typed attack starts from the reference attack: `attack.kind=pgd` is PGD-20, as no attack at all is.
+    """
+    from crossclass.analysis.measure import Measure
+    from crossclass.checkpoints.load import Source
+    from crossclass.core.config import flat
+    from crossclass.core.overrides import changes_of, override
+
+    source = {**changes_of(changes, "data"), **changes_of(changes, "model")}
+    own = {path: value for path, value in changes.items() if path not in source}
+    attack = {path.removeprefix("attack."): own.pop(path) for path in list(own) if path.startswith("attack.")}
+    whole = own.get("attack", "")
+    if "attack" in own and whole in (None, "none"):
+        own = {**own, "attack": None, "clean": True}
+    elif isinstance(whole, dict):
+        attack |= flat(own.pop("attack"))
+    elif isinstance(whole, str) and whole and ":" not in whole:
+        attack["kind"] = own.pop("attack")
+    settings = override(Measure(), {**own, **({"attack_changes": attack} if attack else {})})
+    return settings, Source(changes=source)

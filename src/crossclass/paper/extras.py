@@ -21,6 +21,7 @@ from crossclass.analysis import compare, evaluate, intervals, saliency
 from crossclass.analysis.compare import SaliencyMaps
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.measure import Measure, evaluate_checkpoint
+from crossclass.checkpoints.card import Card
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
@@ -51,7 +52,7 @@ class FinishedRun:
         """The name of the best checkpoint: by validation images, else by test images."""
         return "best.val" if self.folder.checkpoint("best.val").exists() else "best.test"
 
-    def load(self, name: str) -> tuple[models.Classifier, dict[str, Any]]:
+    def load(self, name: str) -> tuple[models.Classifier, Card]:
         """A checkpoint and its card. Raises UserError if the file was deleted."""
         path = self.folder.checkpoint(name)
         if not path.exists():
@@ -83,7 +84,7 @@ def clean(of: FinishedRun) -> Any:
         model, card = of.load(name)
         passed = evaluate.evaluate(model, of.splits.test, None, of.run.seed, batch=of.run.validation.batch)
         numbers = {"clean": passed.accuracy("clean"), "cas": passed.cas, "C": evaluate.rounded(passed.C)}
-        out[stage] = {"epoch": card["epoch"], **numbers}
+        out[stage] = {"epoch": card.epoch, **numbers}
     return out
 
 

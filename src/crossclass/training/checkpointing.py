@@ -1,14 +1,13 @@
 """Which checkpoints an epoch writes, and going back to the last one before an alarm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow
-from crossclass.checkpoints.card import load_checkpoint, save_checkpoint
+from crossclass.checkpoints.card import Card, load_checkpoint, save_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.data import Splits
 from crossclass.training.run import Run
@@ -20,12 +19,12 @@ class Good:
 
     name: str
     tensors: dict[str, Tensor]
-    card: Mapping[str, Any]
+    card: Card
 
     @property
     def epoch(self) -> int:
         """The epoch whose end it holds."""
-        return int(self.card["epoch"])
+        return self.card.epoch
 
 
 def best(rows: Sequence[EpochRow], part: Part) -> EpochRow | None:
@@ -71,7 +70,7 @@ def save_epoch(
     if run.checkpoint_every and row.epoch % run.checkpoint_every == 0:
         names.append(f"epoch_{row.epoch:03d}")
     if good is not None:
-        card = {**good.card, "checkpoint": "last", "chosen_by": None}
+        card = good.card.model_copy(update={"checkpoint": "last", "chosen_by": None})
         save_checkpoint(folder.checkpoint("last"), good.tensors, card)
     else:
         names += ["last"] if row.epoch == run.epochs or row.stopped_by else []
@@ -80,21 +79,22 @@ def save_epoch(
         save_checkpoint(folder.checkpoint(name), model.state_dict(), _card(run, splits, row, name))
 
 
-def _card(run: Run, splits: Splits, row: EpochRow, name: str) -> dict[str, Any]:
+def _card(run: Run, splits: Splits, row: EpochRow, name: str) -> Card:
     scores = ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
-    return {
-        "format": 1,
-        "checkpoint": name,
-        "epoch": row.epoch,
-        "chosen_by": name.partition(".")[2] or None,
-        "digest": run.digest(),
-        "model": run.model.to_dict(),
-        "classes": len(splits.class_names),
-        "channels": splits.train.images.shape[1],
-        "size": splits.train.images.shape[-1],
-        "class_names": list(splits.class_names),
-        "recipe": run.recipe.to_dict(),
-        "seed": run.seed,
-        "check": f"{run.validation_attack()}",
-        "scores": {key: row.get(key) for key in scores},
-    }
+    return Card(
+        checkpoint=name,
+        epoch=row.epoch,
+        chosen_by=name.partition(".")[2] or None,
+        digest=run.digest(),
+        model=run.model,
+        classes=len(splits.class_names),
+        channels=splits.train.images.shape[1],
+        size=splits.train.images.shape[-1],
+        class_names=list(splits.class_names),
+        data=run.data,
+        threat=run.recipe.threat,
+        recipe=run.recipe.to_dict(),
+        seed=run.seed,
+        check=f"{run.validation_attack()}",
+        scores={key: row.get(key) for key in scores},
+    )

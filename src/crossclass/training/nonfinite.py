@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from crossclass.checkpoints.card import save_checkpoint
+from crossclass.checkpoints.card import save_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.runtime import Runtime
 from crossclass.training.alarms import Alarm
@@ -88,7 +88,7 @@ def write_failure(folder: RunFolder, e: NotFiniteError, runtime: Runtime, labels
     if first != _NEVER and e.first.step == first:
         batch = e.first.batch
         batch["y"] = labels.cpu()[batch["index"].cpu()]
-        save_checkpoint(folder.path / "failure" / f"{name}.safetensors", batch, card)
+        save_tensors(folder.path / "failure" / f"{name}.safetensors", batch, card)
     file = f"{'batch' if runtime.processes == 1 else f'batch_{steps.index(first)}'}.safetensors"
     kept = f"; its batch is kept in failure/{file}" if first != _NEVER else ""
     step = f"step {first + 1}" if first != _NEVER else "its sum"

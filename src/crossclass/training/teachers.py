@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.checkpoints.card import fingerprint, load_checkpoint
+from crossclass.checkpoints.card import fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.errors import UserError
@@ -37,10 +37,10 @@ def load_teachers(
     def load(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
         path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, log)
         model, card = load_model(path)
-        _check_classes(path, card["classes"], card["channels"], splits)
+        _check_classes(path, card.classes, card.channels, splits)
         model = runtime.to_device(model)  # type: ignore[assignment]
         _check_above_chance(model, splits, path)
-        log(f"teacher: {path.parent.name}/{card['checkpoint']}, epoch {card['epoch']}")
+        log(f"teacher: {path.parent.name}/{card.checkpoint}, epoch {card.epoch}")
         return teacher.replace(module=model.requires_grad_(False))
 
     return map_teachers(recipe, load)
@@ -57,7 +57,7 @@ def _with_fingerprint(teacher: Teacher) -> Teacher:
             raise UserError("the teacher was a file; give it again with recipe.teachers=[{file: ...}]")
         return teacher
     path = _path(teacher)
-    sha256 = fingerprint(load_checkpoint(path)[0])[:16]
+    sha256 = fingerprint(load_tensors(path)[0])[:16]
     if teacher.fingerprint not in (None, sha256):
         raise UserError(f"{path} is not the teacher of this run: its fingerprint is {sha256}")
     return teacher.replace(fingerprint=sha256)

@@ -191,14 +191,14 @@ def final(
         if not path.exists():
             continue
         card = load_checkpoint(path)[1]
-        epoch = card["epoch"]
+        epoch = card.epoch
         in_memory = last is not None and epoch == last[0]
         network = last[1] if last and in_memory else runtime.to_device(load_model(path)[0])
         if epoch not in passes:
             passes[epoch] = evaluate_checkpoint(
                 classifier(network), splits, attack, settings, runtime, progress
             )
-        who = identity(card, path, path.parent.name, run.data, classifier(network))
+        who = identity(card, path, run.data, classifier(network))
         results.append(measurement(passes[epoch], who, splits, attack, settings))
     ends = results[0], results[-1]
     epochs = [r.checkpoint.epoch or 0 for r in ends]
