@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crossclass.attacks.norms import L2
 from crossclass.checkpoints.card import (
     Card,
     DamagedError,
@@ -21,7 +22,6 @@ from crossclass.checkpoints.card import (
     save_checkpoint,
     save_tensors,
 )
-from crossclass.attacks.norms import L2
 from crossclass.core import files
 from crossclass.core.errors import UserError
 from crossclass.data import Npz
@@ -79,7 +79,8 @@ def test_the_version_of_the_card_is_read(tmp_path):
 
 
 def test_a_card_that_lacks_something_is_one_sentence(tmp_path):
-    save_tensors(tmp_path / "x.safetensors", TENSORS, {k: v for k, v in CARD.to_dict().items() if k != "epoch"})
+    lacking = {k: v for k, v in CARD.to_dict().items() if k != "epoch"}
+    save_tensors(tmp_path / "x.safetensors", TENSORS, lacking)
     with pytest.raises(UserError, match="its card is not valid at 'epoch'") as e:
         load_checkpoint(tmp_path / "x.safetensors")
     assert "\n" not in str(e.value)

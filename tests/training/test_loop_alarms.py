@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from crossclass.checkpoints.card import Card, load_checkpoint, save_checkpoint
-from crossclass.models import PreActResNet
 from crossclass.core.errors import UserError
+from crossclass.models import PreActResNet
 from crossclass.training.loop import train
 from tiny_runs import CPU, TINY, killed_after, same, weights
 

@@ -47,7 +47,7 @@ class Measure(Settings):
     attack: AnyAttack | None = None
     """Unset: the reference attack (PGD-20) in the perturbations of the training, and in l_inf 8/255 too where
     those differ."""
-    attack_changes: dict[str, Any] = {}
+    attack_changes: dict[str, Any] = Field({})
     """Changes of the reference attack by path, such as `{"steps": 50, "threat.eps": 4 / 255}` or
     `{"kind": "fgsm"}`; where no threat is given, that of the training is kept. Not with `attack`."""
     clean: bool = False
@@ -212,8 +212,8 @@ class _Measured:
 
 def measure(
     targets: Sequence[str],
-    settings: Measure = Measure(),  # noqa: B008 - frozen
-    source: Source = Source(),  # noqa: B008 - frozen
+    settings: Measure = Measure(),
+    source: Source = Source(),
     runtime: Runtime | None = None,
     progress: Progress = silent,
     *,

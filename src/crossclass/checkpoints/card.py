@@ -1,7 +1,7 @@
 """A checkpoint is one safetensors file that carries its card: what it is, how it was chosen, its checksum.
 
-Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file is a
-checkpoint of this project because its header holds a card, and for no other reason.
+Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file is
+a checkpoint of this project because its header holds a card, and for no other reason.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ def file_sha256(path: Path) -> str:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
-    """Write weights (any device or layout) and their card in one step; raises UserError if the disk refuses."""
+    """Write weights (on any device) and their card in one step; raises UserError if the disk refuses."""
     save_tensors(path, tensors, card.to_dict())
 
 
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Card]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header as plain data; raises DamagedError, or UserError if the header is not of this project."""
+    """Tensors and header as plain data; raises DamagedError, or UserError if this project wrote no header."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; give a run folder or a .safetensors file")
     try:

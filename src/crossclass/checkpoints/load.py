@@ -1,4 +1,4 @@
-"""Loads what a target names: a run folder (`RUN`, `RUN@best.test`), a checkpoint of a run, or anyone's weights.
+"""Loads what a target names: a run folder (`RUN`, `RUN@best.test`), a checkpoint file, or anyone's weights.
 
 For a foreign file the network is `Source.model`, or recognized by the names and shapes in the file.
 """
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from crossclass import models
 from crossclass.attacks.norms import AnyThreat, Linf
@@ -29,7 +31,7 @@ class Source(Settings):
     """The network of a foreign file; unset: recognized by the names and shapes in the file."""
     data: AnyData | None = None
     """The images; unset: those of the run, where they lay when it was trained."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field({})
     """Settings to change by path, such as `{"data.path": DIR, "model.width": 32}`."""
 
     def of(self, head: str) -> dict[str, Any]:
@@ -79,13 +81,13 @@ class LoadedCheckpoint:
 
 
 def checkpoint_files(targets: Sequence[str]) -> list[Path]:
-    """The files that targets name: of a run folder `best.val` (or `best.test`) and `last`. Raises UserError."""
+    """The files of targets: of a run folder `best.val` (or `best.test`) and `last`. Raises UserError."""
     return [path for target in targets for path in _files(target)]
 
 
 def load_checkpoints(
     targets: Sequence[str],
-    source: Source = Source(),  # noqa: B008 - frozen
+    source: Source = Source(),
     runtime: Runtime | None = None,
     *,
     allow_partial: bool = False,
@@ -197,7 +199,7 @@ def _files(target: str) -> list[Path]:
 
 
 def _run_folder(path: Path, card: Card) -> dict[str, Any] | None:
-    """env.json of the folder of a checkpoint if they belong together; a file may have been copied elsewhere."""
+    """env.json beside a checkpoint, if both are of one run; a file may have been copied elsewhere."""
     env: dict[str, Any] = RunFolder(path.parent).read("env.json") or {}
     return env if card.digest is not None and env.get("digest") == card.digest else None
 
