@@ -12,9 +12,9 @@ import yaml
 
 import crossclass as cc
 from conftest import pictures, tiny_net
-from crossclass.checkpoints import own
+from crossclass.checkpoints import load
 from crossclass.checkpoints.card import load_tensors, save_tensors
-from crossclass.cli import jobs, main
+from crossclass.cli import main, sweep
 from crossclass.core.errors import UserError
 from crossclass.training import loop
 from run_file import TINY
@@ -87,7 +87,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def gate_alone(monkeypatch):
     """Without the early questions, which only spare a person time."""
-    for module in (loop, sweep, own):
+    for module in (loop, sweep, load):
         monkeypatch.setattr(module, "names_of_code", lambda plain: iter(()))
 
 
