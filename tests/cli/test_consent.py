@@ -244,7 +244,7 @@ def test_the_settings_of_a_run_folder_and_of_results_are_no_consent(run, capsys)
     config["validation"] |= {"attack": ATTACK, "final": ATTACK}
     path.write_text(yaml.safe_dump(config))
     results = json.loads(Path("measure.json").read_text())
-    for result in results:
+    for result in results["results"]:
         result |= {"model": SYSTEM, "attack": ATTACK, "conditions": {"attack": ATTACK}}
     Path("measure.json").write_text(json.dumps(results))
     for arguments in (
