@@ -7,8 +7,8 @@ import pytest
 
 from crossclass.analysis.metrics import metric
 from crossclass.report import write_report
+from crossclass.report.ends import End, Ends, finding
 from crossclass.report.format import change, interval
-from crossclass.report.run import End, Ends, finding
 from report_files import ATTACK, ROWS, compared, foreign, measure, page_text, write_results, write_run
 
 
