@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from typer.testing import CliRunner
 
+from crossclass import models
 from crossclass.attacks import FGSM, PGD
 from crossclass.cli import app
 from crossclass.cli.catalogue import lines
@@ -17,7 +18,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.paper.plan import cost
 from crossclass.paper.runs import NAMED
 from crossclass.paper.sizes import shrink, with_crafting_precision
-from crossclass.training.loop import train
+from crossclass.training.loop import _execution_notes, train
 from crossclass.training.recipes import (
     AT,
     AWP,
@@ -134,11 +135,14 @@ def test_children_and_copies():
     assert AT(attack=FGSM()).map_attacks(lambda a: PGD()) == AT(attack=PGD())
 
 
-def test_awp_is_named_beside_batch_norm():
+def test_joined_batch_norm_leaves_the_note_about_awp(monkeypatch):
     run = short(DEEP)
     splits = run.data()
-    from crossclass import models
-
     net = models.build(run.model, splits.train.images, len(splits.class_names), 0)
-    state = TrainState(run, Runtime(device="cpu"), net, len(splits.train), len(splits.class_names))
+    state = TrainState(run, CPU, net, len(splits.train), len(splits.class_names))
     assert state.batch_coupling == ["batch norm", "AWP"]
+    monkeypatch.setattr(Runtime, "processes", 2)
+    monkeypatch.setattr(Runtime, "oversubscribed", False)
+    (note,) = _execution_notes(run, state, Runtime(device="cpu", sync_batch_norm=True))
+    assert "AWP sees 4 of 8 images" in note
+    assert "batch norm" not in note
