@@ -30,7 +30,7 @@ PARTS = {
     "crafting and gradients": (epoch, "_backward"),
     "optimizer": (torch.optim.SGD, "step"),
     "checks": (validation, "validate"),
-    "final evaluation": (validation, "final"),
+    "final evaluation": (loop, "final_evaluation"),
 }
 
 

@@ -25,6 +25,7 @@ from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
+from crossclass.training.final import final_evaluation
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
@@ -141,7 +142,7 @@ def _train(
             if rows[-1].stopped_by:
                 break
 
-    results = validation.final(executed, folder, runtime, splits, progress, last)
+    results = final_evaluation(executed, folder, runtime, splits, progress, last)
     runtime.on_main_process(lambda: _finish(folder, results))
 
 

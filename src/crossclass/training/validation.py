@@ -1,4 +1,4 @@
-"""What is measured while a run is trained, and at its end, in float32.
+"""What is measured after an epoch, in float32.
 
 The watched part is the validation part, or test images where nothing is held out: `watched` says which, and
 columns named `watched_*` are of it. Two signs of catastrophic overfitting are of its first `fgsm_n` images:
@@ -19,15 +19,11 @@ from torch import Tensor, nn
 
 from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.analysis.measure import Measure, compared, evaluate_checkpoint, measurement
 from crossclass.analysis.metrics import Part
-from crossclass.analysis.records import EpochRow, ResultFile, result_file
+from crossclass.analysis.records import EpochRow
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import L2, AnyThreat
-from crossclass.checkpoints.card import load_checkpoint
-from crossclass.checkpoints.load import identity, load_model
-from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.progress import Progress
 from crossclass.core.rng import generator, isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime, full_precision
@@ -170,40 +166,6 @@ def mean_cosine(cosine: Float[Tensor, " n"]) -> float | None:
     """The mean over the samples where it is defined; None if it is defined for none."""
     value = float(cosine.double().nanmean())
     return None if math.isnan(value) else value
-
-
-def final(
-    run: Run,
-    folder: RunFolder,
-    runtime: Runtime,
-    splits: Splits,
-    progress: Progress,
-    last: tuple[int, nn.Module] | None = None,
-) -> ResultFile:
-    """The full evaluation of best.val, best.test and last on all test images, and best minus last.
-
-    `last` is the epoch that this process trained last, and its network: what holds that epoch is evaluated in
-    memory, only networks of other epochs are loaded.
-    """
-    settings = Measure(seed=run.seed, batch=run.validation.batch)
-    attack, passes, results = run.final_attack(), dict[int, evaluate.EvaluationPass](), []
-    for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
-        if not path.exists():
-            continue
-        card = load_checkpoint(path)[1]
-        epoch = card.epoch
-        in_memory = last is not None and epoch == last[0]
-        network = last[1] if last and in_memory else runtime.to_device(load_model(path)[0])
-        if epoch not in passes:
-            passes[epoch] = evaluate_checkpoint(
-                classifier(network), splits, attack, settings, runtime, progress
-            )
-        who = identity(card, path, run.data, classifier(network))
-        results.append(measurement(passes[epoch], who, splits, attack, settings))
-    ends = results[0], results[-1]
-    epochs = [r.checkpoint.epoch or 0 for r in ends]
-    pairs = [compared(*ends, (passes[epochs[0]], passes[epochs[1]]))] if epochs[0] != epochs[1] else []
-    return result_file(results, pairs)
 
 
 def classifier(model: nn.Module) -> models.Classifier:
