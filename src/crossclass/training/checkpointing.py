@@ -14,7 +14,7 @@ from crossclass.training.run import Run
 
 
 @dataclass(frozen=True)
-class Good:
+class GoodCheckpoint:
     """A checkpoint from before an alarm."""
 
     name: str
@@ -34,16 +34,16 @@ def best(rows: Sequence[EpochRow], part: Part) -> EpochRow | None:
     return max(validated, key=lambda row: row[key]) if validated else None
 
 
-def last_good(folder: RunFolder, epoch: int | None) -> Good | None:
+def last_good(folder: RunFolder, epoch: int | None) -> GoodCheckpoint | None:
     """The newest checkpoint that was kept up to an epoch, if there is one."""
     if epoch is None:
         return None
     paths = {name: folder.checkpoint(name) for name in ("last_good", "best.val", "best.test")}
-    kept = [Good(name, *load_checkpoint(path)) for name, path in paths.items() if path.exists()]
+    kept = [GoodCheckpoint(name, *load_checkpoint(path)) for name, path in paths.items() if path.exists()]
     return max((c for c in kept if c.epoch <= epoch), key=lambda c: c.epoch, default=None)
 
 
-def restored(row: EpochRow, good: Good | None) -> EpochRow:
+def restored(row: EpochRow, good: GoodCheckpoint | None) -> EpochRow:
     """The row of an epoch that ended the training, with the epoch whose network `last` holds, and why."""
     assert row.stopped_by is not None
     if good is None:
@@ -61,7 +61,7 @@ def save_epoch(
     model: nn.Module,
     splits: Splits,
     rows: Sequence[EpochRow],
-    good: Good | None = None,
+    good: GoodCheckpoint | None = None,
 ) -> None:
     """Write the checkpoints that the last of the rows earns; `last` from `good` where it is given."""
     row = rows[-1]
