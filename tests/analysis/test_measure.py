@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 import literal_twins
 from crossclass import models
-from crossclass.attacks import PGD
-from crossclass.attacks.norms import Linf
+from crossclass.analysis import measure as measuring
+from crossclass.analysis.measure import Measure
+from crossclass.attacks import FGSM, PGD, reference_attack
+from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import Card, save_checkpoint
-from crossclass.checkpoints.load import load_checkpoints
+from crossclass.checkpoints.load import Source, load_checkpoints
 from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
@@ -325,6 +327,53 @@ def test_a_grid_of_maps_is_drawn(here, net):
     assert 0 < found["half_mass_area"]["a"] <= 1
     low, high = found["half_mass_area"]["interval"]
     assert low <= found["half_mass_area"]["difference"] <= high
+
+
+@pytest.mark.parametrize("threat", [Linf(), L2(eps=0.5)])
+def test_a_typed_attack_starts_from_the_reference_attack(threat):
+    reference = reference_attack(threat)
+    assert Measure(attack_changes={"kind": "pgd"}).attacks([threat]) == [reference]
+    assert Measure(attack_changes={"steps": 50}).attacks([threat]) == [reference.replace(steps=50)]
+    assert Measure(attack_changes={"kind": "fgsm"}).attacks([threat]) == [FGSM(threat=threat)]
+    (other,) = Measure(attack_changes={"threat.kind": "l2", "threat.eps": 1.0}).attacks([threat])
+    assert other == reference_attack(L2(eps=1.0))
+    with pytest.raises(UserError, match="did you mean 'steps'"):
+        Measure(attack_changes={"step": 3, "stpes": 3}).attacks([threat])
+
+
+def test_no_attack_is_none_and_null(here):
+    for given in ("attack=none", "attack=null"):
+        (r,) = measure(["prn.pt"], ["data.path=data", given, "n=4"], CPU)
+        assert r["attack"] == "none (clean images)"
+    (r,) = measure(["prn.pt"], ["data.path=data", "attack.kind=pgd", "n=4"], CPU)
+    assert r["attack"].startswith("PGD-20")
+
+
+def test_saliency_of_one_checkpoint_is_refused_before_the_attack(here, monkeypatch):
+    monkeypatch.setattr(measuring, "evaluate_checkpoint", lambda *a, **k: pytest.fail("attacked first"))
+    with pytest.raises(UserError, match="two checkpoints"):
+        measure(["prn.pt"], ["data.path=data", "saliency=3"], CPU)
+
+
+def test_two_balls_have_two_grids(here, net, monkeypatch):
+    monkeypatch.setattr(measuring.compare, "saliency_between", lambda *_: ({}, None))
+    card = Card(
+        checkpoint="last", epoch=1, model=THIN, classes=10, channels=3, size=32, threat=Linf(eps=4 / 255)
+    )
+    save_checkpoint(Path("a.safetensors"), net.state_dict(), card)
+    with torch.no_grad():
+        net.head.weight.copy_(net.head.weight.roll(1, 0))
+    save_checkpoint(Path("b.safetensors"), net.state_dict(), card.model_copy(update={"epoch": 2}))
+    names = []
+    found = measuring.measure(
+        ["a.safetensors", "b.safetensors"],
+        measuring.Measure(n=20, saliency=2),
+        Source(changes={"data.path": "data"}),
+        CPU,
+        draw=lambda maps, name: names.append(name) or f"{name}.png",
+    )
+    assert [c.conditions["eps"] for c in found.comparisons] == ["4/255", "8/255"]
+    assert names == ["linf-4", "linf-8"]
 
 
 def test_a_config_yaml_of_another_program_beside_the_file_means_nothing(here, net):
