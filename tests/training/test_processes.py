@@ -278,7 +278,7 @@ class TestMemory:
         next(iterate_epochs(run, tmp_path, "n", Runtime(device="cpu", micro_batch=3), log=said.append))
         assert said[0].startswith("runtime.micro_batch=3: AWP sees 3 of 8 images at a time")
         self.short(monkeypatch, 3, MemoryError())
-        with pytest.raises(UserError, match=r"8 images at once; AWP sees them together"):
+        with pytest.raises(UserError, match=r"8 images at once; with AWP fewer"):
             train(run.replace(seed=5), tmp_path, "n", CPU)
 
     def test_a_single_image_that_does_not_fit(self, tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ class Data(Settings):
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
     """Mean and standard deviation per channel in [0, 1] units, for `model.normalise=` (kind without `_`)."""
     shape: ClassVar[tuple[int, int] | None] = None
-    """Number of classes and pixels along a side, by which a file of weights is told to be for this data."""
+    """Number of classes and pixels along a side, which tell that a file of weights is for this data set."""
     mini: ClassVar[Mapping[str, Any] | None] = None
     """Settings at size mini, such as `n_train`; None for a data set that is small as it is."""
     patterns: ClassVar[tuple[str, ...]] = ()

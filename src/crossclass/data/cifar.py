@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     splits: dict[str, tuple[str, ...]]
     md5: dict[str, str]  # of the files inside
     labels: bytes  # their key in a batch
-    class_names: tuple[str, ...]  # empty: said by the file `meta`
+    class_names: tuple[str, ...]  # empty: in the file `meta`
 
 
 def read_cifar10(folder: Path, split: str, download: bool = False) -> ArraySplit:

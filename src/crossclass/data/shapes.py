@@ -126,7 +126,7 @@ def draw(
     noise: float,
     g: torch.Generator,
 ) -> Drawn:
-    """n pictures of size x size pixels, with their labels, strengths and places of parts.
+    """n pictures of size x size pixels, with their labels, and the strengths and positions of their parts.
 
     `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
     Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
@@ -214,7 +214,7 @@ class Shapes(Data):
         return self.replace(seed=seed)
 
     def drawn(self, split: Literal["train", "val", "test"]) -> Drawn:
-        """One part with all that is known of it: strengths and places of the parts besides the images."""
+        """The images of one split, with the strengths and positions of their parts."""
         stream = ("train", "val", "test").index(split)
         n = (self.n_train, self.n_val, self.n_test)[stream]
         appearance = (self.size, self.mu, self.sigma, self.noise)

@@ -28,34 +28,39 @@ class Subset(Data):
     subset_seed: int = Field(0, ge=0)
 
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
-        """The three parts out of a training and a test array, in file or balanced order."""
+        """The three parts of what the files hold, in file or balanced order, as tensors.
+
+        Raises UserError, with `where` in it, if training and test images do not fit together or are too few.
+        """
         if train.images.shape[1:] != test.images.shape[1:]:
             a, b = train.images.shape[1:], test.images.shape[1:]
             raise UserError(f"{where}: training images are {a} and test images {b}; make them equal")
         names = max(train.class_names, test.class_names, key=len)
         if len(names) < 2:
             raise UserError(f"{where}: there is one class, '{names[0]}'; a classifier needs two or more")
-        for raw in (train, test):  # files without names count classes up to their largest label
-            if raw.class_names != names[: len(raw.class_names)]:
+        for split in (train, test):  # files without names count classes up to their largest label
+            if split.class_names != names[: len(split.class_names)]:
                 raise UserError(f"{where}: training and test parts name different classes; make them equal")
-        # Unset, the training part is the rest, but never nothing of something.
+        # Unset, the training part is the rest, but at least one image if there is any.
         least = 1 if len(train.labels) or self.n_val else 0
         n_train = self.n_train or max(len(train.labels) - self.n_val, least)
         n_test = len(test.labels) if self.n_test is None else self.n_test
         wanted = {"n_train + n_val": (n_train + self.n_val, len(train.labels), "training")}
         wanted["n_test"] = (n_test, len(test.labels), "test")
-        for name, (n, there, kind) in wanted.items():
-            if n > there:
-                raise UserError(f"{where}: data.{name} is {n}, but there are {there} {kind} images; lower it")
+        for name, (n, available, kind) in wanted.items():
+            if n > available:
+                raise UserError(
+                    f"{where}: data.{name} is {n}, but there are {available} {kind} images; lower it"
+                )
         first, second = self._order(train.labels, 0), self._order(test.labels, 1)
         parts = [
-            _stretch(train, first, 0, n_train),
-            _stretch(train, first, n_train, n_train + self.n_val),
-            _stretch(test, second, 0, n_test),
+            _slice(train, first, 0, n_train),
+            _slice(train, first, n_train, n_train + self.n_val),
+            _slice(test, second, 0, n_test),
         ]
-        found = checksum(*(array for part in parts for array in (part.images, part.labels)))
-        three = [_split(part) for part in parts]
-        return Splits(three[0], three[1], three[2], names, found)
+        digits = checksum(*(array for part in parts for array in (part.images, part.labels)))
+        training, validation, testing = (_split(part) for part in parts)
+        return Splits(training, validation, testing, names, digits)
 
     def _order(self, labels: np.ndarray, stream: int) -> np.ndarray | None:
         """Indices in which neighbours belong to different classes; None for the order of the file."""
@@ -95,13 +100,13 @@ class Downloadable(Stored):
 
 
 class Checksummed(Stored):
-    """Files that only their owner knows: the checksum stands for them in the run."""
+    """Files without a published name: their checksum stands for them in the run."""
 
     checksum: str | None = None
     """Filled in when the files are read; given, it is checked."""
 
     def verify(self, splits: Splits, where: Path) -> Splits:
-        """The splits, once their content is the one that this run was made with."""
+        """The splits. Raises UserError if their checksum is another than that of this run."""
         if self.checksum is not None and self.checksum != splits.checksum:
             raise UserError(
                 f"the images under {where} are not those of this run (checksum {splits.checksum}, "
@@ -110,12 +115,12 @@ class Checksummed(Stored):
         return splits
 
 
-def _stretch(raw: ArraySplit, order: np.ndarray | None, start: int, stop: int) -> ArraySplit:
+def _slice(split: ArraySplit, order: np.ndarray | None, start: int, stop: int) -> ArraySplit:
     # In file order no copy is made: a large data set may fill half of the memory.
     index = slice(start, stop) if order is None else order[start:stop]
-    return ArraySplit(np.ascontiguousarray(raw.images[index]), raw.labels[index], raw.class_names)
+    return ArraySplit(np.ascontiguousarray(split.images[index]), split.labels[index], split.class_names)
 
 
-def _split(raw: ArraySplit) -> Split:
-    nchw = torch.from_numpy(raw.images).permute(0, 3, 1, 2).contiguous()
-    return Split(nchw, torch.from_numpy(np.ascontiguousarray(raw.labels, dtype=np.int64)))
+def _split(split: ArraySplit) -> Split:
+    nchw = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous()
+    return Split(nchw, torch.from_numpy(np.ascontiguousarray(split.labels, dtype=np.int64)))

@@ -27,7 +27,7 @@ def statistics() -> dict[str, Statistics]:
 
 
 class MeanStd(Settings):
-    """Normalisation by constants of one's own, one value per channel or one for all."""
+    """Normalisation by given constants, one value per channel or one for all."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -50,7 +50,7 @@ def _known(value: object) -> object:
 
 
 Normalise = Annotated[str | MeanStd, BeforeValidator(_known)]
-"""A name of `statistics()`, `data` (those of the training part), or constants of one's own."""
+"""A name of `statistics()`, `data` (those of the training part), or given constants."""
 
 
 class Model(Settings):
@@ -86,7 +86,7 @@ class Classifier(nn.Module):
     std: Tensor
     head: nn.Linear
     renames: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """(pattern, replacement) pairs that turn parameter names used by others into ours, applied in order."""
+    """(pattern, replacement) pairs that turn parameter names of other code into these, applied in order."""
     unused: ClassVar[tuple[str, ...]] = ()
     """Patterns of names that other people's files carry although their network never uses them."""
 

@@ -1,4 +1,4 @@
-"""A model is handed back as it was found.
+"""Freeze a model or set its mode for a while; on leaving it is as before.
 
 `frozen(model, bn)` freezes the parameters and sets the mode for crafting; on leaving, also after an
 exception, every module's `training` and every parameter's `requires_grad` are as before.
