@@ -219,7 +219,7 @@ class TestPieces:
 
     def test_with_batch_norm_it_is_said(self, tmp_path):
         said: list[str] = []
-        next(train(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), log=said.append))
+        next(iterate_epochs(NORMED, tmp_path, "n", Runtime(device="cpu", micro_batch=3), log=said.append))
         assert said == [
             "runtime.micro_batch=3: batch norm sees 3 of 8 images at a time, so the result is not that of "
             "whole batches"

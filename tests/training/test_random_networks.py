@@ -11,7 +11,7 @@ from conftest import seeded
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.models import WideResNet
-from crossclass.training.loop import train
+from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, AWP, Trades
 from crossclass.training.run import Run
 from tiny_runs import CPU, TINY, KilledError, killed_after, same, weights
@@ -59,7 +59,9 @@ def test_pieces_of_a_batch_drop_differently(tmp_path: Path) -> None:
     seeds = {stream_seed(0, 1, 2, "network", row) for row in range(8)}
     assert len(seeds) == 8
     assert stream_seed(0, 1, 2, "network", 0) == stream_seed(0, 1, 2, "network")
-    pieces = Runtime(device="cpu", micro_batch=4)
+    pieces, log = Runtime(device="cpu", micro_batch=4), list[str]()
+    next(iterate_epochs(RUNS["at"], tmp_path / "n", "x", pieces, log=log.append))
+    assert "batch norm and dropout" in log[0]
     first = trained(RUNS["at"], tmp_path / "a", pieces)
     assert same(first, trained(RUNS["at"], tmp_path / "b", pieces))
 
