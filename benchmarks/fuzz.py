@@ -30,8 +30,7 @@ from typing import Any, NoReturn
 from doors import DOORS
 
 from crossclass.core.errors import UserError
-from crossclass.data import cifar, tiny_imagenet
-from crossclass.data import download as archive
+from crossclass.data import cifar, download as archive, tiny_imagenet
 
 SECONDS, MEMORY = 10, 6 * 2**30
 WORDS = r"""

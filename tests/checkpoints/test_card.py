@@ -8,8 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from crossclass.attacks.norms import L2
 from crossclass.checkpoints.card import (

@@ -7,13 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass.checkpoints import formats as weights
-from crossclass.checkpoints import matching
+from crossclass.checkpoints import formats as weights, matching
 from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
 

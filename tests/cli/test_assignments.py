@@ -74,8 +74,18 @@ def test_texts_survive_their_own_yaml(word):
     assert load_yaml(Run, settings.yaml(), "f") == settings
 
 
-@pytest.mark.parametrize("text", ["a: &x [*x]\n", "a: &x {b: c}\nd: [*x, *x]\n", "a: {b: *nowhere}\n"])
-def test_references_inside_yaml_are_refused(text):
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+def test_references_inside_yaml():
+    run = load_yaml(Run, "recipe: {attack: &a {kind: fgsm}, kind: at}\nvalidation: {attack: *a}\n", "f")
+    assert run.validation.attack == run.recipe.attack
+
+
+@pytest.mark.parametrize("text", ["a: &x [*x]\n", BOMB, "a: {b: *nowhere}\n"])
+def test_references_without_end_are_refused(text):
     with pytest.raises(UserError, match="YAML"):
         load_yaml(Run, text, "run.yaml")
 

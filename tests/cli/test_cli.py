@@ -225,10 +225,11 @@ def test_list_names_the_paper_s_figures(call):
 
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
-    from crossclass.core.progress import Watch, is_helper
+    from crossclass.core.launcher import is_main_process
+    from crossclass.core.progress import Watch
 
     monkeypatch.setenv("RANK", "1")
-    assert not is_helper(), "a rank without a world is somebody else's variable"
+    assert is_main_process(), "a rank without a world is somebody else's variable"
     monkeypatch.setenv("WORLD_SIZE", "2")
     stdout = sys.stdout
     try:

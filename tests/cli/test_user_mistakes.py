@@ -277,7 +277,7 @@ class TestWords:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["verify", "RUN", "tolerance=two"], "is no number"),
+            (["verify", "RUN", "tolerance=two"], "tolerance=two"),
             (["sweep", "shapes-demo", "jobs=["], "not valid YAML"),
             (["sweep", "shapes-demo", "slurm={a: b"], "not valid YAML"),
             (["doctor", "a.pth", "transfer=b.pth", "transfer=c.pth"], "transfer=FILE once"),

@@ -11,7 +11,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.models import PreActResNet
-from crossclass.training.loop import train
+from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, AWP, GradAlign
 from crossclass.training.run import Run, Validation
 
@@ -97,7 +97,7 @@ def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatc
     said: dict[str, list[str]] = {"slow": [], "obeyed": []}
 
     def weights(run, name, **settings):
-        stream = train(
+        stream = iterate_epochs(
             run, tmp_path / name, "t", Runtime(device="cpu", **settings), log=said.get(name, []).append
         )
         *_, (folder, _) = stream
@@ -117,6 +117,28 @@ def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatc
     assert slow[1].read("env.json")["bf16"] == "float32 in its place"
     assert any("slow at bf16" in text for text in said["slow"])
     assert not any("slow at bf16" in text for text in said["obeyed"])
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_a_resumed_run_keeps_to_what_was_decided_about_bf16(tmp_path, monkeypatch, pays):
+    attack = PGD(steps=2, precision="bf16")
+    run = RUN.replace(recipe=AWP(inner=AT(attack=attack)), precision="bf16", epochs=2)
+
+    def rows(place, decisions):
+        for stop, decision in enumerate(decisions, 1):
+            monkeypatch.setattr(runtime, "bf16_pays", lambda: decision)  # noqa: B023
+            stream = iterate_epochs(run, tmp_path / place, "t", Runtime(device="cpu"))
+            for folder, row in stream:
+                if row.epoch == stop and stop < len(decisions):
+                    break
+            stream.close()
+        return load_checkpoint(folder.checkpoint("last"))[0], folder.read("env.json")
+
+    at_once, _ = rows("at once", [pays])
+    resumed, env = rows("resumed", [pays, not pays])
+    assert all(torch.equal(at_once[k], resumed[k]) for k in at_once)
+    assert env["bf16"] == ("computed" if pays else "float32 in its place")
+    assert not env["earlier"]
 
 
 def test_whether_bf16_pays_is_tried_without_a_trace():

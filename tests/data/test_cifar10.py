@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from crossclass.data import cifar
-from crossclass.data import download as archives
+from crossclass.data import cifar, download as archives
 from crossclass.data.cifar import CIFAR10, read_cifar10
 from dataset_files import NAMES, contents, is_made_cifar10, member, members, serve, tar, trust
 from reader_contract import refused

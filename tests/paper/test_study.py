@@ -26,8 +26,7 @@ from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.paper import evidence, plan
-from crossclass.paper import study as reproducing
+from crossclass.paper import evidence, plan, study as reproducing
 from crossclass.paper.plan import jobs, with_data_path
 from crossclass.paper.registry import EXPERIMENTS, chosen
 from crossclass.paper.runs.paper import PAPER

@@ -47,7 +47,7 @@ class Measure(Settings):
     attack: AnyAttack | None = None
     """Unset: the reference attack (PGD-20) in the perturbations of the training, and in l_inf 8/255 too where
     those differ."""
-    attack_changes: dict[str, Any] = Field({})
+    attack_changes: dict[str, Any] = Field(default={})
     """Changes of the reference attack by path, such as `{"steps": 50, "threat.eps": 4 / 255}` or
     `{"kind": "fgsm"}`; where no threat is given, that of the training is kept. Not with `attack`."""
     clean: bool = False
@@ -55,11 +55,11 @@ class Measure(Settings):
     attribution_subset: Literal["all", "correct"] = "all"
     """Attributions of all (adversarial) images, as in the paper, or of the correctly classified ones."""
     split: str = "test"
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     """The first n images of the split; unset is all."""
-    seed: int = Field(0, ge=0)
-    batch: int = Field(250, ge=1)
-    saliency: int = Field(0, ge=0, le=48)
+    seed: int = Field(default=0, ge=0)
+    batch: int = Field(default=250, ge=1)
+    saliency: int = Field(default=0, ge=0, le=48)
     """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
 
     @model_validator(mode="after")

@@ -222,7 +222,7 @@ class ResultFile(Record):
 
     model_config = ConfigDict(title="crossclass result file")
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     crossclass: str | None = None
     torch: str | None = None
     date: str | None = None
@@ -269,7 +269,7 @@ class EpochRow(_WithMetrics):
 
     __pydantic_extra__: dict[str, Any] = Field(init=False)
 
-    schema_version: Annotated[int, Field(le=SCHEMA)] = Field(SCHEMA, alias="schema")
+    schema_version: Annotated[int, Field(le=SCHEMA)] = Field(default=SCHEMA, alias="schema")
     epoch: int
     """Counted from 1."""
     lr: float | None = None

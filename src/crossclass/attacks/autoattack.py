@@ -46,7 +46,7 @@ class AutoAttack(Attack):
     threat: AnyThreat = Linf()
     version: Literal["standard", "plus", "rand"] = "standard"
     """`rand` is for randomised defences, `plus` adds untargeted attacks and restarts."""
-    attacks: tuple[Part, ...] | None = Field(None, min_length=1)
+    attacks: tuple[Part, ...] | None = Field(default=None, min_length=1)
     """A list of one's own instead of a version's, with the library's 5 restarts of apgd-* and fab."""
     steps: PositiveInt = STANDARD_STEPS
     """Iterations of APGD and FAB; another number only with `attacks`."""

@@ -36,8 +36,8 @@ class PGD(Attack):
 
     kind: Literal["pgd"] = "pgd"
     threat: AnyThreat = Linf()
-    steps: int = Field(10, ge=0)
-    step: Annotated[float, BeforeValidator(_fraction_of_eps)] = Field(0.25, gt=0)
+    steps: int = Field(default=10, ge=0)
+    step: Annotated[float, BeforeValidator(_fraction_of_eps)] = Field(default=0.25, gt=0)
     """Step length as a share of eps; `reference_attack` takes the norm's usual one."""
     start: Start | None = None
     """Distribution of the start; unset is the norm's first (l_inf `uniform`, l_2 `uniform_radius`)."""
@@ -214,7 +214,7 @@ class FGSM(Attack):
 
     kind: Literal["fgsm"] = "fgsm"
     threat: AnyThreat = Linf()
-    step: float = Field(1.0, gt=0)
+    step: float = Field(default=1.0, gt=0)
     """Step length as a fraction of eps; above 1 the result is projected back."""
     start: Start = "none"
     loss: Literal["ce", "margin"] = "ce"

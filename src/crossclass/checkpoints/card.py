@@ -36,7 +36,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     checkpoint: str
     """`best.val`, `best.test`, `last`, `epoch_010`."""
     epoch: int

@@ -31,7 +31,7 @@ class Source(Settings):
     """The network of a foreign file; unset: recognized by the names and shapes in the file."""
     data: AnyData | None = None
     """The images; unset: those of the run, where they lay when it was trained."""
-    changes: dict[str, Any] = Field({})
+    changes: dict[str, Any] = Field(default={})
     """Settings to change by path, such as `{"data.path": DIR, "model.width": 32}`."""
 
     def of(self, head: str) -> dict[str, Any]:

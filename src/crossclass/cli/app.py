@@ -9,7 +9,7 @@ import typer
 
 from crossclass.cli.consent import typed_consent
 from crossclass.core.errors import BusyError, UserError, did_you_mean
-from crossclass.core.progress import is_helper
+from crossclass.core.launcher import is_main_process, process_count
 
 app = typer.Typer(
     name="crossclass",
@@ -51,9 +51,13 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a UserError is one sentence on stderr and exit code 2."""
     arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
-    among_others(arguments)
     known = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
+    is_main, name = True, "crossclass"
     try:
+        is_main = is_main_process()
+        name = name if is_main else f"{name}, process {os.environ['RANK']}"
+        if process_count() > 1:
+            _check_several(arguments, is_main)
         if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
             raise UserError(f"unknown command '{arguments[0]}'{did_you_mean(arguments[0], known)}")
         with typed_consent(arguments):
@@ -62,9 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Abort:
         sys.exit(130)
     except UserError as e:
-        if not (e.told and is_helper()):
-            who = f"crossclass, process {os.environ['RANK']}" if is_helper() else "crossclass"
-            print(f"{who}: {e}", file=sys.stderr)
+        if is_main or not e.in_every_process:
+            print(f"{name}: {e}", file=sys.stderr)
         sys.exit(75 if isinstance(e, BusyError) else 2)
     except Exception as e:
         if not hasattr(e, "format_message"):  # typer's own click, whose errors have no name to catch them by
@@ -75,27 +78,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _usage(e: Any) -> str:
     """A wrong command line in one sentence."""
-    said = e.format_message().strip().rstrip(".").replace("\n", " ")
-    option = "; settings are path=value, as in epochs=4" if "No such option" in said else ""
+    text = e.format_message().strip().rstrip(".").replace("\n", " ")
+    option = "; settings are path=value, as in epochs=4" if "No such option" in text else ""
     command = f" {e.ctx.info_name}" if e.ctx is not None and e.ctx.parent is not None else ""
-    return f"{said[:1].lower()}{said[1:]}{option}; see crossclass{command} --help"
+    return f"{text[:1].lower()}{text[1:]}{option}; see crossclass{command} --help"
 
 
-_TOGETHER = ("train", "measure")
+_SEVERAL = ("train", "measure")
 """Commands that several processes can run as one."""
 
 
-def among_others(arguments: Sequence[str]) -> None:
-    """Of several processes only the first speaks; raises SystemExit for a command that is not for several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return
-    if is_helper():
+def _check_several(arguments: Sequence[str], is_main: bool) -> None:
+    """Of several processes only the first prints; raises UserError for a command that is not for several."""
+    if not is_main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
-    if arguments and arguments[0] not in _TOGETHER and not arguments[0].startswith("-"):
-        if not is_helper():
-            print(
-                f"crossclass: {arguments[0]} is a command for one process; start it without torchrun "
-                "(several calls of sweep or reproduce share the runs out among them)",
-                file=sys.stderr,
-            )
-        sys.exit(2)
+    if arguments[0] not in _SEVERAL and not arguments[0].startswith("-"):
+        error = UserError(
+            f"{arguments[0]} is a command for one process; start it without torchrun "
+            "(several calls of sweep or reproduce share the runs out among them)"
+        )
+        error.in_every_process = True
+        raise error

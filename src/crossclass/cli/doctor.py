@@ -39,6 +39,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     )
     if len(read.targets) != 1:
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
+    if sum(target.startswith("transfer=") for target in targets) > 1:
+        raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     data, model = changes_of(changes, "data"), changes_of(changes, "model")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})

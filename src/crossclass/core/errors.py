@@ -13,8 +13,8 @@ class UserError(ValueError):
     def __init__(self, sentence: str = "") -> None:
         super().__init__("".join(c if c.isprintable() else " " for c in sentence))
 
-    told = False
-    """Whether another of the processes that run together raises the very same."""
+    in_every_process = False
+    """Whether all of the processes that run together raise it, so that the first alone needs to print it."""
 
 
 class BusyError(UserError):

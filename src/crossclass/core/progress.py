@@ -1,10 +1,11 @@
 """What a person sees while something takes long; everything goes to stderr, so stdout is for results."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
+
+from crossclass.core.launcher import is_main_process
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how far, and out of how many."""
@@ -74,7 +75,7 @@ class Watch:
             self._print(f"  warning: {warning}")
 
     def _print(self, text: str) -> None:
-        if is_helper():
+        if not is_main_process():
             return
         if self.bars:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -85,7 +86,7 @@ class Watch:
 @contextmanager
 def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
     """Watch a job of that many epochs."""
-    if not sys.stderr.isatty() or is_helper():
+    if not sys.stderr.isatty() or not is_main_process():
         yield Watch(label, epochs, None)
         return
     from rich import progress as rich_progress
@@ -98,12 +99,6 @@ def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield Watch(label, epochs, bars)
-
-
-def is_helper() -> bool:
-    """Whether this is one of several processes (`torchrun`, `accelerate launch`), and not the first."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return several and int(os.environ.get("RANK", "0")) > 0
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from crossclass.core import allocator
 from crossclass.core.config import Settings
-from crossclass.core.errors import UserError
+from crossclass.core.errors import UserError, reason
+from crossclass.core.launcher import check_launcher, launcher_variables
 from crossclass.core.sync_batchnorm import synced
 
 T = TypeVar("T")
@@ -47,11 +48,11 @@ class Runtime(Settings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes a GPU if there is one."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads; unset leaves torch's choice."""
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Memory layout of convolutions; `auto` is channels-last, which pays wherever we measured."""
-    micro_batch: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
     """At most so many images at once in a process; gradients add up to those of the whole batch."""
     sync_batch_norm: bool = False
     """Batch norm sees the images of all processes; unset, each process normalises its own."""
@@ -78,11 +79,12 @@ class Runtime(Settings):
             raise UserError("runtime.device=cuda, but torch sees no GPU; use runtime.device=auto")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise UserError("runtime.device=mps, but torch sees none; use runtime.device=auto")
+        check_launcher()
         none = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         cpu = self.device == "cpu" or (self.device == "auto" and none)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no supported trackers")  # said below, in our words
-            engine = Accelerator(cpu=cpu, mixed_precision="no", log_with=self.track, project_dir=".")
+            engine = _accelerator(cpu, self.track)
         if cpu:
             allocator.kept()
         if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
@@ -138,10 +140,16 @@ class Runtime(Settings):
         compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
         return compiled
 
-    @cached_property
-    def uses_bf16(self) -> bool:
-        """Whether bf16, where a run asks for it, is computed: always but on a CPU that is slow at it."""
-        return self.emulate_bf16 or self.torch_device.type != "cpu" or self.on_main_process(bf16_pays)
+    def uses_bf16(self, before: bool | None = None) -> bool:
+        """Whether bf16, where a run asks for it, is computed: always but on a CPU that is slow at it.
+
+        A run that is resumed keeps to what it did `before`: another timing might decide otherwise.
+        """
+        if self.emulate_bf16:
+            return True
+        if before is not None:
+            return before
+        return self.torch_device.type != "cpu" or self.on_main_process(bf16_pays)
 
     @property
     def oversubscribed(self) -> bool:
@@ -205,7 +213,7 @@ class Runtime(Settings):
                 outcome = [(False, e)]
         fine, result = broadcast_object_list(outcome)[0]
         if not fine:
-            result.told = True
+            result.in_every_process = True
             raise result
         value: R = result
         return value
@@ -259,8 +267,20 @@ class Runtime(Settings):
             "micro_batch": self.micro_batch,
             "sync_batch_norm": self.sync_batch_norm,
             "compile": self.compile,
-            "bf16": "computed" if self.uses_bf16 else "float32 in its place",
         }
+
+
+def _accelerator(cpu: bool, track: str | None) -> Accelerator:
+    names = launcher_variables()  # before Accelerate sets more of them
+    try:
+        return Accelerator(cpu=cpu, mixed_precision="no", log_with=track, project_dir=".")
+    except Exception as e:
+        if not names:
+            raise
+        raise UserError(
+            f"the environment sets {', '.join(names)}, which cannot be followed here "
+            f"({reason(e)}); unset what another launcher left, or start with torchrun"
+        ) from e
 
 
 @cache

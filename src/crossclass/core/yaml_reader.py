@@ -20,6 +20,7 @@ from crossclass.core.family import Family, family
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_MOST = 20_000
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -40,14 +41,6 @@ class _Plain:
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few of them can stand for billions of values, or for no end
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, f"write the settings out in place of *{event.anchor}", event.start_mark
-            )
-        return super().compose_node(parent, index)
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> object:
@@ -78,6 +71,7 @@ def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
         ) from e
     if data == _Plain("") or data is None:
         return {}
+    _check_size(data, where)
     if not isinstance(data, dict):
         kind = type(_settled(data, [], where)).__name__
         raise UserError(f"{where}: expected settings such as 'seed: 0', found a {kind}")
@@ -96,6 +90,7 @@ def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         raise UserError(f"'{path}={text}': the value is not valid YAML") from e
+    _check_size(data, path)
     return _settled(data, wanted, path)
 
 
@@ -104,6 +99,16 @@ def types_at(wanted: Sequence[Any], path: str) -> list[Any]:
     for name in path.split("."):
         wanted = _below(wanted, name)
     return list(wanted)
+
+
+def _check_size(data: object, where: str) -> None:
+    """Raises UserError for more values than settings ever have: references can stand for no end of them."""
+    left, count = [data], 0
+    while left:
+        node, count = left.pop(), count + 1
+        if count > _MOST:
+            raise UserError(f"{where} holds over {_MOST} values, or refers to itself; correct the YAML")
+        left += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _settled(node: Any, wanted: Sequence[Any], path: str) -> Any:

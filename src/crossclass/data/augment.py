@@ -17,7 +17,7 @@ from crossclass.core.errors import UserError
 class Augment(Settings):
     """Random crop and horizontal flip, drawn per sample."""
 
-    crop: int = Field(4, ge=0)
+    crop: int = Field(default=4, ge=0)
     """Pixels of padding on each side before the crop."""
     padding: Literal["reflect", "zero"] = "reflect"
     """The paper's code pads by reflection, many others with zeros."""

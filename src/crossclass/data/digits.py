@@ -25,7 +25,7 @@ class Digits(Subset):
     """
 
     kind: Literal["digits"] = "digits"
-    n_val: int = Field(300, ge=0)
+    n_val: int = Field(default=300, ge=0)
 
     def __call__(self) -> Splits:
         """Read the digits."""

@@ -166,19 +166,19 @@ class Shapes(Data):
     """The paper's data model (eq. 8) as pictures, generated: the cross-class features are known."""
 
     kind: Literal["shapes"] = "shapes"
-    n_train: int = Field(300, ge=1)
-    n_val: int = Field(300, ge=0)
-    n_test: int = Field(600, ge=1)
-    classes: int = Field(6, ge=2)
+    n_train: int = Field(default=300, ge=1)
+    n_val: int = Field(default=300, ge=0)
+    n_test: int = Field(default=600, ge=1)
+    classes: int = Field(default=6, ge=2)
     edges: tuple[tuple[int, int], ...] | None = None
     """Pairs of classes that share a part; unset is 0-1, 2-3, 4-5, ... and 1-2."""
-    size: int = Field(32, ge=8)
-    mu: float = Field(0.35, gt=0)
+    size: int = Field(default=32, ge=8)
+    mu: float = Field(default=0.35, gt=0)
     """Mean strength of a part (contrast, [0, 1] units)."""
-    sigma: float = Field(0.35, ge=0)
-    noise: float = Field(0.3, ge=0)
+    sigma: float = Field(default=0.35, ge=0)
+    noise: float = Field(default=0.3, ge=0)
     """Standard deviation of the background's texture."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _drawable(self) -> "Shapes":

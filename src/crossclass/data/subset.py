@@ -18,14 +18,14 @@ from crossclass.data.base import ArraySplit, Data, Split, Splits, checksum
 class Subset(Data):
     """Which images of a data set are used; the sizes and the order are part of a run."""
 
-    n_train: int | None = Field(None, ge=1)
+    n_train: int | None = Field(default=None, ge=1)
     """Images to train on; unset is all that are not held out."""
-    n_val: int = Field(0, ge=0)
+    n_val: int = Field(default=0, ge=0)
     """Images held out of the training file, right after the training part, never trained on."""
-    n_test: int | None = Field(None, ge=1)
+    n_test: int | None = Field(default=None, ge=1)
     balanced: bool = False
     """Draw the parts class-balanced and seeded instead of in file order."""
-    subset_seed: int = Field(0, ge=0)
+    subset_seed: int = Field(default=0, ge=0)
 
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
         """The three parts of what the files hold, in file or balanced order, as tensors.
@@ -82,7 +82,7 @@ def _text(value: object) -> object:
 class Stored(Subset):
     """A data set in files: where they lie is no part of a run, what they hold is."""
 
-    path: Annotated[Path | None, BeforeValidator(_text)] = Field(None, exclude=True)
+    path: Annotated[Path | None, BeforeValidator(_text)] = Field(default=None, exclude=True)
     """Folder of the files; never written into a run's settings."""
 
     def folder(self, needs: str) -> Path:
@@ -95,7 +95,7 @@ class Stored(Subset):
 class Downloadable(Stored):
     """A published data set, from an existing download or from its address."""
 
-    download: bool = Field(False, exclude=True)
+    download: bool = Field(default=False, exclude=True)
     """Fetch the archive (170 to 250 MB) into `path` if the data are not there."""
 
 

@@ -32,12 +32,12 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 class Doctor(Settings):
     """Settings of `examine`."""
 
-    n: int = Field(1000, ge=2)
+    n: int = Field(default=1000, ge=2)
     """Images for the checks without attacks (fewer, if the data set has fewer)."""
-    n_attack: int = Field(200, ge=2)
+    n_attack: int = Field(default=200, ge=2)
     """Number of these images that are attacked."""
     threat: AnyThreat = Linf()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     batch: PositiveInt = 250
 
     @field_validator("threat")

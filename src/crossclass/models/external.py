@@ -25,7 +25,7 @@ _CLASSES = ("num_classes", "n_classes", "nb_classes", "classes")
 class ExternalModel(Model):
     """A network that other code defines: where its head and map are, and what normalises in front of it."""
 
-    arguments: dict[str, Any] = Field({})
+    arguments: dict[str, Any] = Field(default={})
     """Further keyword arguments of the function that makes the network, as in {depth: 20}."""
     head: str | None = None
     """Dotted name of the linear layer whose input are the features; unset is the last one that runs."""

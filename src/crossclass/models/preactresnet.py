@@ -24,7 +24,7 @@ class PreActResNet(Model):
     kind: Literal["preactresnet"] = "preactresnet"
     depth: Literal[18, 34, 50] = 18
     """18 and 34 use basic blocks, 50 bottlenecks; also the number of blocks per stage."""
-    blocks: tuple[PositiveInt, ...] | None = Field(None, min_length=1, max_length=6)
+    blocks: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1, max_length=6)
     """Blocks in each stage, if not those of the depth: (1, 1, 1) is three stages of one."""
     width: PositiveInt = 64
     """Channels of the stem and first stage; every stage doubles them."""

@@ -29,7 +29,7 @@ class ViT(Model):
     width: PositiveInt = 192
     depth: PositiveInt = 12
     heads: PositiveInt = 3
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
     """Hidden units of a block's two-layer perceptron, per channel."""
     pretrained: str | None = None
     """Where training starts: a repository of the Hugging Face Hub with timm's names, such as

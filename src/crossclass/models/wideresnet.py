@@ -18,11 +18,11 @@ class WideResNet(Model):
     """Wide residual network (Zagoruyko & Komodakis 2016), WRN-depth-widen."""
 
     kind: Literal["wideresnet"] = "wideresnet"
-    depth: int = Field(34, ge=10)
+    depth: int = Field(default=34, ge=10)
     """6n + 4 for n blocks in each of the three groups."""
     widen: PositiveInt = 10
     """Factor k on the 16, 32 and 64 channels."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations that are left out between the two convolutions of a block, in [0, 1)."""
     normalise: Normalise = "cifar10"
     """Constants that the model normalises with; `data` takes those of the training part."""

@@ -49,7 +49,7 @@ class Study(Settings):
 
     size: Size = "mini"
     """`smoke` runs in seconds on generated pictures, `mini` in hours on two cores, `paper` on a GPU."""
-    seeds: int = Field(3, ge=1, le=20)
+    seeds: int = Field(default=3, ge=1, le=20)
     """Seeds 0, 1, ... of every run."""
     crafting: Literal["as set", "bf16"] = "as set"
     """`bf16`: every run crafts in bf16, also in its checks; it is another run than with `as set`."""

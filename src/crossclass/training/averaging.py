@@ -17,7 +17,7 @@ class Average(Settings):
     """Base of the averages of weights over training."""
 
     kind: str
-    start: int = Field(1, ge=1)
+    start: int = Field(default=1, ge=1)
     """First epoch that is averaged; before it, the average is the network itself."""
 
     @property
@@ -55,7 +55,7 @@ class EMA(Average):
     """Exponential moving average of the weights after every step; batch-norm statistics are copied."""
 
     kind: Literal["ema"] = "ema"
-    decay: float = Field(0.995, ge=0, lt=1)
+    decay: float = Field(default=0.995, ge=0, lt=1)
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
         """Add the weights after a step of an epoch, counted from 1."""

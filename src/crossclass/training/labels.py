@@ -25,11 +25,11 @@ def smoothed(y: Labels, smoothing: float, classes: int) -> Float[Tensor, "n k"]:
 class Mix(Settings):
     """Mixup and cutmix of a batch with itself reversed (timm's batch mode), giving soft labels."""
 
-    mixup: float = Field(0.8, ge=0, le=4)
+    mixup: float = Field(default=0.8, ge=0, le=4)
     """alpha of the Beta distribution; 0 leaves mixup out."""
-    cutmix: float = Field(1.0, ge=0, le=4)
+    cutmix: float = Field(default=1.0, ge=0, le=4)
     """alpha of the Beta distribution of the area that stays; 0 leaves cutmix out."""
-    prob: float = Field(0.3, ge=0, le=1)
+    prob: float = Field(default=0.3, ge=0, le=1)
     """Share of the batches that are mixed (mo666666/When-Adversarial-Training-Meets-Vision-Transformers)."""
 
     def __call__(
@@ -81,11 +81,11 @@ class TemporalEnsembling(Settings):
     """
 
     kind: Literal["temporal_ensembling"] = "temporal_ensembling"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight: float = Field(30.0, ge=0)
-    start: int = Field(1, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight: float = Field(default=30.0, ge=0)
+    start: int = Field(default=1, ge=1)
     """First epoch with the term; predictions are remembered from the epoch before it on."""
-    ramp: int = Field(0, ge=0)
+    ramp: int = Field(default=0, ge=0)
     """Epochs over which the weight rises as exp(-5 (1 - t)^2)."""
 
     def memory(self, n: int, classes: int) -> dict[str, Tensor]:

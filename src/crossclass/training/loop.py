@@ -30,6 +30,9 @@ from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
 
+BF16 = {True: "computed", False: "float32 in its place"}
+"""How env.json says whether bf16 was computed where the run asks for it."""
+
 
 def with_checksums(run: Run, splits: Splits) -> Run:
     """The run with checksums in place of where its files lie."""
@@ -86,10 +89,12 @@ def iterate_epochs(
 
     with runtime.entered(lock(folder.path / ".lock", f"{folder.path} is being trained")):
         if not runtime.on_main_process(lambda: folder.done):  # another process may have finished it since
-            env = _environment(run, splits, runtime, label)
+            uses_bf16 = runtime.uses_bf16(runtime.on_main_process(lambda: _used_bf16(folder)))
+            env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
             for note in runtime.on_main_process(lambda: folder.begin(env)):
                 log(note)
-            yield from _train(run, folder, splits.to(runtime.torch_device), runtime, finished, progress, log)
+            splits = splits.to(runtime.torch_device)
+            yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
             return
     yield from ((folder, row) for row in _rows(folder))
 
@@ -99,6 +104,7 @@ def _train(
     folder: RunFolder,
     splits: Splits,
     runtime: Runtime,
+    uses_bf16: bool,
     finished: Callable[[Run], RunFolder],
     progress: Progress,
     log: Log,
@@ -108,11 +114,11 @@ def _train(
     `run` is what is written down, `executed` what is computed: teachers loaded, no bf16 where that is slow.
     """
     executed = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, finished, log))
-    if not runtime.uses_bf16:
+    if not uses_bf16:
         executed = replace_everywhere(executed, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
     state = TrainState(executed, runtime, built, len(splits.train), len(splits.class_names))
-    for note in _execution_notes(run, state, runtime):
+    for note in _execution_notes(run, state, runtime, uses_bf16):
         log(note)
     rows = _resume(folder, state, runtime, log)
     yield from ((folder, row) for row in rows)
@@ -146,6 +152,12 @@ def _train(
     runtime.on_main_process(lambda: _finish(folder, results))
 
 
+def _used_bf16(folder: RunFolder) -> bool | None:
+    """Whether the epochs of a run that is resumed computed bf16; None for one that begins."""
+    before = folder.read("env.json") or {}
+    return before["bf16"] == BF16[True] if "bf16" in before and folder.rows() else None
+
+
 def _finish(folder: RunFolder, results: ResultFile) -> None:
     """Write the full evaluation, and mark the run as finished."""
     write_results(folder.path / "measure.json", results)
@@ -177,9 +189,9 @@ def _with_alarms(run: Run, rows: Sequence[EpochRow], classes: int) -> EpochRow:
     return row.model_copy(update={**alarms.trends(rows), **update})
 
 
-def _execution_notes(run: Run, state: TrainState, runtime: Runtime) -> Iterator[str]:
+def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: bool) -> Iterator[str]:
     """What a person should know about how this run is executed."""
-    if not runtime.uses_bf16 and replace_everywhere(run, precision="fp32") != run:
+    if not uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
     if runtime.oversubscribed:
         yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"

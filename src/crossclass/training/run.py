@@ -21,15 +21,15 @@ from crossclass.training.schedule import Schedule, factor
 class Validation(Settings):
     """What is measured after epochs, and at the end of training."""
 
-    every: int = Field(1, ge=1)
+    every: int = Field(default=1, ge=1)
     """Epochs between validations; the first and the last epoch are always validated."""
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     """At most this many validation, test and (clean only) training images; unset is all."""
     attack: AnyAttack | None = None
     """The attack after an epoch; unset is PGD-20 in the recipe's ball, with the usual step of its norm."""
     final: AnyAttack | None = None
     """The attack of the full evaluation of best and last on all test images; unset is the same PGD-20."""
-    batch: int = Field(250, ge=1)
+    batch: int = Field(default=250, ge=1)
 
 
 class Run(Settings):
@@ -42,22 +42,22 @@ class Run(Settings):
     model: AnyModel = PreActResNet()
     recipe: AnyRecipe = AT()
     augment: Augment | None = Augment()
-    epochs: int = Field(200, ge=1)
-    batch: int = Field(128, ge=1)
-    lr: float = Field(0.1, gt=0)
+    epochs: int = Field(default=200, ge=1)
+    batch: int = Field(default=128, ge=1)
+    lr: float = Field(default=0.1, gt=0)
     schedule: Schedule = "steps"
     """`steps` follows lr_milestones; `cyclic` and `cosine` change the rate with every batch."""
     lr_milestones: tuple[int, ...] = (100, 150)
     """Epochs after which the learning rate falls to a tenth."""
-    lr_warmup: int = Field(0, ge=0)
+    lr_warmup: int = Field(default=0, ge=0)
     """Epochs over which the learning rate rises linearly from 0."""
-    eps_warmup: int = Field(0, ge=0)
+    eps_warmup: int = Field(default=0, ge=0)
     """Epoch in which eps reaches its value, rising linearly from 0; 0 has no warm-up."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
     decay_bias_and_norm: bool = True
     """Whether weight decay acts on biases and batch norm too."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing: 1 - s on the true class, s/(K - 1) on each other."""
     attack_labels: Literal["hard", "soft"] = "hard"
     """Whether the attack ascends the loss to smoothed labels (labels mixed by `mix` it always takes)."""
@@ -67,7 +67,7 @@ class Run(Settings):
     """Self-distillation from the network's own past predictions."""
     weight_averaging: AnyAverage | None = None
     """Weight averaging; the average is then what is validated and saved."""
-    grad_clip_norm: float | None = Field(None, gt=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0)
     """Largest l_2 norm of the whole gradient; unset does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training step; the attack has its own (`recipe.attack.precision`)."""
@@ -76,9 +76,9 @@ class Run(Settings):
     """Alarms that end the training, such as [catastrophic-overfitting]; others only warn."""
     restore_last_good: bool = False
     """Whether `last` then is the last checkpoint before the trouble, not the network at the end."""
-    checkpoint_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(default=0, ge=0)
     """Epochs between the checkpoints `epoch_NNN`; 0 writes none."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _schedule(self) -> "Run":

@@ -7,8 +7,7 @@ import pytest
 import scipy.integrate
 import scipy.optimize
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from crossclass.core.errors import UserError
 from crossclass.paper.theory import closed, quadrature

@@ -16,8 +16,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from crossclass.core.errors import UserError
-from crossclass.paper.published_curves.anchors import anchor as curve_of
-from crossclass.paper.published_curves.anchors import known
+from crossclass.paper.published_curves.anchors import anchor as curve_of, known
 from crossclass.paper.published_curves.conditions import Conditions, differing
 from crossclass.paper.verdict import Word
 

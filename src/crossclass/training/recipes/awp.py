@@ -26,8 +26,8 @@ class AWP(Recipe):
 
     kind: Literal["awp"] = "awp"
     inner: "AnyRecipe" = AT()
-    gamma: float = Field(0.01, gt=0)
-    warmup: int = Field(0, ge=0)
+    gamma: float = Field(default=0.01, gt=0)
+    warmup: int = Field(default=0, ge=0)
     """Epochs at the beginning that are trained with the inner recipe alone."""
 
     couples_batch: ClassVar[bool] = True

@@ -23,17 +23,17 @@ class Teacher(Settings):
     By default it is this run with the same seed and the inner recipe alone, trained first if it is missing.
     """
 
-    changes: dict[str, JsonValue] = Field({})
+    changes: dict[str, JsonValue] = Field(default={})
     """Settings in which the teacher's run differs, by dotted path: {recipe.kind: standard}."""
     which: Literal["best.val", "best.test", "last"] = "best.val"
     """Which checkpoint of the teacher's run; best.test where no images are held out."""
-    file: str | None = Field(None, exclude=True)
+    file: str | None = Field(default=None, exclude=True)
     """Instead of a run to train: a run folder (`RUN@best.val`) or a checkpoint. Not part of the digest."""
     fingerprint: str | None = None
     """First 16 hex digits of the sha256 of the file's weights: set when it is read, checked where given."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     """Weight among several teachers; they are divided by their sum."""
-    module: SkipJsonSchema[InstanceOf[nn.Module] | None] = Field(None, exclude=True, repr=False)
+    module: SkipJsonSchema[InstanceOf[nn.Module] | None] = Field(default=None, exclude=True, repr=False)
     """The network; training sets it before the first batch, and a loop of your own can."""
 
     @model_validator(mode="after")
@@ -60,10 +60,10 @@ class KnowledgeDistillation(Recipe):
     kind: Literal["kd"] = "kd"
     inner: AT = AT()
     """Whose attack crafts the images; also what a teacher without settings of its own is trained with."""
-    teachers: tuple[Teacher, ...] = Field((Teacher(),), min_length=1)
-    lam: float = Field(0.5, ge=0, le=1)
+    teachers: tuple[Teacher, ...] = Field(default=(Teacher(),), min_length=1)
+    lam: float = Field(default=0.5, ge=0, le=1)
     """lambda of eq. 3: how much of the loss is the teachers'."""
-    T: float = Field(2.0, gt=0)
+    T: float = Field(default=2.0, gt=0)
     """Temperature."""
     scale_by_T2: bool = True  # noqa: N815
     """Multiply the teachers' term by T^2, so that its gradients do not shrink with T (Hinton et al. 2015)."""

@@ -19,7 +19,7 @@ class GradAlign(Recipe):
 
     kind: Literal["gradalign"] = "gradalign"
     attack: AnyAttack = FGSM()
-    weight: float = Field(0.2, ge=0)
+    weight: float = Field(default=0.2, ge=0)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -15,7 +15,7 @@ class MART(Recipe):
 
     kind: Literal["mart"] = "mart"
     attack: AnyAttack = PGD(steps=10, start="gauss")
-    beta: float = Field(5.0, ge=0)
+    beta: float = Field(default=5.0, ge=0)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -15,7 +15,7 @@ class Trades(Recipe):
     kind: Literal["trades"] = "trades"
     attack: AnyAttack = PGD(steps=10, start="gauss", loss="kl")
     """Ascends the same KL, from x + 0.001 N(0, 1): its gradient at x itself is zero."""
-    beta: float = Field(6.0, ge=0)
+    beta: float = Field(default=6.0, ge=0)
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -1,0 +1,69 @@
+"""What a launcher such as `torchrun` says in the environment: how many processes, and which is this.
+
+Such variables stay behind in shells and in jobs of schedulers. An empty one counts as unset; one that cannot
+be followed is refused in a sentence: torch would wait half an hour for processes that nobody started.
+"""
+
+import os
+
+from crossclass.core.errors import UserError
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_COMPLETE = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What every launcher that we know sets."""
+_NUMBERS = (
+    *_SIZES,
+    "RANK",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_PORT",
+    "PMI_RANK",
+    "OMPI_COMM_WORLD_RANK",
+)
+
+
+def process_count() -> int:
+    """How many processes a launcher started together; raises UserError if it is no number."""
+    return _number("WORLD_SIZE", 1)
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks and writes: always but in another than the first of several."""
+    return process_count() == 1 or _number("RANK", 0) == 0
+
+
+def check_launcher() -> None:
+    """Raises UserError if variables of a launcher are no numbers, or announce processes that none started.
+
+    Empty variables are removed from the environment, where torch and Accelerate would read them.
+    """
+    for name in (*_NUMBERS, "MASTER_ADDR"):
+        if not os.environ.get(name, "-").strip():
+            del os.environ[name]
+    for name in _NUMBERS:
+        _number(name, 1)
+    for name in _SIZES:
+        missing = [n for n in _COMPLETE if n not in os.environ]
+        if _number(name, 1) > 1 and missing:
+            raise UserError(
+                f"the environment says {name}={os.environ[name]}, that several processes run together, but "
+                f"{missing[0]} is not set; unset {name}, or start with torchrun"
+            )
+
+
+def launcher_variables() -> list[str]:
+    """The names of such variables that are set, Accelerate's own among them."""
+    return [n for n in os.environ if n in (*_NUMBERS, "MASTER_ADDR") or n.startswith("ACCELERATE_")]
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal():
+        if name == "LOCAL_RANK" and text == "-1":  # what some launchers say for a single process
+            return -1
+        raise UserError(
+            f"the environment says {name}={text}, which is no number; unset it, or start with torchrun"
+        )
+    return int(text)
