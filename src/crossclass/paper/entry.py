@@ -30,7 +30,7 @@ class Experiment:
     claim: str
     """The paper's claim in one sentence."""
     measure: Callable[[RunEvidence, Size], Numbers]
-    """Evidence to plain numbers; the size is for experiments that compute without runs."""
+    """Evidence to plain numbers; the size is for entries that compute without runs."""
     claims: tuple[Claim, ...] = ()
     runs: Mapping[str, str] = field(default_factory=dict)
     """The entry's name of each trained run, and the name of the run in `runs.NAMED`."""
@@ -41,7 +41,7 @@ class Experiment:
     judge: Callable[[Numbers], Sequence[Verdict]] | None = None
     """Used instead of `claims` where the verdicts are stored with the numbers."""
     code: Callable[[], str] | None = None
-    """A checksum of the source that computes the numbers, for experiments that take long without any run:
+    """A checksum of the source that computes the numbers, for entries that take long without any run:
     numbers stored with the same checksum are not computed again."""
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:

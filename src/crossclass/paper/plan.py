@@ -229,7 +229,7 @@ def check_disk_space(out: Path, needed: int) -> None:
     if needed > 0.95 * free:
         raise UserError(
             f"the checkpoints need about {_mib(needed)} MiB and {folder} has {_mib(free)} free; choose "
-            "another disk with runs=DIR, fewer seeds=, or fewer experiments"
+            "another disk with runs=DIR, fewer seeds=, or fewer entries"
         )
 
 

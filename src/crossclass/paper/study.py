@@ -1,9 +1,9 @@
-"""Reproduce entries of the paper: plan, train what is missing, measure, judge, draw; at any time again.
+"""Reproduce entries of the paper: plan, train what is missing, measure, judge, draw.
 
     <out>/<size>/<id>.json   the claim, the verdicts, the numbers, what the paper prints
     <out>/<size>/<id>.csv    every number of it, one a line
     <out>/<size>/<id>.svg    the figure, drawn by a function that is passed in (`report.plots.entries.draw`)
-    <out>/<size>/runs/       the evidence of every run (`experiments.evidence`)
+    <out>/<size>/runs/       the evidence of every run (`evidence`)
     <runs>/                  the run folders with their weights
 
 What is finished is never done twice: a second call only draws again.
@@ -41,7 +41,7 @@ from crossclass.paper.verdict import Verdict, all_hold
 from crossclass.training import loop
 
 WAIT = 10.0
-"""Seconds between looks at runs that other processes train."""
+"""Seconds to wait for runs that other processes train."""
 
 
 class Study(Settings):
