@@ -175,7 +175,7 @@ def main() -> None:
     """All curves."""
     if sys.argv[1:2] == ["--memory"]:
         return print(grown(*map(int, sys.argv[2:5])))
-    allocator.kept()
+    allocator.keep_freed_memory()
     seconds: dict[str, Any] = {**measures(), "PGD": attack()}
     slopes = {f"{name} in {q}": exponent(c) for name, curves in seconds.items() for q, c in curves.items()}
     found = {"seconds": seconds, "exponents": slopes, "I-CAS memory, MiB": memories()}

@@ -92,7 +92,7 @@ def main() -> None:
     out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
     if numbers := [a for a in sys.argv[1:] if a.isdigit()]:
         torch.set_num_threads(int(numbers[0]))
-    allocator.kept()  # as in every process that trains or measures
+    allocator.keep_freed_memory()  # as in every process that trains or measures
     found = {name: profiled(name) for name in ("thin net", "PreActResNet-18", "DeiT-Ti")}
     for name, told in found.items():
         print(f"{name}, batch {told['batch']}: {told['ms per step']:.1f} ms a step; bf16 matrix rate:")

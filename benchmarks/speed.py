@@ -186,7 +186,7 @@ def main() -> None:
     size = sys.argv[1] if len(sys.argv) > 1 else "bench"
     if len(sys.argv) > 2:
         torch.set_num_threads(int(sys.argv[2]))
-    memory.kept()  # as our processes do; so the peers gain by it too
+    memory.keep_freed_memory()  # as our processes do; so the peers gain by it too
     asked, found = SIZES[size], Numbers(attack=[], training=[])
     for net in asked["nets"]:
         for norm in asked["norms"]:

@@ -115,7 +115,7 @@ def _time(net: str, way: str) -> float:
     from peers import peers
 
     if "kept" in way:
-        memory.kept()
+        memory.keep_freed_memory()
     model, x, y = network(net)
     fast, images = (t.to(memory_format=torch.channels_last) for t in (network(net)[0], x))
     pgd, times = PGD(precision="bf16"), []

@@ -191,9 +191,9 @@ def test_a_file_in_place_of_a_folder(tmp_path):
 
 def test_unfinished_lines_are_left_out(tmp_path):
     path = tmp_path / "log"
-    assert files.whole_lines(path) == []
+    assert files.complete_lines(path) == []
     files.append_line(path, "one")
     files.append_line(path, "two")
     with open(path, "ab") as file:
         file.write(b"thr")
-    assert files.whole_lines(path) == ["one", "two"]
+    assert files.complete_lines(path) == ["one", "two"]

@@ -226,7 +226,7 @@ def test_list_names_the_paper_s_figures(call):
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
     from crossclass.core.launcher import is_main_process
-    from crossclass.core.progress import Watch
+    from crossclass.core.progress import ProgressDisplay
 
     monkeypatch.setenv("RANK", "1")
     assert is_main_process(), "a rank without a world is somebody else's variable"
@@ -238,7 +238,7 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
             with pytest.raises(SystemExit) as e:
                 main(["list"])
             assert e.value.code == 2
-            Watch("x", None, None).log("hello")
+            ProgressDisplay("x", None, None).log("hello")
             err = capsys.readouterr().err
             assert said in err
             assert ("hello" in err) == (rank == "0")

@@ -18,7 +18,7 @@ from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.cli import jobs, main, sweep
 from crossclass.core.config import validated
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Watch
+from crossclass.core.progress import ProgressDisplay
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Folder, Npz, Shapes
@@ -134,7 +134,7 @@ def test_pieces_and_joined_batch_norm_are_refused_together():
 
 
 def test_the_time_left_after_a_resume_counts_what_the_rows_took(capsys):
-    watch = Watch("x", 200, None)
+    watch = ProgressDisplay("x", 200, None)
     for epoch in range(1, 101):  # a hundred rows that were there already, replayed in no time
         row = {"epoch": epoch, "lr": 0.1, "seconds": 50.0, "check_seconds": 10.0, "train_robust": 0.5}
         watch.row(row)

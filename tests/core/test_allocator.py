@@ -13,7 +13,7 @@ PROGRAM = """
 import resource, sys, torch
 from crossclass import memory
 if sys.argv[1] == "kept":
-    assert memory.kept()
+    assert memory.keep_freed_memory()
 def step():
     blocks = [torch.ones(1 << 24) for _ in range(4)]
 for _ in range(4): step()

@@ -23,7 +23,7 @@ from torch import Tensor
 from crossclass.checkpoints.card import load_tensors, save_tensors
 from crossclass.core.config import Settings, contradictions
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.files import append_line, refusal, whole_lines, write_atomic
+from crossclass.core.files import append_line, complete_lines, write_atomic, write_error
 
 Row = dict[str, Any]
 
@@ -121,7 +121,7 @@ class RunFolder:
     def rows(self, upto: int | None = None) -> list[Row]:
         """The logged epochs, in order; a line that was cut off by a kill is left out."""
         rows: list[Row] = []
-        for number, line in enumerate(whole_lines(self.path / "events.jsonl"), 1):
+        for number, line in enumerate(complete_lines(self.path / "events.jsonl"), 1):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as e:
@@ -199,4 +199,4 @@ def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as e:
-        raise refusal(path, e) from e
+        raise write_error(path, e) from e

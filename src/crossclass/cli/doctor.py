@@ -9,7 +9,7 @@ import typer
 
 from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.core.errors import UserError
-from crossclass.core.progress import watching
+from crossclass.core.progress import progress_display
 from crossclass.core.trust import trusting
 
 
@@ -55,7 +55,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         print(f"{patient.name}: {patient.about.model}; {patient.about.data}")
         for line in patient.about.loaded:
             print(f"  {line}")
-        with watching("doctor") as progress:
+        with progress_display("doctor") as progress:
             findings = examine(
                 patient.model,
                 patient.splits,

@@ -7,7 +7,7 @@ import typer
 
 from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.core.errors import UserError
-from crossclass.core.progress import watching
+from crossclass.core.progress import progress_display
 
 if TYPE_CHECKING:
     from crossclass.analysis.compare import SaliencyMaps
@@ -29,7 +29,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     from crossclass.analysis.records import write_results
     from crossclass.checkpoints.load import Source
     from crossclass.cli.assignments import read_arguments
-    from crossclass.core.files import demand_writable
+    from crossclass.core.files import require_writable
     from crossclass.core.runtime import Runtime
     from crossclass.report.console import table
 
@@ -39,14 +39,14 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     if not read.targets:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     out, runtime = read.own.out, read.own.runtime
-    demand_writable(out)
+    require_writable(out)
 
     def draw(maps: "SaliencyMaps", name: str) -> str:
         from crossclass.report.plots.entries import draw_maps  # matplotlib is slow to import
 
         return draw_maps(maps, out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"))
 
-    with watching("measure") as progress:
+    with progress_display("measure") as progress:
         try:
             results = measure(
                 read.targets,

@@ -6,7 +6,7 @@ import typer
 
 from crossclass.cli.app import app
 from crossclass.core.errors import UserError
-from crossclass.core.progress import watching
+from crossclass.core.progress import progress_display
 
 
 @app.command(name="reproduce")
@@ -32,7 +32,7 @@ def reproduce_(
     if not arguments.targets:
         raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
     study = override(Study(), arguments.changes)
-    with watching("reproduce") as progress:
+    with progress_display("reproduce") as progress:
         try:
             calls = Callbacks(progress.step, progress.log, progress.row, draw, draw_maps)
             done = reproduce(arguments.targets, study, arguments.own.runtime, calls)

@@ -16,7 +16,7 @@ import typer
 
 from crossclass.cli.app import Changes, Trust, app
 from crossclass.core.errors import UserError
-from crossclass.core.progress import watching
+from crossclass.core.progress import progress_display
 from crossclass.core.trust import names_of_code, require_consent, trusting
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def sweep(
         for job in submit(points, more, read.own.out / "slurm-logs", read.own.slurm):
             print(job)
         return
-    with watching("sweep") as progress:
+    with progress_display("sweep") as progress:
         try:
             failed = run_all(points, more, read.own.jobs, progress.log)
         except KeyboardInterrupt:

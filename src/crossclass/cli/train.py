@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crossclass.cli.app import Changes, Trust, app
-from crossclass.core.progress import watching
+from crossclass.core.progress import progress_display
 from crossclass.core.trust import trusting
 
 
@@ -36,7 +36,7 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     read = read_arguments(arguments, Run, out=(Path, out), runtime=(Runtime, Runtime()))
     no_targets(read)
     label, run = resolve(target, read.changes)
-    with watching(label, run.epochs) as progress:
+    with progress_display(label, run.epochs) as progress:
         epochs = loop.iterate_epochs(
             run, read.own.out, f"{label}-seed{run.seed}", read.own.runtime, progress.step, progress.log
         )

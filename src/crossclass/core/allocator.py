@@ -16,7 +16,7 @@ _MIB = 1 << 20
 
 
 @cache
-def kept() -> bool:
+def keep_freed_memory() -> bool:
     """Have the C library keep freed memory, from now on and in the whole process; whether it does.
 
     Only on Linux with glibc's own allocator; elsewhere nothing is done.

@@ -21,7 +21,7 @@ class BusyError(UserError):
     """Another process is at it; wait for it, or do something else meanwhile."""
 
 
-def reason(e: BaseException) -> str:
+def first_line(e: BaseException) -> str:
     """The first line of what an exception says, without its full stop."""
     return (str(e).strip().splitlines() or [""])[0].rstrip(".")
 

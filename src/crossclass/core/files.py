@@ -14,7 +14,7 @@ from pathlib import Path
 from crossclass.core.errors import BusyError, UserError
 
 
-def demand_writable(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Raises UserError if a file cannot be written there: asked before hours of work, not after."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file with out=..., such as {path / 'result.json'}")
@@ -39,7 +39,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as e:
-        raise refusal(path, e) from e
+        raise write_error(path, e) from e
     finally:
         # after success it is gone; after any failure nothing half-written may stay
         with suppress(OSError):  # a parent that is a file, say: then there is nothing to clean
@@ -47,17 +47,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and flush it to the disk; a cut-off line is dropped by `whole_lines`."""
+    """Append one line and flush it to the disk; a cut-off line is dropped by `complete_lines`."""
     try:
         with open(path, "ab") as file:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as e:
-        raise refusal(path, e) from e
+        raise write_error(path, e) from e
 
 
-def whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """The lines of a file that `append_line` finished; a last line without its end is left out."""
     if not path.exists():
         return []
@@ -65,7 +65,7 @@ def whole_lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
-def refusal(path: Path, e: OSError) -> UserError:
+def write_error(path: Path, e: OSError) -> UserError:
     """The sentence for a disk that refuses to write `path`."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(
@@ -96,7 +96,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(path, "a+"))
         except OSError as e:
-            raise refusal(path, e) from e
+            raise write_error(path, e) from e
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:

@@ -26,7 +26,7 @@ def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-class Watch:
+class ProgressDisplay:
     """Progress for people: bars on a terminal, plain lines elsewhere; everything goes to stderr.
 
     Of several processes that run together only the first says anything.
@@ -84,10 +84,10 @@ class Watch:
 
 
 @contextmanager
-def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
-    """Watch a job of that many epochs."""
+def progress_display(label: str, epochs: int | None = None) -> Iterator[ProgressDisplay]:
+    """ProgressDisplay a job of that many epochs."""
     if not sys.stderr.isatty() or not is_main_process():
-        yield Watch(label, epochs, None)
+        yield ProgressDisplay(label, epochs, None)
         return
     from rich import progress as rich_progress
     from rich.console import Console
@@ -98,7 +98,7 @@ def watching(label: str, epochs: int | None = None) -> Iterator[Watch]:
         rich_progress.TextColumn("{task.percentage:3.0f} %"),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Watch(label, epochs, bars)
+        yield ProgressDisplay(label, epochs, bars)
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from crossclass.core import allocator
 from crossclass.core.config import Settings
-from crossclass.core.errors import UserError, reason
+from crossclass.core.errors import UserError, first_line
 from crossclass.core.launcher import check_launcher, launcher_variables
 from crossclass.core.sync_batchnorm import synced
 
@@ -86,7 +86,7 @@ class Runtime(Settings):
             warnings.filterwarnings("ignore", message=".*no supported trackers")  # said below, in our words
             engine = _accelerator(cpu, self.track)
         if cpu:
-            allocator.kept()
+            allocator.keep_freed_memory()
         if engine.num_processes > 1:  # else gloo's threads outlive the interpreter, and abort
             atexit.register(PartialState().destroy_process_group)
         if self.threads is not None:  # after the engine, which sets them itself for several processes
@@ -279,7 +279,7 @@ def _accelerator(cpu: bool, track: str | None) -> Accelerator:
             raise
         raise UserError(
             f"the environment sets {', '.join(names)}, which cannot be followed here "
-            f"({reason(e)}); unset what another launcher left, or start with torchrun"
+            f"({first_line(e)}); unset what another launcher left, or start with torchrun"
         ) from e
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from crossclass.core.errors import UserError, did_you_mean, reason
+from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.trust import import_callable
 from crossclass.models.base import Classifier, Model, Normalise
 from crossclass.models.hub import config_of
@@ -235,7 +235,7 @@ def _factory_errors(name: str) -> Iterator[None]:
         raise
     except Exception as e:
         raise UserError(
-            f"{name} could not be made ({type(e).__name__}: {reason(e)}); correct it, or set "
+            f"{name} could not be made ({type(e).__name__}: {first_line(e)}); correct it, or set "
             "model.arguments={...}"
         ) from e
 
@@ -249,8 +249,8 @@ def _import_errors(name: str, extra: str) -> Iterator[None]:
         raise UserError(f"model.kind={name} needs {e.name}; pip install 'crossclass[{extra}]'") from e
     except (ImportError, RuntimeError, AttributeError) as e:  # 'operator torchvision::nms does not exist'
         advice = "install torch and torchvision together, both for this machine"
-        if "torchvision" in reason(e):
+        if "torchvision" in first_line(e):
             advice = f"the installed torchvision was built for another torch; {advice}"
         raise UserError(
-            f"{name} cannot be imported ({reason(e)}); {advice}, or use a built-in model.kind"
+            f"{name} cannot be imported ({first_line(e)}); {advice}, or use a built-in model.kind"
         ) from e

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crossclass.core.errors import UserError, reason
+from crossclass.core.errors import UserError, first_line
 
 
 def weights_of(repo: str) -> dict[str, Tensor]:
@@ -42,6 +42,6 @@ def downloaded(repo: str, name: str) -> Path:
         Exception
     ) as e:  # offline, a wrong name, no such file, no access: its own classes differ by version
         raise UserError(
-            f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {reason(e)}); "
+            f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {first_line(e)}); "
             "check the name and the connection"
         ) from e

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossclass.core.errors import UserError, did_you_mean, reason
+from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.rng import generator
 from crossclass.models.base import Classifier
 from crossclass.models.model_state import evaluating
@@ -146,7 +146,7 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
         return calls, net(x)
     except Exception as e:
         raise UserError(
-            f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {reason(e)}); it must take float32 "
+            f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {first_line(e)}); it must take float32 "
             "images [n, channels, side, side] of this data set, set model.arguments={...} if that helps"
         ) from e
     finally:

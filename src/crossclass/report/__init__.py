@@ -10,7 +10,7 @@ from pathlib import Path
 from crossclass.analysis.records import ResultFile, load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
-from crossclass.core.files import demand_writable, write_atomic
+from crossclass.core.files import require_writable, write_atomic
 from crossclass.report.page import page
 from crossclass.report.study import write_study
 
@@ -28,7 +28,7 @@ def write_report(targets: Sequence[Path], out: Path) -> Path:
     unique = list({target.resolve(): target for target in targets}.values())
     files = [path for path in unique if path.suffix == ".json" or path.is_file()]
     out = out / "report.html" if out.is_dir() or not out.suffix else out
-    demand_writable(out)
+    require_writable(out)
     runs = [load_run(path) for path in unique if path not in files]
     write_atomic(out, page(runs, [(file, _results(file)) for file in files]))
     return out
