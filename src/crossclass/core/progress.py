@@ -19,7 +19,8 @@ class Columns(Protocol):
 
     def __getitem__(self, key: str, /) -> Any: ...
 
-    def get(self, key: str, /) -> Any: ...
+    def get(self, key: str, /) -> Any:
+        """The value of a column, or None."""
 
 
 def silent(what: str, done: int, total: int) -> None:
