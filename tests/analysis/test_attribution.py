@@ -357,7 +357,7 @@ def test_images_without_usable_gradient_are_counted_and_warned_of() -> None:
 def test_an_image_counts_as_dead_only_if_every_step_of_every_restart_was() -> None:
     class Reported(PGD):
         def search(self, model: Any, x: Tensor, y: Tensor, generator: Any = None) -> Any:
-            return super().search(model, x, y, generator)._replace(dead=torch.arange(len(x)) % 7)
+            return super().search(model, x, y, generator)._replace(dead_gradients=torch.arange(len(x)) % 7)
 
     for restarts, expected in ((1, 12), (2, 3)):  # 0, 1, ... 6 of 3 or of 6 steps, three times, and 0, 1
         seen = evaluate.evaluate(small(), split(23), Reported(steps=3, restarts=restarts), batch=23)

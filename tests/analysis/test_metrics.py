@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from crossclass.analysis import evaluate, records
 from crossclass.analysis.compare import comparison
 from crossclass.analysis.metrics import METRICS, Metric, metric, register
 from crossclass.analysis.records import Comparison, load_results, metrics_csv, schema, write_results
+from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.paper import evidence
@@ -195,3 +197,16 @@ def test_the_columns_are_those_of_the_list():
     assert header[:3] == ["epoch", "lr", "seconds"]
     assert {"val_robust", "test_clean", "cas", "val_cas", "negative_mass"} <= set(header)
     assert len(header) == len(set(header))
+
+
+def test_records_become_data_frames_where_pandas_is_installed(whole, monkeypatch):
+    run = load_run(whole.path)
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    (first, *_) = run.results.to_pandas()
+    assert (first["checkpoint"], first["cas"]) == ("best.val", run.results.results[0]["cas"])
+    assert not [v for v in first.values() if isinstance(v, dict | list)]
+    assert [r["cas"] for r in run.to_pandas()] == [r["cas"] for r in run.rows]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for record in (run, run.results):
+        with pytest.raises(UserError, match="needs pandas"):
+            record.to_pandas()

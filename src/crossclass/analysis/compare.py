@@ -20,7 +20,7 @@ from crossclass.data import Split
 
 
 def comparison(a: EvaluationPass, b: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The numbers of a `Comparison`: each metric of both, the difference with its interval, what changed most.
+    """The numbers of a `Comparison`: each metric of both, its difference with an interval, what changed most.
 
     Both must have been evaluated on the same images. Intervals are left out where attributions were taken
     from different samples (`attribution_subset=correct`), for these are not paired.

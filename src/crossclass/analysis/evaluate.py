@@ -5,7 +5,6 @@ images are judged in float32. Every image is visited. Noise comes from streams o
 evaluating never moves a training stream.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -176,7 +175,8 @@ def evaluate(
 ) -> EvaluationPass:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
-    `distributed_map` may let several processes take batches each (`Runtime.distributed_map`); the result is the same, in all.
+    `distributed_map` may let several processes take batches each (`Runtime.distributed_map`); the result is
+    the same, in all of them.
     """
     attack = attack and attack.for_evaluation()
 
@@ -264,15 +264,11 @@ def sharing_and_confusion(C: Float[Tensor, "k k"], counts: Int[Tensor, "k k"]) -
     shared, confused = C[i, j][there].double(), (rates + rates.T)[i, j][there].double()
     if len(shared) < 3:
         return None
-    both = torch.stack([_ranks(shared), _ranks(confused)])
-    value = float(torch.corrcoef(both)[0, 1])
-    return value if math.isfinite(value) else None
+    from scipy.stats import spearmanr  # slow to import
 
-
-def _ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+    if shared.unique().numel() == 1 or confused.unique().numel() == 1:
+        return None
+    return float(spearmanr(shared.numpy(), confused.numpy()).statistic)
 
 
 def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[Pair]:

@@ -224,17 +224,3 @@ def collapsed(share: float | None, predicted: int, classes: int) -> bool:
     `share` is that of the most frequent class, `predicted` the number of classes that are predicted.
     """
     return (share is not None and share >= 0.8) or predicted <= max(1, classes // 4)
-
-
-def metrics_table() -> str:
-    """All metrics as a Markdown table, for the documentation."""
-    rows = [
-        f"| `{m.key}` | {m.label} | {m.unit} | {'yes' if m.interval else 'no'} | "
-        f"{', '.join(m.column(p) for p in m.per_epoch) or '-'} | {m.doc} |"
-        for m in METRICS
-    ]
-    head = [
-        "| key | name | unit | interval | columns of metrics.csv | meaning |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows]) + "\n"

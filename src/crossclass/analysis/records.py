@@ -178,7 +178,7 @@ class Measurement(_WithMetrics):
     pairs: list[Pair] = []
     """The pairs of classes that share most, the largest C first."""
     matrices: dict[str, Matrix] | MatrixFile = {}
-    """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], and `sharing` where it is known."""
+    """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], `sharing` if it is known."""
 
     @property
     def attacked(self) -> bool:
@@ -199,7 +199,7 @@ class Saliency(Record):
 
 
 class Comparison(_WithMetrics):
-    """Two checkpoints on the same images; numbers are [first, second], and `d_<key>` is first minus second."""
+    """Two checkpoints on the same images; numbers are [first, second], `d_<key>` is first minus second."""
 
     __pydantic_extra__: dict[str, Ends | int | float | None] = Field(init=False)
 
@@ -238,7 +238,7 @@ class ResultFile(Record):
 
     def to_pandas(self) -> Any:
         """One row per measurement, without matrices. Raises UserError where pandas is not installed."""
-        return _pandas([flat_measurement(r, matrices=False) for r in self.results])
+        return to_frame([flat_measurement(r, matrices=False) for r in self.results])
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ def metric_columns() -> list[str]:
 
 
 def columns() -> list[str]:
-    """All columns of metrics.csv. Accuracies are fractions in [0, 1]; empty where an epoch was not checked."""
+    """All columns of metrics.csv. Accuracies are in [0, 1]; empty where an epoch was not checked."""
     return [*_BEFORE, *metric_columns(), *_AFTER]
 
 
@@ -403,7 +403,7 @@ def write_results(path: Path, found: ResultFile) -> None:
 
 
 def load_results(path: Path | str) -> ResultFile:
-    """Read a result file, its large matrices too. Raises UserError if it is not one, or of a newer version."""
+    """Read a result file, with its large matrices. Raises UserError if it is not one, or is newer."""
     path = Path(path)
     try:
         data = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
@@ -491,7 +491,8 @@ def schema() -> dict[str, Any]:
     return out
 
 
-def _pandas(rows: list[dict[str, Any]]) -> Any:
+def to_frame(rows: list[dict[str, Any]]) -> Any:
+    """The rows as a pandas DataFrame. Raises UserError where pandas is not installed."""
     try:
         import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as e:

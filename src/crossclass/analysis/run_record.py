@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from crossclass.analysis.records import EpochRow, ResultFile, load_results, metric_columns
+from crossclass.analysis.records import EpochRow, ResultFile, columns, load_results, metric_columns, to_frame
 from crossclass.core.errors import UserError
 
 
@@ -25,6 +25,10 @@ class RunRecord:
     done: bool
     failure: dict[str, Any] = field(default_factory=dict)
     """Why the run stopped, if its loss was not finite."""
+
+    def to_pandas(self) -> Any:
+        """One row per epoch, with the columns of metrics.csv. Raises UserError without pandas."""
+        return to_frame([{c: r.to_dict().get(c) for c in columns()} for r in self.rows])
 
 
 def load_run(folder: Path | str) -> RunRecord:

@@ -1,7 +1,7 @@
 """A checkpoint is one safetensors file that carries its card: what it is, how it was chosen, its checksum.
 
-Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file is
-a checkpoint of this project because its header holds a card, and for no other reason.
+Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file
+is a checkpoint of this project because its header holds a card, and for no other reason.
 """
 
 import hashlib

@@ -9,7 +9,19 @@ Under `torchrun` or `accelerate launch` every process runs the same command; the
 from crossclass.cli import demo, doctor, list, measure, report, reproduce, schema, show, sweep, train, verify
 from crossclass.cli.app import app, main
 
-_ORDER = ("demo", "list", "show", "train", "sweep", "measure", "doctor", "reproduce", "report", "verify", "schema")
+_ORDER = (
+    "demo",
+    "list",
+    "show",
+    "train",
+    "sweep",
+    "measure",
+    "doctor",
+    "reproduce",
+    "report",
+    "verify",
+    "schema",
+)
 app.registered_commands.sort(key=lambda c: _ORDER.index(c.name or getattr(c.callback, "__name__", "")))
 
 __all__ = [

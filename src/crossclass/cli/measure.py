@@ -67,7 +67,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
 
 
 def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":
-    """The settings that `attack.steps=50`, `n=500`, `attack=none`, `data.path=DIR` stand for. Raises UserError.
+    """The settings that `attack.steps=50`, `attack=none`, `data.path=DIR` stand for. Raises UserError.
 
     A typed attack starts from the reference attack: `attack.kind=pgd` is PGD-20, as no attack at all is.
     """
