@@ -11,9 +11,9 @@ from crossclass.models.base import space_mean
 
 PROGRAM = """
 import resource, sys, torch
-from crossclass import memory
+from crossclass.core import allocator
 if sys.argv[1] == "kept":
-    assert memory.keep_freed_memory()
+    assert allocator.keep_freed_memory()
 def step():
     blocks = [torch.ones(1 << 24) for _ in range(4)]
 for _ in range(4): step()
