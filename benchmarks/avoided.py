@@ -3,8 +3,8 @@
 DATA holds test.npz; each FILE is a checkpoint of ours, all of one architecture. Timed in turns, medians of
 five rounds, robust accuracies beside the times:
 
-    return_iterate=first   attacking only what still stands, beside return_iterate=best, which attacks every image to the end;
-                 the robust accuracy is the same number, and with restarts more is left out
+    first        return_iterate=first attacks only images that are still classified rightly, beside =best, which
+                 attacks every image to the end; the robust accuracy is the same, and restarts save more
     stacked      all checkpoints in one call of torch.func.vmap, beside one after the other
     batch        the same images in batches of 64, 250 and 1,000
 """
@@ -76,12 +76,12 @@ def main(data: str, files: list[str], out: str) -> None:
         z = few.expand(len(nets), *few.shape).contiguous().requires_grad_()
         torch.autograd.grad(vmap(loss)(parameters, buffers, z).sum(), z)
 
-    def no_sync() -> None:
+    def one_by_one() -> None:
         for each in nets:
             z = few.detach().requires_grad_()
             torch.autograd.grad(torch.nn.functional.cross_entropy(each(z), labels, reduction="sum"), z)
 
-    jobs[f"a gradient of {len(nets)} nets, one after the other"] = apart
+    jobs[f"a gradient of {len(nets)} nets, one after the other"] = one_by_one
     jobs[f"a gradient of {len(nets)} nets, stacked by vmap"] = stacked
     for each in nets:
         each.requires_grad_(False)

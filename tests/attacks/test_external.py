@@ -1,6 +1,6 @@
-"""External: whatever a stranger's attack does, the model and the streams come back as they were.
+"""External attacks: whatever one does, the model and the random streams come back as they were.
 
-The strangers stand in `external_attacks.py`; the contracts that they share with our own attacks in test_attacks.
+The attacks are in `external_attacks.py`; test_contract holds what they share with the built-in ones.
 """
 
 import random

@@ -128,7 +128,7 @@ def test_a_resumed_run_keeps_to_what_was_decided_about_bf16(tmp_path, monkeypatc
         for stop, decision in enumerate(decisions, 1):
             monkeypatch.setattr(runtime, "bf16_pays", lambda: decision)  # noqa: B023
             stream = iterate_epochs(run, tmp_path / place, "t", Runtime(device="cpu"))
-            for folder, row in stream:
+            for folder, row in stream:  # noqa: B007
                 if row.epoch == stop and stop < len(decisions):
                     break
             stream.close()
