@@ -3,8 +3,8 @@
 DATA holds test.npz; each FILE is a checkpoint of ours, all of one architecture. Timed in turns, medians of
 five rounds, robust accuracies beside the times:
 
-    first        return_iterate=first attacks only images that are still classified rightly, beside =best, which
-                 attacks every image to the end; the robust accuracy is the same, and restarts save more
+    first        return_iterate=first attacks only images that are still classified rightly, beside =best,
+                 which attacks every image to the end; the robust accuracy is the same
     stacked      all checkpoints in one call of torch.func.vmap, beside one after the other
     batch        the same images in batches of 64, 250 and 1,000
 """

@@ -168,7 +168,7 @@ class Search:
         return path
 
     def __call__(self, x: Vector, y: int | Sequence[float]) -> Vector:
-        """The last iterate, or the worst candidate (restarts, return_iterate=best): wrong first, then by loss."""
+        """The last iterate; with restarts or return_iterate=best the worst: wrong first, then by loss."""
         clean, candidates = self.net.logits(x), []
         for start in self.starts:
             path = self.iterates(x, y, start)

@@ -417,7 +417,7 @@ def test_old_files_without_counts_are_whole() -> None:
 
 def test_leftover_weights_are_refused_by_name() -> None:
     message = refused(Net(), {"state_dict": {**under("module.", small()), "module.extra.weight": MU}})
-    assert "1 of the file's have no place (module.extra.weight)" in message
+    assert "1 of the file's belong nowhere (module.extra.weight)" in message
     net = Net()
     file = {**under("module.", small()), "extra": MU}
     assert matching.fit(net, file).unexpected == ("extra",)

@@ -224,18 +224,18 @@ def test_slurm_jobs_train_and_can_be_requeued(here):
 
 
 def test_each_job_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
-    from crossclass.cli.jobs import _places
+    from crossclass.cli.jobs import _environments
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     gpus = [{"CUDA_VISIBLE_DEVICES": i} for i in ("0", "1", "0")]
-    assert list(_places(3, False)) == [gpu | {"OMP_NUM_THREADS": "2"} for gpu in gpus]
-    assert list(_places(3, True)) == gpus
+    assert list(_environments(3, False)) == [gpu | {"OMP_NUM_THREADS": "2"} for gpu in gpus]
+    assert list(_environments(3, True)) == gpus
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert [p["CUDA_VISIBLE_DEVICES"] for p in _places(3, True)] == ["3", "5", "3"]
+    assert [p["CUDA_VISIBLE_DEVICES"] for p in _environments(3, True)] == ["3", "5", "3"]
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert list(_places(2, False)) == [{}, {}]
+    assert list(_environments(2, False)) == [{}, {}]

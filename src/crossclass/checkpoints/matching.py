@@ -2,7 +2,7 @@
 
 A reading is (submodule, container, stripped prefixes, renamed or not). The file may wrap the net and the
 user's model may wrap it too, so all of them are tried. What does not match is then accounted for, name by
-name; a weight that is neither found, nor a copy, nor known to be idle makes the fit partial, and a
+name; a weight that is neither result, nor a copy, nor known to be idle makes the fit partial, and a
 partial fit is refused unless asked for: random weights must never pass for trained ones.
 """
 
@@ -24,7 +24,7 @@ _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file fits a module, and all that has to be said about it."""
+    """How a file fits a module, and what a person should know about it."""
 
     target: str
     """The submodule that the file describes, '' for the whole."""
@@ -34,7 +34,7 @@ class Fit:
     missing: tuple[str, ...]
     """Names of the whole module that the file does not give; in a partial load they stay as they were."""
     unexpected: tuple[str, ...]
-    """Weights of the file, by their full names, that have no place."""
+    """Weights of the file, by their full names, that belong nowhere."""
     mismatched: tuple[tuple[str, Shape, Shape], ...]
     """Name in the module, the file's shape, the module's."""
     stripped: tuple[str, ...]
@@ -56,14 +56,14 @@ class Fit:
         parts = [f"{self.matched} tensors{into}", *self.stripped, *self.ignored, *self.others]
         left = [*self.missing, *(name for name, _, _ in self.mismatched)]
         if left:
-            parts.append(f"left as they were: {_some(left)}")
+            parts.append(f"left as they were: {_short_list(left)}")
         if self.unexpected:
-            parts.append(f"not loaded: {_some(self.unexpected)}")
+            parts.append(f"not loaded: {_short_list(self.unexpected)}")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Interpretation:
     """One way to read the file: which of its tensors, under which names, for which submodule."""
 
     target: str
@@ -76,7 +76,7 @@ class _Reading:
 
 
 def fit(module: nn.Module, tree: dict[str, Any], renames: Sequence[tuple[str, str]] = ()) -> Fit:
-    """The best reading of the tree for the module, every difference named; nothing is changed.
+    """The best interpretation of the tree for the module, every difference named; nothing is changed.
 
     `renames` are (pattern, replacement) pairs for the file's names, by default the target's own
     `renames`. Among equals the whole module comes first, then the likelier container, then fewer strips.
@@ -88,25 +88,25 @@ def fit(module: nn.Module, tree: dict[str, Any], renames: Sequence[tuple[str, st
     peeled = [(c, *p) for c in formats.candidates(tree) for p in formats.strip_prefixes(c.tensors)]
     if not peeled:
         raise UserError("the file holds no named tensors; save the model's state_dict()")
-    best: tuple[tuple[int, int], _Reading] | None = None
-    equals: list[_Reading] = []
+    best: tuple[tuple[int, int], _Interpretation] | None = None
+    equals: list[_Interpretation] = []
     for target, sub in _targets(module, own):
-        shapes = {k: v.shape for k, v in _below(own, target).items()}
+        shapes = {k: v.shape for k, v in _under_prefix(own, target).items()}
         pairs = tuple(renames) or tuple(getattr(sub, "renames", ()))
         for candidate, prefix, tensors in peeled:
             if best is not None and min(len(tensors), len(shapes)) < best[0][0]:
                 continue
-            for names in _namings(tensors, pairs):
+            for names in _renamings(tensors, pairs):
                 common = [new for new in names if new in shapes]
                 same = sum(tensors[names[new]].shape == shapes[new] for new in common)
-                reading = _Reading(target, candidate, prefix, names, tensors)
+                interpretation = _Interpretation(target, candidate, prefix, names, tensors)
                 if best is None or (same, len(common)) > best[0]:
                     equals = equals if best is not None and same == best[0][0] else []
-                    best = (same, len(common)), reading
+                    best = (same, len(common)), interpretation
                 if same == best[0][0]:
-                    equals.append(reading)
+                    equals.append(interpretation)
     assert best is not None
-    return _accounted(module, own, best[1], equals)
+    return _fit_of(module, own, best[1], equals)
 
 
 def load(
@@ -123,24 +123,28 @@ def load(
     Raises UserError, with nothing changed, if the fit is partial and that is not allowed, or if not one
     parameter fits. `where` names the file, `closest` the model that would fit better.
     """
-    found = fit(module, tree, renames)
-    sub = module.get_submodule(found.target)
-    fits = any(name in found.state for name, _ in sub.named_parameters(remove_duplicate=False))
-    if not fits or (found.partial and not allow_partial):
-        raise UserError(_refusal(found, where, closest, fits))
-    sub.load_state_dict(found.state, strict=False)
-    return found
+    result = fit(module, tree, renames)
+    sub = module.get_submodule(result.target)
+    fits = any(name in result.state for name, _ in sub.named_parameters(remove_duplicate=False))
+    if not fits or (result.partial and not allow_partial):
+        raise UserError(_refusal(result, where, closest, fits))
+    sub.load_state_dict(result.state, strict=False)
+    return result
 
 
-def _refusal(found: Fit, where: str, closest: str, fits: bool) -> str:
-    parts = [f"{where} does not fit the model: {found.matched} tensors match in name and shape"]
-    if found.missing:
-        parts.append(f"{len(found.missing)} of the model's are missing in the file ({_some(found.missing)})")
-    if found.unexpected:
-        parts.append(f"{len(found.unexpected)} of the file's have no place ({_some(found.unexpected)})")
-    if found.mismatched:
-        shapes = [f"{n} is {list(f)} in the file, {list(m)} in the model" for n, f, m in found.mismatched]
-        parts.append(f"{len(shapes)} have another shape ({_some(shapes)})")
+def _refusal(result: Fit, where: str, closest: str, fits: bool) -> str:
+    parts = [f"{where} does not fit the model: {result.matched} tensors match in name and shape"]
+    if result.missing:
+        parts.append(
+            f"{len(result.missing)} of the model's are missing in the file ({_short_list(result.missing)})"
+        )
+    if result.unexpected:
+        parts.append(
+            f"{len(result.unexpected)} of the file's belong nowhere ({_short_list(result.unexpected)})"
+        )
+    if result.mismatched:
+        shapes = [f"{n} is {list(f)} in the file, {list(m)} in the model" for n, f, m in result.mismatched]
+        parts.append(f"{len(shapes)} have another shape ({_short_list(shapes)})")
     if closest:
         parts.append(f"the closest built-in model is {closest}")
     todo = "choose the model that the file describes"
@@ -157,12 +161,12 @@ def _targets(module: nn.Module, own: Mapping[str, Tensor]) -> Iterator[tuple[str
             yield name, sub
 
 
-def _below(tensors: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
+def _under_prefix(tensors: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
     prefix = target + "." if target else ""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _namings(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
+def _renamings(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
     """The names as they are, and renamed if that changes any; a name that is taken is left alone."""
     yield {name: name for name in tensors}
     renamed: dict[str, str] = {}
@@ -175,120 +179,125 @@ def _namings(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) ->
         yield renamed
 
 
-def _accounted(
-    module: nn.Module, own: Mapping[str, Tensor], reading: _Reading, equals: Sequence[_Reading]
+def _fit_of(
+    module: nn.Module,
+    own: Mapping[str, Tensor],
+    interpretation: _Interpretation,
+    equals: Sequence[_Interpretation],
 ) -> Fit:
     """What becomes of every name of the module and of the chosen container."""
-    shapes = {k: v.shape for k, v in _below(own, reading.target).items()}
-    into = f"{reading.target}." if reading.target else ""
-    under = "".join(f"{part}." for part in reading.prefix)
+    shapes = {k: v.shape for k, v in _under_prefix(own, interpretation.target).items()}
+    into = f"{interpretation.target}." if interpretation.target else ""
+    under = "".join(f"{part}." for part in interpretation.prefix)
     buffers = set(own) - {name for name, _ in module.named_parameters(remove_duplicate=False)}
     constants = {name for name in buffers if formats.is_normalisation(name)}
-    said = formats.normalisation(reading.candidate.tensors)
-    said_names = said[2] if said else ()
+    constants_in_file = formats.normalisation(interpretation.candidate.tensors)
+    constant_names = constants_in_file[2] if constants_in_file else ()
 
     state: dict[str, Tensor] = {}
     mismatched: list[tuple[str, Shape, Shape]] = []
-    left = {name: name for name in reading.candidate.tensors}  # full name in the file: name for the target
-    for new, name in reading.names.items():
+    left = {
+        name: name for name in interpretation.candidate.tensors
+    }  # full name in the file: name for the target
+    for new, name in interpretation.names.items():
         left[under + name] = new
         if new not in shapes:
             continue
-        tensor = reading.tensors[name]
+        tensor = interpretation.tensors[name]
         if tensor.shape == shapes[new]:
             state[new] = tensor
-        elif into + new in constants and under + name in said_names:
+        elif into + new in constants and under + name in constant_names:
             continue  # the same constants, as [3] and as [1, 3, 1, 1]: for the caller to set
         else:
             mismatched.append((into + new, tuple(tensor.shape), tuple(shapes[new])))
         del left[under + name]
 
-    unused = tuple(getattr(module.get_submodule(reading.target), "unused", ()))
+    unused = tuple(getattr(module.get_submodule(interpretation.target), "unused", ()))
     idle = {n for n, new in left.items() if any(re.search(pattern, new) for pattern in unused)}
-    known = {reading.names[new] for new in state} | {n.removeprefix(under) for n in idle}
-    twins = {name: tensor for name, tensor in reading.tensors.items() if name in known}
-    memories = {_memory(tensor) for tensor in state.values()} - {None}
+    known = {interpretation.names[new] for new in state} | {n.removeprefix(under) for n in idle}
+    twins = {name: tensor for name, tensor in interpretation.tensors.items() if name in known}
+    memories = {_storage(tensor) for tensor in state.values()} - {None}
     reasons: dict[str, list[str]] = {}
     for full in left:
-        tensor = reading.candidate.tensors[full]
-        if _counter(full, tensor):
+        tensor = interpretation.candidate.tensors[full]
+        if _is_counter(full, tensor):
             reason = "counters left out"
-        elif full in said_names:
+        elif full in constant_names:
             reason = "constants of a normalisation kept apart"
         elif full in idle:
             reason = "weights that such a network never uses left out"
-        elif _memory(tensor) in memories or _copy(full, tensor, twins):
+        elif _storage(tensor) in memories or _is_copy(full, tensor, twins):
             reason = "equal copies left out"
         else:
             reason = ""
         reasons.setdefault(reason, []).append(full)
 
     given = {into + new for new in state} | {name for name, _, _ in mismatched} | constants
-    loaded = {_memory(own[into + new]) for new in state} - {None}  # also under the names of tied weights
+    loaded = {_storage(own[into + new]) for new in state} - {None}  # also under the names of tied weights
     missing = [
-        n for n, t in own.items() if n not in given and not _counter(n, t) and _memory(t) not in loaded
+        n for n, t in own.items() if n not in given and not _is_counter(n, t) and _storage(t) not in loaded
     ]
     unexpected = reasons.pop("", [])
     return Fit(
-        target=reading.target,
-        state={name: _widened(tensor) for name, tensor in state.items()},
+        target=interpretation.target,
+        state={name: _full_precision(tensor) for name, tensor in state.items()},
         matched=len(state),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         mismatched=tuple(mismatched),
-        stripped=tuple(_stripped(reading)),
-        ignored=tuple(f"{why}: {len(names)} ({_some(names)})" for why, names in reasons.items()),
-        others=tuple(_others(reading, equals)),
-        normalisation=said if all(name in left for name in said_names) else None,
+        stripped=tuple(_stripped(interpretation)),
+        ignored=tuple(f"{why}: {len(names)} ({_short_list(names)})" for why, names in reasons.items()),
+        others=tuple(_others(interpretation, equals)),
+        normalisation=constants_in_file if all(name in left for name in constant_names) else None,
     )
 
 
-def _copy(full: str, tensor: Tensor, twins: Mapping[str, Tensor]) -> bool:
+def _is_copy(full: str, tensor: Tensor, twins: Mapping[str, Tensor]) -> bool:
     """Does a tensor equal the one of the same name behind the chosen prefix (Madry's models)?"""
     parts = full.split(".")
     same = [twins[name] for i in range(len(parts)) if (name := ".".join(parts[i:])) in twins]
     return any(twin.dtype == tensor.dtype and torch.equal(twin, tensor) for twin in same)
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
 
 
-def _counter(name: str, tensor: Tensor) -> bool:
+def _is_counter(name: str, tensor: Tensor) -> bool:
     return tensor.numel() <= 1 and (name.endswith(_COUNTERS) or not tensor.is_floating_point())
 
 
-def _memory(tensor: Tensor) -> tuple[int, Shape] | None:
+def _storage(tensor: Tensor) -> tuple[int, Shape] | None:
     """Where a tensor lies, if anywhere: two names of one tied weight share it."""
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.data_ptr() else None
 
 
-def _stripped(reading: _Reading) -> Iterator[str]:
-    if reading.candidate.where:
-        yield f"container '{reading.candidate.where}'"
-    for depth, part in enumerate(reading.prefix):
-        under = "".join(f"{p}." for p in reading.prefix[: depth + 1])
-        yield f"prefix '{part}.' ({sum(n.startswith(under) for n in reading.candidate.tensors)} names)"
+def _stripped(interpretation: _Interpretation) -> Iterator[str]:
+    if interpretation.candidate.where:
+        yield f"container '{interpretation.candidate.where}'"
+    for depth, part in enumerate(interpretation.prefix):
+        under = "".join(f"{p}." for p in interpretation.prefix[: depth + 1])
+        yield f"prefix '{part}.' ({sum(n.startswith(under) for n in interpretation.candidate.tensors)} names)"
     changes: dict[str, None] = {}
-    for new, old in reading.names.items():
+    for new, old in interpretation.names.items():
         a, b = old.split("."), new.split(".")
         while a and b and a[-1] == b[-1]:
             a, b = a[:-1], b[:-1]
         if old != new:
             changes[f"{'.'.join(a)} -> {'.'.join(b)}"] = None
     if changes:
-        yield f"renamed {_some(list(changes))}"
+        yield f"renamed {_short_list(list(changes))}"
 
 
-def _others(reading: _Reading, equals: Sequence[_Reading]) -> Iterator[str]:
-    chosen = reading.candidate.where
-    wheres = dict.fromkeys(r.candidate.where for r in equals if r.target == reading.target)
+def _others(interpretation: _Interpretation, equals: Sequence[_Interpretation]) -> Iterator[str]:
+    chosen = interpretation.candidate.where
+    wheres = dict.fromkeys(r.candidate.where for r in equals if r.target == interpretation.target)
     for where in wheres:
         if where and where != chosen and not chosen.startswith(where + "."):
             yield f"container '{where}' fits as well and was not taken"
 
 
-def _some(names: Sequence[str]) -> str:
+def _short_list(names: Sequence[str]) -> str:
     """The first three, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -47,21 +47,21 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     others = [own.transfer] if own.transfer else []
     with trusting(everything=trust):
         source = Source(changes=data | model)
-        patients = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
+        loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
         images = Source(changes=data)
         other = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
     report: list[dict[str, Any]] = []
-    for patient in patients:
-        print(f"{patient.name}: {patient.about.model}; {patient.about.data}")
-        for line in patient.about.loaded:
+    for checkpoint in loaded:
+        print(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
+        for line in checkpoint.about.loaded:
             print(f"  {line}")
         with progress_display("doctor") as progress:
             findings = examine(
-                patient.model,
-                patient.splits,
+                checkpoint.model,
+                checkpoint.splits,
                 settings,
                 surrogate=None if other is None else other.model,
-                file_normalisation=patient.file_normalisation,
+                file_normalisation=checkpoint.file_normalisation,
                 progress=progress.step,
             )
         for f in findings:
@@ -69,7 +69,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 print(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
         fine = [f.name for f in findings if f.level == "fine"]
         print(f"fine ({len(fine)}): {', '.join(fine)}")
-        report.append({**asdict(patient.about), "findings": [asdict(f) for f in findings]})
+        report.append({**asdict(checkpoint.about), "findings": [asdict(f) for f in findings]})
     if own.out:
         write_atomic(own.out, json.dumps(report, indent=1) + "\n")
         print(own.out)

@@ -35,21 +35,21 @@ def run_all(
     """
     if jobs < 1:
         raise UserError(f"jobs={jobs} trains nothing; give jobs=1 or more")
-    places = deque(_places(jobs, any(m.startswith("runtime.threads=") for m in more)))
-    waiting, going, failed = deque(points), list[_Going](), list[Point]()
+    environments = deque(_environments(jobs, any(m.startswith("runtime.threads=") for m in more)))
+    waiting, running, failed = deque(points), list[_TrainingProcess](), list[Point]()
     done, busy = 0, 0
     try:
-        while waiting or going:
-            while waiting and len(going) < jobs and busy < len(waiting):
-                going.append(_Going(waiting.popleft(), more, places.popleft()))
-                log(f"started   {going[-1].point.says}")
-            ended = _first_to_end(going)
+        while waiting or running:
+            while waiting and len(running) < jobs and busy < len(waiting):
+                running.append(_TrainingProcess(waiting.popleft(), more, environments.popleft()))
+                log(f"started   {running[-1].point.says}")
+            ended = _first_to_end(running)
             if ended is None:  # all that are left are being trained elsewhere
                 busy = 0
                 time.sleep(WAIT)
                 continue
-            going.remove(ended)
-            places.append(ended.place)
+            running.remove(ended)
+            environments.append(ended.environment)
             code, reason = ended.end()
             if code == BUSY:
                 waiting.append(ended.point)
@@ -62,13 +62,13 @@ def run_all(
                 failed.append(ended.point)
                 log(f"FAILED    {ended.point.says}: {reason}")
     finally:
-        for one in going:  # interrupted: a run that is killed can be resumed
+        for one in running:  # interrupted: a run that is killed can be resumed
             one.process.terminate()
             one.end()
     return failed
 
 
-def _places(jobs: int, threads_given: bool) -> Iterator[dict[str, str]]:
+def _environments(jobs: int, threads_given: bool) -> Iterator[dict[str, str]]:
     """What to add to the environment of each job that runs beside others.
 
     Threads of two jobs on the same cores wait for each other: ten times slower was seen.
@@ -77,34 +77,37 @@ def _places(jobs: int, threads_given: bool) -> Iterator[dict[str, str]]:
     gpus = gpus if gpus != [""] else [str(i) for i in range(torch.cuda.device_count())]
     share = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
     for i in range(jobs):
-        place = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if len(gpus) > 1 else {}
+        variables = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if len(gpus) > 1 else {}
         if jobs > 1 and not threads_given and "OMP_NUM_THREADS" not in os.environ:
-            place["OMP_NUM_THREADS"] = str(share)
-        yield place
+            variables["OMP_NUM_THREADS"] = str(share)
+        yield variables
 
 
-class _Going:
-    """A process that trains a point; what it says goes to a file, which no pipe can block."""
+class _TrainingProcess:
+    """A process that trains a point; its output goes to a file, which no pipe can block."""
 
-    def __init__(self, point: Point, more: Sequence[str], place: dict[str, str] | None = None) -> None:
-        self.point, self.place, self.said = point, place or {}, tempfile.TemporaryFile()  # noqa: SIM115
+    def __init__(
+        self, point: Point, more: Sequence[str], own_environment: dict[str, str] | None = None
+    ) -> None:
+        self.point, self.environment = point, own_environment or {}
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115
         # -P: a yaml.py beside the run file must not be taken for the library
         command = [sys.executable, "-P", "-m", *point.command(more)]
-        where = {**os.environ, **self.place, **environment()}
-        self.process = subprocess.Popen(command, env=where, stdout=subprocess.DEVNULL, stderr=self.said)
+        where = {**os.environ, **self.environment, **environment()}
+        self.process = subprocess.Popen(command, env=where, stdout=subprocess.DEVNULL, stderr=self.output)
 
     def end(self) -> tuple[int, str]:
-        """Its exit code, and the last line that it said."""
+        """Its exit code, and its last line of output."""
         code = self.process.wait()
-        self.said.seek(0)
-        text = self.said.read().decode(errors="replace").strip()
-        self.said.close()
+        self.output.seek(0)
+        text = self.output.read().decode(errors="replace").strip()
+        self.output.close()
         return code, text.splitlines()[-1] if text else f"exit code {code}"
 
 
-def _first_to_end(going: Sequence[_Going]) -> _Going | None:
-    while going:
-        for one in going:
+def _first_to_end(running: Sequence[_TrainingProcess]) -> _TrainingProcess | None:
+    while running:
+        for one in running:
             if one.process.poll() is not None:
                 return one
         time.sleep(0.05)
@@ -120,8 +123,8 @@ class Training:
     def __call__(self) -> None:
         """Train it to its end. Raises RuntimeError if it fails."""
         with trusting(*self.names):  # on another machine, perhaps
-            going = _Going(self.point, self.more)
-        code, reason = going.end()
+            running = _TrainingProcess(self.point, self.more)
+        code, reason = running.end()
         if code:
             raise RuntimeError(reason)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
     """Measure checkpoints, ours or anyone's: accuracy, C, CAS, I-CAS with intervals; compare two.
 
-    RUN is best.val and last; RUN@best.test selects. A stranger's file needs data.path=DIR, and
+    RUN is best.val and last; RUN@best.test selects. Any other file needs data.path=DIR, and
     model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
     attack.kind=autoattack, attack=none, attribution_subset=correct, n=500, split=val, seed=1, saliency=6,
     out=measure.json (the grid of maps lies beside it).

@@ -147,7 +147,7 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
     except Exception as e:
         raise UserError(
             f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {first_line(e)}); it must take "
-            "float32 images [n, channels, side, side] of this data set; set model.arguments={...} if that helps"
+            "float32 images [n, channels, side, side]; set model.arguments={...} if that helps"
         ) from e
     finally:
         for handle in handles:
