@@ -177,7 +177,8 @@ class L2(Threat):
         """The nearest point of the ball."""
         norm = _l2_norm(delta)
         outside = norm > self.eps
-        factor = torch.where(outside, self.eps / torch.where(outside, norm, torch.ones_like(norm)), 1.0)
+        one = torch.ones_like(norm)  # not 1.0: a GPU would wait for it, and a CUDA graph cannot
+        factor = torch.where(outside, self.eps / torch.where(outside, norm, one), one)
         return delta * _per_sample(factor, delta)
 
 

@@ -26,8 +26,8 @@ class Augment(Settings):
     def __call__(self, images: UInt8[Tensor, "n c h w"], g: torch.Generator) -> UInt8[Tensor, "n c h w"]:
         """Augmented copies; the draws are made for every sample whatever is switched on."""
         n, _, h, w = images.shape
-        shift = torch.randint(0, 2 * self.crop + 1, (2, n), generator=g).to(images.device)
-        flip = torch.rand(n, generator=g).to(images.device) < 0.5
+        shift = torch.randint(0, 2 * self.crop + 1, (2, n), generator=g).to(images.device, non_blocking=True)
+        flip = torch.rand(n, generator=g).to(images.device, non_blocking=True) < 0.5
         if self.crop:
             if self.padding == "reflect" and self.crop >= min(h, w):
                 raise UserError(

@@ -33,9 +33,10 @@ class FirstNonFinite:
     def update(self, step: int, finite: Bool[Tensor, ""], batch: Mapping[str, Tensor]) -> None:
         """Copy the batch if it is the first that is not finite; `step` counts from 0."""
         now = ~finite & (self._step == _NEVER)
-        self._step = torch.where(now, step, self._step)
+        # not torch.where: it copies a Python number to the device, and waits for that
+        self._step = self._step.masked_fill(now, step)
         for name, tensor in batch.items():
-            self._size = torch.where(now, len(tensor), self._size)
+            self._size = self._size.masked_fill(now, len(tensor))
             if name not in self._batch:
                 self._batch[name] = tensor.clone()
             else:
