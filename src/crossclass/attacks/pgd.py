@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 
 from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
+from crossclass.attacks.cuda_graphs import active_graphs
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
 from crossclass.attacks.norms import AnyThreat, Linf, Start
 from crossclass.models.model_state import BNMode, Precision, frozen
@@ -85,6 +86,13 @@ class PGD(Attack):
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
     ) -> AttackResult:
         """Adversarial images, whether they succeed, and how many gradients were unusable."""
+        graphs = active_graphs()
+        replayed = graphs.search(self, model, x, y, generator) if graphs is not None else None
+        return replayed or self._search(model, x, y, generator)
+
+    def _search(
+        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None
+    ) -> AttackResult:
         scored = self.return_iterate == "best" or self.restarts > 1
         best: AttackResult | None = None
         best_score = torch.empty(0)
@@ -100,7 +108,7 @@ class PGD(Attack):
             if self.return_iterate == "first":
                 return self._until_wrong(f, x, y, reference, generator)
             for _ in range(self.restarts):
-                result, score = self._ascend(f, x, y, reference, generator, scored)
+                result, score = self.ascend(f, x, y, reference, self.draw_start(x, generator), scored)
                 if best is None:
                     best, best_score = result, score
                     continue
@@ -116,18 +124,20 @@ class PGD(Attack):
         assert best is not None
         return best
 
-    def _ascend(
-        self,
-        f: Network,
-        x: Images,
-        y: Labels,
-        reference: Tensor | None,
-        generator: torch.Generator | None,
-        scored: bool,
-    ) -> tuple[AttackResult, Tensor]:
-        alpha = self.step * self.threat.eps
+    def draw_start(self, x: Images, generator: torch.Generator | None) -> Tensor:
+        """A start perturbation, shaped like `x`."""
         start: Start = self.start or self.threat.starts[0]
-        x_adv = self._inside(x, self.threat.sample(x, start, generator))
+        return self.threat.sample(x, start, generator)
+
+    def ascend(
+        self, f: Network, x: Images, y: Labels, reference: Tensor | None, start: Tensor, scored: bool
+    ) -> tuple[AttackResult, Tensor]:
+        """All steps from a start perturbation, and scores [n], for a network that is frozen already.
+
+        Nothing is drawn, and the host reads nothing: with `scored=False` it can be recorded as a CUDA graph.
+        """
+        alpha = self.step * self.threat.eps
+        x_adv = self._inside(x, start)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         kept, success, score = x_adv, None, torch.full((len(x),), -torch.inf, device=x.device)
         for t in range(self.steps + 1):
@@ -159,11 +169,10 @@ class PGD(Attack):
         generator: torch.Generator | None,
     ) -> AttackResult:
         """Every start in turn, on samples that still stand (Rice 2020); the iterates are those of `best`."""
-        start: Start = self.start or self.threat.starts[0]
         kept, success = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for _ in range(self.restarts):
-            starts = self._inside(x, self.threat.sample(x, start, generator))  # drawn for all, as `best` does
+            starts = self._inside(x, self.draw_start(x, generator))  # drawn for all, as `best` does
             (left,) = torch.where(~success)
             if not len(left):
                 break

@@ -36,6 +36,7 @@ _EXECUTION = (
     "processes",
     "micro_batch",
     "sync_batch_norm",
+    "graphs",
     "compile",
     "bf16",
 )

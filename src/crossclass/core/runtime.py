@@ -56,6 +56,8 @@ class Runtime(Settings):
     """At most so many images at once in a process; gradients add up to those of the whole batch."""
     sync_batch_norm: bool = False
     """Batch norm sees the images of all processes; unset, each process normalises its own."""
+    graphs: Literal["auto", "off"] = "auto"
+    """On a CUDA GPU `auto` replays crafting as a CUDA graph and draws its noise there; `off` does neither."""
     compile: bool = False
     """Compile the network for crafting: half a minute first; on CPUs it saves a tenth of it at most."""
     emulate_bf16: bool = False
@@ -137,8 +139,29 @@ class Runtime(Settings):
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
         if self.torch_device.type == "cpu" and not compiler:
             raise UserError("runtime.compile=true needs a C++ compiler (g++); install one, or leave it out")
-        compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+        # only full batches go through it: one shape, and no second compilation for shapes in general
+        compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         return compiled
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether crafting is replayed as CUDA graphs, its noise drawn on the GPU."""
+        return self.graphs == "auto" and self.torch_device.type == "cuda"
+
+    @property
+    def noise_device(self) -> torch.device:
+        """Where crafting's noise is drawn: a CPU's is the same on every machine, but a GPU waits for it."""
+        return self.torch_device if self.uses_graphs else torch.device("cpu")
+
+    @contextmanager
+    def cudnn_benchmark(self) -> Iterator[None]:
+        """Inside, on a GPU, cuDNN tries its algorithms for every shape once and keeps the fastest."""
+        before = torch.backends.cudnn.benchmark
+        try:
+            torch.backends.cudnn.benchmark = before or self.torch_device.type == "cuda"
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def uses_bf16(self, before: bool | None = None) -> bool:
         """Whether bf16, where a run asks for it, is computed: always but on a CPU that is slow at it.
@@ -266,14 +289,17 @@ class Runtime(Settings):
             "processes": self.processes,
             "micro_batch": self.micro_batch,
             "sync_batch_norm": self.sync_batch_norm,
+            "graphs": self.uses_graphs,
             "compile": self.compile,
         }
 
 
 def _accelerator(cpu: bool, track: str | None) -> Accelerator:
     names = launcher_variables()  # before Accelerate sets more of them
+    # Accelerate refuses a CPU after a GPU in one process; `torch_device` decides where tensors go
+    on_gpu = PartialState._shared_state and PartialState().device.type != "cpu"
     try:
-        return Accelerator(cpu=cpu, mixed_precision="no", log_with=track, project_dir=".")
+        return Accelerator(cpu=cpu and not on_gpu, mixed_precision="no", log_with=track, project_dir=".")
     except Exception as e:
         if not names:
             raise

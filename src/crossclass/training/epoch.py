@@ -7,6 +7,7 @@ micro-batches take their rows of it. Nothing waits for the device until the epoc
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,13 @@ def train_epoch(
     Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
     memory that is too small.
     """
+    with state.runtime.cudnn_benchmark(), state.graphs.active() if state.graphs else nullcontext():
+        return _train_epoch(recipe, state, splits, epoch, progress, log)
+
+
+def _train_epoch(
+    recipe: Recipe, state: TrainState, splits: Splits, epoch: int, progress: Progress, log: Log
+) -> EpochRow:
     run, runtime, model, optimizer = state.run, state.runtime, state.model, state.optimizer
     split, started = splits.train, time.perf_counter()
     model.train()
@@ -47,7 +55,7 @@ def train_epoch(
                 group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
             x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
             rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
-            mine = index[rows].to(runtime.torch_device)
+            mine = index[rows].to(runtime.torch_device, non_blocking=True)
             logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
             gradients = [p.grad for p in state.parameters if p.grad is not None]
             runtime.sum(gradients)
@@ -67,6 +75,8 @@ def train_epoch(
             with torch.no_grad():
                 right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
                 total += loss * len(index)
+            if state.graphs is not None and (warning := state.graphs.pop_warning()):
+                log(warning)
             progress("train", step + 1, len(indices))
     if run.weight_averaging is not None and state.average is not None:
         run.weight_averaging.after_epoch(state.average, model, epoch)
@@ -108,7 +118,7 @@ def _global_batch(
     run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int, classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images, labels as drawn (mixed where set), and labels for the loss (smoothed where set)."""
-    x, y = _batch(run, runtime, split, index.to(runtime.torch_device), epoch, step)
+    x, y = _batch(run, runtime, split, index.to(runtime.torch_device, non_blocking=True), epoch, step)
     if run.mix is not None:
         x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
     return x, y, smoothed(y, run.label_smoothing, classes) if run.label_smoothing else y
@@ -169,11 +179,14 @@ def _backward(
     """Add the gradient of some rows of the global batch to the parameters'."""
     run, runtime, n = state.run, state.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
-    noise = share(generator(run.seed, epoch, step, "attack"), part, n)
+    noise = share(generator(run.seed, epoch, step, "attack", runtime.noise_device), part, n)
+    rows = runtime.rows(run.batch)
+    full = len(x) == min(state.micro_batch or run.batch, rows.stop - rows.start)
+    network = state.crafting if full else state.model  # another shape is not worth compiling for
     # for dropout and other people's networks; each piece draws for itself
     seed_global_rng(stream_seed(run.seed, epoch, step, "network", part.start), runtime.torch_device)
     with skip_range_check():  # bytes over 255, or mixtures of such
-        x_adv = recipe.craft(state.crafting, x, soft if run.attack_labels == "soft" else y, noise)
+        x_adv = recipe.craft(network, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = share(generator(run.seed, epoch, step, "loss"), part, n)
         loss, logits = recipe.loss(state.model, x, x_adv, soft, more)

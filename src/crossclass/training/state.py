@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from crossclass.attacks.cuda_graphs import CudaGraphs
 from crossclass.core.runtime import Runtime
 from crossclass.models import Classifier
 from crossclass.training.averaging import refresh
@@ -26,6 +27,7 @@ class TrainState:
         self.model = runtime.prepared(runtime.to_device(built))
         self.crafting = runtime.crafting(self.model)
         """The network as attacks call it: the same weights, maybe compiled."""
+        self.graphs = CudaGraphs() if runtime.uses_graphs else None
         # frozen, so that no process waits for another while its batch norm is refreshed
         averaged = run.weight_averaging is not None
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
@@ -113,4 +115,5 @@ def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
+    fused = all(p.is_cuda for p in parameters) or None  # one kernel for all of them
+    return torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=fused)

@@ -1,0 +1,146 @@
+"""Crafting by replay gives what running gives. Without a GPU, a recording runs the job once more."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from crossclass import models
+from crossclass.attacks import FGSM, PGD
+from crossclass.attacks.cuda_graphs import Capture, CudaGraphs, Job
+from crossclass.attacks.norms import L2
+from crossclass.core.rng import isolated_rng
+from crossclass.models import PreActResNet
+from crossclass.models.model_state import frozen
+
+RECORDED = {
+    "l_inf, batch norm in train mode": PGD(steps=2, bn="train"),
+    "l_inf, batch norm in eval mode": PGD(steps=2),
+    "l_2": PGD(steps=2, threat=L2(), step=0.125, bn="train"),
+    "TRADES": PGD(steps=2, loss="kl", start="gauss"),
+    "fast AT": FGSM(start="uniform", step=1.25, bn="train"),
+    "bf16": PGD(steps=2, bn="train", precision="bf16"),
+}
+
+
+class Dropping(nn.Module):
+    """A linear network with dropout, which draws from the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 16 * 16, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def net() -> nn.Module:
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    return models.build(PreActResNet(width=4, blocks=(1, 1)), images, 4, 0).train()
+
+
+def emulated(attack: Any, network: nn.Module) -> Capture:
+    """A capture that keeps its results in fixed tensors, as a CUDA graph does."""
+
+    def capture(job: Job) -> tuple[Callable[[], object], Any]:
+        job()  # warm-up moves batch norm and draws, which must leave no trace
+        outputs = job()
+
+        def replay() -> None:
+            with torch.enable_grad(), frozen(network, attack.bn, attack.precision):
+                new = job()
+            for fixed, tensor in zip(outputs, new, strict=True):
+                fixed.copy_(tensor)
+
+        return replay, outputs
+
+    return capture
+
+
+@pytest.mark.parametrize("attack", RECORDED.values(), ids=RECORDED.keys())
+def test_replays_are_what_running_gives(attack: PGD) -> None:
+    one, other = net(), net()
+    graphs, results = CudaGraphs(emulated(attack, one)), []
+    for step, n in enumerate((8, 8, 8, 8, 5)):
+        g = torch.Generator().manual_seed(step)
+        x, y = torch.rand(n, 3, 16, 16, generator=g), torch.arange(n) % 4
+        with graphs.active():
+            replayed = attack(one, x, y, torch.Generator().manual_seed(step))
+        plain = attack(other, x, y, torch.Generator().manual_seed(step))
+        assert torch.equal(replayed, plain)
+        results.append((replayed, plain))
+        with torch.no_grad():  # weights change in place, as an optimizer changes them
+            for p, q in zip(one.parameters(), other.parameters(), strict=True):
+                change = 0.1 * torch.randn(p.shape, generator=g)
+                p.add_(change)
+                q.add_(change)
+    assert graphs.replays == 3  # the first is run, the last has another size
+    assert all(torch.equal(a, b) for a, b in results)  # a replay does not overwrite an earlier result
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+    assert all(m.training for m in one.modules())
+    assert all(p.requires_grad for p in one.parameters())
+
+
+def test_recording_does_not_move_the_global_generator() -> None:
+    attack, network = PGD(steps=2, bn="train"), Dropping().train()
+    graphs, y = CudaGraphs(emulated(attack, network)), torch.arange(4)
+    for step in range(3):
+        x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        found = []
+        for replay in (True, False):
+            with isolated_rng(step, torch.device("cpu")):
+                if replay:
+                    with graphs.active():
+                        found.append(attack(network, x, y, torch.Generator().manual_seed(step)))
+                else:
+                    found.append(attack(network, x, y, torch.Generator().manual_seed(step)))
+        assert torch.equal(*found)
+    assert graphs.replays == 2
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(steps=1, restarts=2),
+        PGD(steps=1, return_iterate="best"),
+        PGD(steps=1, return_iterate="first"),
+        PGD(steps=1, bn="train_frozen_stats"),
+    ],
+    ids=["restarts", "best", "first", "frozen statistics"],
+)
+def test_what_depends_on_results_is_not_recorded(attack: PGD) -> None:
+    network = net()
+    graphs = CudaGraphs(emulated(attack, network))
+    with graphs.active():
+        for _ in range(3):
+            attack(network, torch.rand(4, 3, 16, 16), torch.arange(4))
+    assert graphs.replays == 0
+
+
+def test_where_recording_fails_crafting_goes_on_and_one_warning_says_why() -> None:
+    def refused(job: Job) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\n(a stack)")
+
+    graphs, network = CudaGraphs(refused), net()
+    attack, x, y = PGD(steps=1, bn="train"), torch.rand(4, 3, 16, 16), torch.arange(4)
+    with graphs.active():
+        found = [attack(network, x, y, torch.Generator().manual_seed(0)) for _ in range(3)]
+    assert all(f.shape == x.shape for f in found)
+    assert graphs.failed
+    warning = graphs.pop_warning()
+    assert warning is not None
+    assert "operation not permitted" in warning
+    assert "stack" not in warning
+    assert graphs.pop_warning() is None
+
+
+def test_an_attack_outside_of_training_uses_no_graphs() -> None:
+    attack, network = PGD(steps=1), net()
+    graphs = CudaGraphs(emulated(attack, network))
+    with graphs.active():
+        pass
+    for _ in range(3):
+        attack(network, torch.rand(2, 3, 16, 16), torch.arange(2))
+    assert graphs.replays == 0
