@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.card import load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import BusyError, UserError
 from crossclass.core.runtime import Runtime
@@ -109,7 +109,7 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch, whole):
     folder = RunFolder(next(tmp_path.iterdir()))
     assert not list(folder.path.rglob("*.tmp"))
     for path in folder.path.rglob("*.safetensors"):
-        load_checkpoint(path)
+        load_tensors(path)  # states too
     assert same(weights(train(TINY, tmp_path, "tiny", CPU)), weights(whole))
 
 
