@@ -21,7 +21,8 @@ from crossclass.analysis import attribution, evaluate, instances
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import load_checkpoint
-from crossclass.core.runtime import Runtime, full_precision
+from crossclass.core.device import full_precision
+from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.models import Classifier, PreActResNet
 from crossclass.training.loop import iterate_epochs, train

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
+from crossclass.core.device import to_device
 from crossclass.core.progress import silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits
@@ -55,7 +56,10 @@ def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
     state = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
-    teacher = Teacher(module=runtime.to_device(_network(run.model)).requires_grad_(False))
+    network = to_device(_network(run.model), runtime.torch_device, runtime.memory_format).requires_grad_(
+        False
+    )
+    teacher = Teacher(module=network)
     recipe = map_teachers(run.recipe, lambda kd, unnamed: teacher)
     return lambda: train_epoch(recipe, state, splits, 1, silent, lambda text: None)
 

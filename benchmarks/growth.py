@@ -24,7 +24,7 @@ import torch
 from crossclass import models
 from crossclass.analysis import attribution, instances, intervals
 from crossclass.attacks import PGD
-from crossclass.core import allocator
+from crossclass.core.device import keep_freed_memory
 from crossclass.models import PreActResNet
 
 N, D, K, STEPS, SIDE, WIDTH, BATCH = 5000, 512, 10, 10, 32, 32, 64
@@ -175,7 +175,7 @@ def main() -> None:
     """All curves."""
     if sys.argv[1:2] == ["--memory"]:
         return print(grown(*map(int, sys.argv[2:5])))
-    allocator.keep_freed_memory()
+    keep_freed_memory()
     seconds: dict[str, Any] = {**measures(), "PGD": attack()}
     slopes = {f"{name} in {q}": exponent(c) for name, curves in seconds.items() for q, c in curves.items()}
     found = {"seconds": seconds, "exponents": slopes, "I-CAS memory, MiB": memories()}

@@ -337,8 +337,9 @@ def graphs_against_eager(stage: Stage, compiled: bool = False, batch: int = 128)
     from crossclass.attacks.cuda_graphs import CudaGraphs
     from crossclass.attacks.losses import cross_entropy
     from crossclass.attacks.norms import L2, Linf
+    from crossclass.core.device import compile_for_crafting, cudnn_benchmark, full_precision, to_device
     from crossclass.core.rng import generator
-    from crossclass.core.runtime import Runtime, full_precision
+    from crossclass.core.runtime import Runtime
 
     kind: Any = stage.device
     runtime = Runtime(device=kind, compile=compiled)
@@ -351,10 +352,9 @@ def graphs_against_eager(stage: Stage, compiled: bool = False, batch: int = 128)
         kinds["l_inf, train, fp32"] = PGD(threat=Linf(), bn="train", precision="fp32")
     for name, attack in kinds.items():
         attack = attack.replace(steps=2) if stage.smoke else attack
-        net = runtime.to_device(
-            models.build(network(stage), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 10, 0)
-        )
-        network_, graphs = runtime.crafting(net), CudaGraphs()
+        device, blank = runtime.torch_device, torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+        net = to_device(models.build(network(stage), blank, 10, 0), device, runtime.memory_format)
+        network_, graphs = compile_for_crafting(net, device) if compiled else net, CudaGraphs()
         if runtime.torch_device.type != "cuda":
             graphs = CudaGraphs(capture=emulated(attack, net))
         x = torch.rand(batch, 3, 32, 32, generator=generator(0)).to(runtime.torch_device)
@@ -380,7 +380,7 @@ def graphs_against_eager(stage: Stage, compiled: bool = False, batch: int = 128)
             return x_adv, (moved.clone(), counts), gain
 
         exact = full_precision() if attack.precision == "fp32" else nullcontext()
-        with runtime.cudnn_benchmark(), torch.no_grad(), exact:
+        with cudnn_benchmark(runtime.torch_device), torch.no_grad(), exact:
             net.train()
             for _ in range(2):
                 crafted(0, True)  # the first runs, the second records
@@ -584,8 +584,9 @@ def recipes(stage: Stage) -> None:
     from crossclass import models
     from crossclass.attacks import PGD
     from crossclass.attacks.norms import L2
+    from crossclass.core.device import full_precision, to_device
     from crossclass.core.progress import silent
-    from crossclass.core.runtime import Runtime, full_precision
+    from crossclass.core.runtime import Runtime
     from crossclass.data import Npz, Shapes
     from crossclass.models import PreActResNet
     from crossclass.training.epoch import train_epoch
@@ -611,7 +612,8 @@ def recipes(stage: Stage) -> None:
                 runtime = Runtime(device=place, graphs="off")
                 played: Any = recipe
                 if isinstance(recipe, KnowledgeDistillation):
-                    teacher = runtime.to_device(models.build(net, splits.train.images, 4, 1)).eval()
+                    built = models.build(net, splits.train.images, 4, 1)
+                    teacher = to_device(built, runtime.torch_device, runtime.memory_format).eval()
                     played = recipe.replace(teachers=(Teacher(module=teacher.requires_grad_(False)),))
                 run = Run(data=Npz(), model=net, recipe=AT(), batch=16, lr=0.02, augment=None)
                 state = TrainState(run, runtime, models.build(net, splits.train.images, 4, 0), 64, 4)
@@ -707,6 +709,7 @@ def evaluated(
     from crossclass.analysis.records import result_file, write_results
     from crossclass.attacks import AutoAttack
     from crossclass.checkpoints.load import identity, load_model
+    from crossclass.core.device import to_device
 
     found: dict[str, Any] = {"kind": kind, "cut off": last_from_state(folder)}
     name = f"final-{kind}.json"
@@ -729,7 +732,8 @@ def evaluated(
             if not path.exists():
                 continue
             built, card = load_model(path)
-            network, epoch = runtime.to_device(built), card.epoch
+            network = to_device(built, runtime.torch_device, runtime.memory_format)
+            epoch = card.epoch
             networks[which] = network, epoch
             if epoch not in passes:
                 passes[epoch] = evaluate_checkpoint(network, splits, attack, settings, runtime)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whole import network
 
 from crossclass.attacks import PGD
-from crossclass.core import allocator
+from crossclass.core.device import keep_freed_memory
 
 STEPS, ROUNDS = 10, 7
 GROUPS = {
@@ -92,7 +92,7 @@ def main() -> None:
     out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
     if numbers := [a for a in sys.argv[1:] if a.isdigit()]:
         torch.set_num_threads(int(numbers[0]))
-    allocator.keep_freed_memory()  # as in every process that trains or measures
+    keep_freed_memory()  # as in every process that trains or measures
     found = {name: profiled(name) for name in ("thin net", "PreActResNet-18", "DeiT-Ti")}
     for name, told in found.items():
         print(f"{name}, batch {told['batch']}: {told['ms per step']:.1f} ms a step; bf16 matrix rate:")

@@ -13,8 +13,8 @@ their values.
     training   an epoch: AT, KD, TRADES, FGSM-RS, by our loop and by the standard loop written literally
     start      `crossclass --help`, and `import crossclass` beside `import torch`
     memory     the largest resident size of a process that attacks one batch
-    allocator  our attack with freed memory kept by the process (memory.py), as all of the above has it, the
-               peers too, and given back to the system, as any process does that asks for nothing else
+    allocator  our attack with freed memory kept by the process (core/device.py), as all of the above has it,
+               the peers too, and given back to the system, as any process does that asks for nothing else
 
 What C, CAS and I-CAS cost is measured by measurement.py.
 """
@@ -37,7 +37,7 @@ from whole import NETS, allocator, network, sizes, start
 
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core import allocator as memory
+from crossclass.core.device import keep_freed_memory
 
 Job = Callable[[], object]
 Numbers = dict[str, Any]
@@ -186,7 +186,7 @@ def main() -> None:
     size = sys.argv[1] if len(sys.argv) > 1 else "bench"
     if len(sys.argv) > 2:
         torch.set_num_threads(int(sys.argv[2]))
-    memory.keep_freed_memory()  # as our processes do; so the peers gain by it too
+    keep_freed_memory()  # as our processes do; so the peers gain by it too
     asked, found = SIZES[size], Numbers(attack=[], training=[])
     for net in asked["nets"]:
         for norm in asked["norms"]:

@@ -11,7 +11,7 @@ import torch
 
 from crossclass import models
 from crossclass.attacks import PGD
-from crossclass.core import allocator as memory
+from crossclass.core.device import keep_freed_memory
 from crossclass.models import PreActResNet, ViT, WideResNet
 from crossclass.paper.runs.mini import THIN
 
@@ -115,7 +115,7 @@ def _time(net: str, way: str) -> float:
     from peers import peers
 
     if "kept" in way:
-        memory.keep_freed_memory()
+        keep_freed_memory()
     model, x, y = network(net)
     fast, images = (t.to(memory_format=torch.channels_last) for t in (network(net)[0], x))
     pgd, times = PGD(precision="bf16"), []

@@ -77,6 +77,6 @@ if __name__ == "__main__":
         try:
             train(validated(Run, said["run"]), out, label, runtime)
         except UserError as e:
-            (out / f"{label}.error{runtime.engine.process_index}").write_text(f"{e.in_every_process} {e}")
+            (out / f"{label}.error{runtime.group.rank}").write_text(f"{e.in_every_process} {e}")
     assert sent > 0, "nothing was sent at all"
     dist.destroy_process_group()

@@ -77,26 +77,9 @@ def test_the_device_is_that_of_the_settings_not_of_the_first_engine(monkeypatch)
 
 def test_a_cpu_can_be_asked_for_after_a_gpu(monkeypatch):
     # Accelerate refuses it in one process; comparing a GPU with the CPU needs both
-    assert Runtime(device="cpu").engine
+    assert Runtime(device="cpu").group
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("cuda", 0))
     assert Runtime(device="cpu").torch_device == torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("n", "rows"), [(10, [slice(0, 3), slice(3, 6), slice(6, 10)]), (2, [slice(0, 2)] * 3)]
-)
-def test_rows_are_shared_out_without_gap(monkeypatch, n, rows):
-    class Engine:
-        num_processes, process_index = 3, 0
-
-    found = []
-    for rank in range(3):
-        runtime, engine = Runtime(device="cpu"), Engine()
-        engine.process_index = rank
-        runtime.__dict__["engine"] = engine
-        found.append(runtime.rows(n))
-        assert runtime.weight(n) == (1 if n >= 3 else 1 / 3)
-    assert found == rows
 
 
 def test_a_cpu_slow_at_bf16_computes_in_float32_and_says_so(tmp_path, monkeypatch):
@@ -147,11 +130,3 @@ def test_a_resumed_run_keeps_to_what_was_decided_about_bf16(tmp_path, monkeypatc
     assert all(torch.equal(at_once[k], resumed[k]) for k in at_once)
     assert env["bf16"] == ("computed" if pays else "float32 in its place")
     assert not env["earlier"]
-
-
-def test_whether_bf16_pays_is_tried_without_a_trace():
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    assert runtime.bf16_pays.__wrapped__() in (True, False)
-    assert torch.equal(torch.rand(2), expected)

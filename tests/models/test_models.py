@@ -20,7 +20,7 @@ from crossclass.models import (
     statistics,
     vit,
 )
-from crossclass.models.base import conv1x1
+from crossclass.models.base import conv1x1, space_mean
 from crossclass.training.run import Run
 from networks import BUILT_IN, FOREIGN, IMAGES, SMALL, THIN, made, parameters
 
@@ -295,3 +295,16 @@ def test_a_subsampled_shortcut_is_the_strided_convolution(layout):
     for a, b in zip(*[(out, *gradients) for out, gradients in results], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
     assert type(conv1x1(8, 8, 2)) is type(conv1x1(4, 8, 1)) is torch.nn.Conv2d
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mean_over_space_is_torchs_and_its_gradient_has_the_layout_of_its_input(layout, dtype):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 8, 4, 3, generator=g).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    up = torch.randn(6, 8, generator=g).to(dtype)
+    mine, its = space_mean(x), x.mean(dim=(2, 3))
+    assert torch.equal(mine, its)
+    (a,), (b,) = (torch.autograd.grad(out, x, up) for out in (mine, its))
+    assert torch.equal(a, b)
+    assert a.is_contiguous(memory_format=layout)

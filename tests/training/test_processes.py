@@ -1,4 +1,4 @@
-"""Several processes train as one, pieces of a batch add up to it, and nobody talks inside an attack."""
+"""Several processes train as one, pieces of a batch add up to it, and nothing is sent inside an attack."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from crossclass.checkpoints.card import load_checkpoint, load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
-from crossclass.core.rng import generator, normal, share, uniform
+from crossclass.core.rng import generator, normal, slice_generator, uniform
 from crossclass.core.runtime import Runtime
-from crossclass.core.sync_batchnorm import SyncedBatchNorm2d, synced
+from crossclass.core.sync_batchnorm import SyncedBatchNorm2d, synchronize_batch_norm
 from crossclass.data import Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import PreActResNet, ViT
@@ -301,7 +301,7 @@ class TestShare:
         later = draw(x[:, 0, 0, 0], radii)  # a second draw from the same stream
         parts, seconds = [], []
         for rows in (slice(0, 2), slice(2, 3), slice(3, 7)):
-            g = share(generator(1), rows, 7)
+            g = slice_generator(generator(1), rows, 7)
             parts.append(draw(x[rows], g))
             seconds.append(draw(x[rows][:, 0, 0, 0], g))
         assert torch.equal(torch.cat(parts), whole)
@@ -309,7 +309,7 @@ class TestShare:
 
     def test_all_rows_are_the_generator_itself(self):
         g = generator(1)
-        assert share(g, slice(0, 7), 7) is g
+        assert slice_generator(g, slice(0, 7), 7) is g
 
 
 class TestSyncedBatchNorm:
@@ -326,6 +326,6 @@ class TestSyncedBatchNorm:
 
     def test_what_cannot_be_joined_is_refused(self):
         with pytest.raises(UserError, match=r"works on BatchNorm2d with weights, and 0 is BatchNorm1d"):
-            synced(nn.Sequential(nn.BatchNorm1d(3)))
+            synchronize_batch_norm(nn.Sequential(nn.BatchNorm1d(3)))
         with pytest.raises(UserError, match="with weights"):
-            synced(nn.Sequential(nn.BatchNorm2d(3, affine=False)))
+            synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(3, affine=False)))

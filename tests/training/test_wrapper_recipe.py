@@ -18,6 +18,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.paper.plan import cost
 from crossclass.paper.runs import NAMED
 from crossclass.paper.sizes import shrink, with_crafting_precision
+from crossclass.training import loop
 from crossclass.training.loop import _execution_notes, train
 from crossclass.training.recipes import (
     AT,
@@ -141,8 +142,9 @@ def test_joined_batch_norm_leaves_the_note_about_awp(monkeypatch):
     net = models.build(run.model, splits.train.images, len(splits.class_names), 0)
     state = TrainState(run, CPU, net, len(splits.train), len(splits.class_names))
     assert state.batch_coupling == ["batch norm", "AWP"]
-    monkeypatch.setattr(Runtime, "processes", 2)
-    monkeypatch.setattr(Runtime, "oversubscribed", False)
-    (note,) = _execution_notes(run, state, Runtime(device="cpu", sync_batch_norm=True))
+    runtime = Runtime(device="cpu", sync_batch_norm=True)
+    monkeypatch.setattr(runtime.group, "size", 2)
+    monkeypatch.setattr(loop, "oversubscribed", lambda device: False)
+    (note,) = _execution_notes(run, state, runtime, uses_bf16=True)
     assert "AWP sees 4 of 8 images" in note
     assert "batch norm" not in note

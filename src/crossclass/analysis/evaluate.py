@@ -18,8 +18,8 @@ from crossclass.analysis import attribution, instances
 from crossclass.analysis.metrics import METRICS, Part, collapsed
 from crossclass.analysis.records import Matrix, Pair
 from crossclass.attacks import AnyAttack
+from crossclass.core.device import full_precision
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
-from crossclass.core.runtime import full_precision
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
 from crossclass.models.model_state import evaluating
@@ -175,7 +175,7 @@ def evaluate(
 ) -> EvaluationPass:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
-    `distributed_map` may let several processes take batches each (`Runtime.distributed_map`); the result is
+    `distributed_map` may let several processes take batches each (`ProcessGroup.map`); the result is
     the same, in all of them.
     """
     attack = attack and attack.for_evaluation()

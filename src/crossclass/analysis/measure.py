@@ -114,7 +114,7 @@ def evaluate_checkpoint(
 
     def advance(count: int) -> None:
         nonlocal done
-        done += count * runtime.processes  # the others do as much
+        done += count * runtime.group.size  # the others do as much
         progress("measure", min(done, len(part)), len(part))
 
     seen = evaluate.evaluate(
@@ -126,7 +126,7 @@ def evaluate_checkpoint(
         memory_format=runtime.memory_format,
         advance=advance,
         keep_images=settings.saliency > 0,
-        distributed_map=runtime.distributed_map,
+        distributed_map=runtime.group.map,
     )
     seen = replace(seen, sharing=splits.sharing)
     return seen.among_correct() if settings.attribution_subset == "correct" else seen
@@ -258,7 +258,7 @@ def measure(
         raise UserError(_NO_PAIR)
     compared = [
         # drawing writes a file, which is the first process's task
-        runtime.on_main_process(lambda: _compared(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
+        runtime.group.on_main_process(lambda: _compared(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
         for a, b in pairs
     ]
     return result_file([one.result for one in every], compared)

@@ -18,8 +18,8 @@ from captum.attr import LayerGradCam
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
-from crossclass.core.runtime import full_precision
 from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
 

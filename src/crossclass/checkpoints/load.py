@@ -17,6 +17,7 @@ from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkp
 from crossclass.checkpoints.foreign import load_foreign, other_classes
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import Settings
+from crossclass.core.device import to_device
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.overrides import changes_of, override
 from crossclass.core.runtime import Runtime
@@ -125,14 +126,14 @@ def load_checkpoints(
         if has_card(path):
             built, card = load_model(path)
             _check_fit(card, splits, path)
-            model = runtime.to_device(built)
+            model = to_device(built, runtime.torch_device, runtime.memory_format)
             assert isinstance(model, models.Classifier)
             threat = card.threat or Linf()
             threats = (threat,) if threat == Linf() else (threat, Linf())
             yield LoadedCheckpoint(model, splits, identity(card, path, data, model), threats)
             continue
         foreign = load_foreign(path, splits, source.of("model"), allow_partial)
-        model = runtime.to_device(foreign.model)
+        model = to_device(foreign.model, runtime.torch_device, runtime.memory_format)
         assert isinstance(model, models.Classifier)
         about = Identity(
             checkpoint=path.stem,

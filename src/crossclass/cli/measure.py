@@ -62,7 +62,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
             raise typer.Exit(130) from None
     for line in table(results):
         print(line)
-    runtime.on_main_process(lambda: write_results(out, results))
+    runtime.group.on_main_process(lambda: write_results(out, results))
     print(out)
 
 

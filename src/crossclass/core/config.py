@@ -1,7 +1,7 @@
-"""Every plug-in is a frozen pydantic model of its settings: it prints, compares, hashes and is YAML.
+"""Settings are frozen pydantic models, which can be printed, compared, hashed and written as YAML.
 
-`Settings` adds what pydantic leaves out: a validated changed copy, a short digest of what differs from the
-defaults, and errors in one sentence.
+`Settings` adds to pydantic a validated changed copy, a short digest of what differs from the defaults, and
+errors in one sentence.
 """
 
 import hashlib
@@ -30,7 +30,10 @@ T = TypeVar("T", bound="Settings")
 
 
 def parse_fraction(value: object) -> object:
-    """`"8/255"` becomes 0.0313...; anything that is not a fraction in text is left to pydantic."""
+    """The number of a text such as `"8/255"`; any other value is returned as it is, for pydantic to check.
+
+    Raises ValueError for a text with a slash that is not a fraction.
+    """
     if isinstance(value, str) and "/" in value:
         try:
             return float(Fraction(value.replace(" ", "")))
@@ -40,7 +43,7 @@ def parse_fraction(value: object) -> object:
 
 
 def as_fraction(value: float) -> str | float:
-    """Write multiples of 1/255 back as people say them (exact for every n/255 up to 25500/255)."""
+    """The text `n/255` of a multiple of 1/255 up to 100, exactly the same number; else the number itself."""
     n = round(value * 255)
     return f"{n}/255" if 0 < n <= 25500 and n / 255 == value else value
 
@@ -50,11 +53,11 @@ Eps = Annotated[
     BeforeValidator(parse_fraction),
     PlainSerializer(as_fraction, when_used="json"),
 ]
-"""A radius in units of the image range [0, 1]; `8/255` may be written as text, and is written back so."""
+"""A radius in units of the image range [0, 1]; it may be given as the text `8/255`, and YAML holds it so."""
 
 
 class Settings(BaseModel):
-    """Base of every plug-in: frozen, refusing unknown names, validated whenever it is made."""
+    """Base of all settings: frozen, validated when made; an unknown name is an error."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -72,17 +75,20 @@ class Settings(BaseModel):
         return {"kind": self.kind, **out} if hasattr(self, "kind") else out
 
     def replace(self: T, **changes: Any) -> T:
-        """A changed copy, validated again (pydantic's own `model_copy` does not validate)."""
+        """A copy with changed fields, validated again (pydantic's own `model_copy` does not validate).
+
+        Raises UserError if the changes are not valid.
+        """
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return validated(type(self), {**kept, **changes})
 
     def to_dict(self, *, defaults: bool = True) -> dict[str, Any]:
-        """Plain JSON-able data; without defaults only what differs from them (and every `kind`)."""
+        """The settings as JSON types; without defaults only what differs from them, and every `kind`."""
         out: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=not defaults)
         return out
 
     def digest(self) -> str:
-        """12 hex digits of what differs from the defaults, so that adding a setting orphans nothing."""
+        """12 hex digits that hash what differs from the defaults, so a new setting changes no digest."""
         text = json.dumps(self.to_dict(defaults=False), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -95,7 +101,7 @@ class Settings(BaseModel):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts such as 1e-3, too, which YAML 1.2 reads as numbers."""
+    """Writes YAML; also quotes texts such as 1e-3, which YAML 1.2 reads as numbers."""
 
 
 _Dumper.add_implicit_resolver(
@@ -104,7 +110,10 @@ _Dumper.add_implicit_resolver(
 
 
 def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """Make `cls` from plain data; a mistake raises `UserError` in one sentence with its path."""
+    """Make `cls` from plain data; raises UserError that names the path of the first wrong setting.
+
+    `where` is the file of the data, for the error.
+    """
     try:
         return cls.model_validate(dict(data))
     except ValidationError as e:
@@ -112,21 +121,22 @@ def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 
 def load_yaml(cls: type[T], text: str, where: str) -> T:
-    """Make `cls` from YAML text; `where` names the file in errors."""
+    """Make `cls` from YAML text; raises UserError, which names the file `where`, if it is not valid."""
     return validated(cls, read_yaml(text, [cls], where), where)
 
 
 def replace_everywhere(settings: T, **values: Any) -> T:
-    """A copy in which every field of these names has these values, also in settings inside settings."""
+    """A copy in which all fields of these names have these values, in nested settings too."""
     own = {name: getattr(settings, name) for name in type(settings).model_fields}
     inner = {name: replace_everywhere(v, **values) for name, v in own.items() if isinstance(v, Settings)}
     return settings.replace(**inner, **{name: v for name, v in values.items() if name in own})
 
 
 def contradictions(text: str, settings: Settings, where: str) -> list[str]:
-    """Paths at which stored YAML says something else than `settings` do.
+    """Paths at which stored YAML has another value than `settings`.
 
-    A setting that was added since, and so is not in the text, does not count.
+    A setting that is not in the text, because it was added later, does not count. Raises UserError if the
+    text is damaged; `where` is its file.
     """
     stored = read_flat(text, where)
     now = flat(settings.to_dict())
@@ -134,7 +144,7 @@ def contradictions(text: str, settings: Settings, where: str) -> list[str]:
 
 
 def read_flat(text: str, where: str) -> dict[str, Any]:
-    """Stored settings as `path: value`. Raises UserError if they are damaged."""
+    """Settings stored as YAML, as `{path: value}`; raises UserError if the text is damaged."""
     try:
         return flat(read_yaml(text, [], where))
     except UserError as e:
@@ -142,7 +152,10 @@ def read_flat(text: str, where: str) -> dict[str, Any]:
 
 
 def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, path_given: str = "") -> str:
-    """Pydantic's first error as one sentence with the path as the user would type it."""
+    """Pydantic's first error as one sentence, with the path of the setting as the user types it.
+
+    `where` is the file that holds the setting; `path_given` is a longer path that the user typed, if known.
+    """
     first = error.errors(include_url=False)[0]
     names: list[str] = []
     owner: type[BaseModel] | None = cls  # whose field the last name is, or should be
@@ -178,7 +191,7 @@ def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, pat
 
 
 def settings_classes(field: Any) -> dict[str, type[BaseModel]]:
-    """The settings classes that a field (or a part of its type) may hold, by kind or by name."""
+    """The settings classes that are allowed in a field or a part of its type, by kind or else by name."""
     if isinstance(field, type) and issubclass(field, BaseModel):
         kind = field.model_fields.get("kind")
         return {str(kind.default) if kind else field.__name__: field}
@@ -191,7 +204,7 @@ def settings_classes(field: Any) -> dict[str, type[BaseModel]]:
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain settings as `{"recipe.attack.steps": 10, ...}`."""
+    """Nested dictionaries as one, with dotted paths: `{"recipe.attack.steps": 10, ...}`."""
     out: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict) and value:
@@ -202,6 +215,6 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(a: Settings, b: Settings) -> dict[str, tuple[Any, Any]]:
-    """Where two settings differ: path to (value in a, value in b), None where a path is missing."""
+    """What differs between two settings: `{path: (value in a, value in b)}`, None for a missing path."""
     one, two = flat(a.to_dict()), flat(b.to_dict())
     return {k: (one.get(k), two.get(k)) for k in {**one, **two} if one.get(k) != two.get(k)}

@@ -1,7 +1,7 @@
-"""A file is either the old one or the new one, never a part of one.
+"""Writing files so that an interruption leaves either the old file or the new one, never a part of one.
 
-Everything the tool writes goes through `write_atomic`: a temporary sibling, flushed to the disk, then
-renamed over the target. A full or read-only disk becomes one sentence, and the old file stays.
+`write_atomic` writes a temporary file in the same folder, flushes it to the disk and renames it. If the disk
+is full or read-only, it raises a UserError and the old file stays.
 """
 
 import errno
@@ -15,7 +15,7 @@ from crossclass.core.errors import BusyError, UserError
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError if a file cannot be written there: asked before hours of work, not after."""
+    """Raises UserError if `path` cannot be written; call it before hours of work, not after them."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file with out=..., such as {path / 'result.json'}")
     for parent in path.absolute().parents:
@@ -28,7 +28,10 @@ def require_writable(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` in one step; raises UserError if the disk refuses."""
+    """Replace the file at `path` by `content` in one step; its folder is made if there is none.
+
+    Text is written as UTF-8. Raises UserError if the disk is full or cannot be written to.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -47,7 +50,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and flush it to the disk; a cut-off line is dropped by `complete_lines`."""
+    """Append a line to a file and flush it to the disk; `complete_lines` leaves out a line that was cut off.
+
+    Raises UserError if the disk is full or cannot be written to.
+    """
     try:
         with open(path, "ab") as file:
             file.write(line.encode() + b"\n")
@@ -58,7 +64,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def complete_lines(path: Path) -> list[str]:
-    """The lines of a file that `append_line` finished; a last line without its end is left out."""
+    """The lines of a file, without a last one that has no line end; none if there is no file."""
     if not path.exists():
         return []
     text = path.read_bytes().decode(errors="replace")
@@ -66,7 +72,7 @@ def complete_lines(path: Path) -> list[str]:
 
 
 def write_error(path: Path, e: OSError) -> UserError:
-    """The sentence for a disk that refuses to write `path`."""
+    """A UserError that says why `path` cannot be written and what to do."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(
             f"no space left to write {path}; free some, or choose another folder with out=DIR, and run "
@@ -81,14 +87,15 @@ def write_error(path: Path, e: OSError) -> UserError:
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while inside; raises BusyError if another process holds it, and says which.
+    """Hold the lock file at `path` inside.
 
-    The system lets go of it when the process ends, however it ends, so no lock is ever stale. `what` is
-    what the holder does to the thing, such as "runs/x is being trained".
+    The operating system releases it when the process ends, however it ends, so no lock is ever stale. `what`
+    is what is done under the lock, such as "runs/x is being trained". Raises BusyError, which names the other
+    process, if another one holds it; UserError if the file cannot be written.
     """
     try:
         import fcntl
-    except ImportError:  # Windows: one has to look out for oneself
+    except ImportError:  # Windows has no such locks: the user must not start two
         yield
         return
     with ExitStack() as stack:
@@ -103,7 +110,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
             file.seek(0)
             who = file.read().strip() or "another process"
             raise BusyError(f"{what} by {who}; wait for it, or choose another folder with out=DIR") from e
-        except OSError:  # a file system without locks: one has to look out for oneself
+        except OSError:  # a file system without locks: the user must not start two
             yield
             return
         file.truncate(0)

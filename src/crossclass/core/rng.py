@@ -1,7 +1,7 @@
-"""Every random number starts from an integer formula of (seed, epoch, step, purpose).
+"""Random streams: each starts from an integer that is computed from (seed, epoch, step, purpose).
 
-So nothing has to be saved to resume a run bit for bit, evaluating never moves a training stream, and
-a run does not depend on Python's hash, on other libraries' draws, or on what ran before it.
+So a run can be resumed bit for bit without saved generator states, evaluating changes no stream of the
+training, and a run does not depend on Python's hash, on other libraries' draws, or on what ran before it.
 """
 
 import random
@@ -58,7 +58,10 @@ def _mix(state: int, value: int) -> int:
 
 
 def stream_seed(seed: int, epoch: int, step: int, purpose: Purpose, row: int = 0) -> int:
-    """The integer in [0, 2^63) that starts one stream; `row` tells pieces of one batch apart."""
+    """The integer in [0, 2^63) that starts one stream; `row` differs between the pieces of one batch.
+
+    Epochs are counted from 1 and steps from 0; use 0 for both where a stream belongs to the whole run.
+    """
     state = 0
     for part in (seed, epoch, step, _PURPOSES[purpose], *((row,) if row else ())):
         state = _mix(state, part)
@@ -79,10 +82,10 @@ def seed_global_rng(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Python's, NumPy's and PyTorch's global streams start from `seed` inside and then go on as before.
+    """Start Python's, NumPy's and PyTorch's global streams from `seed` inside, and restore them afterwards.
 
-    For code that takes no generator: dropout, other people's networks and attacks. If `device` is a GPU, its
-    stream is meant too.
+    For code that takes no generator: dropout, external networks and attacks. If `device` is a GPU, its stream
+    is included.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
@@ -101,7 +104,7 @@ def generator(
     purpose: Purpose = "init",
     device: torch.device | str = "cpu",
 ) -> torch.Generator:
-    """A fresh generator for one purpose at one place of a run.
+    """A new generator for one purpose in one step of a run; its seed is that of `stream_seed`.
 
     On the CPU it draws the same numbers on every machine. On a GPU (Philox, from the same seed) it draws the
     same on every GPU, and other numbers than on a CPU; nothing is copied, and the host does not wait.
@@ -109,41 +112,53 @@ def generator(
     return torch.Generator(device).manual_seed(stream_seed(seed, epoch, step, purpose))
 
 
-class Share(torch.Generator):
-    """A generator of noise for a whole batch, of which only some rows are wanted: `rows` of `total`.
+class SlicedGenerator(torch.Generator):
+    """A generator with which `uniform` and `normal` draw for a whole batch and return some of its rows.
 
-    Several processes, or one after the other in small pieces, then see the noise that one process would see.
+    So several processes, or pieces of a batch one after the other, get the noise that the whole batch gets in
+    one process.
     """
 
     total: int
+    """Samples in the whole batch."""
     rows: slice
+    """Which of them are returned."""
 
 
-def share(whole: torch.Generator, rows: slice, total: int) -> torch.Generator:
-    """The generator, drawing for `total` samples and giving `rows` of them; itself if these are all."""
+def slice_generator(whole: torch.Generator, rows: slice, total: int) -> torch.Generator:
+    """A generator in the state of `whole` that returns `rows` of the noise of `total` samples.
+
+    It is `whole` itself if these are all rows.
+    """
     if rows == slice(0, total):
         return whole
-    part = Share(whole.device)
+    part = SlicedGenerator(whole.device)
     part.set_state(whole.get_state())
     part.total, part.rows = total, rows
     return part
 
 
 def uniform(like: Tensor, g: torch.Generator | None) -> Tensor:
-    """Float32 noise in [0, 1) of the shape [n, ...], device and layout of a tensor, a row per sample."""
+    """Uniform float32 noise in [0, 1) with the shape [n, ...], device and memory format of `like`.
+
+    A `g` of None draws from the global stream of the device.
+    """
     return _drawn(torch.rand, like, g)
 
 
 def normal(like: Tensor, g: torch.Generator | None) -> Tensor:
-    """Standard normal float32 noise of the shape [n, ...], device and layout of a tensor."""
+    """Standard normal float32 noise with the shape [n, ...], device and memory format of `like`.
+
+    A `g` of None draws from the global stream of the device.
+    """
     return _drawn(torch.randn, like, g)
 
 
 def _drawn(draw: Callable[..., Tensor], like: Tensor, g: torch.Generator | None) -> Tensor:
     # On the generator's device: a CPU generator gives the same noise on every machine.
     device = g.device if g is not None else like.device
-    n = g.total if isinstance(g, Share) else len(like)
+    n = g.total if isinstance(g, SlicedGenerator) else len(like)
     noise = draw((n, *like.shape[1:]), generator=g, device=device, dtype=torch.float32)
-    if isinstance(g, Share):
+    if isinstance(g, SlicedGenerator):
         noise = noise[g.rows]
     return torch.empty_like(like, dtype=torch.float32).copy_(noise)

@@ -1,8 +1,8 @@
-"""Batch norm over the images of all processes, so that several processes train as one does.
+"""Batch norm over the images of all processes, so that several processes compute what one would.
 
 Each process adds its sums to those of the others (differentiably: the backward pass adds too), then
-normalises its own images with the mean and the variance of all of them. torch's own SyncBatchNorm knows
-GPUs only, and it would talk inside the attack; this one is silent while its parameters are frozen.
+normalises its own images with the mean and the variance of all of them. torch's own SyncBatchNorm works on
+GPUs only, and would communicate inside the attack; this one does not while its parameters are frozen.
 """
 
 from collections.abc import Iterator
@@ -17,25 +17,28 @@ from crossclass.core.errors import UserError
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of [n, c, h, w] whose statistics are of all processes' images, in train mode."""
+    """Batch norm of [n, c, h, w] whose statistics in train mode are those of all processes' images."""
 
-    talks = True
+    communicates = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images; a collective unless in eval mode or with frozen parameters (crafting)."""
-        if not (self.talks and self.training and self.weight.requires_grad):
+        """Normalised images [n, c, h, w]; all processes must call it together where it communicates.
+
+        It does not communicate in eval mode, with frozen parameters (as in crafting), or inside `no_sync`.
+        """
+        if not (self.communicates and self.training and self.weight.requires_grad):
             return super().forward(x)
         n = x.new_full((), x.numel() / x.shape[1], dtype=torch.float32)
-        seen = all_reduce(torch.cat([x.float().sum(dim=(0, 2, 3)), n[None]]))
-        count, mean = seen[-1].detach(), seen[:-1] / seen[-1].detach()
+        sums = all_reduce(torch.cat([x.float().sum(dim=(0, 2, 3)), n[None]]))
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = x.float() - mean[:, None, None]
         variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
-        self._remember(mean.detach(), variance.detach(), count)
+        self._update_running(mean.detach(), variance.detach(), count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -47,21 +50,25 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 @contextmanager
 def no_sync(model: nn.Module, holds: bool = True) -> Iterator[None]:
-    """Inside, if it `holds`, nobody talks: for a batch that every process has as a whole."""
+    """Inside, no batch norm of the model communicates: for a batch that every process has as a whole.
+
+    Nothing changes if `holds` is false.
+    """
     norms = [m for m in model.modules() if isinstance(m, SyncedBatchNorm2d)]
     try:
         for norm in norms:
-            norm.talks = not holds
+            norm.communicates = not holds
         yield
     finally:
         for norm in norms:
-            norm.talks = True
+            norm.communicates = True
 
 
-def synced(model: nn.Module) -> None:
-    """Let every batch norm of a model take its statistics from all processes, in place, under its own name.
+def synchronize_batch_norm(model: nn.Module) -> None:
+    """Turn every batch norm of a model, in place, into one whose statistics are those of all processes.
 
-    Raises UserError for a batch norm without weights, or not of images: it cannot be told from crafting.
+    Names and weights stay. Raises UserError for a batch norm that is not of images, or that has no weights:
+    frozen weights are how it recognises crafting.
     """
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, SyncedBatchNorm2d):

@@ -14,7 +14,7 @@ from torch import Tensor
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import margin
 from crossclass.attacks.norms import AnyThreat
-from crossclass.core.runtime import full_precision
+from crossclass.core.device import full_precision
 from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, finding, percent
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import frozen

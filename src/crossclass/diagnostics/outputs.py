@@ -5,7 +5,7 @@ import math
 import torch
 
 from crossclass.analysis.evaluate import collapse
-from crossclass.core.runtime import full_precision
+from crossclass.core.device import full_precision
 from crossclass.diagnostics.findings import Finding, finding, percent, shortened
 from crossclass.diagnostics.probe import Probe, relative_difference
 from crossclass.models.model_state import frozen

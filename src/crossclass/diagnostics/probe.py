@@ -20,7 +20,7 @@ from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import rng
 from crossclass.core.config import Settings
-from crossclass.core.runtime import full_precision
+from crossclass.core.device import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier, channel_statistics
 from crossclass.models.model_state import frozen

@@ -24,6 +24,7 @@ from crossclass.analysis.measure import Measure, evaluate_checkpoint
 from crossclass.checkpoints.card import Card
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.device import to_device
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Splits
@@ -60,7 +61,7 @@ class FinishedRun:
                 f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again"
             )
         model, card = load_model(path)
-        return classifier(self.runtime.to_device(model)), card
+        return classifier(to_device(model, self.runtime.torch_device, self.runtime.memory_format)), card
 
     def best_and_last(self) -> list[tuple[str, models.Classifier, EvaluationPass]]:
         """Name, model and evaluation of the two checkpoints."""

@@ -20,6 +20,7 @@ import torch
 from crossclass import models
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import flat, read_flat
+from crossclass.core.device import to_device
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
@@ -192,7 +193,8 @@ resume from, each with weights, momentum and maybe an average of the weights."""
 
 def cost(run: Run, splits: Splits, runtime: Runtime) -> Cost:
     """The cost of a run, estimated from one step of training."""
-    model = runtime.to_device(models.build(run.model, splits.train.images, len(splits.class_names), 0))
+    built = models.build(run.model, splits.train.images, len(splits.class_names), 0)
+    model = to_device(built, runtime.torch_device, runtime.memory_format)
     part = splits.train.first(run.batch).to(runtime.torch_device)
     seconds = _seconds_of_step(run, model, part) / len(part)
     attack = run.recipe.crafting_attack

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import skip_range_check
 from crossclass.attacks.losses import hard
+from crossclass.core.device import cudnn_benchmark
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
-from crossclass.core.rng import generator, isolated_rng, seed_global_rng, share, stream_seed
+from crossclass.core.rng import generator, isolated_rng, seed_global_rng, slice_generator, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import no_sync
 from crossclass.data import Split, Splits, as_float, batches
@@ -36,7 +37,10 @@ def train_epoch(
     Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
     memory that is too small.
     """
-    with state.runtime.cudnn_benchmark(), state.graphs.active() if state.graphs else nullcontext():
+    with (
+        cudnn_benchmark(state.runtime.torch_device),
+        state.graphs.active() if state.graphs else nullcontext(),
+    ):
         return _train_epoch(recipe, state, splits, epoch, progress, log)
 
 
@@ -54,11 +58,11 @@ def _train_epoch(
             for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
                 group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
             x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
-            rows, weight = runtime.rows(len(index)), runtime.weight(len(index))
+            rows, weight = runtime.group.rows(len(index)), runtime.group.weight(len(index))
             mine = index[rows].to(runtime.torch_device, non_blocking=True)
             logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
             gradients = [p.grad for p in state.parameters if p.grad is not None]
-            runtime.sum(gradients)
+            runtime.group.sum(gradients)
             norm = (
                 nn.utils.get_total_norm(gradients)
                 if run.grad_clip_norm is None
@@ -81,7 +85,7 @@ def _train_epoch(
     if run.weight_averaging is not None and state.average is not None:
         run.weight_averaging.after_epoch(state.average, model, epoch)
     state.sync_epoch()
-    runtime.sum([right, total])
+    runtime.group.sum([right, total])
     lr = optimizer.param_groups[0]["lr"]
     if not math.isfinite(float(total)) or first_bad.occurred:
         raise NotFiniteError(first_bad, epoch, lr)
@@ -138,7 +142,7 @@ def _gradients(
     In micro-batches of at most `state.micro_batch` images, which get smaller when the memory is too small,
     where that does not change the result. Raises UserError where it would.
     """
-    rows, whole = state.runtime.rows(len(index)), len(index) < state.runtime.processes
+    rows, whole = state.runtime.group.rows(len(index)), len(index) < state.runtime.group.size
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         try:
@@ -179,8 +183,8 @@ def _backward(
     """Add the gradient of some rows of the global batch to the parameters'."""
     run, runtime, n = state.run, state.runtime, len(index)
     x, y, soft = (t[part] for t in batch)
-    noise = share(generator(run.seed, epoch, step, "attack", runtime.noise_device), part, n)
-    rows = runtime.rows(run.batch)
+    noise = slice_generator(generator(run.seed, epoch, step, "attack", runtime.noise_device), part, n)
+    rows = runtime.group.rows(run.batch)
     full = len(x) == min(state.micro_batch or run.batch, rows.stop - rows.start)
     network = state.crafting if full else state.model  # another shape is not worth compiling for
     # for dropout and other people's networks; each piece draws for itself
@@ -188,12 +192,12 @@ def _backward(
     with skip_range_check():  # bytes over 255, or mixtures of such
         x_adv = recipe.craft(network, x, soft if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-        more = share(generator(run.seed, epoch, step, "loss"), part, n)
+        more = slice_generator(generator(run.seed, epoch, step, "loss"), part, n)
         loss, logits = recipe.loss(state.model, x, x_adv, soft, more)
     if run.ensembling is not None:
         loss = loss + run.ensembling.penalty(logits, state.memory, index[part].to(x.device), epoch)
     # so that the sum over micro-batches and processes is the mean over the global batch
-    loss = loss * (runtime.weight(n) * len(x) / n)
+    loss = loss * (runtime.group.weight(n) * len(x) / n)
     torch.autograd.backward(loss)
     return logits.detach(), loss.detach(), x_adv.detach()
 

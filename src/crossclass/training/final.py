@@ -8,6 +8,7 @@ from crossclass.analysis.records import ResultFile, result_file
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.load import identity, load_model
 from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.device import to_device
 from crossclass.core.progress import Progress
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
@@ -36,7 +37,11 @@ def final_evaluation(
         card = load_checkpoint(path)[1]
         epoch = card.epoch
         in_memory = last is not None and epoch == last[0]
-        network = last[1] if last and in_memory else runtime.to_device(load_model(path)[0])
+        network = (
+            last[1]
+            if last and in_memory
+            else to_device(load_model(path)[0], runtime.torch_device, runtime.memory_format)
+        )
         if epoch not in passes:
             passes[epoch] = evaluate_checkpoint(
                 classifier(network), splits, attack, settings, runtime, progress

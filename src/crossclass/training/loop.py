@@ -17,10 +17,12 @@ from crossclass.analysis.records import EpochRow, ResultFile, metrics_csv, write
 from crossclass.checkpoints.load import describe
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
+from crossclass.core.device import oversubscribed
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
+from crossclass.core.trackers import tracking
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
@@ -77,8 +79,8 @@ def iterate_epochs(
     splits = run.data()
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
-    folder = runtime.on_main_process(lambda: RunFolder.of(Path(out), label, run))
-    if runtime.on_main_process(lambda: folder.done):
+    folder = runtime.group.on_main_process(lambda: RunFolder.of(Path(out), label, run))
+    if runtime.group.on_main_process(lambda: folder.done):
         yield from ((folder, row) for row in _rows(folder))
         return
     require_consent(names_of_code(run.to_dict()), "the run")
@@ -87,11 +89,11 @@ def iterate_epochs(
         *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
         return done
 
-    with runtime.entered(lock(folder.path / ".lock", f"{folder.path} is being trained")):
-        if not runtime.on_main_process(lambda: folder.done):  # another process may have finished it since
-            uses_bf16 = runtime.uses_bf16(runtime.on_main_process(lambda: _used_bf16(folder)))
+    with runtime.group.enter_on_main_process(lock(folder.path / ".lock", f"{folder.path} is being trained")):
+        if not runtime.group.on_main_process(lambda: folder.done):  # another may have finished it since
+            uses_bf16 = runtime.uses_bf16(runtime.group.on_main_process(lambda: _used_bf16(folder)))
             env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
-            for note in runtime.on_main_process(lambda: folder.begin(env)):
+            for note in runtime.group.on_main_process(lambda: folder.begin(env)):
                 log(note)
             splits = splits.to(runtime.torch_device)
             yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
@@ -125,7 +127,7 @@ def _train(
 
     last: tuple[int, nn.Module] | None = None
     stopped = bool(rows and rows[-1].stopped_by)
-    with runtime.tracked("crossclass", folder.path, flat(run.to_dict())) as send:
+    with tracking(runtime.group.engine, "crossclass", folder.path, flat(run.to_dict())) as send:
         for epoch in range(len(rows) + 1, 1 if stopped else run.epochs + 1):
             try:
                 row = train_epoch(executed.recipe_at(epoch), state, splits, epoch, progress, log)
@@ -141,7 +143,7 @@ def _train(
             if validated:
                 row = validation.validate(row, executed, runtime, model, splits, progress)
             rows.append(_with_alarms(run, [*rows, row], len(splits.class_names)))
-            rows[-1] = runtime.on_main_process(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
+            rows[-1] = runtime.group.on_main_process(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
             last = epoch, model
             send(rows[-1].to_dict(), epoch)
             yield folder, rows[-1]
@@ -149,7 +151,7 @@ def _train(
                 break
 
     results = final_evaluation(executed, folder, runtime, splits, progress, last)
-    runtime.on_main_process(lambda: _finish(folder, results))
+    runtime.group.on_main_process(lambda: _finish(folder, results))
 
 
 def _used_bf16(folder: RunFolder) -> bool | None:
@@ -193,17 +195,17 @@ def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: b
     """What a person should know about how this run is executed."""
     if not uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
-    if runtime.oversubscribed:
+    if oversubscribed(runtime.torch_device):
         yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
     if not state.batch_coupling:
         return
-    alone, most = -(-run.batch // runtime.processes), runtime.micro_batch or run.batch
+    alone, most = -(-run.batch // runtime.group.size), runtime.micro_batch or run.batch
     synced = ["batch norm"] if runtime.sync_batch_norm else []
     who = " and ".join(c for c in state.batch_coupling if c not in synced)
-    if runtime.processes > 1 and who:
+    if runtime.group.size > 1 and who:
         remedy = "; runtime.sync_batch_norm=true joins them" if who == "batch norm" else ""
         yield (
-            f"{runtime.processes} processes: {who} sees {min(alone, most)} of {run.batch} images, so "
+            f"{runtime.group.size} processes: {who} sees {min(alone, most)} of {run.batch} images, so "
             f"the result is not that of one process{remedy}"
         )
     elif most < alone:
@@ -216,16 +218,16 @@ def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: b
 
 def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[EpochRow]:
     """Put the newest state back; the rows up to it."""
-    saved = runtime.on_main_process(folder.load_state)
+    saved = runtime.group.on_main_process(folder.load_state)
     if saved is None:
-        runtime.on_main_process(lambda: folder.rewind(0))
+        runtime.group.on_main_process(lambda: folder.rewind(0))
         return []
     tensors, card, notes = saved
     for note in notes:
         log(note)
     state.restore(tensors)
-    runtime.on_main_process(lambda: folder.rewind(card["epoch"]))
-    rows = runtime.on_main_process(lambda: _rows(folder))
+    runtime.group.on_main_process(lambda: folder.rewind(card["epoch"]))
+    rows = runtime.group.on_main_process(lambda: _rows(folder))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
     log(f"resuming after epoch {card['epoch']}")
@@ -248,7 +250,7 @@ def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict
     path = getattr(run.data, "path", None)
     images = len(splits.test.first(run.validation.n))
     return {
-        **runtime.about(),
+        **runtime.describe(),
         "global_batch": run.batch,
         "label": label,
         "seed": run.seed,

@@ -13,7 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from crossclass.attacks.cuda_graphs import CudaGraphs
+from crossclass.core.device import compile_for_crafting, to_device
 from crossclass.core.runtime import Runtime
+from crossclass.core.sync_batchnorm import synchronize_batch_norm
 from crossclass.models import Classifier
 from crossclass.training.averaging import refresh
 from crossclass.training.run import Run
@@ -24,8 +26,11 @@ class TrainState:
 
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
         self.run, self.runtime = run, runtime
-        self.model = runtime.prepared(runtime.to_device(built))
-        self.crafting = runtime.crafting(self.model)
+        self.model = to_device(built, runtime.torch_device, runtime.memory_format)
+        if runtime.sync_batch_norm and runtime.group.size > 1:
+            synchronize_batch_norm(self.model)
+        compiled = runtime.compile
+        self.crafting = compile_for_crafting(self.model, runtime.torch_device) if compiled else self.model
         """The network as attacks call it: the same weights, maybe compiled."""
         self.graphs = CudaGraphs() if runtime.uses_graphs else None
         # frozen, so that no process waits for another while its batch norm is refreshed
@@ -64,9 +69,9 @@ class TrainState:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
         for network in (self.model, self.average):
             if network is not None:
-                self.runtime.average(network)
-        if self.run.ensembling is not None and self.runtime.processes > 1:
-            self.run.ensembling.join(self.memory, self._visits, self.runtime.sum)
+                self.runtime.group.average_buffers(network)
+        if self.run.ensembling is not None and self.runtime.group.size > 1:
+            self.run.ensembling.join(self.memory, self._visits, self.runtime.group.sum)
             self._visits = self.memory["visits"].clone()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from crossclass.analysis import evaluate
 from crossclass.checkpoints.card import fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.core.device import to_device
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
 from crossclass.core.progress import Log
@@ -38,7 +39,7 @@ def load_teachers(
         path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, log)
         model, card = load_model(path)
         _check_classes(path, card.classes, card.channels, splits)
-        model = runtime.to_device(model)  # type: ignore[assignment]
+        model = to_device(model, runtime.torch_device, runtime.memory_format)
         _check_above_chance(model, splits, path)
         log(f"teacher: {path.parent.name}/{card.checkpoint}, epoch {card.epoch}")
         return teacher.replace(module=model.requires_grad_(False))

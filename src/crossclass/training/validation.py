@@ -24,9 +24,10 @@ from crossclass.analysis.records import EpochRow
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import L2, AnyThreat
+from crossclass.core.device import full_precision
 from crossclass.core.progress import Progress
 from crossclass.core.rng import generator, isolated_rng, stream_seed
-from crossclass.core.runtime import Runtime, full_precision
+from crossclass.core.runtime import Runtime
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.models.model_state import frozen
 from crossclass.training.run import Run
@@ -49,7 +50,7 @@ def validate(
 
     def advance(n: int) -> None:
         nonlocal done
-        done += n * runtime.processes  # the others do as much
+        done += n * runtime.group.size  # the others do as much
         progress("check", min(done, total), total)
 
     def evaluated(part: Part) -> evaluate.EvaluationPass:
@@ -63,7 +64,7 @@ def validate(
             purpose="check",
             memory_format=runtime.memory_format,
             advance=advance,
-            distributed_map=runtime.distributed_map,
+            distributed_map=runtime.group.map,
         )
 
     passes = {part: evaluated(part) for part in parts}
@@ -77,7 +78,7 @@ def validate(
         run.validation.batch,
         runtime.memory_format,
         advance,
-        runtime.distributed_map,
+        runtime.group.map,
     )
     fgsm = float(probe.correct.double().mean())
     pgd = float((seen.robust == seen.labels)[: len(few)].double().mean())  # on the same images
@@ -86,7 +87,7 @@ def validate(
         update |= evaluate.epoch_metrics(one, part)
     if run.recipe.threat is not None:
         update["train_clean"] = evaluate.clean_accuracy(
-            network, splits.train.first(run.validation.n), run.validation.batch, runtime.distributed_map
+            network, splits.train.first(run.validation.n), run.validation.batch, runtime.group.map
         )
     update |= {
         "watched": watched,
