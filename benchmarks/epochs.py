@@ -56,10 +56,8 @@ def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
     state = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
-    network = to_device(_network(run.model), runtime.torch_device, runtime.memory_format).requires_grad_(
-        False
-    )
-    teacher = Teacher(module=network)
+    network = to_device(_network(run.model), runtime.torch_device, runtime.memory_format)
+    teacher = Teacher(module=network.requires_grad_(False))
     recipe = map_teachers(run.recipe, lambda kd, unnamed: teacher)
     return lambda: train_epoch(recipe, state, splits, 1, silent, lambda text: None)
 

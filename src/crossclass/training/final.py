@@ -37,11 +37,10 @@ def final_evaluation(
         card = load_checkpoint(path)[1]
         epoch = card.epoch
         in_memory = last is not None and epoch == last[0]
-        network = (
-            last[1]
-            if last and in_memory
-            else to_device(load_model(path)[0], runtime.torch_device, runtime.memory_format)
-        )
+        if last and in_memory:
+            network = last[1]
+        else:
+            network = to_device(load_model(path)[0], runtime.torch_device, runtime.memory_format)
         if epoch not in passes:
             passes[epoch] = evaluate_checkpoint(
                 classifier(network), splits, attack, settings, runtime, progress
