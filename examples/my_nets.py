@@ -1,4 +1,4 @@
-"""Two networks of other people, as a stranger would bring them: a file of weights and twenty lines each.
+"""Two networks of other people, as others bring them: a file of weights and twenty lines each.
 
     crossclass measure resnet4b.npz model=python:my_nets:resnet4b data.path=DIR out=result.json
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
         nearest as nearest,
     )
     from crossclass.analysis.measure import Measure as Measure, measure as measure
+    from crossclass.analysis.metrics import Metric as Metric, register_metric as register_metric
     from crossclass.analysis.records import load_results as load_results
     from crossclass.analysis.run_record import load_run as load_run
     from crossclass.analysis.saliency import grad_cam as grad_cam
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from crossclass.checkpoints.load import Source as Source, load_model as load_model
     from crossclass.core.config import Settings as Settings
     from crossclass.core.errors import UserError as UserError
+    from crossclass.core.family import register as register
     from crossclass.core.overrides import override as override
     from crossclass.core.runtime import Runtime as Runtime
     from crossclass.core.trust import trusting as trusting
@@ -86,6 +88,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
 _HOME = {
     "core.config": ("Settings",),
     "core.errors": ("UserError",),
+    "core.family": ("register",),
     "analysis.attribution": ("cas", "class_means", "correlation", "negative_mass", "separation"),
     "analysis.instances": ("all_pairs", "instance_correlation", "nearest"),
     "attacks.losses": ("cross_entropy", "kl", "margin"),
@@ -116,6 +119,7 @@ _HOME = {
     "analysis.evaluate": ("evaluate", "summary"),
     "checkpoints.load": ("Source", "load_model"),
     "analysis.measure": ("Measure", "measure"),
+    "analysis.metrics": ("Metric", "register_metric"),
     "analysis.records": ("load_results",),
     "analysis.run_record": ("load_run",),
     "diagnostics": ("Doctor", "examine"),

@@ -12,7 +12,7 @@ import torch
 
 from crossclass.analysis import evaluate, records
 from crossclass.analysis.compare import comparison
-from crossclass.analysis.metrics import METRICS, Metric, metric, register
+from crossclass.analysis.metrics import METRICS, Metric, metric, register_metric
 from crossclass.analysis.records import Comparison, load_results, metrics_csv, schema, write_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
@@ -46,7 +46,7 @@ def added():
         per_epoch=("test",),
         headline=True,
     )
-    yield register(new)
+    yield register_metric(new)
     METRICS.remove(new)
 
 
@@ -97,7 +97,7 @@ def test_a_metric_that_is_added_is_seen_everywhere(added, tmp_path):
 def test_a_key_that_is_taken_is_refused():
     for key in ("cas", "checkpoint", "epoch", "no name"):
         with pytest.raises(UserError, match=f"'{key}' is taken or is no name"):
-            register(Metric(key, "x", "x", lambda p: 0.0))
+            register_metric(Metric(key, "x", "x", lambda p: 0.0))
 
 
 @pytest.mark.parametrize("key", [m.key for m in METRICS])

@@ -5,7 +5,9 @@ test_readers_tiny_imagenet.py. Names on the page: test_report.py. Bytes of any k
 """
 
 import ast
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ from crossclass.cli import main
 from crossclass.cli.assignments import assign
 from crossclass.cli.sweep import expand
 from crossclass.core.errors import UserError
+from crossclass.core.trust import import_callable, trusting
+from crossclass.models import PreActResNet, rebuild
+from crossclass.models.external import Timm
 from crossclass.paper.runs import resolve
 from run_file import TINY
 
@@ -123,3 +128,37 @@ def test_names_of_runs_are_escaped_on_the_page(tmp_path, monkeypatch, capsys):
     page = Path(capsys.readouterr().out.strip().splitlines()[-1]).read_text()
     assert name not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_timm_reads_no_file_of_weights_without_consent():
+    model = Timm(name="resnet18", arguments={"checkpoint_path": "weights.pth"})
+    with pytest.raises(UserError, match=r"model.arguments has checkpoint_path.*--trust"):
+        model.create(10, 3)
+
+
+def test_the_current_folder_shadows_no_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    Path("my_nets_here.py").write_text("def f(): return 1\n")
+    with trusting("my_nets_here:f"):
+        assert import_callable("my_nets_here:f", "a test")() == 1
+    assert sys.path[-1] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("env.json", b"[1]"), ("env.json", b"\xff\xfe"), ("config.yaml", b"\xff"), ("events.jsonl", b"[1]\n")],
+)
+def test_damaged_files_of_a_run_folder_are_one_sentence(whole, tmp_path, capsys, name, content):
+    folder = shutil.copytree(whole.path, tmp_path / whole.path.name)
+    (folder / name).write_bytes(content)
+    code = (
+        command("verify", str(folder)) if name != "env.json" else command("measure", f"{folder}@last", "n=9")
+    )
+    assert code == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_card_that_asks_for_too_much_memory_is_refused():
+    with pytest.raises(UserError, match="the model that the card describes cannot be made"):
+        rebuild(PreActResNet(width=10**7), {}, 10, 3)

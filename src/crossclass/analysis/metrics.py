@@ -208,7 +208,7 @@ def metric(key: str) -> Metric:
     raise KeyError(key)
 
 
-def register(new: Metric) -> Metric:
+def register_metric(new: Metric) -> Metric:
     """Add a metric in this process; it appears wherever the others do. Raises UserError for a key in use."""
     from crossclass.analysis.records import RESERVED
 

@@ -411,7 +411,7 @@ def load_results(path: Path | str) -> ResultFile:
         raise UserError(
             f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'"
         ) from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
     return parse_results(data, path)
 

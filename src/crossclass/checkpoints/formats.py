@@ -1,7 +1,7 @@
 """Anyone's file of weights becomes plain named tensors, and nothing in it is executed.
 
 safetensors and npz hold numbers only; torch files are programs and have a reader of their own
-(`pickles`). What a file is, its bytes say, not its name: many a model.pth is a web page. `candidates`,
+(`safe_pickle`). What a file is, its bytes say, not its name: many a model.pth is a web page. `candidates`,
 `strip_prefixes` and `normalisation` then list how its names may be read.
 """
 

@@ -117,7 +117,11 @@ class RunFolder:
 
     def config(self) -> str:
         """The text of config.yaml."""
-        return (self.path / "config.yaml").read_text()
+        path = self.path / "config.yaml"
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"{path} cannot be read as text; restore it, or choose another run") from e
 
     def rows(self, upto: int | None = None) -> list[Row]:
         """The logged epochs, in order; a line that was cut off by a kill is left out."""
@@ -125,8 +129,10 @@ class RunFolder:
         for number, line in enumerate(complete_lines(self.path / "events.jsonl"), 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as e:
-                raise UserError(f"{self.path / 'events.jsonl'}, line {number} is damaged") from e
+                if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+                    raise ValueError("no epoch")
+            except (ValueError, RecursionError) as e:
+                raise UserError(f"{self.path / 'events.jsonl'}, line {number} is damaged; mend it") from e
             if upto is None or row["epoch"] <= upto:
                 rows.append(row)
         return rows
@@ -154,8 +160,11 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
-        except json.JSONDecodeError as e:
+            content = json.loads(path.read_text("utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("no object")
+            return content
+        except (OSError, ValueError, RecursionError) as e:
             raise UserError(f"{path} is damaged; delete it to have it made again") from e
 
     def checkpoint(self, name: str) -> Path:

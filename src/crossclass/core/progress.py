@@ -86,7 +86,7 @@ class ProgressDisplay:
 
 @contextmanager
 def progress_display(label: str, epochs: int | None = None) -> Iterator[ProgressDisplay]:
-    """ProgressDisplay a job of that many epochs."""
+    """Show the progress of a job of that many epochs."""
     if not sys.stderr.isatty() or not is_main_process():
         yield ProgressDisplay(label, epochs, None)
         return

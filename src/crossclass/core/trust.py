@@ -74,7 +74,7 @@ def import_callable(name: str, asked_by: str) -> Any:
     require_consent([name], asked_by)
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last: a sklearn.py in the folder must not stand for the library
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from crossclass.core.config import Settings, validated
-from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.family import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.models.base import Classifier, MeanStd, Model, statistics
@@ -85,8 +85,11 @@ def rebuild(
     Nothing pretrained is fetched: all weights are in the checkpoint.
     """
     width = tensors["mean"].numel() if "mean" in tensors else 1
-    with torch.random.fork_rng(devices=[]):
-        model = settings(classes, channels, (0.0,) * width, (1.0,) * width, size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = settings(classes, channels, (0.0,) * width, (1.0,) * width, size)
+    except (RuntimeError, MemoryError) as e:  # a card may ask for more than there is memory
+        raise UserError(f"the model that the card describes cannot be made ({first_line(e)})") from e
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as e:

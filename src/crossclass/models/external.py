@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from crossclass.core.errors import UserError, did_you_mean, first_line
-from crossclass.core.trust import import_callable
+from crossclass.core.trust import CONSENT, consent, import_callable
 from crossclass.models.base import Classifier, Model, Normalise
 from crossclass.models.hub import config_of
 from crossclass.models.wrapper import Wrapped
@@ -198,6 +198,10 @@ class HF(ExternalModel):
         _copy_pretrained(self, model)
 
 
+_TIMM_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Arguments with which timm reads a file of weights; older versions unpickle it, which runs code."""
+
+
 def _timm() -> Any:
     with _import_errors("timm", "timm"):
         import timm
@@ -205,6 +209,11 @@ def _timm() -> Any:
 
 
 def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any], pretrained: bool) -> Any:
+    if (files := [a for a in _TIMM_FILES if a in arguments]) and not consent().everything:
+        raise UserError(
+            f"model.arguments has {files[0]}, with which timm reads a file that may run code; leave it out and "
+            f"measure the file itself, or {CONSENT}"
+        )
     given = {"num_classes": classes, "in_chans": channels, **arguments}
     timm = _timm()
     with _factory_errors(f"timm's {name}"):

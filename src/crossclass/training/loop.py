@@ -79,11 +79,11 @@ def iterate_epochs(
     splits = run.data()
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
+    require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
     folder = runtime.group.on_main_process(lambda: RunFolder.of(Path(out), label, run))
     if runtime.group.on_main_process(lambda: folder.done):
         yield from ((folder, row) for row in _rows(folder))
         return
-    require_consent(names_of_code(run.to_dict()), "the run")
 
     def finished(teacher: Run) -> RunFolder:
         *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)

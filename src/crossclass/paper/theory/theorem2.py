@@ -1,7 +1,7 @@
 """Theorem 2: cross-class features always help against one other class, against all at once up to a point.
 
 Eq. (11) fixes one other class y'. The sentence before it says "than any other class", which is top-1 robust
-accuracy, P_all; both are judge_slack here, and the form of the message that holds for both.
+accuracy, P_all; both are judged here, and the form of the message that holds for both.
 """
 
 import numpy as np
