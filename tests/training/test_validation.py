@@ -13,6 +13,7 @@ from crossclass.analysis.records import EpochRow, load_results, metric_columns
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.load import load_model
+from crossclass.core.device import to_device
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
@@ -47,7 +48,7 @@ def built() -> tuple:
     with torch.no_grad():
         for p in model.parameters():
             p += 0.2 * torch.randn(p.shape, generator=seeded(7))
-    return splits, CPU.to_device(model)
+    return splits, to_device(model, CPU.torch_device, CPU.memory_format)
 
 
 def bare_row() -> EpochRow:
