@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.S | re.M)
 DIGEST = "1a2b3c4d5e6f"
-ELSEWHERE = ("pip", "torchrun", "make", "python")
+ELSEWHERE = ("pip", "torchrun", "make", "python", "sh")
 ATTACK = "def noise(model, x, y, size):\n    return (x + size * (2 * (x > 0.5) - 1)).clamp(0, 1)\n"
 
 

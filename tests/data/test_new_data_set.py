@@ -73,7 +73,7 @@ def test_its_attributes_are_used(registered: None, tmp_path: Path) -> None:
 
 def test_an_unknown_normalisation_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"model\.normalise.*cifar10"):
-        resolve("shapes-demo", ["model.normalise=cifar-10"])
+        resolve("shapes-demo", {"model.normalise": "cifar-10"})
 
 
 def test_it_is_listed_shown_trained_on_measured_and_printed_on_pages(
