@@ -128,8 +128,7 @@ def test_one_failure_stops_nothing_else_and_says_why(here):
 def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
     monkeypatch.setattr(jobs, "WAIT", 0.05)
     points, heard = expand("tiny.yaml", ["seed=0,1"]), []
-    RunFolder.of(Path("runs"), "tiny-seed0", points[0].run)
-    (folder,) = Path("runs").iterdir()
+    folder = RunFolder.of(Path("runs"), "tiny-seed0", points[0].run).path
 
     def log(text):
         heard.append(text)

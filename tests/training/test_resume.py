@@ -13,8 +13,9 @@ import pytest
 from crossclass.checkpoints.card import load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import BusyError, UserError
+from crossclass.core.files import lock
 from crossclass.core.runtime import Runtime
-from crossclass.training.loop import iterate_epochs, train
+from crossclass.training.loop import iterate_epochs, train, with_checksums
 from measuring import read
 from tiny_runs import CPU, TINY, killed_after, same, untimed, weights
 
@@ -201,10 +202,19 @@ def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
         folder.path / "resume" / ".epoch_00001.safetensors.1.tmp",
     ]
     for path in left:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
     killed_after(1, tmp_path)
     assert not [p for p in left if p.exists()]
+
+
+def test_nothing_is_written_into_a_folder_before_its_lock_is_held(tmp_path):
+    """The process that holds the lock deletes half-written files, so nobody else may be writing one."""
+    folder = RunFolder.of(tmp_path, "tiny", TINY)
+    assert not list(tmp_path.iterdir())
+    with lock(folder.path / ".lock", "it"), pytest.raises(BusyError):
+        train(TINY, tmp_path, "tiny", CPU)
+    assert [p.name for p in folder.path.iterdir()] == [".lock"]
 
 
 def test_a_run_that_goes_on_elsewhere_says_what_is_different(tmp_path):
@@ -214,4 +224,4 @@ def test_a_run_that_goes_on_elsewhere_says_what_is_different(tmp_path):
     *_, (folder, _) = iterate_epochs(TINY, tmp_path, "tiny", other, log=said.append)
     assert said[0].endswith("may depend on it: layout channels_last before, contiguous_format now")
     assert folder.read("env.json")["earlier"] == [{"layout": "channels_last", "epochs": 2}]
-    assert RunFolder.at(folder.path).begin(folder.read("env.json")) == []
+    assert RunFolder.at(folder.path).begin(with_checksums(TINY, TINY.data()), folder.read("env.json")) == []

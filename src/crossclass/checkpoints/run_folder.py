@@ -58,22 +58,16 @@ class RunFolder:
 
     @classmethod
     def of(cls, out: Path, label: str, run: Settings) -> "RunFolder":
-        """The folder of a run under `out`, made if it is new; raises UserError if it is another's."""
-        digest = run.digest()
+        """The folder of a run under `out`, which `begin` makes if it is new.
+
+        Raises UserError if it is another run's.
+        """
         if (out / "config.yaml").exists():
             raise UserError(f"{out} is the folder of a run; out=DIR is the folder that holds the runs")
+        digest = run.digest()
         found = sorted(out.glob(f"*-{digest}")) if out.is_dir() else []
         folder = cls(found[0] if found else out / f"{label}-{digest}")
-        config, text = folder.path / "config.yaml", run.yaml()
-        if config.exists() and (others := contradictions(folder.config(), run, str(config))):
-            raise UserError(
-                f"{config} is not the run that would be trained: {others[0]} differs (another run, or "
-                "another version's defaults); choose another folder with out=DIR"
-            )
-        if not config.exists():
-            if folder.path.is_dir() and any(p.suffix == ".safetensors" for p in folder.path.iterdir()):
-                raise UserError(f"{folder.path} holds checkpoints but no config.yaml; choose another out=DIR")
-            write_atomic(config, text)
+        folder._require_same(run)
         return folder
 
     @classmethod
@@ -91,14 +85,18 @@ class RunFolder:
         """Whether training and the full evaluation are finished."""
         return (self.path / "DONE").exists()
 
-    def begin(self, env: Mapping[str, Any]) -> list[str]:
-        """Write env.json for a sitting of this run; notes on what differs from the sitting before.
+    def begin(self, run: Settings, env: Mapping[str, Any]) -> list[str]:
+        """Write config.yaml and env.json for a sitting of this run; notes on what differs from the last one.
 
         What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
-        Half-written files that a killed process left are deleted; whoever calls this holds the lock.
+        Whoever calls this holds the lock: half-written files that a killed process left are deleted, and
+        another process must not be writing them.
         """
         for path in self.path.rglob(".*.tmp"):
             _delete(path)
+        self._require_same(run)
+        if not (self.path / "config.yaml").exists():
+            write_atomic(self.path / "config.yaml", run.yaml())
         before, notes = self.read("env.json") or {}, []
         earlier = before.get("earlier") or []
         changed = {k: before[k] for k in _EXECUTION if k in before and before[k] != env.get(k)}
@@ -200,6 +198,18 @@ class RunFolder:
                 f"no state in {self.path / 'resume'} can be read; delete that folder to train from the start"
             )
         return None
+
+    def _require_same(self, run: Settings) -> None:
+        """Raises UserError if this folder is not `run`'s, or does not say whose it is."""
+        config = self.path / "config.yaml"
+        if not config.exists():
+            if self.checkpoints():
+                raise UserError(f"{self.path} holds checkpoints but no config.yaml; choose another out=DIR")
+        elif others := contradictions(self.config(), run, str(config)):
+            raise UserError(
+                f"{config} is not the run that would be trained: {others[0]} differs (another run, or "
+                "another version's defaults); choose another folder with out=DIR"
+            )
 
     def _states(self) -> list[Path]:
         return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)

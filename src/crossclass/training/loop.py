@@ -93,7 +93,7 @@ def iterate_epochs(
         if not runtime.group.on_main_process(lambda: folder.done):  # another may have finished it since
             uses_bf16 = runtime.uses_bf16(runtime.group.on_main_process(lambda: _used_bf16(folder)))
             env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
-            for note in runtime.group.on_main_process(lambda: folder.begin(env)):
+            for note in runtime.group.on_main_process(lambda: folder.begin(run, env)):
                 log(note)
             splits = splits.to(runtime.torch_device)
             yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
