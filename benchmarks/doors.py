@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors
 
 from crossclass.analysis.records import load_results
 from crossclass.analysis.run_record import load_run
-from crossclass.checkpoints import formats
+from crossclass.checkpoints import file_formats
 from crossclass.checkpoints.card import load_tensors, save_tensors
 from crossclass.cli.assignments import assign
 from crossclass.cli.sweep import expand
@@ -239,7 +239,7 @@ def as_json(value: Any) -> bytes:
 
 DOORS: dict[str, tuple[Callable[[], list[bytes]], Read, bool]] = {
     "checkpoint": (own_checkpoint, written("a.safetensors", load_tensors), False),
-    "weights": (strangers, written("model.pth", formats.read), False),
+    "weights": (strangers, written("model.pth", file_formats.read), False),
     "run file": (run_files, written("run.yaml", yaml_file), True),
     "settings": (assignments, typed, True),
     "sweep file": (sweeps, written("sweep.yaml", swept), True),

@@ -19,7 +19,7 @@ from crossclass.cli.sweep import expand
 from crossclass.core.errors import UserError
 from crossclass.core.trust import import_callable, trusting
 from crossclass.models import PreActResNet, rebuild
-from crossclass.models.external import Timm
+from crossclass.models.external_model import Timm
 from crossclass.paper.runs import resolve
 from run_file import TINY
 
@@ -49,9 +49,9 @@ DANGEROUS = {
     "yaml.load": {"core/yaml_reader.py"},  # with a loader that makes plain values only
     "yaml.unsafe_load": set(),
     "pickle.loads": set(),
-    "pickle.load": {"checkpoints/safe_pickle.py"},  # with --trust
-    "torch.load": {"checkpoints/safe_pickle.py"},
-    "np.load": {"checkpoints/formats.py", "analysis/records.py"},  # allow_pickle only with --trust
+    "pickle.load": {"checkpoints/torch_files.py"},  # with --trust
+    "torch.load": {"checkpoints/torch_files.py"},
+    "np.load": {"checkpoints/file_formats.py", "analysis/records.py"},  # allow_pickle only with --trust
     "importlib.import_module": {"core/trust.py"},  # with consent
     "import_module": {"__init__.py"},  # names of ours
     "__import__": set(),

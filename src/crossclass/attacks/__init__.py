@@ -9,7 +9,7 @@ from typing import Annotated
 
 from crossclass.attacks.autoattack import AutoAttack
 from crossclass.attacks.base import Attack, AttackResult, Images, Network, skip_range_check, validate_images
-from crossclass.attacks.external import External
+from crossclass.attacks.external_attack import External
 from crossclass.attacks.pgd import FGSM, PGD, reference_attack
 from crossclass.core.family import Family
 

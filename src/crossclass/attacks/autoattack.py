@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from crossclass.attacks.base import Attack, AttackResult, Images, Network
-from crossclass.attacks.external import run_external
+from crossclass.attacks.external_attack import run_external
 from crossclass.attacks.losses import Labels
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.attacks.sandbox import FrozenModule

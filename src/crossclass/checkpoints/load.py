@@ -12,9 +12,9 @@ from pydantic import Field
 
 from crossclass import models
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.checkpoints import formats
 from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkpoint
-from crossclass.checkpoints.foreign import load_foreign, other_classes
+from crossclass.checkpoints.file_formats import SUFFIXES
+from crossclass.checkpoints.foreign_weights import load_foreign, other_classes
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.config import Settings
 from crossclass.core.device import to_device
@@ -188,7 +188,7 @@ def _files(target: str) -> list[Path]:
     path, (folder, which) = Path(target).expanduser(), place_of(target)
     if path.is_file():
         return [path]
-    if folder.suffix in formats.SUFFIXES and not folder.is_dir():
+    if folder.suffix in SUFFIXES and not folder.is_dir():
         raise UserError(f"there is no checkpoint {target}")
     there = RunFolder.at(folder).checkpoints()
     chosen = [which] if which else [*[b for b in ("best.val", "best.test") if b in there][:1], "last"]

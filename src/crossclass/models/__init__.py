@@ -13,7 +13,7 @@ from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.family import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.models.base import Classifier, MeanStd, Model, statistics
-from crossclass.models.external import HF, Python, Timm, Torchvision
+from crossclass.models.external_model import HF, Python, Timm, Torchvision
 from crossclass.models.preactresnet import PreActResNet
 from crossclass.models.recognize import Recognized, recognize
 from crossclass.models.resnet import ResNet

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossclass.checkpoints import formats
+from crossclass.checkpoints import state_dicts
 from crossclass.core.errors import UserError
 
 Shape = tuple[int, ...]
@@ -67,7 +67,7 @@ class _Interpretation:
     """One way to read the file: which of its tensors, under which names, for which submodule."""
 
     target: str
-    candidate: formats.Candidate
+    candidate: state_dicts.Candidate
     prefix: tuple[str, ...]
     names: dict[str, str]
     """Name in the target to name below the prefix; they differ where a name was changed."""
@@ -85,7 +85,7 @@ def fit(module: nn.Module, tree: dict[str, Any], renames: Sequence[tuple[str, st
     lazy = [k for k, v in own.items() if nn.parameter.is_lazy(v)]
     if lazy:
         raise UserError(f"the model does not know the shape of {lazy[0]} yet; run one batch through it first")
-    peeled = [(c, *p) for c in formats.candidates(tree) for p in formats.strip_prefixes(c.tensors)]
+    peeled = [(c, *p) for c in state_dicts.candidates(tree) for p in state_dicts.strip_prefixes(c.tensors)]
     if not peeled:
         raise UserError("the file holds no named tensors; save the model's state_dict()")
     best: tuple[tuple[int, int], _Interpretation] | None = None
@@ -190,8 +190,8 @@ def _fit_of(
     into = f"{interpretation.target}." if interpretation.target else ""
     under = "".join(f"{part}." for part in interpretation.prefix)
     buffers = set(own) - {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    constants = {name for name in buffers if formats.is_normalisation(name)}
-    constants_in_file = formats.normalisation(interpretation.candidate.tensors)
+    constants = {name for name in buffers if state_dicts.is_normalisation(name)}
+    constants_in_file = state_dicts.normalisation(interpretation.candidate.tensors)
     constant_names = constants_in_file[2] if constants_in_file else ()
 
     state: dict[str, Tensor] = {}

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass.checkpoints import formats as weights, matching
+from crossclass.checkpoints import file_formats, match_state_dict as matching
 from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
 
@@ -180,7 +180,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Any], dict
         path = tmp_path / "file.any"
         if request.param in ("torch", "legacy"):
             torch.save(value, path, _use_new_zipfile_serialization=request.param == "torch")
-            return weights.read(path)
+            return file_formats.read(path)
         flat = dict(flattened(value))
         if request.param == "npz":
             with path.open("wb") as file:
@@ -189,7 +189,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Any], dict
             from safetensors.torch import save_file
 
             save_file({k: v.clone() for k, v in flat.items()}, path)
-        return weights.read(path)
+        return file_formats.read(path)
 
     return through
 

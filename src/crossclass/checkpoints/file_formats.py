@@ -16,14 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossclass.checkpoints.candidates import (
-    Candidate,
-    candidates,
-    is_normalisation,
-    normalisation,
-    strip_prefixes,
-)
-from crossclass.checkpoints.safe_pickle import DAMAGED, Numbers, error, imports, read_torch, refusal
+from crossclass.checkpoints.torch_files import DAMAGED, Numbers, error, imports, read_torch, refusal
 from crossclass.core.trust import consent
 
 SUFFIXES = frozenset(
@@ -155,13 +148,3 @@ def _tidy(value: Any, depth: int = 0) -> Any:
 
 
 _READERS = {"safetensors": _read_safetensors, "npz": _read_npz, "torch": read_torch}
-
-__all__ = [
-    "SUFFIXES",
-    "Candidate",
-    "candidates",
-    "is_normalisation",
-    "normalisation",
-    "read",
-    "strip_prefixes",
-]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from crossclass import models
-from crossclass.checkpoints import formats, matching
+from crossclass.checkpoints import file_formats, match_state_dict, state_dicts
+from crossclass.checkpoints.match_state_dict import Fit
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.family import kind_of, members
@@ -38,7 +39,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
 
     `given` are settings of the network by path, such as `{"model.kind": "vit"}`. Raises UserError.
     """
-    tree = formats.read(path)
+    tree = file_formats.read(path)
     named = {"model", "model.kind"} & set(given)
     seen = _recognised(tree)
     if not named and (seen is None or seen.share < 1) and not allow_partial:
@@ -60,7 +61,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     model = models.build(settings if normalised else settings.replace(normalise="none"), images, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
     assert isinstance(target, nn.Module)
-    fit = matching.load(
+    fit = match_state_dict.load(
         target, tree, allow_partial=allow_partial, where=str(path), closest=_closest(seen) if seen else ""
     )
     notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
@@ -79,10 +80,15 @@ def other_classes(path: Path, head: int, data: int) -> UserError:
 
 
 def _normalise(
-    model: models.Classifier, target: nn.Module, fit: matching.Fit, classes: int, channels: int, size: int
+    model: models.Classifier,
+    target: nn.Module,
+    fit: Fit,
+    classes: int,
+    channels: int,
+    size: int,
 ) -> str:
     """Choose the normalisation that nobody gave, put it into the model and say which and why."""
-    own = target is not model and formats.normalisation(dict(target.state_dict()))
+    own = target is not model and state_dicts.normalisation(dict(target.state_dict()))
     if own:
         return f"the network normalises itself ({', '.join(own[2])}); nothing is put in front of it"
     if {"mean", "std"} <= set(fit.state) and target is model:
@@ -120,8 +126,8 @@ def _usual(classes: int, size: int) -> str:
 def _recognised(tree: dict[str, Any]) -> models.Recognized | None:
     """The built-in network that some candidate of the file describes best."""
     best: models.Recognized | None = None
-    for candidate in formats.candidates(tree):
-        for _, tensors in formats.strip_prefixes(candidate.tensors):
+    for candidate in state_dicts.candidates(tree):
+        for _, tensors in state_dicts.strip_prefixes(candidate.tensors):
             seen = models.recognize(tensors)
             if seen is not None and (best is None or seen.share > best.share):
                 best = seen

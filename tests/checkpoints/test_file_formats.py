@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conftest import TinyNet
-from crossclass.checkpoints import formats
+from crossclass.checkpoints import file_formats, state_dicts
 from crossclass.checkpoints.card import save_tensors
 from crossclass.core.errors import UserError
 from crossclass.core.trust import trusting
@@ -35,7 +35,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def complaint(path: Path, trust: bool = False) -> str:
     with trusting(everything=trust), pytest.raises(UserError) as e:
-        formats.read(path)
+        file_formats.read(path)
     message = str(e.value)
     assert message.startswith(str(path)), message
     assert "\n" not in message
@@ -44,7 +44,7 @@ def complaint(path: Path, trust: bool = False) -> str:
 
 def read_trusted(path: Path) -> dict[str, Any]:
     with trusting(everything=True):
-        return formats.read(path)
+        return file_formats.read(path)
 
 
 def torch_file(path: Path, value: Any, **how: Any) -> Path:
@@ -74,7 +74,7 @@ def test_torch_files_keep_tensors_and_their_nesting_only(tmp_path: Path, zipped:
         "list": [torch.ones(2)],
     }
     path = torch_file(tmp_path / "model_best.pth.tar", value, _use_new_zipfile_serialization=zipped)
-    tree = formats.read(path)
+    tree = file_formats.read(path)
     assert list(tree) == ["state_dict", "half", "count", "parameter"]
     assert same(tree["state_dict"], STATE)
     assert tree["half"].dtype == torch.bfloat16
@@ -83,20 +83,20 @@ def test_torch_files_keep_tensors_and_their_nesting_only(tmp_path: Path, zipped:
 
 def test_safetensors_npz_and_our_own_files(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.bin")
-    assert same(formats.read(tmp_path / "a.bin"), STATE)
+    assert same(file_formats.read(tmp_path / "a.bin"), STATE)
     with (tmp_path / "b.pth").open("wb") as file:  # the name says nothing
         np.savez_compressed(
             file, **{k: v.numpy() for k, v in STATE.items()}, n=np.array(3), s=np.array(["a"])
         )
-    assert same(formats.read(tmp_path / "b.pth"), {**STATE, "n": COUNT})
+    assert same(file_formats.read(tmp_path / "b.pth"), {**STATE, "n": COUNT})
     save_tensors(tmp_path / "c.safetensors", STATE, {"epoch": 1})
-    assert same(formats.read(tmp_path / "c.safetensors"), STATE)
+    assert same(file_formats.read(tmp_path / "c.safetensors"), STATE)
 
 
 def test_npz_arrays_of_any_order_bytes_and_rank(tmp_path: Path) -> None:
     numbers = np.arange(6, dtype=">f4").reshape(2, 3)
     np.savez(tmp_path / "a.npz", big=numbers, turned=numbers.T, scalar=np.float64(2), flag=np.array([True]))
-    tree = formats.read(tmp_path / "a.npz")
+    tree = file_formats.read(tmp_path / "a.npz")
     assert torch.equal(tree["big"], torch.arange(6.0).view(2, 3))
     assert torch.equal(tree["turned"], torch.arange(6.0).view(2, 3).T)
     assert tree["scalar"].shape == ()
@@ -118,7 +118,7 @@ def test_numpy_in_torch_files_is_read_without_trust(tmp_path: Path) -> None:
     }
     for zipped in (True, False):
         path = torch_file(tmp_path / "a.pt", value, _use_new_zipfile_serialization=zipped)
-        tree = formats.read(path)
+        tree = file_formats.read(path)
         assert list(tree) == ["net"]
         assert list(tree["net"]) == ["w", "turned", "big", "none"]
         assert torch.equal(tree["net"]["w"], torch.arange(6.0).view(2, 3))
@@ -129,13 +129,13 @@ def test_numpy_in_torch_files_is_read_without_trust(tmp_path: Path) -> None:
 
 
 def test_a_tuple_at_the_top_is_looked_into(tmp_path: Path) -> None:
-    assert same(formats.read(torch_file(tmp_path / "a.pt", (STATE, 7)))["0"], STATE)
+    assert same(file_formats.read(torch_file(tmp_path / "a.pt", (STATE, 7)))["0"], STATE)
 
 
 def test_a_dict_that_contains_itself_ends(tmp_path: Path) -> None:
     value: dict[str, Any] = {"w": torch.ones(1)}
     value["again"] = value
-    tree = formats.read(torch_file(tmp_path / "a.pt", value))
+    tree = file_formats.read(torch_file(tmp_path / "a.pt", value))
     assert torch.equal(tree["w"], torch.ones(1))
 
 
@@ -223,14 +223,14 @@ def test_damage_anywhere_is_either_survived_or_told(tmp_path: Path, kind: str) -
         at, byte = (int(torch.randint(n, (), generator=g)) for n in (min(len(whole), 800), 256))
         path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
         try:
-            formats.read(path)
+            file_formats.read(path)
         except UserError:
             told += 1
     end = len(whole) - 60  # the directory of an archive
     for at in range(end if kind in ("torch", "npz") else len(whole), len(whole)):
         path.write_bytes(whole[:at] + b"\xa4" + whole[at + 1 :])
         with suppress(UserError):
-            formats.read(path)
+            file_formats.read(path)
     assert told > 10
 
 
@@ -325,7 +325,7 @@ def test_names_in_pickles_cannot_reach_the_terminal(tmp_path: Path) -> None:
 
 
 def test_imports_are_read_off_without_following_them() -> None:
-    from crossclass.checkpoints.safe_pickle import imports
+    from crossclass.checkpoints.torch_files import imports
 
     names = [
         "os.mkdir" if os.name == "nt" else "posix.mkdir",
@@ -348,7 +348,7 @@ def test_imports_are_read_off_without_following_them() -> None:
 
 
 def test_state_that_makes_no_sense_is_dropped() -> None:
-    from crossclass.checkpoints.safe_pickle import Numbers
+    from crossclass.checkpoints.torch_files import Numbers
 
     states: list[tuple[Any, ...]] = [(), (1, (2,), None, False, b"12345678"), (1, (9,), "x", False, "text")]
     for state in states:
@@ -359,7 +359,7 @@ def test_state_that_makes_no_sense_is_dropped() -> None:
 
 def test_tensors_without_plain_memory_are_dropped(tmp_path: Path) -> None:
     value = {**STATE, "sparse": torch.eye(3).to_sparse(), "meta": torch.ones(2, device="meta")}
-    assert same(formats.read(torch_file(tmp_path / "a.pt", value)), STATE)
+    assert same(file_formats.read(torch_file(tmp_path / "a.pt", value)), STATE)
 
 
 def test_programs_of_torchscript_are_refused(tmp_path: Path) -> None:
@@ -383,17 +383,17 @@ def test_candidates_come_in_the_order_of_convention() -> None:
         "last": one,
         "model": {"ema": one, "state_dict": one, "w": torch.ones(1)},
     }
-    found = [c.where for c in formats.candidates(tree)]
+    found = [c.where for c in state_dicts.candidates(tree)]
     plain = ["", "model", "model.state_dict", "model.ema", "last", "odd.inner", "state_dict_ema", "optimizer"]
     assert found[: len(plain)] == plain
-    joined = formats.candidates(tree)[len(plain) :]
+    joined = state_dicts.candidates(tree)[len(plain) :]
     assert [c.where for c in joined] == ["", "model"]
     assert set(joined[1].tensors) == {"ema.w", "state_dict.w", "w"}
-    assert [c.where for c in formats.candidates({"state_dict": one})] == ["state_dict"]
+    assert [c.where for c in state_dicts.candidates({"state_dict": one})] == ["state_dict"]
 
 
 def peeled(names: list[str]) -> dict[tuple[str, ...], set[str]]:
-    return {k: set(v) for k, v in formats.strip_prefixes(dict.fromkeys(names, COUNT))}
+    return {k: set(v) for k, v in state_dicts.strip_prefixes(dict.fromkeys(names, COUNT))}
 
 
 def test_prefixes_are_whole_leading_components() -> None:
@@ -407,9 +407,9 @@ def test_prefixes_are_whole_leading_components() -> None:
 
 def test_peelings_come_fewest_first_then_known_then_large() -> None:
     names = [f"odd.{i}.w" for i in range(4)] + ["attacker.w", "model.w", "module.a.w", "module.b.w"]
-    order = [k for k, _ in formats.strip_prefixes(dict.fromkeys(names, COUNT))]
+    order = [k for k, _ in state_dicts.strip_prefixes(dict.fromkeys(names, COUNT))]
     assert order[:5] == [(), ("module",), ("model",), ("odd",), ("attacker",)]
-    large = [k for k, _ in formats.strip_prefixes(dict.fromkeys(["few.w", "many.w", "many.b"], COUNT))]
+    large = [k for k, _ in state_dicts.strip_prefixes(dict.fromkeys(["few.w", "many.w", "many.b"], COUNT))]
     assert large == [(), ("many",), ("few",)]
     assert all(len(a) <= len(b) for a, b in pairwise(order))
 
@@ -439,7 +439,7 @@ MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435
 @pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
 def test_normalisation_under_its_many_names(mean: str, std: str, shape: tuple[int, ...]) -> None:
     file = {"conv.weight": torch.ones(3), mean: MEAN.view(shape), std: STD.view(shape)}
-    found = formats.normalisation(file)
+    found = state_dicts.normalisation(file)
     assert found is not None
     assert found[0] == pytest.approx(MEAN.tolist())
     assert found[1] == pytest.approx(STD.tolist())
@@ -447,25 +447,25 @@ def test_normalisation_under_its_many_names(mean: str, std: str, shape: tuple[in
 
 
 def test_normalisation_of_bytes_gray_images_and_one_std() -> None:
-    found = formats.normalisation({"mean": 255 * MEAN, "std": 255 * STD})
+    found = state_dicts.normalisation({"mean": 255 * MEAN, "std": 255 * STD})
     assert found is not None
     assert found[0] == pytest.approx(MEAN.tolist())
     assert found[1] == pytest.approx(STD.tolist())
     identity = {"mean": torch.zeros(1), "std": torch.ones(1)}
-    assert formats.normalisation(identity) == ((0.0,), (1.0,), ("mean", "std"))
-    assert formats.normalisation({"mean": torch.zeros(1), "std": torch.full((1,), 255.0)}) == (
+    assert state_dicts.normalisation(identity) == ((0.0,), (1.0,), ("mean", "std"))
+    assert state_dicts.normalisation({"mean": torch.zeros(1), "std": torch.full((1,), 255.0)}) == (
         (0.0,),
         (1.0,),
         ("mean", "std"),
     )
-    one = formats.normalisation({"mean": torch.full((3,), 0.5), "std": torch.tensor(0.5)})
+    one = state_dicts.normalisation({"mean": torch.full((3,), 0.5), "std": torch.tensor(0.5)})
     assert one is not None
     assert one[:2] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_copies_of_the_constants_are_listed_and_others_are_not() -> None:
     pair = {"a.b.mean": MEAN, "a.b.std": STD, "mu": MEAN, "sigma": STD}
-    found = formats.normalisation({**pair, "c.mean": MEAN, "c.std": 2 * STD})
+    found = state_dicts.normalisation({**pair, "c.mean": MEAN, "c.std": 2 * STD})
     assert found is not None
     assert found[2] == ("a.b.mean", "a.b.std", "mu", "sigma")
     assert found[1] == pytest.approx(STD.tolist())
@@ -488,4 +488,4 @@ def test_copies_of_the_constants_are_listed_and_others_are_not() -> None:
     ],
 )
 def test_what_is_no_normalisation(file: dict[str, Tensor]) -> None:
-    assert formats.normalisation(file) is None
+    assert state_dicts.normalisation(file) is None
