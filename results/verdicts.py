@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from crossclass.paper.registry import EXPERIMENTS
+from crossclass.paper.entries import ENTRIES
 
 HERE = Path(__file__).parent
 FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
@@ -34,7 +34,7 @@ it. No levels are compared with the paper's: its networks and training sets have
 
 def entries() -> list[dict[str, Any]]:
     """The stored results of every entry, in the order of the paper."""
-    paths = [HERE / "mini" / f"{id_}.json" for id_ in EXPERIMENTS]
+    paths = [HERE / "mini" / f"{id_}.json" for id_ in ENTRIES]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 

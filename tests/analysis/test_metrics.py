@@ -18,7 +18,7 @@ from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.paper import evidence
-from crossclass.paper.collect import collect
+from crossclass.paper.run_numbers import collect
 from crossclass.report import write_report
 from crossclass.report.console import table
 from crossclass.training.loop import train

@@ -9,7 +9,7 @@ from crossclass.cli.assignments import assign, read_arguments, separate
 from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.data import Npz
-from crossclass.paper.study import Study
+from crossclass.paper.reproduce import Study
 from crossclass.training.run import Run
 from run_file import TINY
 

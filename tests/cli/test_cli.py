@@ -218,10 +218,10 @@ def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, he
 
 
 def test_list_names_the_paper_s_figures(call):
-    from crossclass.paper.registry import EXPERIMENTS
+    from crossclass.paper.entries import ENTRIES
 
     lines = call("list")[1].splitlines()
-    assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(EXPERIMENTS)
+    assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(ENTRIES)
 
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):

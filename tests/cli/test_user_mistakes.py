@@ -24,8 +24,8 @@ from crossclass.core.trust import trusting
 from crossclass.data import Folder, Npz, Shapes
 from crossclass.models import PreActResNet
 from crossclass.paper.published_curves import anchor, verify
-from crossclass.paper.published_curves.anchors import ANCHORS
 from crossclass.paper.published_curves.conditions import Conditions, differing
+from crossclass.paper.published_curves.curves import ANCHORS
 from crossclass.report.run import RunView
 from crossclass.training.averaging import refresh
 from crossclass.training.labels import Mix

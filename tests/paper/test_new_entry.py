@@ -4,23 +4,20 @@ from functools import partial
 
 from crossclass.cli.catalogue import lines
 from crossclass.core.runtime import Runtime
-from crossclass.paper.claims import Claim, Effect, per_seed
-from crossclass.paper.collect import collecting
-from crossclass.paper.entry import Experiment
-from crossclass.paper.registry import EXPERIMENTS
-from crossclass.paper.study import Callbacks, Study, reproduce
+from crossclass.paper.claims import per_seed
+from crossclass.paper.entries import ENTRIES
+from crossclass.paper.entry import Claim, Effect, Entry
+from crossclass.paper.reproduce import Callbacks, Study, reproduce
 from crossclass.report import write_study
 from crossclass.report.plots.entries import DRAWINGS, bars, draw
 
-ENTRY = Experiment(
+ENTRY = Entry(
     "figx",
     "CAS at the end",
     "A network shares features between classes to the end of its training.",
     runs={"AT": "wei2025-at-linf-8"},
-    measure=collecting(),
     claims=(
         Claim(
-            "positive",
             "CAS is above a million at the last checkpoint",
             lambda m: [Effect("CAS at last", per_seed(m, "AT", "last", "cas"), (0.0, 1.0))],
             margin=1e6,
@@ -31,7 +28,7 @@ ENTRY = Experiment(
 
 
 def test_a_new_claim_is_one_entry_and_one_drawing(tmp_path, monkeypatch):
-    monkeypatch.setitem(EXPERIMENTS, ENTRY.id, ENTRY)
+    monkeypatch.setitem(ENTRIES, ENTRY.id, ENTRY)
     monkeypatch.setitem(DRAWINGS, ENTRY.id, partial(bars, keys=("cas",)))
     assert [line.split() for line in lines() if line.startswith("figx ")] == [
         ["figx", "paper", *ENTRY.title.split()]

@@ -8,7 +8,7 @@ import pytest
 
 from crossclass.core.errors import UserError
 from crossclass.paper.published_curves import ANCHORS, Conditions, anchor, conditions, overlay, table, verify
-from crossclass.paper.published_curves.anchors import FOLDER
+from crossclass.paper.published_curves.curves import FOLDER
 from crossclass.paper.published_curves.table import summary
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from crossclass.paper.registry import EXPERIMENTS
+from crossclass.paper.entries import ENTRIES
 from crossclass.report.plots.entries import DRAWINGS, draw
 
 MINI = Path(__file__).parents[2] / "results" / "mini"
 
 
 def test_every_entry_has_a_drawing_and_every_drawing_an_entry():
-    assert set(DRAWINGS) == set(EXPERIMENTS)
+    assert set(DRAWINGS) == set(ENTRIES)
 
 
 @pytest.mark.parametrize("id_", DRAWINGS)

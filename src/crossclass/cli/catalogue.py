@@ -6,7 +6,7 @@ from crossclass import attacks, data, models
 from crossclass.attacks import norms
 from crossclass.core.config import Settings
 from crossclass.core.family import kind_of, members
-from crossclass.paper.registry import EXPERIMENTS
+from crossclass.paper.entries import ENTRIES
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
 from crossclass.training.run import Run
@@ -15,7 +15,7 @@ from crossclass.training.run import Run
 def lines() -> Iterator[str]:
     """One line each: the full name first, what it is, what it does."""
     width = max(map(len, NAMED))
-    for id_, entry in EXPERIMENTS.items():
+    for id_, entry in ENTRIES.items():
         yield f"{id_:{width}} paper    {entry.title}"
     for name, run in NAMED.items():
         yield f"{name:{width}} run      {_first(run)}"

@@ -24,7 +24,7 @@ def reproduce_(
     from crossclass.cli.assignments import read_arguments
     from crossclass.core.overrides import override
     from crossclass.core.runtime import Runtime
-    from crossclass.paper.study import Callbacks, Study, reproduce
+    from crossclass.paper.reproduce import Callbacks, Study, reproduce
     from crossclass.report import write_study
     from crossclass.report.plots.entries import draw, draw_maps
 

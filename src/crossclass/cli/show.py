@@ -19,7 +19,7 @@ def show(
     from crossclass.cli.catalogue import plugins
     from crossclass.core.config import differences
     from crossclass.core.overrides import override
-    from crossclass.paper.registry import EXPERIMENTS
+    from crossclass.paper.entries import ENTRIES
     from crossclass.paper.runs import NAMED, resolve
     from crossclass.training.run import Run
 
@@ -30,7 +30,7 @@ def show(
         print(override(known[name][1](), arguments.changes).yaml(), end="")
         return
     if not is_run:
-        if name in EXPERIMENTS:
+        if name in ENTRIES:
             raise UserError(
                 f"{name} has no settings to show; crossclass reproduce {name} plan=true says its runs"
             )

@@ -1,13 +1,14 @@
 """What the paper says, as data: its runs, its claims, its theory, and how they are reproduced.
 
-runs, sizes            the named runs, and the same runs in the sizes paper, mini and smoke
-figures, tables        the entries with their claims (`claims`), each a predicate on plain numbers
-theorems               the entries of the theory (`theory`), with training on its data model (`linear`) and
-                       on pictures (`bridge`, `part_weights`)
-registry, entry        every entry by its id, and the type of an entry
-evidence, extras       what is kept of a finished run, without weights
-collect                evidence to plain numbers
-verdict                holds, does not hold, undecided
-plan, study            what is there and what is missing; reproducing entries
-published_curves       training curves of others, and whether a run follows them
+runs, sizes                the named runs, and the same runs in the sizes paper, mini and smoke
+entry, verdict             the types: an entry (a figure, table or theorem), its claims, the word on each
+figures, tables, theorems  the entries; `claims` holds what several of them claim, `entries` lists them all
+evidence                   what is kept of a finished run, without weights
+extra_measurements         what single figures need of a run beside the usual numbers
+run_numbers                from the evidence of runs to the plain numbers that claims are judged on
+reproduce, plan            the command: what is there, what is missing, train, measure, judge, draw
+theory                     the paper's data model: closed forms, independent checks, the truth table
+theory_by_training         the same by adversarial training of its linear model
+theory_on_pictures         the same on pictures, where `part_weights` takes the place of w1 and w2
+published_curves           training curves of others, and whether a run follows them
 """

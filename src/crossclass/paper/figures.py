@@ -9,9 +9,6 @@ from typing import Any
 
 from crossclass.analysis.metrics import metric
 from crossclass.paper.claims import (
-    Claim,
-    Effect,
-    Numbers,
     best_minus_last,
     both_fall,
     difference,
@@ -21,8 +18,8 @@ from crossclass.paper.claims import (
     per_seed,
     rises,
 )
-from crossclass.paper.collect import collect, collecting
-from crossclass.paper.entry import Experiment, RunEvidence, Size
+from crossclass.paper.entry import Claim, Effect, Entry, Numbers, RunEvidence, Size
+from crossclass.paper.run_numbers import collect
 
 AT = {"AT": "wei2025-at-linf-8"}
 RADII = {f"eps {e}/255": f"wei2025-at-linf-{e}" for e in (2, 4, 6, 8)}
@@ -40,7 +37,7 @@ def _overfits(run: str) -> Claim:
         return [rise, best_minus_last(m, run, "robust")]
 
     text = "robust overfitting: test robust accuracy falls after its best while training's rises"
-    return Claim(f"overfits-{run}", text, effects, where=run)
+    return Claim(text, effects, where=run)
 
 
 def _grows(text: str, key: str) -> Claim:
@@ -54,27 +51,25 @@ def _grows(text: str, key: str) -> Claim:
         slopes = tuple(float(stats.linregress(eps, seed).slope) for seed in lost)
         return [Effect(f"{metric(key).label} lost per 1/255 of eps", slopes)]
 
-    return Claim("grows", text, effects)
+    return Claim(text, effects)
 
 
-FIG1 = Experiment(
+FIG1 = Entry(
     "fig1",
     "Robust overfitting at four radii",
     "Test robust accuracy peaks and falls while training's goes on rising, the more the larger eps is.",
     runs=RADII,
-    measure=collecting(),
     claims=(
         *(_overfits(name) for name in RADII),
         _grows("what is lost of robust accuracy grows with eps (up to 8/255)", "robust"),
     ),
 )
 
-FIG4 = Experiment(
+FIG4 = Entry(
     "fig4",
     "C at best minus C at last, at four radii",
     "The larger eps is, the more cross-class features are given up from best to last.",
     runs=RADII,
-    measure=collecting(),
     claims=(_grows("what is lost of CAS grows with eps (up to 8/255)", "cas"),),
     printed={
         "points": [
@@ -109,23 +104,19 @@ def _pair_rank(a: str, b: str, places: int) -> Claim:
         return [Effect(f"{places + 0.5:g} minus the rank of {a}-{b}", (left,), (left, left))]
 
     text = f"{a} and {b} are among the {places} most shared pairs at the best checkpoint"
-    return Claim("pair", text, effects, where="first seed")
+    return Claim(text, effects, where="first seed")
 
 
-FIG2 = Experiment(
+FIG2 = Entry(
     "fig2",
     "C early, at the best and at the last checkpoint",
     "AT shares more features between classes at its most robust checkpoint than early on or at its end.",
     runs=AT,
-    measure=collecting(0.35),
+    stages=(0.35,),
     claims=(
         rises(0.35),
         falls("AT", "cas", "CAS is lower at the last checkpoint than at the best"),
-        Claim(
-            "negatives",
-            "negative entries of C are small beside the positive ones (eq. 7)",
-            _negative_entries,
-        ),
+        Claim("negative entries of C are small beside the positive ones (eq. 7)", _negative_entries),
         _pair_rank("automobile", "truck", 5),
     ),
     printed={
@@ -154,15 +145,26 @@ def _correlates(rising: bool) -> Claim:
         return [Effect("correlation of CAS and robust accuracy", tuple(each))]
 
     phase = "up to the best epoch" if rising else "from the best epoch on"
-    return Claim("rising" if rising else "falling", f"CAS moves with robust accuracy {phase}", effects)
+    return Claim(f"CAS moves with robust accuracy {phase}", effects)
 
 
-FIG10 = Experiment(
+FIG10 = Entry(
     "fig10",
     "C through the training",
     "CAS and robust accuracy rise together to the best epoch, and fall together after it.",
     runs=AT,
-    measure=collecting(0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95),
+    stages=(
+        0.05,
+        0.15,
+        0.25,
+        0.35,
+        0.45,
+        0.55,
+        0.65,
+        0.75,
+        0.85,
+        0.95,
+    ),
     claims=(_correlates(rising=True), _correlates(rising=False)),
     printed={
         "points": [
@@ -190,39 +192,29 @@ FIG3_PRINTED = {
     ],
 }
 
-FIG3AB = Experiment(
+FIG3AB = Entry(
     "fig3ab",
     "Knowledge distillation keeps cross-class features",
     "With distilled labels, CAS and robust accuracy hardly fall after the best, and the best is better.",
     runs={**AT, "KD": "wei2025-kd-linf-8"},
-    measure=collecting(),
     claims=(
-        loses_more("keeps-cas", "KD loses less CAS from best to last than AT", "cas", "AT", "KD"),
-        loses_more(
-            "keeps-robust", "KD loses less robust accuracy from best to last than AT", "robust", "AT", "KD"
-        ),
-        has_more("more-cas", "KD's last checkpoint has more CAS than AT's", "cas", "last", "KD", "AT"),
+        loses_more("KD loses less CAS from best to last than AT", "cas", "AT", "KD"),
+        loses_more("KD loses less robust accuracy from best to last than AT", "robust", "AT", "KD"),
+        has_more("KD's last checkpoint has more CAS than AT's", "cas", "last", "KD", "AT"),
+        has_more("KD's last checkpoint is more robust than AT's", "robust", "last", "KD", "AT"),
         has_more(
-            "more-robust", "KD's last checkpoint is more robust than AT's", "robust", "last", "KD", "AT"
-        ),
-        has_more(
-            "peak",
             "KD's best checkpoint is more robust than AT's (48.1 against 47.8 %)",
-            "robust",
-            "best",
-            "KD",
-            "AT",
+            *("robust", "best", "KD", "AT"),
         ),
     ),
     printed=FIG3_PRINTED,
 )
 
-FIG5 = Experiment(
+FIG5 = Entry(
     "fig5",
     "CIFAR-100 and Tiny-ImageNet",
     "More classes, the same: CAS falls from best to last.",
     runs={"CIFAR-100": "wei2025-at-linf-8-cifar100", "Tiny-ImageNet": "wei2025-at-linf-8-tinyimagenet"},
-    measure=collecting(),
     claims=both_fall("CIFAR-100", "Tiny-ImageNet"),
     printed={
         "cifar100": {
@@ -238,12 +230,11 @@ FIG5 = Experiment(
     },
 )
 
-FIG6 = Experiment(
+FIG6 = Entry(
     "fig6",
     "Another norm, another architecture",
     "l_2 AT and a vision transformer lose cross-class features from best to last, too.",
     runs={"l_2": "wei2025-at-l2-128", "DeiT": "wei2025-at-linf-8-deit"},
-    measure=collecting(),
     claims=both_fall("l_2", "DeiT"),
     printed={
         "l2_at": {
@@ -271,20 +262,20 @@ def _mean_difference(name: str, group: str, each: Sequence[Any]) -> list[Effect]
     return [Effect(f"{name}, best minus last, {GROUPS[group]}", values, (low, high))]
 
 
-def _map_claim(id_: str, text: str, key: str, name: str, group: str, where: str) -> Claim:
+def _map_claim(text: str, key: str, name: str, group: str, where: str) -> Claim:
     """A measure of how wide the maps spread is larger at best."""
 
     def effects(m: Numbers) -> list[Effect]:
         each = [one["all_images"] if group == "all" else one for one in m["maps"]]
         return _mean_difference(name, group, [one[key] for one in each])
 
-    return Claim(id_, text, effects, where=where)
+    return Claim(text, effects, where=where)
 
 
 def _wider(group: str, where: str) -> Claim:
     text = "the best checkpoint's maps are spread wider than the last one's"
     name = "share of the image with half of the map's mass"
-    return _map_claim(f"wider-{group}", text, "half_mass_area", name, group, where)
+    return _map_claim(text, "half_mass_area", name, group, where)
 
 
 def _on_shared_parts(group: str) -> Claim:
@@ -293,7 +284,7 @@ def _on_shared_parts(group: str) -> Claim:
         return _mean_difference("share of the map's mass on cross-class parts", group, each)
 
     text = "the best checkpoint looks more at planted cross-class parts than the last"
-    return Claim(f"shared-{group}", text, effects, where=f"Shapes, {GROUPS[group]}")
+    return Claim(text, effects, where=f"Shapes, {GROUPS[group]}")
 
 
 def _collect_maps(evidence: RunEvidence, size: Size) -> Numbers:
@@ -305,13 +296,13 @@ def _collect_maps(evidence: RunEvidence, size: Size) -> Numbers:
     return out
 
 
-FIG3C = Experiment(
+FIG3C = Entry(
     "fig3c",
     "Where best and last look",
     "The best checkpoint looks at more of the object, the last at parts that only one class has.",
     runs={**AT, "Shapes": "shapes-demo"},
     extras={"AT": ("saliency",), "Shapes": ("parts",)},
-    measure=_collect_maps,
+    compute=_collect_maps,
     claims=(
         _wider("chosen", f"{GROUPS['chosen']}, which favours best"),
         _wider("all", GROUPS["all"]),
@@ -321,16 +312,15 @@ FIG3C = Experiment(
     printed=FIG3_PRINTED,
 )
 
-FIG11 = Experiment(
+FIG11 = Entry(
     "fig11",
     "Maps of the first 24 such samples",
     "More samples that are right at best and wrong at last, by sample id, six to a line.",
     runs=AT,
     extras={"AT": ("saliency",)},
-    measure=_collect_maps,
+    compute=_collect_maps,
     claims=(
         _map_claim(
-            "entropy",
             "the entropy of the best checkpoint's maps is higher than that of the last one's",
             "entropy",
             "entropy of the maps",
@@ -354,18 +344,18 @@ def _collapses(run: str, where: str = "") -> tuple[Claim, ...]:
 
     gone = "fast AT overfits catastrophically: almost nothing of its robustness is left"
     return (
-        Claim(f"collapses-{run}", gone, effects, where=where),
-        rises(0.05, run, f"rises-{run}", where),
+        Claim(gone, effects, where=where),
+        rises(0.05, run, where),
         falls(run, "cas", "CAS is lower after the collapse than at the best checkpoint", where),
     )
 
 
-FIG7 = Experiment(
+FIG7 = Entry(
     "fig7",
     "Catastrophic overfitting of fast AT",
     "When fast AT collapses, its cross-class features are gone with its robustness.",
     runs={"FAT": "wei2025-fat-linf-8", "provoked": "digits-fat"},
-    measure=collecting(0.05),
+    stages=(0.05,),
     claims=(
         *_collapses("FAT"),
         *_collapses("provoked", "digits, one step of 0.32: where a collapse is cheap to try"),
@@ -393,22 +383,17 @@ def _near_zero(m: Numbers) -> list[Effect]:
     return effects
 
 
-FIG8 = Experiment(
+FIG8 = Entry(
     "fig8",
     "Instance-wise matrices",
     "The instance-wise metric agrees: I-CAS falls from best to last under both norms.",
     runs={"l_inf": "wei2025-at-linf-8", "l_2": "wei2025-at-l2-128"},
-    measure=collecting(),
     claims=(
         *(
             falls(name, "icas", "I-CAS is lower at the last checkpoint than at the best", name)
             for name in ("l_inf", "l_2")
         ),
-        Claim(
-            "hovers",
-            "averaged over all pairs of samples, the entries hover near zero (below 0.1)",
-            _near_zero,
-        ),
+        Claim("averaged over all pairs of samples, the entries hover near zero (below 0.1)", _near_zero),
     ),
     printed={
         "linf": {"best": 34.9, "last": 25.6},
@@ -431,14 +416,14 @@ def _with_clean(evidence: RunEvidence, size: Size) -> Numbers:
     return {**collect(evidence), "clean": clean, "clean_C": matrices}
 
 
-def _below(id_: str, text: str, stage: str) -> Claim:
+def _below(text: str, stage: str) -> Claim:
     """Standard training ends with less CAS on clean images than AT has at a stage."""
 
     def effects(m: Numbers) -> list[Effect]:
         ends = m["clean"]["AT"][stage], m["clean"]["standard"]["100 %"]
         return [difference(f"CAS on clean images, AT at {stage} minus standard at its end", *ends)]
 
-    return Claim(id_, text, effects)
+    return Claim(text, effects)
 
 
 def _settles(m: Numbers) -> list[Effect]:
@@ -450,17 +435,17 @@ def _settles(m: Numbers) -> list[Effect]:
     return [Effect(name, each)]
 
 
-FIG9 = Experiment(
+FIG9 = Entry(
     "fig9",
     "Standard training",
     "Standard training shares fewer features than AT, and forgets none in its late phase.",
     runs={**AT, "standard": "wei2025-standard"},
     extras={"AT": ("clean",), "standard": ("clean",)},
-    measure=_with_clean,
+    compute=_with_clean,
     claims=(
-        _below("below-best", "standard training shares less than AT's best, on clean images", "best"),
-        _below("below-last", "standard training shares less than AT's last, on clean images", "last"),
-        Claim("settles", "its CAS changes less late in training than AT's does from best to last", _settles),
+        _below("standard training shares less than AT's best, on clean images", "best"),
+        _below("standard training shares less than AT's last, on clean images", "last"),
+        Claim("its CAS changes less late in training than AT's does from best to last", _settles),
     ),
     printed={
         "points": [

@@ -27,7 +27,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Split, Splits, as_float
 from crossclass.data.subset import Stored, Subset
 from crossclass.paper import evidence
-from crossclass.paper.entry import Experiment, Size
+from crossclass.paper.entry import Entry, Size
 from crossclass.paper.runs import named
 from crossclass.paper.sizes import shrink, with_crafting_precision
 from crossclass.training.recipes import distillations, without_teachers
@@ -62,7 +62,7 @@ class Planned:
     note: str = ""
 
 
-def jobs(entries: Sequence[Experiment], size: Size, seeds: int, crafting: str = "as set") -> list[Job]:
+def jobs(entries: Sequence[Entry], size: Size, seeds: int, crafting: str = "as set") -> list[Job]:
     """Every run that the entries need, each once per seed, teachers before their students."""
 
     def made(name: str) -> Run:

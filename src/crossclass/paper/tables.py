@@ -3,33 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crossclass.paper.claims import Numbers, has_more, keeps_more, loses_more, percent
-from crossclass.paper.collect import collecting
-from crossclass.paper.entry import Experiment, RunEvidence, Size
+from crossclass.paper.claims import has_more, keeps_more, loses_more
+from crossclass.paper.entry import Entry, Numbers, RunEvidence, Size
+from crossclass.paper.run_numbers import percent
 from crossclass.paper.verdict import Verdict, Word
 
 RADII = {f"eps {e}/255": f"wei2025-at-linf-{e}" for e in (8, 12, 16)}
 """Each of the larger radii is compared with the first."""
 
-TABLE1 = Experiment(
+TABLE1 = Entry(
     "table1",
     "Radii beyond 8/255",
     "With a very large eps fewer cross-class features are learned, so fewer are lost, and less accuracy.",
     runs=RADII,
-    measure=collecting(0.05),
+    stages=(0.05,),
     claims=(
         has_more(
-            "early",
-            "larger radii have less CAS early in training (epoch 10 of 200)",
-            "cas",
-            percent(0.05),
-            *RADII,
+            "larger radii have less CAS early in training (epoch 10 of 200)", "cas", percent(0.05), *RADII
         ),
-        has_more("peak", "larger radii have less CAS at the best checkpoint", "cas", "best", *RADII),
-        loses_more("loss-cas", "larger radii lose less CAS from best to last", "cas", *RADII),
-        loses_more(
-            "loss-robust", "larger radii lose less robust accuracy from best to last", "robust", *RADII
-        ),
+        has_more("larger radii have less CAS at the best checkpoint", "cas", "best", *RADII),
+        loses_more("larger radii lose less CAS from best to last", "cas", *RADII),
+        loses_more("larger radii lose less robust accuracy from best to last", "robust", *RADII),
     ),
     printed={
         "rows": [
@@ -97,11 +91,11 @@ def _same_settings(m: Numbers) -> list[Verdict]:
     return [*out, Verdict(text, "does not hold" if wrong else "holds", where, ", ".join(wrong))]
 
 
-TABLE2 = Experiment(
+TABLE2 = Entry(
     "table2",
     "Settings",
     "The named runs are trained as Table 2 says.",
-    measure=_settings,
+    compute=_settings,
     judge=_same_settings,
     printed={
         "epochs": 200,
@@ -122,7 +116,7 @@ TABLE2 = Experiment(
 
 # Section 3.2 names label smoothing and temporal ensembling beside distillation, without numbers.
 
-SOFT = Experiment(
+SOFT = Entry(
     "soft",
     "Other soft labels (section 3.2)",
     "Label smoothing and temporal ensembling keep cross-class features, too.",
@@ -131,7 +125,6 @@ SOFT = Experiment(
         "label smoothing": "wei2025-ls-linf-8",
         "temporal ensembling": "wei2025-te-linf-8",
     },
-    measure=collecting(),
     claims=tuple(
         keeps_more(f"soft labels keep more {what}", key, run, "AT")
         for run in ("label smoothing", "temporal ensembling")

@@ -1,16 +1,15 @@
 """The theorems as entries: the truth table, the project's own AT on the data model, the bridge to images.
 
-The verdicts come with the numbers (`theory.truth_table`, `linear`, `bridge`), and each entry stores both.
+The verdicts come with the numbers, and each entry stores both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from crossclass.paper.claims import Numbers
-from crossclass.paper.entry import Experiment, RunEvidence, Size
+from crossclass.paper.entry import Entry, Numbers, RunEvidence, Size
 from crossclass.paper.verdict import Verdict
 
 MU, SIGMA, BETA = 1.0, 0.9, 0.25
@@ -20,12 +19,12 @@ RADII = (0.0, 0.1, 0.15, 0.2, 0.3)
 
 _THEORY = ("paper/theorems.py", "paper/verdict.py", "paper/theory/*.py")
 _LINEAR = (
-    *(*_THEORY, "paper/linear.py", "models/model_state.py"),
+    *(*_THEORY, "paper/theory_by_training.py", "models/model_state.py"),
     *("training/recipes/base.py", "training/recipes/at.py"),
     *(f"attacks/{name}.py" for name in ("base", "losses", "norms", "pgd")),
 )
 _BRIDGE = (
-    *(*_LINEAR, "paper/bridge.py", "paper/part_weights.py", "data/shapes.py"),
+    *(*_LINEAR, "paper/theory_on_pictures.py", "paper/part_weights.py", "data/shapes.py"),
     *("core/rng.py", "models/base.py", "models/preactresnet.py"),
     *(f"training/{name}.py" for name in ("loop", "epoch", "state", "schedule")),
     *("analysis/attribution.py", "analysis/evaluate.py"),
@@ -59,7 +58,7 @@ def _truth(size: Size) -> dict[str, list[Verdict]]:
 
 @cache
 def _training(size: Size) -> dict[str, Any]:
-    from crossclass.paper.linear import measure_training
+    from crossclass.paper.theory_by_training import measure_training
 
     return measure_training(seeds=2, n=300, steps=30) if size == "smoke" else measure_training()
 
@@ -68,8 +67,8 @@ def _weights(size: Size, rows: Sequence[str], trained: Sequence[str]) -> Numbers
     """The verdicts of the truth table and of training on some theorems each, and the weights over eps."""
     import numpy as np
 
-    from crossclass.paper.linear import judge_training
     from crossclass.paper.theory import closed
+    from crossclass.paper.theory_by_training import judge_training
 
     training = _training(size)
     judged = judge_training(training)
@@ -127,7 +126,7 @@ def _corollary1(evidence: RunEvidence, size: Size) -> Numbers:
 
 
 def _bridge(evidence: RunEvidence, size: Size) -> Numbers:
-    from crossclass.paper.bridge import QUICK, judge_bridge, measure_bridge
+    from crossclass.paper.theory_on_pictures import QUICK, judge_bridge, measure_bridge
 
     numbers = measure_bridge(QUICK if size == "smoke" else None)
     return {**numbers, "verdicts": [asdict(v) for v in judge_bridge(numbers)]}
@@ -142,45 +141,39 @@ def _stored(m: Numbers) -> list[Verdict]:
     return [replace(v, extension=not any(words in v.claim for words in OWN)) for v in verdicts]
 
 
+def _entry(id_: str, title: str, claim: str, compute: Callable[[RunEvidence, Size], Numbers]) -> Entry:
+    return Entry(id_, title, claim, compute=compute, judge=_stored, code=partial(checksum, SOURCES[id_]))
+
+
 THEOREMS = (
-    Experiment(
+    _entry(
         "thm1",
         "Theorem 1: cross-class features are given up first (with Lemma 1)",
         "Under a robust loss w2 becomes 0 beyond some eps0 < mu/2, while w1 stays positive up to mu/2.",
-        measure=_theorem1,
-        judge=_stored,
-        code=partial(checksum, SOURCES["thm1"]),
+        _theorem1,
     ),
-    Experiment(
+    _entry(
         "thm2",
         "Theorem 2: cross-class features help",
         "The larger w2 in [0, w1] is, the more probably the right class is ranked above any other one.",
-        measure=_theorem2,
-        judge=_stored,
-        code=partial(checksum, SOURCES["thm2"]),
+        _theorem2,
     ),
-    Experiment(
+    _entry(
         "thm3",
         "Theorem 3: label smoothing keeps them longer",
         "With smoothed labels w2 is positive up to an eps1 that lies between eps0 and mu/2.",
-        measure=_theorem3,
-        judge=_stored,
-        code=partial(checksum, SOURCES["thm3"]),
+        _theorem3,
     ),
-    Experiment(
+    _entry(
         "cor1",
         "Corollary 1: and keeps more of them",
         "For every eps below eps1, smoothed labels return a larger w2.",
-        measure=_corollary1,
-        judge=_stored,
-        code=partial(checksum, SOURCES["cor1"]),
+        _corollary1,
     ),
-    Experiment(
+    _entry(
         "bridge",
         "From the theory to pictures",
         "Beyond the paper: is there such a threshold in models that are trained on pictures?",
-        measure=_bridge,
-        judge=_stored,
-        code=partial(checksum, SOURCES["bridge"]),
+        _bridge,
     ),
 )

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
-from crossclass.paper.registry import EXPERIMENTS
+from crossclass.paper.entries import ENTRIES
 from crossclass.report import plots
 from crossclass.report.downloads import download
 from crossclass.report.format import split_name
@@ -37,7 +37,7 @@ def write_study(folder: Path) -> Path:
     entries = [_read(p) for p in files]
     if not entries:
         raise UserError(f"{folder} holds no results of reproduce; run crossclass reproduce first")
-    known = {id_: i for i, id_ in enumerate(EXPERIMENTS)}
+    known = {id_: i for i, id_ in enumerate(ENTRIES)}
     entries.sort(key=lambda e: (known.get(e["id"], len(known)), e["id"]))
     out = folder / "index.html"
     write_atomic(out, study(entries, folder))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossclass.core.config import flat
-from crossclass.paper.published_curves.anchors import Anchor
+from crossclass.paper.published_curves.curves import Anchor
 
 Row = Mapping[str, Any]
 

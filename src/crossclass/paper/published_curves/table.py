@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossclass.paper.published_curves.anchors import anchor, known
 from crossclass.paper.published_curves.conditions import Conditions
+from crossclass.paper.published_curves.curves import anchor, known
 from crossclass.paper.published_curves.verify import Agreement, Part
 
 Row = Mapping[str, Any]

@@ -16,8 +16,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from crossclass.core.errors import UserError
-from crossclass.paper.published_curves.anchors import anchor as curve_of, known
 from crossclass.paper.published_curves.conditions import Conditions, differing
+from crossclass.paper.published_curves.curves import anchor as curve_of, known
 from crossclass.paper.verdict import Word
 
 Row = Mapping[str, Any]

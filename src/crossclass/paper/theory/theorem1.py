@@ -3,7 +3,7 @@
 import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
-from crossclass.paper.theory.grid import (
+from crossclass.paper.theory.judge import (
     ADMISSIBLE,
     COMPLEMENT,
     COPIES,

@@ -7,7 +7,7 @@ accuracy, P_all; both are judged here, and the form of the message that holds fo
 import numpy as np
 
 from crossclass.paper.theory import closed, montecarlo, quadrature
-from crossclass.paper.theory.grid import (
+from crossclass.paper.theory.judge import (
     ADMISSIBLE,
     COMPLEMENT,
     COPIES,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
-from crossclass.paper.theory.grid import ADMISSIBLE, ERRORS, Grid, Slack, judge_means, judge_slack, switch
+from crossclass.paper.theory.judge import ADMISSIBLE, ERRORS, Grid, Slack, judge_means, judge_slack, switch
 from crossclass.paper.theory.setting import PAPER, READINGS, Number
 from crossclass.paper.theory.theorem3_layouts import (
     corollary_layouts,

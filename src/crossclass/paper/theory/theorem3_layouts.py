@@ -3,7 +3,7 @@
 import numpy as np
 
 from crossclass.paper.theory import closed
-from crossclass.paper.theory.grid import COMPLEMENT, COPIES, PAIRWISE, Grid, Slack, judge_slack, switch
+from crossclass.paper.theory.judge import COMPLEMENT, COPIES, PAIRWISE, Grid, Slack, judge_slack, switch
 from crossclass.paper.theory.setting import Layout
 from crossclass.paper.verdict import Verdict
 

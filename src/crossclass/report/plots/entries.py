@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossclass.analysis.metrics import metric
-from crossclass.paper.claims import Numbers
+from crossclass.paper.entry import Numbers
 from crossclass.report import plots
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.paper.entry import Experiment
+from crossclass.paper.entry import Entry
 from crossclass.paper.figures import FIGURES
 from crossclass.paper.tables import TABLES
 from crossclass.paper.theorems import THEOREMS
@@ -14,15 +14,15 @@ _ORDER = (
 )
 _PLACE = {id_: place for place, id_ in enumerate(_ORDER)}
 
-EXPERIMENTS: dict[str, Experiment] = {
+ENTRIES: dict[str, Entry] = {
     e.id: e for e in sorted((*FIGURES, *TABLES, *THEOREMS), key=lambda e: _PLACE.get(e.id, len(_PLACE)))
 }
 """An entry that the paper's order does not name comes last."""
 
 
-def chosen(ids: Sequence[str]) -> list[Experiment]:
+def chosen(ids: Sequence[str]) -> list[Entry]:
     """Entries by id, each once, in the order of the paper; `all` is all. Raises UserError."""
     for name in ids:
-        if name not in EXPERIMENTS and name != "all":
-            raise UserError(f"unknown experiment '{name}'{did_you_mean(name, [*EXPERIMENTS, 'all'])}")
-    return [e for e in EXPERIMENTS.values() if "all" in ids or e.id in ids]
+        if name not in ENTRIES and name != "all":
+            raise UserError(f"unknown entry '{name}'{did_you_mean(name, [*ENTRIES, 'all'])}")
+    return [e for e in ENTRIES.values() if "all" in ids or e.id in ids]

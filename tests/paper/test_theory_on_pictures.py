@@ -15,11 +15,18 @@ from crossclass.analysis import attribution
 from crossclass.attacks.losses import cross_entropy
 from crossclass.core.errors import UserError
 from crossclass.data import Shapes, as_float, shapes
-from crossclass.paper import bridge
-from crossclass.paper.bridge import PICTURES, QUICK, Effort, fit_strengths, judge_bridge, measure_bridge
+from crossclass.paper import theory_on_pictures
 from crossclass.paper.part_weights import fitted_weights, part_weights, standard_errors
 from crossclass.paper.theory import closed, samples, sharing
 from crossclass.paper.theory.setting import PAPER
+from crossclass.paper.theory_on_pictures import (
+    PICTURES,
+    QUICK,
+    Effort,
+    fit_strengths,
+    judge_bridge,
+    measure_bridge,
+)
 
 EDGES = ((1, 2), (0, 2), (0, 1))
 
@@ -158,7 +165,7 @@ def test_cross_entropy_has_no_threshold_below_half_mu(eps: float) -> None:
 def test_cross_entropy_training_ends_where_its_gradient_is_0() -> None:
     x, y = strengths(300)
     W = fit_strengths(x, y, 0.3, "ce", 200).requires_grad_()
-    x_adv = bridge._corner(0.3, "ce")(lambda s: s @ W.detach().T, x, y)
+    x_adv = theory_on_pictures._corner(0.3, "ce")(lambda s: s @ W.detach().T, x, y)
     (cross_entropy(x_adv @ W.T, y).mean() + 0.005 * W.square().sum()).backward()
     assert W.grad is not None
     assert float(W.grad.abs().max()) < 0.02
@@ -238,9 +245,9 @@ def test_the_verdict_on_the_closed_form_of_cas() -> None:
 
 def test_errors_of_several_seeds_come_from_their_spread() -> None:
     wide = {**point(0.1, 0, 0, 0), "shared": [0.5, 0.7], "error_shared": [0.0, 0.0]}
-    assert bridge._pooled(wide, "shared") == pytest.approx((0.6, 0.1))
+    assert theory_on_pictures._pooled(wide, "shared") == pytest.approx((0.6, 0.1))
     own = {**point(0.1, 0, 0, 0), "shared": [0.6, 0.6], "error_shared": [0.2, 0.2]}
-    assert bridge._pooled(own, "shared") == pytest.approx((0.6, 0.2 / math.sqrt(2)))
+    assert theory_on_pictures._pooled(own, "shared") == pytest.approx((0.6, 0.2 / math.sqrt(2)))
 
 
 @pytest.mark.parametrize(

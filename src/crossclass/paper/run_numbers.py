@@ -13,18 +13,22 @@
 Only numbers of one attack are ever compared: stages on the way with other checks, best with last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossclass.analysis.metrics import METRICS
-from crossclass.paper.claims import Numbers, percent
-from crossclass.paper.entry import RunEvidence, Size
+from crossclass.paper.entry import Numbers, RunEvidence
 
 if TYPE_CHECKING:
     from crossclass.analysis.records import EpochRow, Measurement
     from crossclass.paper.evidence import Evidence
 
 Plain = dict[str, Any]
+
+
+def percent(share: float) -> str:
+    """The name of a stage within the schedule: 0.35 is "35 %"."""
+    return f"{100 * share:g} %"
 
 
 def checked_columns() -> dict[str, str]:
@@ -41,11 +45,6 @@ def curve_columns() -> list[str]:
 def collect(evidence: RunEvidence, shares: Sequence[float] = ()) -> Numbers:
     """The numbers of every run; `shares` are stages within the schedule, in [0, 1] (0.35 is "35 %")."""
     return {"runs": {name: _run(list(each), shares) for name, each in evidence.items()}}
-
-
-def collecting(*shares: float) -> Callable[[RunEvidence, Size], Numbers]:
-    """`collect` as the `measure` of an entry."""
-    return lambda evidence, size: collect(evidence, shares)
 
 
 def _run(each: list["Evidence"], shares: Sequence[float]) -> Plain:

@@ -31,12 +31,11 @@ from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.paper import evidence
-from crossclass.paper.claims import Numbers
-from crossclass.paper.entry import Experiment, Size
+from crossclass.paper.entries import chosen
+from crossclass.paper.entry import Entry, Numbers, Size
 from crossclass.paper.evidence import Evidence
-from crossclass.paper.extras import EXTRAS, DrawMaps, FinishedRun
+from crossclass.paper.extra_measurements import EXTRAS, DrawMaps, FinishedRun
 from crossclass.paper.plan import Cost, Job, Planned, check_disk_space, cost, jobs, plan, with_data_path
-from crossclass.paper.registry import chosen
 from crossclass.paper.verdict import Verdict, all_hold
 from crossclass.training import loop
 
@@ -71,7 +70,7 @@ class Study(Settings):
 class Result:
     """A reproduced entry."""
 
-    entry: Experiment
+    entry: Entry
     path: Path
     """Its JSON file."""
     numbers: Numbers
@@ -197,7 +196,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _finish(entry: Experiment, by_run: dict[str, list[Evidence]], study: Study, call: Callbacks) -> Result:
+def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call: Callbacks) -> Result:
     """Measure, judge and draw one entry from the evidence, and write its three files."""
     evidence_by_name = {name: by_run[of] for name, of in entry.runs.items()}
     path = study.folder / f"{entry.id}.json"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossclass.paper.theory import closed, theorem1, theorem2, theorem3, truth_table
-from crossclass.paper.theory.grid import Grid, Slack, judge_mean, judge_means, judge_slack, switch
+from crossclass.paper.theory.judge import Grid, Slack, judge_mean, judge_means, judge_slack, switch
 from crossclass.paper.theory.montecarlo import Estimate
 from crossclass.paper.theory.setting import PAPER, Layout, admissible
 from crossclass.paper.verdict import Verdict

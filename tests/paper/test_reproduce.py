@@ -26,19 +26,19 @@ from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.paper import evidence, plan, study as reproducing
+from crossclass.paper import evidence, plan, reproduce as reproducing
+from crossclass.paper.entries import ENTRIES, chosen
 from crossclass.paper.plan import jobs, with_data_path
-from crossclass.paper.registry import EXPERIMENTS, chosen
+from crossclass.paper.reproduce import Callbacks, Study, reproduce
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.sizes import shrink, with_crafting_precision
-from crossclass.paper.study import Callbacks, Study, reproduce
 from crossclass.report import write_study
 from crossclass.report.plots.entries import draw, draw_maps
 from crossclass.training import loop
 from crossclass.training.recipes import KnowledgeDistillation
 
 CPU = Runtime(device="cpu", threads=1)
-TRAINED = [e.id for e in EXPERIMENTS.values() if e.runs]
+TRAINED = [e.id for e in ENTRIES.values() if e.runs]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def untrained(monkeypatch):
 
 def test_every_entry_is_written_with_a_verdict_for_every_claim(done):
     _, files, heard = done
-    assert [f.stem for f in files] == list(EXPERIMENTS)
+    assert [f.stem for f in files] == list(ENTRIES)
     for file in files:
         result = json.loads(file.read_text())
         assert result["size"] == "smoke"
@@ -184,7 +184,7 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
 def test_two_processes_share_the_runs_out(done, tmp_path):
     code = (
         "import sys; from pathlib import Path; from crossclass.core.runtime import Runtime\n"
-        "from crossclass.paper import study as r; r.WAIT = 0.2\n"
+        "from crossclass.paper import reproduce as r; r.WAIT = 0.2\n"
         "study = r.Study(size='smoke', seeds=1, out=Path('results'), runs=Path('runs'))\n"
         "r.reproduce(['fig1', 'fig6'], study, Runtime(device='cpu', threads=1), r.Callbacks(log=print))\n"
     )
@@ -392,7 +392,7 @@ class TestPage:
     def test_it_shows_every_claim_and_carries_everything(self, done):
         study = done[0]
         text = write_study(study.folder).read_text()
-        for entry in EXPERIMENTS.values():
+        for entry in ENTRIES.values():
             assert f'id="{entry.id}"' in text
             for claim in entry.claims:
                 assert claim.text.replace("'", "&#39;") in text

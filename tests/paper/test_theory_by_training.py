@@ -14,10 +14,17 @@ from crossclass.analysis import attribution
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
 from crossclass.core.errors import UserError
-from crossclass.paper import linear
-from crossclass.paper.linear import Others, Tied, fit, judge_training, measure_training, robust_loss
+from crossclass.paper import theory_by_training
 from crossclass.paper.theory import closed, samples, sharing
 from crossclass.paper.theory.setting import PAPER, Layout
+from crossclass.paper.theory_by_training import (
+    Others,
+    Tied,
+    fit,
+    judge_training,
+    measure_training,
+    robust_loss,
+)
 from crossclass.paper.verdict import Verdict
 
 LAYOUTS = [
@@ -70,7 +77,7 @@ def test_the_crafted_loss_is_the_exact_worst_case(layout: Layout, beta: float) -
     model = Tied(1, layout)
     with torch.no_grad():
         model.w.copy_(torch.tensor([[0.8, 0.35]]))
-    found = robust_loss(model, x, y, linear.at(0.2), beta)
+    found = robust_loss(model, x, y, theory_by_training.at(0.2), beta)
     expected = samples.worst_case(x.numpy().astype(float), y.numpy(), 0.8, 0.35, 0.2, beta, "A", layout)
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-5)
     assert model.w.grad is None
@@ -81,7 +88,7 @@ def test_the_crafted_loss_is_the_worst_of_all_corners() -> None:
     model = Tied()
     with torch.no_grad():
         model.w.copy_(torch.tensor([[0.5, 0.45]]))
-    found = robust_loss(model, x, y, linear.at(0.3), 0.2).detach().numpy()
+    found = robust_loss(model, x, y, theory_by_training.at(0.3), 0.2).detach().numpy()
     expected = samples.worst_of_corners(x.numpy().astype(float), y.numpy(), 0.5, 0.45, 0.3, 0.2)
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -362,10 +369,10 @@ def test_an_attack_hides_the_sharing_of_centred_rows() -> None:
 
 
 def test_attack_is_a_full_step_without_a_box() -> None:
-    attack = linear.at(0.3).attack
+    attack = theory_by_training.at(0.3).attack
     assert isinstance(attack, PGD)
     assert attack.box is None
     assert attack.loss == "margin"
     assert attack.gradients == 1
     with pytest.raises(UserError, match="too large"):
-        linear.at(1.01)
+        theory_by_training.at(1.01)
