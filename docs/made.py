@@ -8,28 +8,19 @@ import json
 import re
 from pathlib import Path
 
-import typer
-from typer.testing import CliRunner
-
 import crossclass
 from crossclass.analysis.metrics import METRICS
-from crossclass.cli import app
+from crossclass.cli import COMMANDS
 from crossclass.cli.catalogue import lines
+from crossclass.cli.commands import help_of
 from crossclass.diagnostics import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 
 
-def commands() -> dict[str, str]:
-    """The `--help` of every command on a terminal of 100 columns, by name."""
-    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
-    return {name: runner.invoke(app, [name, "--help"]).output for name in names}
-
-
 def cli() -> str:
     """Every command with its help, and everything that has a name."""
-    parts = [f"## crossclass {name}\n\n{_text(text)}" for name, text in commands().items()]
+    parts = [f"## crossclass {name}\n\n{_text(help_of(name))}" for name in COMMANDS]
     return "\n\n".join([*parts, f"## What has a name\n\n{_text(chr(10).join(lines()))}"]) + "\n"
 
 

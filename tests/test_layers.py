@@ -24,7 +24,6 @@ DOORS = {
     "timm": {"models"},
     "torchmetrics": {"analysis"},
     "torchvision": {"models"},
-    "typer": {"cli"},
     "rich": {"core"},
     "jinja2": {"report"},
     "pooch": {"data"},

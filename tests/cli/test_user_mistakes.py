@@ -320,7 +320,6 @@ class TestFirstUse:
             (["report", "RUN", "out=file/page.html"], "is a file, not a folder"),
             (["sweep", "shapes-demo", "plan=maybe"], "give true or false"),
             (["doctor", "own.pth", "everything=maybe"], "give true or false"),
-            (["show", "fig2"], "crossclass reproduce fig2 plan=true"),
             (["train"], "missing argument 'NAME|FILE.yaml'; see crossclass train --help"),
             (["train", "cifar10-mini", "--epochs", "4"], "settings are path=value, as in epochs=4"),
             (["list", "models"], "see crossclass list --help"),

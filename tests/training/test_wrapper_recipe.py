@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from typer.testing import CliRunner
 
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
-from crossclass.cli import app
+from crossclass.cli import main
 from crossclass.cli.catalogue import lines
 from crossclass.core.config import load_yaml
 from crossclass.core.family import family, register
@@ -77,7 +76,7 @@ class TestWrapper:
         run = load_yaml(Run, scaled.config(), "config.yaml")
         assert run.recipe == short(DEEP).recipe
 
-    def test_it_is_listed_shown_and_in_the_docs(self, monkeypatch, tmp_path):
+    def test_it_is_listed_shown_and_in_the_docs(self, monkeypatch, capsys):
         monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs"))
         try:
             import made
@@ -87,11 +86,17 @@ class TestWrapper:
             sys.modules.pop("made", None)
         (line,) = [text for text in lines() if text.startswith("scaled-loss")]
         assert line.split(maxsplit=2)[1:] == ["recipe", "The inner recipe's loss times a factor."]
-        done = CliRunner().invoke(app, ["show", "scaled-loss", "inner.kind=awp", "inner.inner.kind=kd"])
-        assert done.exit_code == 0
-        assert "factor: 1.0" in done.output
-        done = CliRunner().invoke(app, ["show", "shapes-demo", "recipe.kind=scaled-loss", "recipe.factor=2"])
-        assert load_yaml(Run, done.output, "x").recipe == ScaledLoss(factor=2)
+        shown = []
+        for words in (
+            ["scaled-loss", "inner.kind=awp", "inner.inner.kind=kd"],
+            ["shapes-demo", "recipe.kind=scaled-loss", "recipe.factor=2"],
+        ):
+            with pytest.raises(SystemExit) as e:
+                main(["show", *words])
+            assert not e.value.code
+            shown.append(capsys.readouterr().out)
+        assert "factor: 1.0" in shown[0]
+        assert load_yaml(Run, shown[1], "x").recipe == ScaledLoss(factor=2)
 
     def test_its_cost_is_estimated(self):
         run = short(DEEP)

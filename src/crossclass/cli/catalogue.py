@@ -6,6 +6,7 @@ from crossclass import attacks, data, models
 from crossclass.attacks import norms
 from crossclass.core.config import Settings
 from crossclass.core.family import kind_of, members
+from crossclass.paper.entry import Entry
 from crossclass.paper.entries import ENTRIES
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
@@ -37,6 +38,16 @@ def plugins() -> dict[str, tuple[str, type[Settings]]]:
         for family, union in families.items()
         for m in members(union)
     }
+
+
+def about(entry: Entry) -> Iterator[str]:
+    """What a figure, table or theorem of the paper says, which runs it needs, and how to reproduce it."""
+    yield f"{entry.title}: {entry.claim}"
+    for claim in entry.claims:
+        yield f"- {claim.text}" + (f" ({claim.where})" if claim.where else "")
+    if entry.runs:
+        yield f"runs: {', '.join(dict.fromkeys(entry.runs.values()))}"
+    yield f"crossclass reproduce {entry.id} plan=true says what would be done (size=smoke, mini or paper)"
 
 
 def _first(run: Run) -> str:

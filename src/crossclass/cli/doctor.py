@@ -1,20 +1,17 @@
 """`crossclass doctor CHECKPOINT`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.core.errors import UserError
 from crossclass.core.progress import progress_display
 from crossclass.core.trust import trusting
 
 
-@app.command()
-def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = False) -> int:
     """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
 
     Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
@@ -29,7 +26,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.diagnostics import Doctor, examine
 
     read = read_arguments(
-        targets,
+        arguments,
         Doctor,
         Source,
         out=(Path | None, None),
@@ -39,7 +36,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     )
     if len(read.targets) != 1:
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
-    if sum(target.startswith("transfer=") for target in targets) > 1:
+    if sum(target.startswith("transfer=") for target in arguments) > 1:
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     data, model = changes_of(changes, "data"), changes_of(changes, "model")
@@ -73,5 +70,4 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     if own.out:
         write_atomic(own.out, json.dumps(report, indent=1) + "\n")
         print(own.out)
-    if any(f["level"] == "fault" for r in report for f in r["findings"]):
-        raise typer.Exit(1)
+    return int(any(f["level"] == "fault" for r in report for f in r["findings"]))

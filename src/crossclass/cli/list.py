@@ -1,10 +1,9 @@
 """`crossclass list`."""
 
-from crossclass.cli.app import app
+from collections.abc import Sequence
 
 
-@app.command(name="list")
-def list_() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
     from crossclass.cli.catalogue import lines
 

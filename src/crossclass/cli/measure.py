@@ -1,11 +1,9 @@
 """`crossclass measure CHECKPOINT`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.core.errors import UserError
 from crossclass.core.progress import progress_display
 
@@ -16,8 +14,7 @@ if TYPE_CHECKING:
     from crossclass.core.overrides import Changes
 
 
-@app.command()
-def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = False) -> None:
     """Measure checkpoints, ours or anyone's: accuracy, C, CAS, I-CAS with intervals; compare two.
 
     RUN is best.val and last; RUN@best.test selects. Any other file needs data.path=DIR, and
@@ -34,7 +31,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     from crossclass.report.console import table
 
     read = read_arguments(
-        targets, Measure, Source, out=(Path, Path("measure.json")), runtime=(Runtime, Runtime())
+        arguments, Measure, Source, out=(Path, Path("measure.json")), runtime=(Runtime, Runtime())
     )
     if not read.targets:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
@@ -47,19 +44,15 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         return draw_maps(maps, out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"))
 
     with progress_display("measure") as progress:
-        try:
-            results = measure(
-                read.targets,
-                *measure_settings(read.changes),
-                runtime,
-                progress.step,
-                trust=trust,
-                allow_partial=allow_partial,
-                draw=draw,
-            )
-        except KeyboardInterrupt:
-            progress.log("crossclass: stopped; nothing was written")
-            raise typer.Exit(130) from None
+        results = measure(
+            read.targets,
+            *measure_settings(read.changes),
+            runtime,
+            progress.step,
+            trust=trust,
+            allow_partial=allow_partial,
+            draw=draw,
+        )
     for line in table(results):
         print(line)
     runtime.group.on_main_process(lambda: write_results(out, results))

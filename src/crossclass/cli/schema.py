@@ -1,12 +1,10 @@
 """`crossclass schema`: the format of the result file."""
 
 import json
+from collections.abc import Sequence
 
-from crossclass.cli.app import app
 
-
-@app.command()
-def schema() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print the JSON Schema of the file that measure writes, with every metric."""
     from crossclass.analysis.records import schema
 

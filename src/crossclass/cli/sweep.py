@@ -10,11 +10,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from crossclass.cli.app import Changes, Trust, app
 from crossclass.core.errors import UserError
 from crossclass.core.progress import progress_display
 from crossclass.core.trust import names_of_code, require_consent, trusting
@@ -23,14 +20,10 @@ if TYPE_CHECKING:
     from crossclass.training.run import Run
 
 
-@app.command()
-def sweep(
-    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run, a run or sweep file")],
-    changes: Changes = None,
-    trust: Trust = False,
-) -> None:
+def main(arguments: Sequence[str], trust: bool = False) -> int:
     """Train many runs: path=a,b,c makes a grid, each point a run folder that is found again.
 
+    NAME is a named run, FILE.yaml a run file or a sweep file (`run: NAME`, `grid: {path: [a, b]}`).
     jobs=2 trains so many at a time; plan=true prints one command per run for any scheduler;
     slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
     runtime.* are every run's. Exit code 1 if a run failed.
@@ -40,8 +33,9 @@ def sweep(
     from crossclass.core.runtime import Runtime
     from crossclass.training.run import Run
 
+    target, *changes = arguments
     read = read_arguments(
-        changes or [],
+        changes,
         Run,
         jobs=(int, 1),
         plan=(bool, False),
@@ -50,26 +44,20 @@ def sweep(
         runtime=(Runtime, Runtime()),
     )
     no_targets(read)
-    more = [t for t in changes or [] if t.partition("=")[0].split(".")[0] in ("out", "runtime")]
+    more = [t for t in changes if t.partition("=")[0].split(".")[0] in ("out", "runtime")]
     more += ["--trust"] if trust else []
     with trusting(everything=trust):
         points = expand(target, [f"{path}={text}" for path, text in read.assignments])
     if read.own.plan:
         for line in lines(points, more):
             print(line)
-        return
+        return 0
     if read.own.slurm is not None:
         for job in submit(points, more, read.own.out / "slurm-logs", read.own.slurm):
             print(job)
-        return
+        return 0
     with progress_display("sweep") as progress:
-        try:
-            failed = run_all(points, more, read.own.jobs, progress.log)
-        except KeyboardInterrupt:
-            progress.log("crossclass: stopped; the same command goes on where each run was")
-            raise typer.Exit(130) from None
-    if failed:
-        raise typer.Exit(1)
+        return int(bool(run_all(points, more, read.own.jobs, progress.log)))
 
 
 @dataclass(frozen=True)

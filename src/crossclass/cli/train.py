@@ -2,27 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from crossclass.cli.app import Changes, Trust, app
 from crossclass.core.progress import progress_display
 from crossclass.core.trust import trusting
 
 
-@app.command()
-def train(
-    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
-    changes: Changes = None,
-    trust: Trust = False,
-) -> None:
+def main(arguments: Sequence[str], trust: bool = False) -> None:
     """Train a run, or go on with it: the same command resumes what was interrupted.
 
-    out=runs is the folder that holds the runs; runtime.device, runtime.threads say where it runs.
+    NAME is a named run. out=runs is the folder that holds the runs; runtime.device, runtime.threads say where
+    it runs. The last line printed is the run's folder.
     """
+    target, *changes = arguments
     with trusting(everything=trust):
-        print(train_run(target, changes or [], Path("runs")))
+        print(train_run(target, changes, Path("runs")))
 
 
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
@@ -37,14 +30,11 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     no_targets(read)
     label, run = resolve(target, read.changes)
     with progress_display(label, run.epochs) as progress:
-        epochs = loop.iterate_epochs(
+        for folder, row in loop.iterate_epochs(
             run, read.own.out, f"{label}-seed{run.seed}", read.own.runtime, progress.step, progress.log
-        )
-        try:
-            for trained, row in epochs:
-                folder = trained.path
-                progress.row(row)
-        except KeyboardInterrupt:
-            progress.log("crossclass: stopped; the same command goes on after the last finished epoch")
-            raise typer.Exit(130) from None
-    return folder
+        ):
+            if folder.done:
+                progress.log(f"finished already: {folder.path}")
+                break
+            progress.row(row)
+    return folder.path

@@ -1,18 +1,10 @@
 """`crossclass verify RUN`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from crossclass.cli.app import Changes, app
 
 
-@app.command()
-def verify(
-    target: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run")],
-    changes: Changes = None,
-) -> None:
+def main(arguments: Sequence[str]) -> int:
     """Compare a run with a published training curve: which part of it agrees, and which does not.
 
     against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
@@ -25,11 +17,12 @@ def verify(
     from crossclass.report import plots
     from crossclass.training.run import Run
 
-    arguments = read_arguments(
-        changes or [], against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
+    target, *changes = arguments
+    read = read_arguments(
+        changes, against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
     )
-    no_targets(arguments)
-    own, folder = arguments.own, RunFolder.at(Path(target))
+    no_targets(read)
+    own, folder = read.own, RunFolder.at(Path(target))
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
     conditions = published_curves.conditions(run.to_dict(), rows, env)
@@ -40,5 +33,4 @@ def verify(
         curves = published_curves.overlay(rows, own.against, folder.path.name, conditions)
         plots.save(plots.curves(curves), own.out)
         print(own.out)
-    if verdict.verdict == "does not hold":
-        raise typer.Exit(1)
+    return int(verdict.verdict == "does not hold")
