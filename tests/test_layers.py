@@ -24,7 +24,7 @@ DOORS = {
     "timm": {"models"},
     "torchmetrics": {"analysis"},
     "torchvision": {"models"},
-    "rich": {"core"},
+    "rich": {"cli"},
     "jinja2": {"report"},
     "pooch": {"data"},
     "sklearn": {"data", "analysis"},

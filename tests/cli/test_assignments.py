@@ -8,6 +8,7 @@ from crossclass.cli import main
 from crossclass.cli.assignments import assign, read_arguments, separate
 from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
+from crossclass.core.overrides import override
 from crossclass.data import Npz
 from crossclass.paper.reproduce import Study
 from crossclass.training.run import Run
@@ -52,12 +53,24 @@ def test_numbers_are_decimal():
 @pytest.mark.parametrize(
     "text", ["seed=0x10", "seed=1:30", "seed=true", "seed=2025-01-31", "seed=eight", "lr=true", "lr=0x1",
              "decay_bias_and_norm=yes", "decay_bias_and_norm=1", "decay_bias_and_norm=on", "seed=",
-             "epochs=[4]"]
+             "epochs=[4]", "seed=1_0", "seed='1_0'", "lr=1_0.5", "lr_milestones=[1_0]",
+             "recipe.attack.threat.eps=1_6/255"]
 )  # fmt: skip
 def test_what_is_no_number_and_no_boolean_is_refused(text):
     with pytest.raises(UserError, match=text.partition("=")[0]) as e:
         assign(Run(), [text])
     assert str(e.value).isprintable()
+
+
+def test_numbers_of_files_are_decimal_too():
+    for text in ("seed: 1_0\n", "seed: '1_0'\n", "lr_milestones: [1_0]\n"):
+        with pytest.raises(UserError, match="decimal"):
+            load_yaml(Run, text, "f")
+    teacher = load_yaml(Run, "recipe: {kind: kd, teachers: [{changes: {seed: 1_0}}]}\n", "f").recipe.teachers[
+        0
+    ]
+    with pytest.raises(UserError, match="decimal"):
+        override(Run(), teacher.changes)
 
 
 def test_booleans_and_nothing():

@@ -95,8 +95,9 @@ def test_train_measure_report_end_to_end(call, here):
     code, out, _ = call("report", str(folder))
     assert code == 0
     assert Path(out.strip()).is_file()
-    code, out, _ = call("report", str(folder), "out=page.html")
-    assert Path("page.html").is_file()
+    for replaced in ("", "page.html is replaced\n"):
+        assert call("report", str(folder), "out=page.html")[2] == replaced
+    assert "m.json is replaced\n" in call("measure", f"{folder}@last", "n=6", "out=m.json")[2]
 
 
 def test_checkpoints_of_one_name_are_told_apart(call, here):
@@ -109,15 +110,16 @@ def test_checkpoints_of_one_name_are_told_apart(call, here):
 
 
 def test_demo_ends_with_the_plain_path_of_the_page(call, here):
-    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "lr_milestones=[]", "out=d"]
+    small = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "epochs=1", "out=d"]
     small += [
         "validation.attack.steps=1",
         "recipe.attack.steps=1",
         "validation.final.kind=fgsm",
         "model.width=4",
     ]
-    code, out, _ = call("demo", *small)
-    assert code == 0
+    code, out, err = call("demo", *small)
+    assert code == 0, err
+    assert "only lr_milestones=[] lie inside 1 epochs" in err
     page = Path(out.splitlines()[-1])
     assert page.is_file()
     assert "<html" in page.read_text()
@@ -230,8 +232,8 @@ def test_list_names_the_paper_s_figures(call):
 
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
+    from crossclass.cli.progress import ProgressDisplay
     from crossclass.core.launcher import is_main_process
-    from crossclass.core.progress import ProgressDisplay
 
     monkeypatch.setenv("RANK", "1")
     assert is_main_process(), "a rank without a world is somebody else's variable"
@@ -243,7 +245,7 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
             with pytest.raises(SystemExit) as e:
                 main(["list"])
             assert e.value.code == 2
-            ProgressDisplay("x", None, None).log("hello")
+            ProgressDisplay("x").log("hello")
             err = capsys.readouterr().err
             assert said in err
             assert ("hello" in err) == (rank == "0")

@@ -16,9 +16,9 @@ from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.cli import jobs, main, sweep
+from crossclass.cli.progress import ProgressDisplay
 from crossclass.core.config import validated
 from crossclass.core.errors import UserError
-from crossclass.core.progress import ProgressDisplay
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Folder, Npz, Shapes
@@ -134,10 +134,9 @@ def test_pieces_and_joined_batch_norm_are_refused_together():
 
 
 def test_the_time_left_after_a_resume_counts_what_the_rows_took(capsys):
-    watch = ProgressDisplay("x", 200, None)
+    watch = ProgressDisplay("x", 200)
     for epoch in range(1, 101):  # a hundred rows that were there already, replayed in no time
-        row = {"epoch": epoch, "lr": 0.1, "seconds": 50.0, "check_seconds": 10.0, "train_robust": 0.5}
-        watch.row(row)
+        watch.row(EpochRow(epoch=epoch, lr=0.1, seconds=50.0, check_seconds=10.0, train_robust=0.5))
     assert capsys.readouterr().err.splitlines()[-1].endswith("1.7 h left")
 
 

@@ -159,6 +159,13 @@ def test_a_run_file_may_be_partial_and_a_path_implies_npz(tmp_path):
     assert with_changes(Run(), {"data.path": tmp_path}).data.kind == "cifar10"
 
 
+def test_a_shorter_run_leaves_out_the_milestones_behind_its_end():
+    assert with_changes(Run(), {"epochs": 120}) == Run(epochs=120, lr_milestones=(100,))
+    assert with_changes(Run(), {"epochs": 300}) == Run(epochs=300)
+    with pytest.raises(UserError, match="lr_milestones"):
+        with_changes(Run(), {"epochs": 120, "lr_milestones": [100, 150]})
+
+
 def test_differences_name_every_path_that_differs():
     assert differences(PGD(), PGD(steps=3, threat=L2())) == {
         "threat.kind": ("linf", "l2"),

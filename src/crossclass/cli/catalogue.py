@@ -6,8 +6,8 @@ from crossclass import attacks, data, models
 from crossclass.attacks import norms
 from crossclass.core.config import Settings
 from crossclass.core.family import kind_of, members
-from crossclass.paper.entry import Entry
 from crossclass.paper.entries import ENTRIES
+from crossclass.paper.entry import Entry
 from crossclass.paper.runs import NAMED
 from crossclass.training import recipes
 from crossclass.training.run import Run

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.progress import progress_display
 from crossclass.core.trust import trusting
 
 

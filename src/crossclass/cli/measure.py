@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.progress import progress_display
 
 if TYPE_CHECKING:
     from crossclass.analysis.compare import SaliencyMaps
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
             allow_partial=allow_partial,
             draw=draw,
         )
+        if out.exists():
+            progress.log(f"{out} is replaced")
     for line in table(results):
         print(line)
     runtime.group.on_main_process(lambda: write_results(out, results))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 
 
@@ -20,4 +21,6 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
     first = paths[0].with_suffix(".html") if paths[0].is_file() else paths[0] / "report.html"
     default = first if len(paths) == 1 else Path("report.html")
-    print(write_report(paths, read.own.out or default).absolute())
+    with progress_display("report") as progress:
+        page = write_report(paths, read.own.out or default, progress.log)
+    print(page.absolute())

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.progress import progress_display
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.progress import progress_display
 from crossclass.core.trust import names_of_code, require_consent, trusting
 
 if TYPE_CHECKING:

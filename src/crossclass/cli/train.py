@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossclass.core.progress import progress_display
+from crossclass.cli.progress import progress_display
 from crossclass.core.trust import trusting
 
 
@@ -30,6 +30,8 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     no_targets(read)
     label, run = resolve(target, read.changes)
     with progress_display(label, run.epochs) as progress:
+        if "lr_milestones" not in read.changes and run.lr_milestones != resolve(target)[1].lr_milestones:
+            progress.log(f"only lr_milestones={list(run.lr_milestones)} lie inside {run.epochs} epochs")
         for folder, row in loop.iterate_epochs(
             run, read.own.out, f"{label}-seed{run.seed}", read.own.runtime, progress.step, progress.log
         ):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
@@ -35,10 +34,10 @@ def parse_fraction(value: object) -> object:
     Raises ValueError for a text with a slash that is not a fraction.
     """
     if isinstance(value, str) and "/" in value:
-        try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError) as e:
-            raise ValueError(f"'{value}' is not a fraction such as 8/255") from e
+        parts = re.fullmatch(r"([-+]?[0-9]+) */ *([0-9]+)", value.strip())
+        if parts is None or int(parts[2]) == 0:
+            raise ValueError(f"'{value}' is not a fraction such as 8/255")
+        return int(parts[1]) / int(parts[2])
     return value
 
 
@@ -63,7 +62,6 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         validate_default=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         protected_namespaces=(),
     )

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from crossclass.core.config import Settings, error_sentence, settings_classes
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.yaml_reader import typed_value
 
 T = TypeVar("T", bound=Settings)
 Changes = Mapping[str, Any]
@@ -46,7 +47,7 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
         if not rest and isinstance(value, str) and value in settings_classes(fields[head]):
             new[head] = _member(fields[head], value, path)  # attack=autoattack is attack.kind=autoattack
         elif not rest:
-            new[head] = value
+            new[head] = typed_value(value, [fields[head]], path)
         elif rest == ["kind"]:
             new[head] = _member(fields[head], value, path)
         else:

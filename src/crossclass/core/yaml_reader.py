@@ -20,12 +20,12 @@ from crossclass.core.family import Family, family
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_MOST = 20_000
+_MOST_VALUES = 20_000
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class _Plain:
+class _PlainScalar:
     """A scalar without quotes: its text, which may stand for a number, a boolean or nothing."""
 
     text: str
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> object:
-    return _Plain(node.value) if node.style is None else node.value
+    return _PlainScalar(node.value) if node.style is None else node.value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _scalar)
@@ -69,13 +69,13 @@ def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}{at}: {getattr(e, 'problem', None) or 'not valid YAML'}; correct the YAML"
         ) from e
-    if data == _Plain("") or data is None:
+    if data == _PlainScalar("") or data is None:
         return {}
     _check_size(data, where)
     if not isinstance(data, dict):
-        kind = type(_settled(data, [], where)).__name__
+        kind = type(typed_value(data, [], where)).__name__
         raise UserError(f"{where}: expected settings such as 'seed: 0', found a {kind}")
-    read: dict[str, Any] = _settled(data, wanted, where)
+    read: dict[str, Any] = typed_value(data, wanted, where)
     return read
 
 
@@ -85,13 +85,13 @@ def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
     Raises UserError if it cannot be read, or is a boolean where none is wanted, or none where one is.
     """
     if _are_texts(wanted):
-        return _settled(_Plain(text), wanted, path)
+        return typed_value(_PlainScalar(text), wanted, path)
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         raise UserError(f"'{path}={text}': the value is not valid YAML") from e
     _check_size(data, path)
-    return _settled(data, wanted, path)
+    return typed_value(data, wanted, path)
 
 
 def types_at(wanted: Sequence[Any], path: str) -> list[Any]:
@@ -106,31 +106,50 @@ def _check_size(data: object, where: str) -> None:
     left, count = [data], 0
     while left:
         node, count = left.pop(), count + 1
-        if count > _MOST:
-            raise UserError(f"{where} holds over {_MOST} values, or refers to itself; correct the YAML")
+        if count > _MOST_VALUES:
+            raise UserError(
+                f"{where} holds over {_MOST_VALUES} values, or refers to itself; correct the YAML"
+            )
         left += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
-def _settled(node: Any, wanted: Sequence[Any], path: str) -> Any:
+def typed_value(node: Any, wanted: Sequence[Any], path: str) -> Any:
+    """What plain data, or what `_Loader` read, stands for in a setting of these types.
+
+    Raises UserError for a boolean where none is wanted, none where one is, or a number that is not decimal.
+    """
     if isinstance(node, dict):
-        plain = {k.value if isinstance(k, _Plain) else k: v for k, v in node.items()}
-        return {k: _settled(v, _below(wanted, k), f"{path}.{k}") for k, v in plain.items()}
+        plain = {k.value if isinstance(k, _PlainScalar) else k: v for k, v in node.items()}
+        return {k: typed_value(v, _below(wanted, k), f"{path}.{k}") for k, v in plain.items()}
     if isinstance(node, list):
         inner = [a for t in _options(wanted) if get_origin(t) in (list, tuple) for a in get_args(t)]
-        return [_settled(v, [a for a in inner if a is not ...], path) for v in node]
-    if not isinstance(node, _Plain):
+        return [typed_value(v, [a for a in inner if a is not ...], path) for v in node]
+    kinds = set(_options(wanted)) - {type(None)}
+    if isinstance(node, str):
+        if kinds & {int, float} and _is_odd_number(node):
+            raise UserError(f"{path}={node}: give a number in decimal digits")
         return node
-    value, options = node.value, set(_options(wanted)) if wanted else set()
-    if value is None and (type(None) in options or not _are_texts(wanted)):
+    if not isinstance(node, _PlainScalar):
+        return node
+    value = node.value
+    if value is None and (type(None) in _options(wanted) or not _are_texts(wanted)):
         return None
     if _are_texts(wanted):
         return node.text
-    kinds, is_bool = options - {type(None)}, isinstance(value, bool)
-    if kinds == {bool} and not is_bool:
+    if kinds == {bool} and not isinstance(value, bool):
         raise UserError(f"{path}={node.text}: give true or false")
-    if kinds and kinds <= {int, float} and is_bool:
+    if kinds and kinds <= {int, float} and isinstance(value, bool):
         raise UserError(f"{path}={node.text}: give a number")
-    return value
+    return typed_value(value, wanted, path) if isinstance(value, str) else value
+
+
+def _is_odd_number(text: str) -> bool:
+    """Whether Python and pydantic read a number where this project does not, such as 1_0."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return not _FLOAT.fullmatch(text)
 
 
 def _below(wanted: Sequence[Any], name: object) -> list[Any]:

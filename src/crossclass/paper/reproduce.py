@@ -27,7 +27,7 @@ from crossclass.analysis.records import EpochRow
 from crossclass.core.config import Settings
 from crossclass.core.errors import BusyError, UserError
 from crossclass.core.files import write_atomic
-from crossclass.core.progress import Log, Progress, silent
+from crossclass.core.progress import Log, Progress, duration, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
 from crossclass.paper import evidence
@@ -161,12 +161,12 @@ def _plan_lines(
     for at in planned:
         price = costs.get(at.job.label)
         tail = f" ({at.done} of {at.job.run.epochs} epochs)" if at.state == "begun" else ""
-        tail += f", about {_duration(price[0])}" if price else ""
+        tail += f", about {duration(price[0])}" if price else ""
         yield f"  {at.state:8} {at.job.label}{tail}" + (f"; {at.note}" if at.note else "")
     if costs:
         seconds, size = sum(s for s, _ in costs.values()), sum(b for _, b in costs.values())
         yield (
-            f"about {_duration(seconds)} of this machine, {size / 2**20:,.0f} MiB of checkpoints under "
+            f"about {duration(seconds)} of this machine, {size / 2**20:,.0f} MiB of checkpoints under "
             f"{study.runs}"
         )
         check_disk_space(study.runs, size)
@@ -187,13 +187,6 @@ def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str,
             known[name] = cost(run, opened[repr(run.data)], runtime)
         out[at.job.label] = known[name].seconds(run.epochs - at.done), known[name].bytes
     return out
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call: Callbacks) -> Result:

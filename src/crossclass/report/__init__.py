@@ -11,17 +11,18 @@ from crossclass.analysis.records import ResultFile, load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
 from crossclass.core.files import require_writable, write_atomic
+from crossclass.core.progress import Log
 from crossclass.report.page import page
 from crossclass.report.study import write_study
 
 __all__ = ["write_report", "write_study"]
 
 
-def write_report(targets: Sequence[Path], out: Path) -> Path:
+def write_report(targets: Sequence[Path], out: Path, log: Log = lambda text: None) -> Path:
     """Write one page about run folders and JSON files of `measure`.
 
-    `out` is the file, or a folder in which it is `report.html`. Returns the path of the page. Raises
-    UserError if a target cannot be read.
+    `out` is the file, or a folder in which it is `report.html`; `log` is told if it is replaced. Returns the
+    path of the page. Raises UserError if a target cannot be read.
     """
     if not targets:
         raise UserError("no run folder was given; name at least one, as in 'report runs/NAME'")
@@ -30,6 +31,8 @@ def write_report(targets: Sequence[Path], out: Path) -> Path:
     out = out / "report.html" if out.is_dir() or not out.suffix else out
     require_writable(out)
     runs = [load_run(path) for path in unique if path not in files]
+    if out.exists():
+        log(f"{out} is replaced")
     write_atomic(out, page(runs, [(file, _results(file)) for file in files]))
     return out
 

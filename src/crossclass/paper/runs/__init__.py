@@ -37,7 +37,14 @@ def resolve(target: str, changes: Changes | None = None) -> tuple[str, Run]:
 
 
 def with_changes(run: Run, changes: Changes) -> Run:
-    """The run with other values; `data.path` implies data of kind npz where the run's have no files."""
+    """The run with other values.
+
+    `data.path` implies data of kind npz where the run's have no files; `epochs` leaves out the lr_milestones
+    that lie behind them, unless lr_milestones are given too.
+    """
     if "data.path" in changes and "data.kind" not in changes and not hasattr(run.data, "path"):
         changes = {"data.kind": "npz", **changes}
+    epochs = changes.get("epochs")
+    if isinstance(epochs, int) and "lr_milestones" not in changes:
+        changes = {"lr_milestones": [m for m in run.lr_milestones if m < epochs], **changes}
     return override(run, changes)
