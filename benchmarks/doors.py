@@ -22,7 +22,7 @@ from crossclass.analysis.records import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.checkpoints import file_formats
 from crossclass.checkpoints.card import load_tensors, save_tensors
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.cli.sweep import expand
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError

@@ -10,7 +10,7 @@ from conftest import Tripped
 from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.models.model_state import evaluating
 
 ATTACKS, THREATS = members(AnyAttack), members(AnyThreat)

@@ -8,7 +8,7 @@ from crossclass.analysis import measure as measuring
 from crossclass.analysis.measure import Measure
 from crossclass.analysis.records import ResultFile, flat_comparison, flat_measurement, load_results
 from crossclass.checkpoints.load import Source
-from crossclass.cli.assignments import read_arguments
+from crossclass.cli.arguments import read_arguments
 from crossclass.cli.measure import measure_settings
 from crossclass.core.runtime import Runtime
 

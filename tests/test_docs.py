@@ -11,7 +11,7 @@ import test_layers
 from crossclass.attacks import AnyAttack
 from crossclass.attacks.norms import AnyThreat
 from crossclass.cli import COMMANDS
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData
 from crossclass.models import AnyModel
 from crossclass.paper.runs import NAMED

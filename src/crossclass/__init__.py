@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from crossclass.checkpoints.load import Source as Source, load_model as load_model
     from crossclass.core.config import Settings as Settings
     from crossclass.core.errors import UserError as UserError
-    from crossclass.core.family import register as register
     from crossclass.core.overrides import override as override
+    from crossclass.core.plugins import register as register
     from crossclass.core.runtime import Runtime as Runtime
     from crossclass.core.trust import trusting as trusting
     from crossclass.data import (
@@ -88,7 +88,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
 _HOME = {
     "core.config": ("Settings",),
     "core.errors": ("UserError",),
-    "core.family": ("register",),
+    "core.plugins": ("register",),
     "analysis.attribution": ("cas", "class_means", "correlation", "negative_mass", "separation"),
     "analysis.instances": ("all_pairs", "instance_correlation", "nearest"),
     "attacks.losses": ("cross_entropy", "kl", "margin"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossclass.analysis import saliency
 from crossclass.analysis.saliency import compared, entropy, grad_cam, half_mass_area, resized, spread
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.models import AnyModel, Classifier, PreActResNet
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT

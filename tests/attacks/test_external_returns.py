@@ -13,8 +13,8 @@ from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
-from crossclass.core.family import members
 from crossclass.core.overrides import override
+from crossclass.core.plugins import members
 from crossclass.data import Split
 from crossclass.training.recipes import AT
 from state_traces import mixed, quick, state, stranger

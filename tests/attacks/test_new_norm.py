@@ -12,10 +12,10 @@ from torch import Tensor
 from crossclass.attacks import PGD, AutoAttack, reference_attack
 from crossclass.attacks.norms import AnyThreat, Start, Threat
 from crossclass.cli import main
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import Eps, load_yaml
 from crossclass.core.errors import UserError
-from crossclass.core.family import family, register
+from crossclass.core.plugins import family, register
 from crossclass.core.rng import uniform
 from crossclass.training.run import Run
 from run_file import TINY

@@ -14,7 +14,7 @@ from crossclass.attacks import norms
 from crossclass.attacks.norms import GAUSS, L2, AnyThreat, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 
 THREATS = members(AnyThreat)
 every_threat = pytest.mark.parametrize("ball", THREATS, ids=kind_of)

@@ -13,7 +13,7 @@ from attack_cases import accuracy, every_ball, make, ours, predicted
 from conftest import Plane, seeded
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.core.family import kind_of
+from crossclass.core.plugins import kind_of
 
 # --- the plane: the optimum is known (T10, T11, T12)
 

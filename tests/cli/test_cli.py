@@ -233,7 +233,7 @@ def test_list_names_the_paper_s_figures(call):
 
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
     from crossclass.cli.progress import ProgressDisplay
-    from crossclass.core.launcher import is_main_process
+    from crossclass.core.launch_environment import is_main_process
 
     monkeypatch.setenv("RANK", "1")
     assert is_main_process(), "a rank without a world is somebody else's variable"

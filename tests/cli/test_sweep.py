@@ -10,7 +10,7 @@ import pytest
 
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli import jobs, main
-from crossclass.cli.assignments import split_values
+from crossclass.cli.arguments import split_values
 from crossclass.cli.jobs import run_all
 from crossclass.cli.sweep import expand, lines
 from crossclass.core.errors import UserError
@@ -51,7 +51,7 @@ def test_empty_values_are_refused(text):
 def test_the_grid_is_the_product_in_the_order_of_the_axes(here):
     points = expand("tiny.yaml", ["seed=0,1", "lr=0.1,0.2,0.3"])
     assert [(p.run.seed, p.run.lr) for p in points] == [(s, lr) for s in (0, 1) for lr in (0.1, 0.2, 0.3)]
-    assert points[0].says == "tiny.yaml seed=0 lr=0.1"
+    assert points[0].label == "tiny.yaml seed=0 lr=0.1"
     assert len({p.run.digest() for p in points}) == 6
 
 
@@ -208,16 +208,16 @@ def test_a_busy_run_has_an_exit_code_of_its_own(here, capsys):
 def test_slurm_jobs_train_and_can_be_requeued(here):
     submitit = pytest.importorskip("submitit")
     (point,) = expand("tiny.yaml", ["seed=0"])
-    training = jobs.Training(point, MORE)
-    again = training.checkpoint()
+    job = jobs.SlurmJob(point, MORE)
+    again = job.checkpoint()
     assert isinstance(again, submitit.helpers.DelayedSubmission)
-    training()
+    job()
     (folder,) = Path("runs").iterdir()
     assert RunFolder(folder).done
     assert json.loads((folder / "measure.json").read_text())
     (wrong,) = expand("tiny.yaml", ["lr=1e9"])
     with pytest.raises(RuntimeError, match="not a number"):
-        jobs.Training(wrong, MORE)()
+        jobs.SlurmJob(wrong, MORE)()
     with pytest.raises(UserError, match="submitit refused"):
         jobs.submit([point], MORE, Path("logs"), {"cluster": "local", "no_such_setting": 1})
 

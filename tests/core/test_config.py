@@ -7,10 +7,10 @@ from pydantic import TypeAdapter
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.attacks.norms import L2, AnyThreat, Linf
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import differences, load_yaml
 from crossclass.core.errors import UserError
-from crossclass.core.family import members
+from crossclass.core.plugins import members
 from crossclass.data import AnyData, Npz, Shapes
 from crossclass.models import AnyModel
 from crossclass.paper.runs import NAMED, resolve, with_changes

@@ -14,7 +14,7 @@ import pytest
 
 import crossclass
 from crossclass.cli import main
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.cli.sweep import expand
 from crossclass.core.errors import UserError
 from crossclass.core.trust import import_callable, trusting

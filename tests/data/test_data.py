@@ -12,7 +12,7 @@ from PIL import Image
 from crossclass import data
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.core.rng import generator
 from crossclass.data import (
     CIFAR10,

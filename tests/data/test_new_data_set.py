@@ -11,7 +11,7 @@ import torch
 
 from crossclass.cli import main
 from crossclass.core.errors import UserError
-from crossclass.core.family import family, register
+from crossclass.core.plugins import family, register
 from crossclass.data import AnyData, ArraySplit, Npz, Splits, Subset
 from crossclass.models import PreActResNet, build, statistics
 from crossclass.paper.runs import resolve

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from crossclass import models
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.trust import names_of_code, trusting

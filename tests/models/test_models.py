@@ -5,10 +5,10 @@ import torch
 from pydantic import TypeAdapter
 
 from crossclass import models
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.models import (
     AnyModel,
     MeanStd,

@@ -5,7 +5,7 @@ import torch
 
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
-from crossclass.core.family import members
+from crossclass.core.plugins import members
 from crossclass.training.averaging import EMA, SWA
 from crossclass.training.labels import Mix, TemporalEnsembling
 from crossclass.training.loop import train

@@ -15,10 +15,10 @@ from conftest import pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import Linf
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError
-from crossclass.core.family import members
+from crossclass.core.plugins import members
 from crossclass.training.averaging import EMA, SWA, refresh
 from crossclass.training.labels import Mix, TemporalEnsembling, smoothed
 from crossclass.training.recipes import (

@@ -12,7 +12,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.cli import main
 from crossclass.cli.catalogue import lines
 from crossclass.core.config import load_yaml
-from crossclass.core.family import family, register
+from crossclass.core.plugins import family, register
 from crossclass.core.runtime import Runtime
 from crossclass.paper.plan import cost
 from crossclass.paper.runs import NAMED

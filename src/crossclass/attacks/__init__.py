@@ -11,7 +11,7 @@ from crossclass.attacks.autoattack import AutoAttack
 from crossclass.attacks.base import Attack, AttackResult, Images, Network, skip_range_check, validate_images
 from crossclass.attacks.external_attack import External
 from crossclass.attacks.pgd import FGSM, PGD, reference_attack
-from crossclass.core.family import Family
+from crossclass.core.plugins import Family
 
 AnyAttack = Annotated[Attack, Family(PGD, FGSM, AutoAttack, External)]
 

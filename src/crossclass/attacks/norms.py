@@ -15,7 +15,7 @@ from pydantic import field_validator
 from torch import Tensor
 
 from crossclass.core.config import Eps, Settings
-from crossclass.core.family import Family
+from crossclass.core.plugins import Family
 from crossclass.core.rng import normal, uniform
 
 Start = Literal["uniform", "uniform_radius", "ball", "sphere", "gauss", "none"]

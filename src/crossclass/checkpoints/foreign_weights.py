@@ -12,8 +12,8 @@ from crossclass.checkpoints import file_formats, match_state_dict, state_dicts
 from crossclass.checkpoints.match_state_dict import Fit
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
 from crossclass.core.overrides import Changes, override
+from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData, Splits
 
 

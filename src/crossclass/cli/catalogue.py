@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from crossclass import attacks, data, models
 from crossclass.attacks import norms
 from crossclass.core.config import Settings
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.paper.entries import ENTRIES
 from crossclass.paper.entry import Entry
 from crossclass.paper.runs import NAMED

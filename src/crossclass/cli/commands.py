@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from crossclass.core.errors import BusyError, UserError, did_you_mean
-from crossclass.core.launcher import is_main_process, process_count
+from crossclass.core.launch_environment import is_main_process, process_count
 
 COMMANDS = {
     "demo": ("[path=value ...]", "Train on the built-in Shapes for three minutes and write a page about it"),

@@ -31,7 +31,7 @@ def environment() -> Mapping[str, str]:
 def _names(arguments: Sequence[str]) -> Iterator[str]:
     if not any("=" in argument and ":" in argument for argument in arguments):
         return  # most commands start without pydantic
-    from crossclass.cli.assignments import split_values
+    from crossclass.cli.arguments import split_values
     from crossclass.core.yaml_reader import read_value
 
     for argument in arguments:

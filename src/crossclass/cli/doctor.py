@@ -19,7 +19,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
     from crossclass.checkpoints.load import Source, load_checkpoints
-    from crossclass.cli.assignments import read_arguments
+    from crossclass.cli.arguments import read_arguments
     from crossclass.core.files import write_atomic
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.runtime import Runtime

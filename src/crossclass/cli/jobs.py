@@ -42,7 +42,7 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < jobs and busy < len(waiting):
                 running.append(_TrainingProcess(waiting.popleft(), more, environments.popleft()))
-                log(f"started   {running[-1].point.says}")
+                log(f"started   {running[-1].point.label}")
             ended = _first_to_end(running)
             if ended is None:  # all that are left are being trained elsewhere
                 busy = 0
@@ -57,10 +57,10 @@ def run_all(
                 continue
             busy, done = 0, done + 1
             if code == 0:
-                log(f"finished  {ended.point.says} ({done} of {len(points)})")
+                log(f"finished  {ended.point.label} ({done} of {len(points)})")
             else:
                 failed.append(ended.point)
-                log(f"FAILED    {ended.point.says}: {reason}")
+                log(f"FAILED    {ended.point.label}: {reason}")
     finally:
         for one in running:  # interrupted: a run that is killed can be resumed
             one.process.terminate()
@@ -114,7 +114,7 @@ def _first_to_end(running: Sequence[_TrainingProcess]) -> _TrainingProcess | Non
     return None
 
 
-class Training:
+class SlurmJob:
     """A point as a job of submitit's: preempted or out of time, it is queued again and resumes."""
 
     def __init__(self, point: Point, more: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ def submit(
         executor = submitit.AutoExecutor(folder=str(logs), cluster=own.pop("cluster", None))
         executor.update_parameters(**{"timeout_min": 600, **own})
         with executor.batch():  # submitit asks the function itself whether it can go on: no lambda
-            jobs = [executor.submit(Training(p, more)) for p in points]
+            jobs = [executor.submit(SlurmJob(p, more)) for p in points]
     except (NameError, TypeError, ValueError, RuntimeError, FileNotFoundError) as e:
         raise UserError(f"submitit refused the jobs: {e}") from e
     return [str(job.job_id) for job in jobs]

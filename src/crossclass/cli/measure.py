@@ -25,7 +25,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.records import write_results
     from crossclass.checkpoints.load import Source
-    from crossclass.cli.assignments import read_arguments
+    from crossclass.cli.arguments import read_arguments
     from crossclass.core.files import require_writable
     from crossclass.core.runtime import Runtime
     from crossclass.report.console import table

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from crossclass.core.launcher import is_main_process
+from crossclass.core.launch_environment import is_main_process
 from crossclass.core.progress import duration
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> None:
 
     The page of one run lies in its folder, that of one result beside it, that of several is report.html.
     """
-    from crossclass.cli.assignments import read_arguments
+    from crossclass.cli.arguments import read_arguments
     from crossclass.report import write_report
 
     read = read_arguments(arguments, out=(Path | None, None))

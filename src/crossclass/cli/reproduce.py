@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> None:
     cifar10/, cifar100/, tiny_imagenet/; out=results, runs=runs; plan=true only says what would be done.
     Interrupt it at will: the same command goes on. The page's path is the last line.
     """
-    from crossclass.cli.assignments import read_arguments
+    from crossclass.cli.arguments import read_arguments
     from crossclass.core.overrides import override
     from crossclass.core.runtime import Runtime
     from crossclass.paper.reproduce import Callbacks, Study, reproduce

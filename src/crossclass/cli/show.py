@@ -12,10 +12,9 @@ def main(arguments: Sequence[str]) -> None:
     NAME is a named run, a run file, or any other name of `list`; of a figure, table or theorem of the paper
     its claims are printed.
     """
-    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.cli.arguments import assign, read_arguments, read_settings
     from crossclass.cli.catalogue import about, plugins
     from crossclass.core.config import differences
-    from crossclass.core.overrides import override
     from crossclass.paper.entries import ENTRIES
     from crossclass.paper.runs import NAMED, resolve
     from crossclass.training.run import Run
@@ -31,11 +30,9 @@ def main(arguments: Sequence[str]) -> None:
             for path, (a, b) in differences(run, resolve(other)[1]).items():
                 print(f"{path}: {json.dumps(a)} -> {json.dumps(b)}")
     elif name in known:
-        read = read_arguments(changes, known[name][1])
-        no_targets(read)
-        print(override(known[name][1](), read.changes).yaml(), end="")
+        print(assign(known[name][1](), changes).yaml(), end="")
     elif name in ENTRIES:
-        no_targets(read_arguments(changes))
+        read_settings(changes)  # an entry has none
         print("\n".join(about(ENTRIES[name])))
     else:
         raise UserError(f"unknown name '{name}'{did_you_mean(name, [*NAMED, *known, *ENTRIES])}")

@@ -28,13 +28,13 @@ def main(arguments: Sequence[str], trust: bool = False) -> int:
     slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
     runtime.* are every run's. Exit code 1 if a run failed.
     """
-    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.cli.arguments import read_settings
     from crossclass.cli.jobs import run_all, submit
     from crossclass.core.runtime import Runtime
     from crossclass.training.run import Run
 
     target, *changes = arguments
-    read = read_arguments(
+    read = read_settings(
         changes,
         Run,
         jobs=(int, 1),
@@ -43,7 +43,6 @@ def main(arguments: Sequence[str], trust: bool = False) -> int:
         out=(Path, Path("runs")),
         runtime=(Runtime, Runtime()),
     )
-    no_targets(read)
     more = [t for t in changes if t.partition("=")[0].split(".")[0] in ("out", "runtime")]
     more += ["--trust"] if trust else []
     with trusting(everything=trust):
@@ -73,7 +72,7 @@ class Point:
         return ["crossclass", "train", self.target, *self.changes, *more]
 
     @property
-    def says(self) -> str:
+    def label(self) -> str:
         """The target and what is changed."""
         return " ".join([self.target, *self.changes])
 
@@ -85,29 +84,26 @@ def expand(target: str, changes: Sequence[str] = ()) -> list[Point]:
     (path to a list of values). Raises UserError for a run that is not valid, naming it, and for two
     points that are the same run, or for code in a file that nobody has given consent to.
     """
-    from crossclass.cli.assignments import separate, split_values, typed
+    from crossclass.cli.arguments import parse_values, read_settings, split_values
     from crossclass.paper.runs import resolve
     from crossclass.training.run import Run
 
     base, axes = _read(target)
-    targets, assignments = separate(changes, Run)
-    if targets:
-        raise UserError(f"'{targets[0]}' is not of the form path.to.setting=value,value")
-    axes |= {path: split_values(text) for path, text in assignments}
+    axes |= {path: split_values(text) for path, text in read_settings(changes, Run).assignments}
     points: list[Point] = []
     known: dict[str, str] = {}
     for chosen in itertools.product(*axes.values()):
         changed = list(zip(axes, chosen, strict=True))
         texts = tuple(f"{path}={text}" for path, text in changed)
         try:
-            _, run = resolve(base, typed(changed, Run))
+            _, run = resolve(base, parse_values(changed, Run))
         except UserError as e:
             raise UserError(f"{' '.join([base, *texts])}: {e}") from e
         require_consent(names_of_code(run.to_dict()), target)
         point = Point(base, texts, run)
         if (digest := run.digest()) in known:
-            raise UserError(f"'{point.says}' and '{known[digest]}' are the same run; take one of them out")
-        known[digest] = point.says
+            raise UserError(f"'{point.label}' and '{known[digest]}' are the same run; take one of them out")
+        known[digest] = point.label
         points.append(point)
     return points
 

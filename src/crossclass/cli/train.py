@@ -20,14 +20,13 @@ def main(arguments: Sequence[str], trust: bool = False) -> None:
 
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name or file to its end, showing how far it is; its folder."""
-    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.cli.arguments import read_settings
     from crossclass.core.runtime import Runtime
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
     from crossclass.training.run import Run
 
-    read = read_arguments(arguments, Run, out=(Path, out), runtime=(Runtime, Runtime()))
-    no_targets(read)
+    read = read_settings(arguments, Run, out=(Path, out), runtime=(Runtime, Runtime()))
     label, run = resolve(target, read.changes)
     with progress_display(label, run.epochs) as progress:
         if "lr_milestones" not in read.changes and run.lr_milestones != resolve(target)[1].lr_milestones:

@@ -11,17 +11,14 @@ def main(arguments: Sequence[str]) -> int:
     out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
     """
     from crossclass.checkpoints.run_folder import RunFolder
-    from crossclass.cli.assignments import no_targets, read_arguments
+    from crossclass.cli.arguments import read_settings
     from crossclass.core.config import load_yaml
     from crossclass.paper import published_curves
     from crossclass.report import plots
     from crossclass.training.run import Run
 
     target, *changes = arguments
-    read = read_arguments(
-        changes, against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
-    )
-    no_targets(read)
+    read = read_settings(changes, against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None))
     own, folder = read.own, RunFolder.at(Path(target))
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.family import Family, family
+from crossclass.core.plugins import Family, family
 from crossclass.core.yaml_reader import read_yaml
 
 T = TypeVar("T", bound="Settings")

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
 from crossclass.core.errors import UserError, first_line
-from crossclass.core.launcher import check_launcher, launcher_variables
+from crossclass.core.launch_environment import check_launcher, launcher_variables
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -6,7 +6,7 @@ The validation part follows the training part in the same order and is never tra
 
 from typing import Annotated
 
-from crossclass.core.family import Family
+from crossclass.core.plugins import Family
 from crossclass.data.arrays import Npz
 from crossclass.data.base import ArraySplit, Data, Split, Splits, as_float, batches
 from crossclass.data.cifar import CIFAR10, CIFAR100

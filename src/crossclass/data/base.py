@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 
 D = TypeVar("D", bound="Data")
 

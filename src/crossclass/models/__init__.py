@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean, first_line
-from crossclass.core.family import Family, kind_of, members
+from crossclass.core.plugins import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.models.base import Classifier, MeanStd, Model, statistics
 from crossclass.models.external_model import HF, Python, Timm, Torchvision

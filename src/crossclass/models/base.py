@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crossclass.core.config import Settings
 from crossclass.core.errors import did_you_mean
-from crossclass.core.family import kind_of, members
+from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.core.config import Settings
-from crossclass.core.family import Family
+from crossclass.core.plugins import Family
 from crossclass.models.model_state import evaluating
 
 

@@ -7,7 +7,7 @@ accuracy costs no extra forward pass: in train mode every forward updates batch-
 
 from typing import Annotated
 
-from crossclass.core.family import Family
+from crossclass.core.plugins import Family
 from crossclass.training.recipes.at import AT, Standard
 from crossclass.training.recipes.awp import AWP
 from crossclass.training.recipes.base import Loss, Noise, Recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossclass.cli import main
-from crossclass.cli.assignments import assign, read_arguments, separate
+from crossclass.cli.arguments import assign, read_arguments, split_arguments
 from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
@@ -123,11 +123,11 @@ def test_what_is_no_setting_is_a_path(tmp_path, monkeypatch):
         "plain",
         "a b=c",
     ]
-    targets, settings = separate(arguments, Known)
+    targets, settings = split_arguments(arguments, Known)
     assert targets == ["exp/lr=0.1/run", "a=b.pt", "seed=1", "seed=1@last", "./lr=2", "plain", "a b=c"]
     assert settings == [("lr", "0.2"), ("out", "lr=3")]
     with pytest.raises(UserError, match=r"unknown setting 'lrr'; did you mean 'lr'\?"):
-        separate(["lrr=1"], Known)
+        split_arguments(["lrr=1"], Known)
 
 
 def test_commands_take_such_paths(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from crossclass.core.errors import UserError
-from crossclass.core.launcher import check_launcher, is_main_process, process_count
+from crossclass.core.launch_environment import check_launcher, is_main_process, process_count
 from run_file import TINY
 
 COMPLETE = {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

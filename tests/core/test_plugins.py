@@ -8,10 +8,10 @@ import pytest
 from pydantic import Field
 
 from crossclass.attacks.norms import AnyThreat, Linf
-from crossclass.cli.assignments import assign
+from crossclass.cli.arguments import assign
 from crossclass.core.config import Settings, load_yaml, validated
 from crossclass.core.errors import UserError
-from crossclass.core.family import Family, family, kind_of, members, register
+from crossclass.core.plugins import Family, family, kind_of, members, register
 from crossclass.training.recipes import AWP, AnyRecipe
 from crossclass.training.run import Run
 

@@ -37,7 +37,7 @@ class Arguments:
     @property
     def changes(self) -> dict[str, Any]:
         """The other settings with values for texts. Raises UserError."""
-        return typed(self.assignments, *self.known)
+        return parse_values(self.assignments, *self.known)
 
 
 def read_arguments(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:
@@ -55,19 +55,23 @@ def read_arguments(arguments: Iterable[str], *known: type[Settings], **own: Any)
         read_arguments(["a.pt", "out=x.json", "n=500"], Measure, out=(Path, Path("measure.json")))
     """
     cls = create_model("Own", __base__=Settings, **own)
-    targets, assignments = separate(arguments, cls, *known)
+    targets, assignments = split_arguments(arguments, cls, *known)
     mine = [(path, text) for path, text in assignments if path.split(".")[0] in own]
     rest = [one for one in assignments if one not in mine]
-    return Arguments(targets, override(cls(), typed(mine, cls)), rest, known)
+    return Arguments(targets, override(cls(), parse_values(mine, cls)), rest, known)
 
 
-def no_targets(arguments: Arguments) -> None:
-    """Raises UserError if anything but settings is left among the arguments."""
-    if arguments.targets:
-        raise UserError(f"'{arguments.targets[0]}' is not of the form path.to.setting=value")
+def read_settings(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:
+    """`read_arguments` where nothing but settings may stand; raises UserError for anything else."""
+    read = read_arguments(arguments, *known, **own)
+    if read.targets:
+        raise UserError(f"'{read.targets[0]}' is not of the form path.to.setting=value")
+    return read
 
 
-def separate(arguments: Iterable[str], *known: type[Settings]) -> tuple[list[str], list[tuple[str, str]]]:
+def split_arguments(
+    arguments: Iterable[str], *known: type[Settings]
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Paths and names on one side, `(setting, text)` on the other.
 
     An argument is a setting if what stands before its first `=` begins with a setting of the known classes;
@@ -94,17 +98,14 @@ def _exists(argument: str) -> bool:
     return os.path.exists(argument) or os.path.exists(argument.rpartition("@")[0])  # RUN@last
 
 
-def typed(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
+def parse_values(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
     """The values that texts stand for, by setting; of one that is given twice the last."""
     return {path: read_value(text, types_at(known, path), path) for path, text in assignments}
 
 
 def assign(settings: T, texts: Iterable[str]) -> T:
     """A copy of settings with `path=value` texts applied. Raises UserError."""
-    targets, assignments = separate(texts, type(settings))
-    if targets:
-        raise UserError(f"'{targets[0]}' is not of the form path.to.setting=value")
-    return override(settings, typed(assignments, type(settings)))
+    return override(settings, read_settings(texts, type(settings)).changes)
 
 
 def split_values(text: str) -> list[str]:
