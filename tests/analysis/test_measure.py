@@ -26,7 +26,7 @@ from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import import_callable, trusting
 from crossclass.models import PreActResNet
-from crossclass.report.plots.entries import draw_maps
+from crossclass.report.plots.paper_figures import draw_maps
 from measuring import measure
 
 CPU = Runtime(device="cpu")

@@ -8,8 +8,8 @@ from crossclass.paper.claims import per_seed
 from crossclass.paper.entries import ENTRIES
 from crossclass.paper.entry import Claim, Effect, Entry
 from crossclass.paper.reproduce import Callbacks, Study, reproduce
-from crossclass.report import write_study
-from crossclass.report.plots.entries import DRAWINGS, bars, draw
+from crossclass.report.plots.paper_figures import DRAWINGS, bars, draw
+from crossclass.report.study import write_study
 
 ENTRY = Entry(
     "figx",

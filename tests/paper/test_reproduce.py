@@ -32,8 +32,8 @@ from crossclass.paper.plan import jobs, with_data_path
 from crossclass.paper.reproduce import Callbacks, Study, reproduce
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.sizes import shrink, with_crafting_precision
-from crossclass.report import write_study
-from crossclass.report.plots.entries import draw, draw_maps
+from crossclass.report.plots.paper_figures import draw, draw_maps
+from crossclass.report.study import write_study
 from crossclass.training import loop
 from crossclass.training.recipes import KnowledgeDistillation
 

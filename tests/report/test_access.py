@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossclass.report import plots, write_report, write_study
+from crossclass.report import plots, write_report
 from crossclass.report.sections import TEMPLATES
+from crossclass.report.study import write_study
 from report_files import result_file
 
 MINI = Path(__file__).parents[2] / "results" / "mini"

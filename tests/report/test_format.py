@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from crossclass.analysis.metrics import metric
+from crossclass.analysis.records import Measurement
 from crossclass.report import write_report
-from crossclass.report.ends import End, Ends, finding
+from crossclass.report.best_and_last import BestAndLast, finding
 from crossclass.report.format import change, interval
-from report_files import ATTACK, ROWS, compared, foreign, measure, page_text, write_results, write_run
+from report_files import ROWS, compared, foreign, measure, page_text, write_results, write_run
 
 
 @pytest.mark.parametrize(
@@ -27,9 +28,12 @@ from report_files import ATTACK, ROWS, compared, foreign, measure, page_text, wr
     ],
 )  # fmt: skip
 def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bool, expected: str) -> None:
-    first, second = (End(e, {"robust": robust, "cas": cas}, {}, ()) for e, robust, cas in (best, last))
-    ends = Ends(first, second, by, "test", 1000, ATTACK, {}, "measure.json")
-    sentence = finding(ends, done).replace("\u00a0", " ")
+    at: Any = ({"name": "best", "epoch": best[0], "chosen_by": by}, {"name": "last", "epoch": last[0]})
+    both = (
+        Measurement(checkpoint=where, robust=robust, cas=cas)
+        for where, (_, robust, cas) in zip(at, (best, last), strict=True)
+    )
+    sentence = finding(BestAndLast(*both, "measure.json"), done).replace("\u00a0", " ")
     assert sentence == f"Test robust accuracy {expected}"
 
 
@@ -45,7 +49,7 @@ def test_whether_a_loss_may_be_chance_is_what_the_paired_interval_says(
     both = compared(a="best.val", b="last", robust=[0.210, 0.205], cas=[12.0, 3.0], d_robust=0.005)
     both["comparison"]["intervals"] = {"d_robust": interval, "level": 0.95} if interval else None
     text = page_text(write_report([write_run(tmp_path / "a", ROWS, [*ends, both])], tmp_path / "a.html"))
-    verdict = text.split("forgets cross-class features.")[1].split("Curves")[0]
+    verdict = text.split("forgets cross-class features.")[1].split("warning")[0]
     assert ("may be chance" in verdict) == (chance is True)
     assert ("0.2, 0.8] points" in verdict) == (chance is False)
     assert ("no interval" in verdict.lower()) == (interval is None)

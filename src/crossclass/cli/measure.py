@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     require_writable(out)
 
     def draw(maps: "SaliencyMaps", name: str) -> str:
-        from crossclass.report.plots.entries import draw_maps  # matplotlib is slow to import
+        from crossclass.report.plots.paper_figures import draw_maps  # matplotlib is slow to import
 
         return draw_maps(maps, out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"))
 

@@ -18,8 +18,8 @@ def main(arguments: Sequence[str]) -> None:
     from crossclass.core.overrides import override
     from crossclass.core.runtime import Runtime
     from crossclass.paper.reproduce import Callbacks, Study, reproduce
-    from crossclass.report import write_study
-    from crossclass.report.plots.entries import draw, draw_maps
+    from crossclass.report.plots.paper_figures import draw, draw_maps
+    from crossclass.report.study import write_study
 
     read = read_arguments(arguments, Study, runtime=(Runtime, Runtime()))
     if not read.targets:

@@ -3,7 +3,7 @@
     runs -> evidence of each run and seed -> numbers (plain, stored) -> verdicts, figure
 
 Measuring is slow and done once; judging and drawing read the stored numbers and take no time. The drawings
-are in `report.plots.entries`, by the id of the entry. Entries are data and need no torch until they measure.
+are in `report.plots.paper_figures`, by the id of the entry. Entries need no torch until they measure.
 
 Most sentences say that one number is larger than another, so a claim names its *effect*: one number per seed,
 positive where the sentence is true. It holds if the 95 % interval of the effect over seeds lies above the

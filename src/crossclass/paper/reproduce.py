@@ -2,7 +2,7 @@
 
     <out>/<size>/<id>.json   the claim, the verdicts, the numbers, what the paper prints
     <out>/<size>/<id>.csv    every number of it, one a line
-    <out>/<size>/<id>.svg    the figure, drawn by a function that is passed in (`report.plots.entries.draw`)
+    <out>/<size>/<id>.svg    the figure, drawn by a given function (`report.plots.paper_figures.draw`)
     <out>/<size>/runs/       the evidence of every run (`evidence`)
     <runs>/                  the run folders with their weights
 

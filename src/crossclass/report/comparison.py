@@ -9,11 +9,23 @@ from typing import Any
 from markupsafe import Markup
 
 from crossclass.analysis.metrics import METRICS, Metric, metric
-from crossclass.analysis.records import Comparison, Ends, Measurement
+from crossclass.analysis.records import Comparison, Ends, Measurement, ResultFile
 from crossclass.report import plots
-from crossclass.report.format import UNKNOWN, change, holds_zero, interval, number, percent, signed, value
-from crossclass.report.measurement import NO_ATTACK, class_names, level, matrix_of, sentence
-from crossclass.report.sections import Levels, Section, environment, render
+from crossclass.report.format import (
+    NO_ATTACK,
+    UNKNOWN,
+    change,
+    holds_zero,
+    interval,
+    level,
+    number,
+    percent,
+    sentence,
+    signed,
+    value,
+)
+from crossclass.report.measurement import class_names, matrix_of
+from crossclass.report.sections import Section, render
 
 SPREAD = {
     "half_mass_area": "share of the image that holds half of a map",
@@ -59,69 +71,71 @@ class ComparisonView:
         """The names of the classes."""
         return class_names(self.first, len(matrix_of(self.c, "C_difference") or ()))
 
-    def ends(self, m: Metric) -> Ends | None:
+    def interval(self, m: Metric) -> Ends | None:
         """The paired interval of the difference of a metric."""
         return self.c.intervals.ends(f"d_{m.key}") if self.c.intervals else None
 
-    def both(self, m: Metric) -> tuple[float, float] | None:
+    def values(self, m: Metric) -> tuple[float, float] | None:
         """The values of a metric in both; None where one is unknown or, for `robust`, without an attack."""
         a, b = self.c.metrics.get(m.key) or (None, None)
         return None if a is None or b is None or (m.key == "robust" and not self.attacked) else (a, b)
 
-    def change(self, m: Metric) -> str:
+    def change(self, m: Metric, values: tuple[float, float]) -> str:
         """How the second differs from the first."""
-        a, b = self.both(m) or (0.0, 0.0)
         d = self.c.metrics.get(f"d_{m.key}")
-        return change(a - b if d is None else d, self.ends(m), m, within=bool(self.run))
+        d = values[0] - values[1] if d is None else d
+        return change(d, self.interval(m), m, within=bool(self.run))
 
     @property
     def tiles(self) -> list[dict[str, Any]]:
         """One tile for each headline metric that both have."""
-        return [self._tile(m, both) for m in METRICS if m.headline and (both := self.both(m))]
-
-    def _tile(self, m: Metric, both: tuple[float, float]) -> dict[str, Any]:
-        ends = self.ends(m)
-        note = (
-            f"{self.level} interval of the difference, same images for both"
-            if ends
-            else "no interval was computed"
-        )
-        note += "; it holds 0, so this may be chance" if holds_zero(ends) else ""
-        note += ". Read with accuracy." if m.unit == "score" else ""
-        a, b = (value(v, m) for v in both)
-        return {"title": sentence(m.label), "best": a, "last": b, "change": self.change(m), "note": note}
+        return [
+            difference_tile(m, values, self.change(m, values), self.interval(m), self.level)
+            for m in METRICS
+            if m.headline and (values := self.values(m))
+        ]
 
     @property
     def finding(self) -> str:
         """How accuracy and CAS differ, in one sentence."""
         parts = []
         for m in (metric("robust" if self.attacked else "clean"), metric("cas")):
-            if self.both(m):
-                parts.append(
-                    f"{m.label} {self.change(m)}" + ", which may be chance" * holds_zero(self.ends(m))
-                )
+            if values := self.values(m):
+                chance = ", which may be chance" * holds_zero(self.interval(m))
+                parts.append(f"{m.label} {self.change(m, values)}{chance}")
         head = f"From {self.c.a} to {self.c.b}" if self.run else f"{self.c.b} against {self.c.a}:"
         return f"{head} {' and '.join(parts)}." if parts else f"{self.c.a} and {self.c.b} were compared."
 
-    def html(self, levels: Levels) -> Markup:
+    def html(self, heading: int) -> Markup:
         """All sections."""
-        template = environment().get_template("comparison.html.j2")
-        return Markup(
-            template.render(
-                view=self, c=self.c, levels=levels, sections=render("comparison", SECTIONS, self, levels)
-            )
-        )
+        return render("comparison", SECTIONS, self, heading)
 
 
-def views(
-    comparisons: Sequence[Comparison], measurements: Sequence[Measurement], folder: Path, anchor: str
-) -> list[ComparisonView]:
+def difference_tile(
+    m: Metric,
+    values: tuple[float, float],
+    change: str,
+    ends: Ends | None,
+    level: str,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A tile for two values of a metric, how they differ, and the paired interval of the difference."""
+    same = "interval of the difference, same images for both"
+    notes = [*notes, f"{level} {same}" if ends else "no interval was computed"]
+    notes += ["it holds 0, so this may be chance"] * holds_zero(ends)
+    notes += ["without an attack"] * (m.key == "clean")
+    note = "; ".join(notes) + ". Read with accuracy." * (m.unit == "score")
+    a, b = (value(v, m) for v in values)
+    return {"title": sentence(m.label), "best": a, "last": b, "change": change, "note": note}
+
+
+def views(file: ResultFile, folder: Path, anchor: str) -> list[ComparisonView]:
     """All comparisons of a file in `folder`; `anchor` tells its anchors from those of other files."""
-    views = []
-    for i, c in enumerate(comparisons, 1):
-        first, second = (_measurement(c, side, measurements) for side in (0, 1))
-        views.append(ComparisonView(c, first, second, folder, f"{anchor}-{i}"))
-    return views
+    results = file.results
+    return [
+        ComparisonView(c, _measurement(c, 0, results), _measurement(c, 1, results), folder, f"{anchor}-{i}")
+        for i, c in enumerate(file.comparisons, 1)
+    ]
 
 
 def _measurement(c: Comparison, side: int, measurements: Sequence[Measurement]) -> Measurement | None:
@@ -147,11 +161,7 @@ def matrices(view: ComparisonView) -> dict[str, Any] | None:
     figures = {side: plots.matrix(C, view.names) for side, C in matrices.items()}
     if D := matrix_of(view.c, "C_difference"):
         figures["difference"] = plots.difference(D, view.names)
-    return (
-        {"view": view, "c": view.c, "figures": {k: Markup(plots.svg(f)) for k, f in figures.items()}}
-        if figures
-        else None
-    )
+    return {"figures": figures} if figures else None
 
 
 def changes(view: ComparisonView) -> dict[str, Any] | None:
@@ -159,7 +169,7 @@ def changes(view: ComparisonView) -> dict[str, Any] | None:
     if not (view.c.classes or view.c.pairs):
         return None
     rows = [{"name": r.name, "best": r.a, "last": r.b} for r in view.c.classes]
-    return {"view": view, "c": view.c, "rows": rows, "pairs": view.c.pairs[:12]}
+    return {"rows": rows, "pairs": view.c.pairs[:12]}
 
 
 def saliency(view: ComparisonView) -> dict[str, Any] | None:
@@ -171,25 +181,18 @@ def saliency(view: ComparisonView) -> dict[str, Any] | None:
     data = path.read_bytes() if path and path.is_file() else b""
     picture = f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(PNG) else None
     sets = (("these images", s), ("all images", s.get("all_images") or {}))
-    rows = [
-        _spread(key, name, of, numbers[key])
-        for key, name in SPREAD.items()
-        for of, numbers in sets
-        if numbers.get(key)
-    ]
-    return {"view": view, "c": view.c, "s": s, "picture": picture, "rows": rows}
+    rows = [_spread(key, of, numbers[key]) for key in SPREAD for of, numbers in sets if numbers.get(key)]
+    return {"s": s, "picture": picture, "rows": rows}
 
 
-def _spread(key: str, name: str, of: str, numbers: dict[str, Any]) -> dict[str, str]:
+def _spread(key: str, of: str, numbers: dict[str, Any]) -> dict[str, str]:
     scale, digits = (100, 1) if key == "half_mass_area" else (1, 3)
-    values = {
-        k: percent(numbers.get(k)) if scale == 100 else number(numbers.get(k), digits) for k in ("a", "b")
-    }
-    d = numbers.get("difference")
+    a, b, d = (numbers.get(k) for k in ("a", "b", "difference"))
     return {
-        "name": name,
+        "name": SPREAD[key],
         "of": of,
-        **values,
+        "a": percent(a) if scale == 100 else number(a, digits),
+        "b": percent(b) if scale == 100 else number(b, digits),
         "difference": signed(None if d is None else scale * d, digits),
         "interval": interval(numbers.get("interval"), scale, digits) or UNKNOWN,
     }

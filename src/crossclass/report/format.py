@@ -3,8 +3,20 @@
 from collections.abc import Sequence
 
 from crossclass.analysis.metrics import DIGITS, Metric
+from crossclass.analysis.records import Intervals
 
 UNKNOWN = "–"
+NO_ATTACK = "attack not recorded"
+
+
+def sentence(label: str) -> str:
+    """A label at the start of a sentence or alone: its first letter is large."""
+    return label[:1].upper() + label[1:]
+
+
+def level(intervals: Intervals | None) -> str:
+    """The level of intervals in percent."""
+    return f"{100 * (intervals.level if intervals else 0.95):.0f}\u00a0%"
 
 
 def split_name(name: str | None) -> str:

@@ -9,8 +9,8 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import METRICS, Metric, metric
 from crossclass.analysis.records import Comparison, Ends, Matrix, Measurement
 from crossclass.report import plots
-from crossclass.report.format import UNKNOWN, value, value_interval
-from crossclass.report.sections import Levels, Section, environment, render
+from crossclass.report.format import NO_ATTACK, level, sentence, value, value_interval
+from crossclass.report.sections import Section, render
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class MeasurementView:
         """The attack in words."""
         return self.m.attack or NO_ATTACK
 
-    def ends(self, key: str) -> Ends | None:
+    def interval(self, m: Metric) -> Ends | None:
         """The interval of a metric over images."""
-        return self.m.intervals.ends(key) if self.m.intervals else None
+        return self.m.intervals.ends(m.key) if self.m.intervals else None
 
     @property
     def level(self) -> str:
@@ -41,17 +41,14 @@ class MeasurementView:
         """Accuracy and CAS in one sentence."""
         accuracy, cas = metric("robust" if self.m.attacked else "clean"), metric("cas")
         parts = [f"{m.label} is {self.text(m)}" for m in (accuracy, cas)]
-        share = self.m.metrics.get("cas_normalised")
-        tail = (
-            ""
-            if share is None
-            else f", {value(share, metric('cas_normalised'))} of its largest possible value"
-        )
+        tail = ""
+        if (share := self.m.metrics.get("cas_normalised")) is not None:
+            tail = f", {value(share, metric('cas_normalised'))} of its largest possible value"
         return f"{sentence(parts[0])}; {parts[1]}{tail}."
 
     def text(self, m: Metric) -> str:
         """The value of a metric and its interval."""
-        return f"{value(self.m.metrics.get(m.key), m)} {value_interval(self.ends(m.key), m)}".rstrip()
+        return f"{value(self.m.metrics.get(m.key), m)} {value_interval(self.interval(m), m)}".rstrip()
 
     @property
     def tiles(self) -> list[dict[str, Any]]:
@@ -60,7 +57,7 @@ class MeasurementView:
         return [self._tile(m) for m in metrics if m.key != "robust" or self.m.attacked]
 
     def _tile(self, m: Metric) -> dict[str, Any]:
-        ends = value_interval(self.ends(m.key), m)
+        ends = value_interval(self.interval(m), m)
         over = f"{self.level} interval over images" if ends else "no interval was computed"
         note = "without an attack" if m.key == "clean" else m.doc if m.unit == "score" else over
         return {
@@ -71,32 +68,14 @@ class MeasurementView:
             "note": f"{note} Read with accuracy." if m.unit == "score" else note,
         }
 
-    def html(self, levels: Levels) -> Markup:
+    def html(self, heading: int) -> Markup:
         """The whole article."""
-        template = environment().get_template("measurement.html.j2")
-        return Markup(
-            template.render(
-                view=self, m=self.m, levels=levels, sections=render("measurement", SECTIONS, self, levels)
-            )
-        )
-
-
-NO_ATTACK = "attack not recorded"
+        return render("measurement", SECTIONS, self, heading)
 
 
 def measured_metrics(measurements: Sequence[Measurement]) -> list[Metric]:
     """The metrics that any of the measurements has."""
     return [m for m in METRICS if any(one.metrics.get(m.key) is not None for one in measurements)]
-
-
-def sentence(label: str) -> str:
-    """A label at the start of a sentence or alone: its first letter is large."""
-    return label[:1].upper() + label[1:]
-
-
-def level(intervals: Any) -> str:
-    """The level of intervals in percent."""
-    return f"{100 * (intervals.level if intervals else 0.95):.0f}\u00a0%"
 
 
 def class_names(m: Measurement | None, K: int) -> list[str]:
@@ -138,13 +117,8 @@ def matrices(view: MeasurementView) -> dict[str, Any] | None:
     matrices = {key: matrix_of(view.m, key) for key in ("C", "icas_matrix", "all_pairs_matrix")}
     if not matrices["C"]:
         return None
-    figures = {key: Markup(plots.svg(plots.matrix(C, view.names))) for key, C in matrices.items() if C}
-    return {
-        "view": view,
-        "m": view.m,
-        "figures": figures,
-        "empty": [view.names[i] for i in view.m.empty_classes],
-    }
+    figures = {key: plots.matrix(C, view.names) for key, C in matrices.items() if C}
+    return {"figures": figures, "empty": [view.names[i] for i in view.m.empty_classes]}
 
 
 def classes(view: MeasurementView) -> dict[str, Any] | None:
@@ -154,12 +128,9 @@ def classes(view: MeasurementView) -> dict[str, Any] | None:
     counts = matrix_of(view.m, "confusion")
     if not (rows or counts or view.m.pairs):
         return None
-    figure = plots.confusion(counts, view.names, attacked=view.m.attacked) if counts else None
     return {
-        "view": view,
-        "m": view.m,
         "rows": sorted(rows, key=lambda r: -(r["best"] or 0)),
-        "confusion": figure and Markup(plots.svg(figure)),
+        "confusion": plots.confusion(counts, view.names, attacked=view.m.attacked) if counts else None,
         "correlation": view.m.metrics.get("sharing_confusion"),
     }
 
@@ -168,7 +139,7 @@ def further(view: MeasurementView) -> dict[str, Any] | None:
     """The metrics that have no tile."""
     metrics = [m for m in METRICS if not m.headline and view.m.metrics.get(m.key) is not None]
     rows = [(sentence(m.label), view.text(m), m.doc) for m in metrics]
-    return {"rows": rows, "label": view.label} if rows else None
+    return {"rows": rows} if rows else None
 
 
 def conditions(view: MeasurementView) -> dict[str, Any]:
@@ -183,7 +154,7 @@ def conditions(view: MeasurementView) -> dict[str, Any]:
     if m.normalise:
         ends = (f"{key} {', '.join(f'{v:.4g}' for v in values)}" for key, values in m.normalise.items())
         facts["Normalisation"] = "; ".join(ends)
-    return {"view": view, "m": m, "facts": {k: v for k, v in facts.items() if v}, "unknown": UNKNOWN}
+    return {"facts": {k: v for k, v in facts.items() if v}}
 
 
 SECTIONS: list[Section[MeasurementView]] = [

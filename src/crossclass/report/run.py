@@ -13,17 +13,10 @@ from crossclass.analysis.records import Matrix
 from crossclass.analysis.run_record import RunRecord
 from crossclass.core.errors import UserError
 from crossclass.report import comparison, measurement, plots
-from crossclass.report.downloads import download
-from crossclass.report.ends import End, Ends, checked_ends, finding, measured_ends, verdict
-from crossclass.report.format import (
-    change,
-    holds_zero,
-    percent,
-    value,
-    value_change,
-)
-from crossclass.report.measurement import level, sentence
-from crossclass.report.sections import Levels, Section, environment, render
+from crossclass.report.best_and_last import BestAndLast, checked, finding, measured, verdict
+from crossclass.report.format import change, level, percent
+from crossclass.report.measurement import matrix_of
+from crossclass.report.sections import Section, download, render
 from crossclass.training import alarms
 
 FILES = ("metrics.csv", "config.yaml", "measure.json")
@@ -49,16 +42,16 @@ class RunView:
         return [row.to_dict() for row in self.run.rows]
 
     @cached_property
-    def ends(self) -> Ends | None:
+    def both(self) -> BestAndLast | None:
         """Best and last; None before the first check on test images."""
-        return measured_ends(self.run.results) or checked_ends(self.run, self.rows)
+        return measured(self.run.results) or checked(self.run, self.rows)
 
     @cached_property
     def names(self) -> list[str]:
         """The names of the classes."""
         sizes = [len(row.get("C") or row.get("classwise_robust") or ()) for row in self.rows]
-        if self.ends:
-            sizes.append(len(self.ends.best.classwise_robust))
+        if self.both:
+            sizes.append(len(self.both.best.classwise_robust or ()))
         names = [str(name) for name in self.run.env.get("class_names") or ()]
         return names if len(names) == max(sizes) else [f"class {i}" for i in range(max(sizes))]
 
@@ -71,12 +64,12 @@ class RunView:
     @property
     def finding(self) -> str | None:
         """What happened, in one sentence."""
-        return finding(self.ends, self.run.done) if self.ends else None
+        return finding(self.both, self.run.done) if self.both else None
 
     @property
     def verdict(self) -> str:
         """Whether accuracy and CAS fell together, and whether that may be chance."""
-        return verdict(self.ends) if self.ends else ""
+        return verdict(self.both) if self.both else ""
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -113,23 +106,9 @@ class RunView:
                 one |= {"text": text, "last": where, "times": one["times"] + 1}
         return list(unique.values())
 
-    @cached_property
-    def figures(self) -> dict[str, Markup]:
-        """The curves for a wide and for a narrow window."""
-        return curve_figures([self])
-
-    def html(self, levels: Levels) -> Markup:
+    def html(self, heading: int) -> Markup:
         """The whole article."""
-        template = environment().get_template("run.html.j2")
-        return Markup(
-            template.render(
-                view=self,
-                run=self.run,
-                ends=self.ends,
-                levels=levels,
-                sections=render("run", SECTIONS, self, levels),
-            )
-        )
+        return render("run", SECTIONS, self, heading)
 
 
 def labels(runs: Sequence[RunRecord]) -> list[str]:
@@ -146,60 +125,45 @@ def labels(runs: Sequence[RunRecord]) -> list[str]:
     return out
 
 
-def curve_figures(views: Sequence[RunView]) -> dict[str, Markup]:
+def curve_figures(views: Sequence[RunView]) -> dict[str, plots.Figure]:
     """Accuracies and CAS over the epochs of one or more runs, for a wide and for a narrow window."""
     rows = {v.label: v.rows for v in views}
     milestones = {v.label: v.run.config.get("lr_milestones") or () for v in views}
-    best = {v.label: (v.ends.best.epoch or 0, v.ends.chosen_by) for v in views if v.ends}
-    widths = {"wide": 10.0, "narrow": 4.6}
-    return {k: Markup(plots.svg(plots.curves(rows, milestones, best, width=w))) for k, w in widths.items()}
+    best = {v.label: (v.both.best.checkpoint.epoch or 0, v.both.chosen_by) for v in views if v.both}
+    return {
+        name: plots.curves(rows, milestones, best, width=width)
+        for name, width in {"wide": 10.0, "narrow": 4.6}.items()
+    }
 
 
 def tiles(view: RunView) -> dict[str, Any] | None:
     """One tile for each headline metric at best and last, and the accuracy on training images."""
-    ends = view.ends
-    if ends is None:
+    both = view.both
+    if both is None:
         return None
-    shown = [_tile(ends, m, both) for m in METRICS if m.headline and (both := ends.both(m))]
-    train = dict(plots.series(view.rows, "train_robust"))
-    first, last = (train.get(end.epoch or 0) for end in (ends.best, ends.last))
+    shown = [_tile(both, m, values) for m in METRICS if m.headline and (values := both.values(m))]
+    train, robust = dict(plots.series(view.rows, "train_robust")), metric("robust")
+    first, last = (train.get(m.checkpoint.epoch or 0) for m in (both.best, both.last))
     if first is not None and last is not None:
-        shown.append(
-            {
-                "title": "Train robust accuracy",
-                "best": percent(first),
-                "last": percent(last),
-                "change": value_change(last - first, metric("robust")),
-                "note": "as logged in training",
-            }
-        )
-    return {"view": view, "ends": ends, "tiles": shown, "after": ends.last.epoch != view.rows[-1]["epoch"]}
+        tile = {"title": "Train robust accuracy", "best": percent(first), "last": percent(last)}
+        shown.append(tile | {"change": change(first - last, None, robust), "note": "as logged in training"})
+    return {"tiles": shown, "after": both.last.checkpoint.epoch != view.rows[-1]["epoch"]}
 
 
-def _tile(ends: Ends, m: Metric, both: tuple[float, float]) -> dict[str, Any]:
-    a, b = both
-    interval = ends.interval(m)
-    notes = []
-    if m.unit == "accuracy" and ends.n and (images := round(ends.n * (b - a))):
-        notes.append(f"{abs(images):,} of {ends.n:,} images {'fewer' if images < 0 else 'more'}")
-    if interval:
-        notes.append(f"{level(ends.comparison and ends.comparison.intervals)} interval, same images for both")
-        notes += ["it holds 0, so this may be chance"] * holds_zero(interval)
-    notes += ["without an attack"] * (m.key == "clean")
-    return {
-        "title": f"{ends.split.capitalize()} {m.label}" if m.unit == "accuracy" else sentence(m.label),
-        "best": value(a, m),
-        "last": value(b, m),
-        "change": change(a - b, interval, m) if interval else value_change(b - a, m),
-        "note": "; ".join(notes)
-        + (". Read with accuracy." if notes else "Read with accuracy.") * (m.unit == "score"),
-    }
+def _tile(both: BestAndLast, m: Metric, values: tuple[float, float]) -> dict[str, Any]:
+    (a, b), n, ends, notes = values, both.best.data.n, both.interval(m), []
+    if m.unit == "accuracy" and n and (images := round(n * (b - a))):
+        notes.append(f"{abs(images):,} of {n:,} images {'fewer' if images < 0 else 'more'}")
+    by = change(a - b, ends, m)
+    tile = comparison.difference_tile(m, values, by, ends, level(both.intervals), notes)
+    return tile | ({"title": f"{both.split.capitalize()} {m.label}"} if m.unit == "accuracy" else {})
 
 
 def curves(view: RunView) -> dict[str, Any]:
     """Accuracies and CAS over the epochs."""
-    checked = [row for row in view.rows if row.get("cas") is not None]
-    return {"view": view, "largest": max(checked, key=lambda row: row["cas"], default=None)}
+    rows = [row for row in view.rows if row.get("cas") is not None]
+    largest = max(rows, key=lambda row: row["cas"], default=None)
+    return {"figures": curve_figures([view]), "largest": largest}
 
 
 def explorer(view: RunView) -> dict[str, Any] | None:
@@ -207,10 +171,8 @@ def explorer(view: RunView) -> dict[str, Any] | None:
     rows = [row for row in view.rows if row.get("C")]
     if not rows:
         return None
-    step = -(
-        -len(rows) * len(view.names) ** 2 // (2 * view.room)
-    )  # every how many matrices there is room for
-    ends = [view.ends.best.epoch, view.ends.last.epoch] if view.ends else [None, None]
+    step = -(-len(rows) * len(view.names) ** 2 // (2 * view.room))  # there is room for every `step`th matrix
+    ends = [m.checkpoint.epoch for m in view.both.checkpoints] if view.both else [None, None]
     keys = {"epoch": "epoch", "robust": "test_robust", "cas": "cas", "predicted": "predicted_classes"}
     frames = [
         {"c": _thousandths(row["C"]), **{k: row.get(v) for k, v in keys.items()}}
@@ -219,7 +181,7 @@ def explorer(view: RunView) -> dict[str, Any] | None:
     ]
     curve = [[row.get(key) for key in keys.values()] for row in view.rows]
     data = {"names": view.names, "frames": frames, "curve": curve, "ends": ends, "step": step}
-    return {"view": view, "data": data}
+    return {"data": data}
 
 
 def _thousandths(C: Matrix) -> list[int | None]:
@@ -230,66 +192,52 @@ def _thousandths(C: Matrix) -> list[int | None]:
 
 def matrices(view: RunView) -> dict[str, Any] | None:
     """C at best, at last, and the difference."""
-    if view.ends is None:
+    if view.both is None:
         return None
-    matrices = {side: end.matrices["C"] for side, end in _sides(view.ends) if end.matrices.get("C")}
-    if not matrices:
-        return None
-    figures = {side: plots.matrix(C, view.names) for side, C in matrices.items()}
-    if len(matrices) == 2:
-        figures["difference"] = plots.difference(
-            plots.subtract(matrices["best"], matrices["last"]), view.names
-        )
-    return {
-        "view": view,
-        "ends": view.ends,
-        "figures": {side: Markup(plots.svg(figure)) for side, figure in figures.items()},
-        "empty": [view.names[i] for i in view.ends.best.empty_classes],
-    }
-
-
-def _sides(ends: Ends) -> tuple[tuple[str, End], tuple[str, End]]:
-    return ("best", ends.best), ("last", ends.last)
+    best, last = (matrix_of(m, "C") for m in view.both.checkpoints)
+    figures = {side: plots.matrix(C, view.names) for side, C in (("best", best), ("last", last)) if C}
+    if best and last:
+        figures["difference"] = plots.difference(plots.subtract(best, last), view.names)
+    empty = [view.names[i] for i in view.both.best.empty_classes]
+    return {"figures": figures, "empty": empty} if figures else None
 
 
 def truth(view: RunView) -> dict[str, Any] | None:
     """C beside the planted sharing, on data where it is known."""
-    ends = view.ends
-    if ends is None or not ends.best.matrices.get("sharing") or not ends.best.matrices.get("C"):
+    if view.both is None:
         return None
-    pictures = {key: plots.matrix(ends.best.matrices[key], view.names) for key in ("sharing", "C")}
-    auc = [end.metrics.get("sharing_auc") for _, end in _sides(ends)]
-    return {"ends": ends, "auc": auc, "figures": {k: Markup(plots.svg(f)) for k, f in pictures.items()}}
+    shown = {key: matrix_of(view.both.best, key) for key in ("sharing", "C")}
+    figures = {key: plots.matrix(matrix, view.names) for key, matrix in shown.items() if matrix}
+    auc = [m.metrics.get("sharing_auc") for m in view.both.checkpoints]
+    return {"auc": auc, "figures": figures} if len(figures) == 2 else None
 
 
 def classes(view: RunView) -> dict[str, Any] | None:
     """Robust accuracy per class, the largest loss first, the confusion matrix, and the most shared pairs."""
-    ends = view.ends
-    if ends is None:
+    if view.both is None:
         return None
-    parts = zip(view.names, ends.best.classwise_robust, ends.last.classwise_robust, strict=False)
+    best, last = view.both.checkpoints
+    parts = zip(view.names, best.classwise_robust or (), last.classwise_robust or (), strict=False)
     rows = [{"name": n, "best": b, "last": z} for n, b, z in parts]
-    counts, pairs = ends.best.matrices.get("confusion"), _pairs(view.names, ends)
+    counts, pairs = matrix_of(best, "confusion"), _pairs(view.names, view.both)
     if not (rows or counts or pairs):
         return None
     return {
-        "view": view,
-        "ends": ends,
         "rows": sorted(rows, key=lambda r: (r["last"] or 0) - (r["best"] or 0)),
-        "confusion": counts and Markup(plots.svg(plots.confusion(counts, view.names))),
+        "confusion": plots.confusion(counts, view.names) if counts else None,
         "pairs": pairs,
     }
 
 
-def _pairs(names: Sequence[str], ends: Ends) -> list[dict[str, Any]]:
+def _pairs(names: Sequence[str], both: BestAndLast) -> list[dict[str, Any]]:
     """The most shared pairs of either checkpoint, with C at both."""
     pairs: dict[tuple[int, int], None] = {}
-    both = [end.matrices["C"] for _, end in _sides(ends) if end.matrices.get("C")]
-    for C in both:
+    known = [C for m in both.checkpoints if (C := matrix_of(m, "C"))]
+    for C in known:
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
         positive = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
         pairs |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
-    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in both]} for i, j in pairs]
+    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in known]} for i, j in pairs]
 
 
 def evaluations(view: RunView) -> dict[str, Any] | None:
@@ -301,14 +249,13 @@ def evaluations(view: RunView) -> dict[str, Any] | None:
 
 def comparisons(view: RunView) -> dict[str, Any] | None:
     """The comparisons of `measure.json`."""
-    results = view.run.results
-    views = comparison.views(results.comparisons, results.results, view.run.folder, f"run-{view.index}")
+    views = comparison.views(view.run.results, view.run.folder, f"run-{view.index}")
     return {"views": views} if views else None
 
 
 def conditions(view: RunView) -> dict[str, Any]:
     """What the numbers above were measured with."""
-    return {"view": view, "run": view.run, "ends": view.ends, "config": view.run.config}
+    return {"config": view.run.config}
 
 
 def settings(view: RunView) -> dict[str, Any]:
@@ -316,7 +263,6 @@ def settings(view: RunView) -> dict[str, Any]:
     files = [path for name in FILES if (path := view.run.folder / name).exists()]
     hidden = ("class_names", "settings_changed", "check", "final", "data", "data_path", "sharing")
     return {
-        "run": view.run,
         "changed": view.run.env.get("settings_changed"),
         "environment": {k: v for k, v in view.run.env.items() if k not in hidden},
         "seconds": [sum(row.get(k) or 0 for row in view.rows) for k in ("seconds", "check_seconds")],

@@ -4,17 +4,19 @@ A new section is one entry in the list of its page (`run.SECTIONS`, `measurement
 `comparison.SECTIONS`) and one template in `templates/<page>/`.
 """
 
+import base64
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from crossclass.analysis.metrics import METRICS
-from crossclass.report import format as texts
+from crossclass.report import format as texts, plots
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
@@ -22,21 +24,6 @@ FILTERS = (
     *(texts.value, texts.value_interval, texts.value_change),
 )
 T = TypeVar("T")
-
-
-class Levels(NamedTuple):
-    """The HTML elements of headings: of what a page is about, of a section, of its parts."""
-
-    top: str
-    section: str
-    part: str
-    detail: str
-
-
-ALONE = Levels("h1", "h2", "h3", "h4")
-"""One run or one checkpoint has the page to itself."""
-AMONG = Levels("h2", "h3", "h4", "h5")
-"""The page shows several."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class Section(Generic[T]):
     """Names the template `<page>/<id>.html.j2`."""
     title: str
     data: Callable[[T], Mapping[str, Any] | None]
-    """The variables of the template; None leaves the section out, where its numbers are missing."""
+    """The variables of the template beside `view`, the `T`; None leaves the section out."""
 
 
 def environment() -> Environment:
@@ -55,16 +42,28 @@ def environment() -> Environment:
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     env.filters |= {function.__name__: function for function in FILTERS}
     env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-    env.globals["METRICS"] = METRICS
+    env.filters["svg"] = lambda figure: Markup(plots.svg(figure))
+    env.globals |= {"METRICS": METRICS, "css": Markup((TEMPLATES / "style.css").read_text("utf-8"))}
     return env
 
 
-def render(page: str, sections: Sequence[Section[T]], about: T, levels: Levels) -> list[Markup]:
-    """The HTML of every section that has something to show, in order."""
-    env = environment()
-    pairs = ((section, section.data(about)) for section in sections)
-    return [
-        Markup(env.get_template(f"{page}/{s.id}.html.j2").render(title=s.title, levels=levels, **data))
-        for s, data in pairs
-        if data is not None
-    ]
+def render(page: str, sections: Sequence[Section[T]], view: T, heading: int) -> Markup:
+    """The HTML of `<page>.html.j2` with every section that has something to show.
+
+    `heading` is the rank of the heading of what `view` is about: 1 where it has the page to itself, else 2.
+    """
+    env, html = environment(), []
+    for section in sections:
+        if (data := section.data(view)) is not None:
+            template = env.get_template(f"{page}/{section.id}.html.j2")
+            html.append(Markup(template.render(view=view, title=section.title, heading=heading, **data)))
+    return Markup(env.get_template(f"{page}.html.j2").render(view=view, heading=heading, sections=html))
+
+
+def download(file: Path, whole: int = 100_000) -> tuple[str, str]:
+    """The name and the data URL of a file: as it is up to `whole` bytes, else as NAME.gz, about a sixth."""
+    data, name, kind = file.read_bytes(), file.name, "octet-stream"
+    if len(data) > whole:
+        name, kind = f"{name}.gz", "gzip"
+        data = gzip.compress(data, mtime=0)  # without a time: the same bytes again
+    return name, f"data:application/{kind};base64,{base64.b64encode(data).decode()}"

@@ -18,9 +18,8 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.entries import ENTRIES
 from crossclass.report import plots
-from crossclass.report.downloads import download
 from crossclass.report.format import split_name
-from crossclass.report.sections import TEMPLATES, environment
+from crossclass.report.sections import download, environment
 from crossclass.report.theory_panel import panel
 
 Plain = dict[str, Any]
@@ -60,7 +59,6 @@ def study(entries: list[Plain], folder: Path) -> str:
             sizes=sorted({e["size"] for e in entries}),
             version=entries[0].get("crossclass"),
             panel=Markup(panel()) if theorem else "",
-            css=Markup((TEMPLATES / "style.css").read_text("utf-8")),
         )
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossclass.paper.entries import ENTRIES
-from crossclass.report.plots.entries import DRAWINGS, draw
+from crossclass.report.plots.paper_figures import DRAWINGS, draw
 
 MINI = Path(__file__).parents[2] / "results" / "mini"
 
