@@ -55,7 +55,7 @@ def _network(settings: AnyModel) -> nn.Module:
 def _ours(run: Run, splits: Splits) -> Callable[[], object]:
     """A whole epoch of our loop: order, augmentation, crafting, steps, watching."""
     runtime = Runtime(device="cpu")
-    state = TrainState(run, runtime, _network(run.model), len(splits.train), 10)  # type: ignore[arg-type]
+    state = TrainState(run, runtime, _network(run.model), splits)  # type: ignore[arg-type]
     network = to_device(_network(run.model), runtime.torch_device, runtime.memory_format)
     teacher = Teacher(module=network.requires_grad_(False))
     recipe = map_teachers(run.recipe, lambda kd, unnamed: teacher)

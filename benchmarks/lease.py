@@ -440,7 +440,7 @@ def state_of(stage: Stage, batch: int, batches: int, variant: str, bn: str = "tr
     attack = PGD(steps=2 if stage.smoke else 10, bn=bn, precision="bf16")
     run = Run(data=Npz(), model=network(stage), recipe=AT(attack=attack), batch=batch, precision="bf16")
     net = models.build(run.model, images[:1], 10, 0)
-    return run, runtime, TrainState(run, runtime, net, len(part), 10), splits
+    return run, runtime, TrainState(run, runtime, net, splits), splits
 
 
 def timed(stage: Stage, batch: int, batches: int, variant: str, bn: str = "train") -> dict[str, Any]:
@@ -616,7 +616,7 @@ def recipes(stage: Stage) -> None:
                     teacher = to_device(built, runtime.torch_device, runtime.memory_format).eval()
                     played = recipe.replace(teachers=(Teacher(module=teacher.requires_grad_(False)),))
                 run = Run(data=Npz(), model=net, recipe=AT(), batch=16, lr=0.02, augment=None)
-                state = TrainState(run, runtime, models.build(net, splits.train.images, 4, 0), 64, 4)
+                state = TrainState(run, runtime, models.build(net, splits.train.images, 4, 0), splits)
                 with full_precision():
                     losses = [
                         train_epoch(

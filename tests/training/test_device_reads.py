@@ -55,7 +55,7 @@ def reads(recipe, batches: int, **settings) -> Counter[str]:
 
     if isinstance(recipe, KnowledgeDistillation):
         recipe = recipe.replace(teachers=(Teacher(module=net().requires_grad_(False)),))
-    state = TrainState(run, CPU, net(), len(splits.train), 3)
+    state = TrainState(run, CPU, net(), splits)
     with Reading() as mode:
         train_epoch(recipe, state, splits, 1, silent, lambda text: None)
     return mode.seen

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from conftest import seeded
+from crossclass import models
+from crossclass.attacks import External
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
-from crossclass.models import WideResNet
+from crossclass.models import AnyModel, Classifier, ViT, WideResNet
+from crossclass.training.averaging import SWA
 from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, AWP, Trades
 from crossclass.training.run import Run
+from crossclass.training.state import TrainState
 from tiny_runs import CPU, TINY, KilledError, killed_after, same, weights
 
 DROPOUT = TINY.replace(
@@ -61,9 +65,46 @@ def test_pieces_of_a_batch_drop_differently(tmp_path: Path) -> None:
     assert stream_seed(0, 1, 2, "network", 0) == stream_seed(0, 1, 2, "network")
     pieces, log = Runtime(device="cpu", micro_batch=4), list[str]()
     next(iterate_epochs(RUNS["at"], tmp_path / "n", "x", pieces, log=log.append))
-    assert "batch norm and dropout" in log[0]
+    assert "batch norm and random layers" in log[0]
     first = trained(RUNS["at"], tmp_path / "a", pieces)
     assert same(first, trained(RUNS["at"], tmp_path / "b", pieces))
+
+
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks add noise to their images, without a layer for it, and in eval mode too."""
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda f, x: forward(f, x + 0.2 * torch.rand_like(x)))
+
+
+def test_an_average_of_a_network_that_always_draws_is_its_seeds(noisy: None, tmp_path: Path) -> None:
+    run = TINY.replace(weight_averaging=SWA(), epochs=2, lr_milestones=(), checkpoint_every=0)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = trained(run, tmp_path / "a")
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    assert same(first, trained(run, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("model", [TINY.model, ViT(patch=8, width=16, depth=1, heads=2, normalise="data")])
+def test_a_network_that_draws_is_noticed(model: AnyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TINY.replace(model=model)
+    splits = run.data()
+    before = torch.random.get_rng_state()
+
+    def coupling(run: Run) -> list[str]:
+        return TrainState(run, CPU, models.build(run.model, splits.train.images, 3, 0), splits).batch_coupling
+
+    norm = ["batch norm"] if model is TINY.model else []
+    assert coupling(run) == norm
+    external = External(call="anything:at_all", threat=run.recipe.threat)
+    assert coupling(run.replace(recipe=AT(attack=external))) == [*norm, "External"]
+    assert torch.equal(before, torch.random.get_rng_state())
+    forward = Classifier.forward
+    for noise in (lambda x: torch.rand_like(x), lambda x: random.random(), lambda x: np.random.rand()):  # noqa: NPY002
+        monkeypatch.setattr(Classifier, "forward", lambda f, x, noise=noise: forward(f, x + noise(x)))
+        assert coupling(run) == [*norm, "random layers"]
 
 
 def test_isolated_streams_start_from_the_seed_and_come_back_after_an_exception() -> None:

@@ -18,7 +18,7 @@ from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Split, as_float
 from crossclass.models import PreActResNet
-from crossclass.training import checkpointing, final, validation
+from crossclass.training import checkpointing, validation
 from crossclass.training.loop import train
 from crossclass.training.recipes import AT, Standard
 from crossclass.training.run import Run, Validation
@@ -202,7 +202,7 @@ def test_the_full_evaluation_loads_only_networks_of_earlier_epochs(tmp_path, mon
         loaded.append(path.stem)
         return load_model(path)
 
-    monkeypatch.setattr(final, "load_model", load)
+    monkeypatch.setattr(validation, "load_model", load)
     folder = train(TINY, tmp_path, "t", CPU)
     measured = load_results(folder.path / "measure.json")
     epochs = {r.checkpoint.name: r.checkpoint.epoch for r in measured.results}

@@ -145,7 +145,7 @@ def test_joined_batch_norm_leaves_the_note_about_awp(monkeypatch):
     run = short(DEEP)
     splits = run.data()
     net = models.build(run.model, splits.train.images, len(splits.class_names), 0)
-    state = TrainState(run, CPU, net, len(splits.train), len(splits.class_names))
+    state = TrainState(run, CPU, net, splits)
     assert state.batch_coupling == ["batch norm", "AWP"]
     runtime = Runtime(device="cpu", sync_batch_norm=True)
     monkeypatch.setattr(runtime.group, "size", 2)

@@ -29,7 +29,6 @@ from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes, Splits
 from crossclass.training.run import Run
-from crossclass.training.validation import classifier
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 GRID = 24
@@ -61,7 +60,7 @@ class FinishedRun:
                 f"{path} is gone, and a figure needs it; delete {path.parent} to train the run again"
             )
         model, card = load_model(path)
-        return classifier(to_device(model, self.runtime.torch_device, self.runtime.memory_format)), card
+        return to_device(model, self.runtime.torch_device, self.runtime.memory_format), card
 
     def best_and_last(self) -> list[tuple[str, models.Classifier, EvaluationPass]]:
         """Name, model and evaluation of the two checkpoints."""

@@ -1,7 +1,7 @@
 """Averages of the weights along training, SWA and EMA; a run's checkpoints hold the average."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,10 +20,8 @@ class Average(Settings):
     start: int = Field(default=1, ge=1)
     """First epoch that is averaged; before it, the average is the network itself."""
 
-    @property
-    def refreshes(self) -> bool:
-        """Whether batch-norm statistics have to be computed anew for the average."""
-        return False
+    refreshes: ClassVar[bool] = False
+    """Whether batch-norm statistics have to be computed anew for the average."""
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
         """Update the average, in place, after a step of the optimizer."""
@@ -41,10 +39,7 @@ class SWA(Average):
 
     kind: Literal["swa"] = "swa"
 
-    @property
-    def refreshes(self) -> bool:
-        """Whether batch-norm statistics have to be computed anew for the average."""
-        return True
+    refreshes: ClassVar[bool] = True
 
     def after_epoch(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
         """Add the weights at the end of an epoch, counted from 1."""
@@ -73,12 +68,15 @@ def mix(average: nn.Module, model: nn.Module, share: float) -> None:
 
 @torch.no_grad()
 def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Compute batch-norm statistics anew: the mean over the given batches of images, in place."""
+    """Compute batch-norm statistics anew: the mean over the given batches of images, in place.
+
+    Unlike `torch.optim.swa_utils.update_bn`, dropout stays off.
+    """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return
     momenta = [m.momentum for m in norms]
-    with evaluating(model):  # dropout stays off; only batch norm is in train mode
+    with evaluating(model):
         try:
             for norm in norms:
                 norm.reset_running_stats()

@@ -1,7 +1,6 @@
 """Which checkpoints an epoch writes, and going back to the last one before an alarm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -12,19 +11,8 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.data import Splits
 from crossclass.training.run import Run
 
-
-@dataclass(frozen=True)
-class GoodCheckpoint:
-    """A checkpoint from before an alarm."""
-
-    name: str
-    tensors: dict[str, Tensor]
-    card: Card
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose end it holds."""
-        return self.card.epoch
+Checkpoint = tuple[dict[str, Tensor], Card]
+"""The tensors of a network, and the card beside them."""
 
 
 def best(rows: Sequence[EpochRow], part: Part) -> EpochRow | None:
@@ -34,23 +22,23 @@ def best(rows: Sequence[EpochRow], part: Part) -> EpochRow | None:
     return max(validated, key=lambda row: row[key]) if validated else None
 
 
-def last_good(folder: RunFolder, epoch: int | None) -> GoodCheckpoint | None:
+def last_good(folder: RunFolder, epoch: int | None) -> Checkpoint | None:
     """The newest checkpoint that was kept up to an epoch, if there is one."""
     if epoch is None:
         return None
-    paths = {name: folder.checkpoint(name) for name in ("last_good", "best.val", "best.test")}
-    kept = [GoodCheckpoint(name, *load_checkpoint(path)) for name, path in paths.items() if path.exists()]
-    return max((c for c in kept if c.epoch <= epoch), key=lambda c: c.epoch, default=None)
+    paths = [folder.checkpoint(name) for name in ("last_good", "best.val", "best.test")]
+    kept = [load_checkpoint(path) for path in paths if path.exists()]
+    return max((c for c in kept if c[1].epoch <= epoch), key=lambda c: c[1].epoch, default=None)
 
 
-def restored(row: EpochRow, good: GoodCheckpoint | None) -> EpochRow:
+def restored(row: EpochRow, good: Card | None) -> EpochRow:
     """The row of an epoch that ended the training, with the epoch whose network `last` holds, and why."""
     assert row.stopped_by is not None
     if good is None:
         why = "nothing to go back to: no checkpoint was kept before the trouble; `last` is this epoch's"
         return row.model_copy(update={"warnings": [*row.warnings, why]})
     exact = good.epoch == row.stopped_by.last_good
-    which = "the last validation" if exact else f"the newest checkpoint kept ({good.name})"
+    which = "the last validation" if exact else f"the newest checkpoint kept ({good.checkpoint})"
     why = f"`last` is of epoch {good.epoch}, {which} before the trouble"
     return row.model_copy(update={"restored_epoch": good.epoch, "warnings": [*row.warnings, why]})
 
@@ -61,7 +49,7 @@ def save_epoch(
     model: nn.Module,
     splits: Splits,
     rows: Sequence[EpochRow],
-    good: GoodCheckpoint | None = None,
+    good: Checkpoint | None = None,
 ) -> None:
     """Write the checkpoints that the last of the rows earns; `last` from `good` where it is given."""
     row = rows[-1]
@@ -70,8 +58,9 @@ def save_epoch(
     if run.checkpoint_every and row.epoch % run.checkpoint_every == 0:
         names.append(f"epoch_{row.epoch:03d}")
     if good is not None:
-        card = good.card.model_copy(update={"checkpoint": "last", "chosen_by": None})
-        save_checkpoint(folder.checkpoint("last"), good.tensors, card)
+        tensors, card = good
+        card = card.model_copy(update={"checkpoint": "last", "chosen_by": None})
+        save_checkpoint(folder.checkpoint("last"), tensors, card)
     else:
         names += ["last"] if row.epoch == run.epochs or row.stopped_by else []
         names += ["last_good"] if run.restore_last_good and row.watched else []

@@ -8,13 +8,15 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from crossclass.analysis.records import EpochRow, metric_columns
-from crossclass.attacks import skip_range_check
-from crossclass.attacks.losses import hard
+from crossclass.attacks import Images, skip_range_check
+from crossclass.attacks.losses import Labels, hard
 from crossclass.core.device import cudnn_benchmark
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
@@ -29,6 +31,22 @@ from crossclass.training.run import Run
 from crossclass.training.state import TrainState
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A global batch, on the device, and when it is trained on."""
+
+    index: Int[Tensor, " n"]
+    """Positions of its images among the training images."""
+    x: Images
+    """Augmented images in [0, 1], mixed where the run says so."""
+    y: Labels
+    targets: Labels
+    """The labels for the loss: `y`, smoothed where the run says so."""
+    epoch: int
+    step: int
+    """Counted from 0."""
+
+
 def train_epoch(
     recipe: Recipe, state: TrainState, splits: Splits, epoch: int, progress: Progress, log: Log
 ) -> EpochRow:
@@ -37,30 +55,23 @@ def train_epoch(
     Raises NotFiniteError, with the batch, for a loss or a gradient that is no number, and UserError for a
     memory that is too small.
     """
-    with (
-        cudnn_benchmark(state.runtime.torch_device),
-        state.graphs.active() if state.graphs else nullcontext(),
-    ):
-        return _train_epoch(recipe, state, splits, epoch, progress, log)
-
-
-def _train_epoch(
-    recipe: Recipe, state: TrainState, splits: Splits, epoch: int, progress: Progress, log: Log
-) -> EpochRow:
     run, runtime, model, optimizer = state.run, state.runtime, state.model, state.optimizer
-    split, started = splits.train, time.perf_counter()
+    split, averaging, started = splits.train, run.weight_averaging, time.perf_counter()
     model.train()
-    right, total = torch.zeros((), device=runtime.torch_device), torch.zeros((), device=runtime.torch_device)
+    right, total = torch.zeros(2, device=runtime.torch_device)
     first_bad = FirstNonFinite(runtime.torch_device)
     indices = batches(len(split), run.batch, generator(run.seed, epoch, 0, "order"))
-    with isolated_rng(stream_seed(run.seed, epoch, 0, "network"), runtime.torch_device):
+    with (
+        cudnn_benchmark(runtime.torch_device),
+        state.graphs.active() if state.graphs else nullcontext(),
+        isolated_rng(stream_seed(run.seed, epoch, 0, "network"), runtime.torch_device),
+    ):
         for step, index in enumerate(indices):
             for group in optimizer.param_groups:  # all of them: Rice's code forgets the second
                 group["lr"] = run.lr_at(epoch, (step + 1) / len(indices))
-            x, y, soft = _global_batch(run, runtime, split, index, epoch, step, len(splits.class_names))
-            rows, weight = runtime.group.rows(len(index)), runtime.group.weight(len(index))
-            mine = index[rows].to(runtime.torch_device, non_blocking=True)
-            logits, loss, x_adv = _gradients(recipe, state, (x, y, soft), index, epoch, step, log)
+            batch = _global_batch(run, runtime, splits, index, epoch, step)
+            rows = runtime.group.rows(len(index))
+            logits, loss, x_adv = _gradients(recipe, state, batch, log)
             gradients = [p.grad for p in state.parameters if p.grad is not None]
             runtime.group.sum(gradients)
             norm = (
@@ -68,22 +79,22 @@ def _train_epoch(
                 if run.grad_clip_norm is None
                 else nn.utils.clip_grad_norm_(state.parameters, run.grad_clip_norm)
             )
-            first_bad.update(
-                step, loss.isfinite() & norm.isfinite(), {"x": x[rows], "x_adv": x_adv, "index": mine}
-            )
+            kept = {"x": batch.x[rows], "x_adv": x_adv, "index": batch.index[rows]}
+            first_bad.update(step, loss.isfinite() & norm.isfinite(), kept)
             optimizer.step()
             if run.ensembling is not None:
-                run.ensembling.remember(logits, state.memory, mine, epoch)
-            if run.weight_averaging is not None and state.average is not None:
-                run.weight_averaging.after_step(state.average, model, epoch)
+                run.ensembling.remember(logits, state.memory, batch.index[rows], epoch)
+            if averaging is not None and state.average is not None:
+                averaging.after_step(state.average, model, epoch)
             with torch.no_grad():
-                right += weight * (logits.argmax(dim=1) == hard(y[rows])).sum()
+                hits = (logits.argmax(dim=1) == hard(batch.y[rows])).sum()
+                right += runtime.group.weight(len(index)) * hits
                 total += loss * len(index)
             if state.graphs is not None and (warning := state.graphs.pop_warning()):
                 log(warning)
             progress("train", step + 1, len(indices))
-    if run.weight_averaging is not None and state.average is not None:
-        run.weight_averaging.after_epoch(state.average, model, epoch)
+    if averaging is not None and state.average is not None:
+        averaging.after_epoch(state.average, model, epoch)
     state.sync_epoch()
     runtime.group.sum([right, total])
     lr = optimizer.param_groups[0]["lr"]
@@ -102,61 +113,50 @@ def _train_epoch(
     )
 
 
-def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Tensor]:
+def clean_images(run: Run, runtime: Runtime, split: Split, epoch: int) -> Iterator[Images]:
     """Augmented training images once through, for the batch norm of an average."""
     for step, index in enumerate(batches(len(split), run.batch, generator(run.seed, epoch, 0, "refresh"))):
-        yield _batch(run, runtime, split, index.to(runtime.torch_device), epoch, step)[0]
+        yield _augmented(run, runtime, split, index.to(runtime.torch_device), epoch, step)
 
 
-def _batch(
-    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Augmented images in [0, 1] and their classes; only this function draws training batches."""
+def _augmented(run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int) -> Images:
+    """Augmented images in [0, 1]; only this function draws training images."""
     images = split.images[index]
     if run.augment is not None:
         images = run.augment(images, generator(run.seed, epoch, step, "augment"))
-    return as_float(images).contiguous(memory_format=runtime.memory_format), split.labels[index]
+    return as_float(images).contiguous(memory_format=runtime.memory_format)
 
 
-def _global_batch(
-    run: Run, runtime: Runtime, split: Split, index: Tensor, epoch: int, step: int, classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, labels as drawn (mixed where set), and labels for the loss (smoothed where set)."""
-    x, y = _batch(run, runtime, split, index.to(runtime.torch_device, non_blocking=True), epoch, step)
+def _global_batch(run: Run, runtime: Runtime, splits: Splits, index: Tensor, epoch: int, step: int) -> Batch:
+    index, classes = index.to(runtime.torch_device, non_blocking=True), len(splits.class_names)
+    x, y = _augmented(run, runtime, splits.train, index, epoch, step), splits.train.labels[index]
     if run.mix is not None:
         x, y = run.mix(x, y, classes, generator(run.seed, epoch, step, "mix"))
-    return x, y, smoothed(y, run.label_smoothing, classes) if run.label_smoothing else y
+    targets = smoothed(y, run.label_smoothing, classes) if run.label_smoothing else y
+    return Batch(index, x, y, targets, epoch, step)
 
 
-def _gradients(
-    recipe: Recipe,
-    state: TrainState,
-    batch: tuple[Tensor, Tensor, Tensor],
-    index: Tensor,
-    epoch: int,
-    step: int,
-    log: Log,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(recipe: Recipe, state: TrainState, batch: Batch, log: Log) -> tuple[Tensor, Tensor, Tensor]:
     """Leave the gradient of this process's share in the parameters; logits, loss share, adversarial images.
 
     In micro-batches of at most `state.micro_batch` images, which get smaller when the memory is too small,
     where that does not change the result. Raises UserError where it would.
     """
-    rows, whole = state.runtime.group.rows(len(index)), len(index) < state.runtime.group.size
+    n = len(batch.index)
+    rows, whole = state.runtime.group.rows(n), n < state.runtime.group.size
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         try:
             with no_sync(state.model, whole):
-                parts = [
-                    _backward(recipe, state, batch, part, index, epoch, step)
-                    for part in micro_batches(rows, state.micro_batch)
+                pieces = [
+                    _backward(recipe, state, batch, piece) for piece in micro_batches(rows, state.micro_batch)
                 ]
-            logits, losses, images = zip(*parts, strict=True)
+            logits, losses, images = zip(*pieces, strict=True)
             return torch.cat(logits), torch.stack(losses).sum(), torch.cat(images)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
-        most = min(state.micro_batch or len(index), rows.stop - rows.start)
+        most = min(state.micro_batch or n, rows.stop - rows.start)
         if state.batch_coupling or most == 1:
             who = " and ".join(state.batch_coupling)
             why = f"with {who} fewer at a time would change the result: " if who else ""
@@ -171,31 +171,24 @@ def _gradients(
         )
 
 
-def _backward(
-    recipe: Recipe,
-    state: TrainState,
-    batch: tuple[Tensor, Tensor, Tensor],
-    part: slice,
-    index: Tensor,
-    epoch: int,
-    step: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(recipe: Recipe, state: TrainState, batch: Batch, piece: slice) -> tuple[Tensor, Tensor, Tensor]:
     """Add the gradient of some rows of the global batch to the parameters'."""
-    run, runtime, n = state.run, state.runtime, len(index)
-    x, y, soft = (t[part] for t in batch)
-    noise = slice_generator(generator(run.seed, epoch, step, "attack", runtime.noise_device), part, n)
+    run, runtime, n = state.run, state.runtime, len(batch.index)
+    seed, epoch, step = run.seed, batch.epoch, batch.step
+    x, y, targets = batch.x[piece], batch.y[piece], batch.targets[piece]
+    noise = slice_generator(generator(seed, epoch, step, "attack", runtime.noise_device), piece, n)
     rows = runtime.group.rows(run.batch)
     full = len(x) == min(state.micro_batch or run.batch, rows.stop - rows.start)
     network = state.crafting if full else state.model  # another shape is not worth compiling for
     # for dropout and other people's networks; each piece draws for itself
-    seed_global_rng(stream_seed(run.seed, epoch, step, "network", part.start), runtime.torch_device)
+    seed_global_rng(stream_seed(seed, epoch, step, "network", piece.start), runtime.torch_device)
     with skip_range_check():  # bytes over 255, or mixtures of such
-        x_adv = recipe.craft(network, x, soft if run.attack_labels == "soft" else y, noise)
+        x_adv = recipe.craft(network, x, targets if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-        more = slice_generator(generator(run.seed, epoch, step, "loss"), part, n)
-        loss, logits = recipe.loss(state.model, x, x_adv, soft, more)
+        more = slice_generator(generator(seed, epoch, step, "loss"), piece, n)
+        loss, logits = recipe.loss(state.model, x, x_adv, targets, more)
     if run.ensembling is not None:
-        loss = loss + run.ensembling.penalty(logits, state.memory, index[part].to(x.device), epoch)
+        loss = loss + run.ensembling.penalty(logits, state.memory, batch.index[piece], epoch)
     # so that the sum over micro-batches and processes is the mean over the global batch
     loss = loss * (runtime.group.weight(n) * len(x) / n)
     torch.autograd.backward(loss)

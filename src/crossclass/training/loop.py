@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch import nn
 
 from crossclass import models
-from crossclass.analysis.records import EpochRow, ResultFile, metrics_csv, write_results
+from crossclass.analysis.records import EpochRow, metrics_csv, write_results
 from crossclass.checkpoints.load import describe
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
@@ -25,12 +24,13 @@ from crossclass.core.runtime import Runtime
 from crossclass.core.trackers import tracking
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
+from crossclass.models import Classifier
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
-from crossclass.training.final import final_evaluation
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
+from crossclass.training.validation import final_evaluation
 
 BF16 = {True: "computed", False: "float32 in its place"}
 """How env.json says whether bf16 was computed where the run asks for it."""
@@ -80,24 +80,24 @@ def iterate_epochs(
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
     require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
-    folder = runtime.group.on_main_process(lambda: RunFolder.of(Path(out), label, run))
-    if runtime.group.on_main_process(lambda: folder.done):
-        yield from ((folder, row) for row in _rows(folder))
-        return
+    main: Any = runtime.group.on_main_process
+    folder: RunFolder = main(lambda: RunFolder.of(Path(out), label, run))
 
     def finished(teacher: Run) -> RunFolder:
         *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
         return done
 
-    with runtime.group.enter_on_main_process(lock(folder.path / ".lock", f"{folder.path} is being trained")):
-        if not runtime.group.on_main_process(lambda: folder.done):  # another may have finished it since
-            uses_bf16 = runtime.uses_bf16(runtime.group.on_main_process(lambda: _used_bf16(folder)))
-            env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
-            for note in runtime.group.on_main_process(lambda: folder.begin(run, env)):
-                log(note)
-            splits = splits.to(runtime.torch_device)
-            yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
-            return
+    if not main(lambda: folder.done):
+        held = lock(folder.path / ".lock", f"{folder.path} is being trained")
+        with runtime.group.enter_on_main_process(held):
+            if not main(lambda: folder.done):  # another may have finished it since
+                uses_bf16 = runtime.uses_bf16(main(lambda: _used_bf16(folder)))
+                env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
+                for note in main(lambda: folder.begin(run, env)):
+                    log(note)
+                splits = splits.to(runtime.torch_device)
+                yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
+                return
     yield from ((folder, row) for row in _rows(folder))
 
 
@@ -115,17 +115,18 @@ def _train(
 
     `run` is what is written down, `executed` what is computed: teachers loaded, no bf16 where that is slow.
     """
-    executed = run.replace(recipe=teachers.load_teachers(run.recipe, run, splits, runtime, finished, log))
+    main = runtime.group.on_main_process
+    executed = run.replace(recipe=teachers.load_teachers(run, splits, runtime, finished, log))
     if not uses_bf16:
         executed = replace_everywhere(executed, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
-    state = TrainState(executed, runtime, built, len(splits.train), len(splits.class_names))
+    state = TrainState(executed, runtime, built, splits)
     for note in _execution_notes(run, state, runtime, uses_bf16):
         log(note)
     rows = _resume(folder, state, runtime, log)
     yield from ((folder, row) for row in rows)
 
-    last: tuple[int, nn.Module] | None = None
+    last: tuple[int, Classifier] | None = None
     stopped = bool(rows and rows[-1].stopped_by)
     with tracking(runtime.group.engine, "crossclass", folder.path, flat(run.to_dict())) as send:
         for epoch in range(len(rows) + 1, 1 if stopped else run.epochs + 1):
@@ -139,11 +140,11 @@ def _train(
             validated = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
             saved = validated or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
             images = clean_images(executed, runtime, splits.train, epoch)
-            model = state.eval_model(images) if saved else state.model
+            model = state.eval_model(epoch, images) if saved else state.model
             if validated:
                 row = validation.validate(row, executed, runtime, model, splits, progress)
             rows.append(_with_alarms(run, [*rows, row], len(splits.class_names)))
-            rows[-1] = runtime.group.on_main_process(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
+            rows[-1] = main(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
             last = epoch, model
             send(rows[-1].to_dict(), epoch)
             yield folder, rows[-1]
@@ -151,7 +152,8 @@ def _train(
                 break
 
     results = final_evaluation(executed, folder, runtime, splits, progress, last)
-    runtime.group.on_main_process(lambda: _finish(folder, results))
+    main(lambda: write_results(folder.path / "measure.json", results))
+    main(folder.end)
 
 
 def _used_bf16(folder: RunFolder) -> bool | None:
@@ -160,20 +162,14 @@ def _used_bf16(folder: RunFolder) -> bool | None:
     return before["bf16"] == BF16[True] if "bf16" in before and folder.rows() else None
 
 
-def _finish(folder: RunFolder, results: ResultFile) -> None:
-    """Write the full evaluation, and mark the run as finished."""
-    write_results(folder.path / "measure.json", results)
-    folder.end()
-
-
 def _write(
-    run: Run, folder: RunFolder, state: TrainState, model: nn.Module, splits: Splits, rows: list[EpochRow]
+    run: Run, folder: RunFolder, state: TrainState, model: Classifier, splits: Splits, rows: list[EpochRow]
 ) -> EpochRow:
     """Write the epoch just trained, the last of the rows, to the disk; its row as it is logged."""
     row, good = rows[-1], None
     if run.restore_last_good and row.stopped_by:
         good = checkpointing.last_good(folder, row.stopped_by.last_good)
-        row = checkpointing.restored(row, good)
+        row = checkpointing.restored(row, good and good[1])
     written = [*rows[:-1], row]
     folder.log(row.to_dict(), metrics_csv(written))
     checkpointing.save_epoch(run, folder, model, splits, written, good)
@@ -218,16 +214,17 @@ def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: b
 
 def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[EpochRow]:
     """Put the newest state back; the rows up to it."""
-    saved = runtime.group.on_main_process(folder.load_state)
+    main = runtime.group.on_main_process
+    saved = main(folder.load_state)
     if saved is None:
-        runtime.group.on_main_process(lambda: folder.rewind(0))
+        main(lambda: folder.rewind(0))
         return []
     tensors, card, notes = saved
     for note in notes:
         log(note)
     state.restore(tensors)
-    runtime.group.on_main_process(lambda: folder.rewind(card["epoch"]))
-    rows = runtime.group.on_main_process(lambda: _rows(folder))
+    main(lambda: folder.rewind(card["epoch"]))
+    rows = main(lambda: _rows(folder))
     if len(rows) != card["epoch"]:
         raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
     log(f"resuming after epoch {card['epoch']}")

@@ -17,7 +17,6 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.runtime import Runtime
 from crossclass.training.alarms import Alarm
 
-NAME = "not-finite"
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -75,9 +74,9 @@ def write_failure(folder: RunFolder, e: NotFiniteError, runtime: Runtime, labels
 
     Every process in whose step it came first writes its part of the batch.
     """
-    steps = runtime.group.map(range(runtime.group.size), lambda i, rank: e.first.step)
+    group = runtime.group
+    steps = group.map(range(group.size), lambda i, rank: e.first.step)
     first = min(steps)
-    rank = runtime.group.rank
     card: dict[str, Any] = {
         "epoch": e.epoch,
         "step": first + 1,
@@ -85,15 +84,18 @@ def write_failure(folder: RunFolder, e: NotFiniteError, runtime: Runtime, labels
         "images": "x and x_adv in [0, 1], the labels y, and their places (index) among the training images",
         "again": f"the state before is resume/epoch_{e.epoch - 1:05d}.safetensors (none before epoch 1)",
     }
-    name = "batch" if runtime.group.size == 1 else f"batch_{rank}"
-    if first != _NEVER and e.first.step == first:
-        batch = e.first.batch
-        batch["y"] = labels.cpu()[batch["index"].cpu()]
-        save_tensors(folder.path / "failure" / f"{name}.safetensors", batch, card)
-    file = f"{'batch' if runtime.group.size == 1 else f'batch_{steps.index(first)}'}.safetensors"
-    kept = f"; its batch is kept in failure/{file}" if first != _NEVER else ""
-    step = f"step {first + 1}" if first != _NEVER else "its sum"
-    evidence = f"the training loss or its gradient is not a number in {step} at lr {e.lr:g}{kept}"
-    alarm = Alarm(NAME, e.epoch, e.epoch, evidence)
-    runtime.group.on_main_process(lambda: folder.write("failure.json", {**asdict(alarm), "card": card}))
+
+    def file(rank: int) -> str:
+        return "failure/batch.safetensors" if group.size == 1 else f"failure/batch_{rank}.safetensors"
+
+    where = f"its sum at lr {e.lr:g}"  # where every step was finite
+    if first != _NEVER:
+        where = f"step {first + 1} at lr {e.lr:g}; its batch is kept in {file(steps.index(first))}"
+        if e.first.step == first:
+            batch = e.first.batch
+            batch["y"] = labels.cpu()[batch["index"].cpu()]
+            save_tensors(folder.path / file(group.rank), batch, card)
+    evidence = f"the training loss or its gradient is not a number in {where}"
+    alarm = Alarm("not-finite", e.epoch, e.epoch, evidence)
+    group.on_main_process(lambda: folder.write("failure.json", {**asdict(alarm), "card": card}))
     return alarm

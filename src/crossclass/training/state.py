@@ -4,19 +4,24 @@ As plain tensors it is the state a run resumes from, bit for bit.
 """
 
 import copy
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from crossclass.attacks import AutoAttack, External, Images
 from crossclass.attacks.cuda_graphs import CudaGraphs
 from crossclass.core.device import compile_for_crafting, to_device
+from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import synchronize_batch_norm
+from crossclass.data import Splits, as_float
 from crossclass.models import Classifier
+from crossclass.models.model_state import frozen
 from crossclass.training.averaging import refresh
 from crossclass.training.run import Run
 
@@ -24,9 +29,13 @@ from crossclass.training.run import Run
 class TrainState:
     """What changes during the training of one run, on its device."""
 
-    def __init__(self, run: Run, runtime: Runtime, built: Classifier, n: int, classes: int) -> None:
+    def __init__(self, run: Run, runtime: Runtime, built: Classifier, splits: Splits) -> None:
         self.run, self.runtime = run, runtime
         self.model = to_device(built, runtime.torch_device, runtime.memory_format)
+        self.draws = draws_random_numbers(
+            self.model, as_float(splits.train.images[:2].to(runtime.torch_device))
+        )
+        """Whether the network itself draws random numbers while it is trained."""
         if runtime.sync_batch_norm and runtime.group.size > 1:
             synchronize_batch_norm(self.model)
         compiled = runtime.compile
@@ -39,17 +48,23 @@ class TrainState:
         self.optimizer = optimizer(run, self.model)
         self.micro_batch = runtime.micro_batch
         """At most so many images at once; falls when the memory is too small."""
+        n, classes = len(splits.train), len(splits.class_names)
         memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
         self.memory = {name: tensor.to(runtime.torch_device) for name, tensor in memory.items()}
         self._visits = self.memory["visits"].clone() if self.memory else torch.zeros(0)
 
-    def eval_model(self, images: Iterable[Tensor]) -> nn.Module:
-        """The network that is checked and kept: the average if there is one, its batch norm refreshed."""
-        if self.average is None:
+    def eval_model(self, epoch: int, images: Iterable[Images]) -> Classifier:
+        """The network that is validated and saved: the average if there is one, else the network itself.
+
+        Batch norm of the average is refreshed on `images`, batches of training images, if its kind needs it.
+        """
+        if self.average is None or self.run.weight_averaging is None:
             return self.model
-        assert self.run.weight_averaging is not None
         if self.run.weight_averaging.refreshes:
-            refresh(self.average, images)
+            # row 1: the order of the images has the stream of row 0
+            seed = stream_seed(self.run.seed, epoch, 0, "refresh", 1)
+            with isolated_rng(seed, self.runtime.torch_device):
+                refresh(self.average, images)
         return self.average
 
     @property
@@ -60,10 +75,12 @@ class TrainState:
     @property
     def batch_coupling(self) -> list[str]:
         """What makes a training step depend on which images go through the network together."""
-        modules = list(self.model.modules())
-        names = ["batch norm"] if any(isinstance(m, _BatchNorm) for m in modules) else []
-        names += ["dropout"] if any(_drops(m) for m in modules) else []
-        return names + [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
+        batch_norm = any(isinstance(m, _BatchNorm) for m in self.model.modules())
+        names = ["batch norm"] if batch_norm else []
+        names += ["random layers"] if self.draws else []
+        names += [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
+        attack = self.run.recipe.crafting_attack
+        return names + ([type(attack).__name__] if isinstance(attack, AutoAttack | External) else [])
 
     def sync_epoch(self) -> None:
         """End an epoch: batch norm of several processes becomes their mean, memories are put together."""
@@ -104,11 +121,20 @@ class TrainState:
             self._visits = self.memory["visits"].clone()
 
 
-def _drops(module: nn.Module) -> bool:
-    """Whether a module draws what it leaves out: the draws depend on which images go through together."""
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    return type(module).__name__ in ("DropPath", "StochasticDepth")  # timm's and torchvision's
+def draws_random_numbers(model: nn.Module, x: Images) -> bool:
+    """Whether a forward pass of `x` in train mode draws from a global stream, as dropout and noise do.
+
+    The model is left as it was.
+    """
+
+    def next_draws(forward: Callable[[Tensor], object]) -> list[float]:
+        with isolated_rng(0, x.device), torch.no_grad():
+            forward(x)
+            drawn = float(torch.rand(())), float(torch.rand((), device=x.device))
+            return [*drawn, np.random.rand(), random.random()]  # noqa: NPY002
+
+    with frozen(model, "train_frozen_stats") as network:
+        return next_draws(network) != next_draws(lambda x: x)
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:

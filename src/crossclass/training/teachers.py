@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.checkpoints.card import fingerprint, load_tensors
+from crossclass.checkpoints.card import Card, fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, place_of
 from crossclass.core.device import to_device
@@ -14,6 +13,7 @@ from crossclass.core.overrides import override
 from crossclass.core.progress import Log
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
+from crossclass.models import Classifier
 from crossclass.training.recipes import KnowledgeDistillation, Recipe, Teacher, distillations, map_teachers
 from crossclass.training.run import Run
 
@@ -23,53 +23,49 @@ FinishedRun = Callable[[Run], RunFolder]
 
 def with_fingerprints(recipe: Recipe) -> Recipe:
     """The recipe with fingerprints in place of where its teachers' files lie; raises UserError."""
-    return map_teachers(recipe, lambda kd, teacher: _with_fingerprint(teacher))
+
+    def fingerprinted(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
+        if teacher.module is not None:
+            raise UserError(
+                "a run cannot be told from another by a module in memory; name its teacher by "
+                "teachers=[{file: RUN@best.val}], or use the recipe in a loop of your own"
+            )
+        if teacher.file is None:
+            if teacher.fingerprint is not None:
+                raise UserError("the teacher was a file; give it again with recipe.teachers=[{file: ...}]")
+            return teacher
+        path = _path(teacher.file, teacher.which)
+        sha256 = fingerprint(load_tensors(path)[0])[:16]
+        if teacher.fingerprint not in (None, sha256):
+            raise UserError(f"{path} is not the teacher of this run: its fingerprint is {sha256}")
+        return teacher.replace(fingerprint=sha256)
+
+    return map_teachers(recipe, fingerprinted)
 
 
-def load_teachers(
-    recipe: Recipe, run: Run, splits: Splits, runtime: Runtime, finished: FinishedRun, log: Log
-) -> Recipe:
-    """The recipe with a network in every teacher.
+def load_teachers(run: Run, splits: Splits, runtime: Runtime, finished: FinishedRun, log: Log) -> Recipe:
+    """The recipe of a run with a network in every teacher.
 
     `finished` trains a teacher that is a run. Raises UserError for a teacher of other classes, or one that
     is no better than chance on the training images.
     """
 
     def load(kd: KnowledgeDistillation, teacher: Teacher) -> Teacher:
-        path = _path(teacher) if teacher.file else _train(teacher, kd, run, finished, log)
+        path = _path(teacher.file, teacher.which) if teacher.file else _train(teacher, kd, run, finished, log)
         model, card = load_model(path)
-        _check_classes(path, card.classes, card.channels, splits)
         model = to_device(model, runtime.torch_device, runtime.memory_format)
-        _check_above_chance(model, splits, path)
+        _require_fit(path, model, card, splits)
         log(f"teacher: {path.parent.name}/{card.checkpoint}, epoch {card.epoch}")
         return teacher.replace(module=model.requires_grad_(False))
 
-    return map_teachers(recipe, load)
+    return map_teachers(run.recipe, load)
 
 
-def _with_fingerprint(teacher: Teacher) -> Teacher:
-    if teacher.module is not None:
-        raise UserError(
-            "a run cannot be told from another by a module in memory; name its teacher by teachers=[{file: "
-            "RUN@best.val}], or use the recipe in a loop of your own"
-        )
-    if teacher.file is None:
-        if teacher.fingerprint is not None:
-            raise UserError("the teacher was a file; give it again with recipe.teachers=[{file: ...}]")
-        return teacher
-    path = _path(teacher)
-    sha256 = fingerprint(load_tensors(path)[0])[:16]
-    if teacher.fingerprint not in (None, sha256):
-        raise UserError(f"{path} is not the teacher of this run: its fingerprint is {sha256}")
-    return teacher.replace(fingerprint=sha256)
-
-
-def _path(teacher: Teacher) -> Path:
-    assert teacher.file is not None
-    path, which = place_of(teacher.file)
+def _path(file: str, which: str) -> Path:
+    """Where a teacher lies, in a run folder as `which`; raises UserError if it does not exist."""
+    path, named = place_of(file)
     if path.is_dir():
-        folder = RunFolder.at(path)
-        path = folder.checkpoint(which or teacher.which)
+        path = RunFolder.at(path).checkpoint(named or which)
     if not path.is_file():
         raise UserError(
             f"there is no teacher {path}; train it first (crossclass train NAME out=DIR), or leave "
@@ -95,21 +91,18 @@ def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: Fini
     return folder.checkpoint(name)
 
 
-def _check_classes(path: Path, classes: int, channels: int, splits: Splits) -> None:
-    here = len(splits.class_names), splits.train.images.shape[1]
-    if (classes, channels) != here:
+def _require_fit(path: Path, model: Classifier, card: Card, splits: Splits) -> None:
+    """Raises UserError for a teacher of other classes, or one that is near chance on training images."""
+    classes, channels = len(splits.class_names), splits.train.images.shape[1]
+    if (card.classes, card.channels) != (classes, channels):
         raise UserError(
-            f"the teacher {path} is for {classes} classes and {channels} channels, this run for {here[0]} "
-            f"and {here[1]}; name a teacher trained on the same data"
+            f"the teacher {path} is for {card.classes} classes and {card.channels} channels, this run for "
+            f"{classes} and {channels}; name a teacher trained on the same data"
         )
-
-
-def _check_above_chance(model: models.Classifier, splits: Splits, path: Path) -> None:
-    """A teacher near chance on training images has another normalisation, or other labels."""
-    right = evaluate.clean_accuracy(model, splits.train.first(1000))
-    chance = 1 / len(splits.class_names)
-    error = (chance * (1 - chance) / min(1000, len(splits.train))) ** 0.5
-    if right < chance + 3 * error and len(splits.train) >= 100:
+    part = splits.train.first(1000)
+    right, chance = evaluate.clean_accuracy(model, part), 1 / classes
+    error = (chance * (1 - chance) / len(part)) ** 0.5
+    if right < chance + 3 * error and len(part) >= 100:
         raise UserError(
             f"the teacher {path} is right on {right:.0%} of the training images, no better than chance: "
             "other normalisation or labels? `crossclass doctor` tells"

@@ -1,4 +1,4 @@
-"""What is measured after an epoch, in float32.
+"""What is measured after an epoch, and at the end of training, in float32.
 
 The watched part is the validation part, or test images where nothing is held out: `watched` says which, and
 columns named `watched_*` are of it. Two signs of catastrophic overfitting are of its first `fgsm_n` images:
@@ -17,18 +17,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from crossclass import models
 from crossclass.analysis import evaluate
+from crossclass.analysis.measure import Measure, compared, evaluate_checkpoint, measurement
 from crossclass.analysis.metrics import Part
-from crossclass.analysis.records import EpochRow
+from crossclass.analysis.records import EpochRow, ResultFile, result_file
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import L2, AnyThreat
-from crossclass.core.device import full_precision
+from crossclass.checkpoints.card import load_checkpoint
+from crossclass.checkpoints.load import identity, load_model
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.device import full_precision, to_device
 from crossclass.core.progress import Progress
 from crossclass.core.rng import generator, isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.data import Split, Splits, as_float, batches
+from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
 from crossclass.training.run import Run
 
@@ -37,10 +41,10 @@ PROBE_N = 500
 
 
 def validate(
-    row: EpochRow, run: Run, runtime: Runtime, model: nn.Module, splits: Splits, progress: Progress
+    row: EpochRow, run: Run, runtime: Runtime, network: Classifier, splits: Splits, progress: Progress
 ) -> EpochRow:
     """The row of an epoch with what is measured after it, on validation and test images, in float32."""
-    started, network, attack = time.perf_counter(), classifier(model), run.validation_attack()
+    started, attack = time.perf_counter(), run.validation_attack()
     parts: dict[Part, Split] = {"test": splits.test.first(run.validation.n)}
     if len(splits.val):
         parts["val"] = splits.val.first(run.validation.n)
@@ -53,33 +57,19 @@ def validate(
         done += n * runtime.group.size  # the others do as much
         progress("check", min(done, total), total)
 
-    def evaluated(part: Part) -> evaluate.EvaluationPass:
-        return evaluate.evaluate(
-            network,
-            parts[part],
-            attack,
-            run.seed,
-            batch=run.validation.batch,
-            epoch=row.epoch,
-            purpose="check",
-            memory_format=runtime.memory_format,
-            advance=advance,
-            distributed_map=runtime.group.map,
-        )
-
-    passes = {part: evaluated(part) for part in parts}
+    how: Any = {
+        "batch": run.validation.batch,
+        "epoch": row.epoch,
+        "memory_format": runtime.memory_format,
+        "advance": advance,
+        "distributed_map": runtime.group.map,
+    }
+    passes = {
+        part: evaluate.evaluate(network, split, attack, run.seed, purpose="check", **how)
+        for part, split in parts.items()
+    }
     test, seen = passes["test"], passes[watched]
-    probe = probe_one_step(
-        network,
-        few,
-        attack.threat,
-        run.seed,
-        row.epoch,
-        run.validation.batch,
-        runtime.memory_format,
-        advance,
-        runtime.group.map,
-    )
+    probe = probe_one_step(network, few, attack.threat, run.seed, **how)
     fgsm = float(probe.correct.double().mean())
     pgd = float((seen.robust == seen.labels)[: len(few)].double().mean())  # on the same images
     update: dict[str, Any] = {}
@@ -169,7 +159,35 @@ def mean_cosine(cosine: Float[Tensor, " n"]) -> float | None:
     return None if math.isnan(value) else value
 
 
-def classifier(model: nn.Module) -> models.Classifier:
-    """The module, as the type that evaluation needs."""
-    assert isinstance(model, models.Classifier)
-    return model
+def final_evaluation(
+    run: Run,
+    folder: RunFolder,
+    runtime: Runtime,
+    splits: Splits,
+    progress: Progress,
+    last: tuple[int, Classifier] | None = None,
+) -> ResultFile:
+    """The full evaluation of best.val, best.test and last on all test images, and best minus last.
+
+    `last` is the epoch that this process trained last, and its network; only networks of other epochs are
+    loaded.
+    """
+    settings = Measure(seed=run.seed, batch=run.validation.batch)
+    attack, passes, results = run.final_attack(), dict[int, evaluate.EvaluationPass](), []
+    for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
+        if not path.exists():
+            continue
+        card = load_checkpoint(path)[1]
+        epoch = card.epoch
+        if last is not None and epoch == last[0]:
+            network = last[1]
+        else:
+            network = to_device(load_model(path)[0], runtime.torch_device, runtime.memory_format)
+        if epoch not in passes:
+            passes[epoch] = evaluate_checkpoint(network, splits, attack, settings, runtime, progress)
+        who = identity(card, path, run.data, network)
+        results.append(measurement(passes[epoch], who, splits, attack, settings))
+    ends = results[0], results[-1]
+    epochs = [r.checkpoint.epoch or 0 for r in ends]
+    pairs = [compared(*ends, (passes[epochs[0]], passes[epochs[1]]))] if epochs[0] != epochs[1] else []
+    return result_file(results, pairs)

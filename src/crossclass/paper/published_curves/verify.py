@@ -23,6 +23,7 @@ from crossclass.paper.verdict import Word
 Row = Mapping[str, Any]
 
 WINDOW = 0.05  # of a schedule: how long the peak after a drop and the end are
+UNMEASURED = "was not measured; finish the run, validate more often (validation.every) or train more epochs"
 ACCURACIES = {"test_robust": "robust accuracy", "test_clean": "clean accuracy"}
 
 
@@ -171,7 +172,7 @@ def _levels(own: _Curve, published: _Curve, tolerance: float) -> Iterator[Part]:
 
     def level(name: str, quantity: str, p: float | None, q: float | None) -> Part:
         if p is None or q is None:
-            return Part(name, quantity, p, q, None, None, f"{name}: {quantity} was not measured")
+            return Part(name, quantity, p, q, None, None, f"{name}: {quantity} {UNMEASURED}")
         allowed = tolerance + 2 * math.sqrt(a.variance(p) + b.variance(q))
         return _compare_level(name, quantity, p, q, allowed)
 
@@ -258,7 +259,7 @@ def _compare_direction(
     texts: list[str] = []
     for curve, (start, end) in (values, reference):
         if start is None or end is None:
-            return Part(name, quantity, None, None, None, None, f"{name}: {quantity} was not measured")
+            return Part(name, quantity, None, None, None, None, f"{name}: {quantity} {UNMEASURED}")
         change, least = end - start, 2 * math.sqrt(curve.variance(start) + curve.variance(end))
         way = "stays" if abs(change) <= max(least, tolerance) else "rises" if change > 0 else "falls"
         ways.append(way)

@@ -7,17 +7,18 @@
     CAS falling                CAS has fallen from its peak (a note)
 
 They read the validation part; test images only where nothing is held out. An alarm is raised once, in the
-check where it starts; it can end and start again. One file per alarm holds its thresholds with their source.
+check where it starts; it can end and start again. Beside each rule stand its thresholds with their source.
 """
 
 from collections.abc import Callable, Sequence, Set
 
 from crossclass.analysis.records import Alarm
-from crossclass.training.alarms.cas_falling import cas_falling
-from crossclass.training.alarms.catastrophic_overfitting import catastrophic_overfitting
+from crossclass.training.alarms.cas import cas_falling, predictor_collapsed
+from crossclass.training.alarms.catastrophic_overfitting import (
+    catastrophic_overfitting,
+    gradient_cosine_low,
+)
 from crossclass.training.alarms.checks import Check, Row, checks, predicts_few, trends, watched
-from crossclass.training.alarms.gradient_cosine import gradient_cosine_low
-from crossclass.training.alarms.predictor_collapsed import predictor_collapsed
 from crossclass.training.alarms.robust_overfitting import robust_overfitting
 
 Rule = Callable[[Sequence[Check], int, Set[str]], Alarm | None]
@@ -32,16 +33,7 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which they are asked: a rule may keep silent because another alarm stands."""
 
-__all__ = [
-    "RULES",
-    "Alarm",
-    "Check",
-    "history",
-    "predicts_few",
-    "raised",
-    "trends",
-    "watched",
-]
+__all__ = ["RULES", "Alarm", "Check", "history", "predicts_few", "raised", "trends", "watched"]
 
 
 def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tuple[Alarm, int | None]]:

@@ -1,7 +1,8 @@
-"""CAS below its peak, as the paper sees it along robust overfitting (section 3)."""
+"""CAS below its peak (section 3 of the paper), and predictors whose CAS means nothing."""
 
 from collections.abc import Sequence, Set
 
+from crossclass.analysis.metrics import collapsed
 from crossclass.analysis.records import Alarm
 from crossclass.training.alarms.checks import Check, percent
 
@@ -25,3 +26,24 @@ def cas_falling(checks: Sequence[Check], classes: int, standing: Set[str]) -> Al
         f"robust accuracy went from {percent(at.robust)} to {percent(last.robust)}"
     )
     return Alarm("cas-falling", last.epoch, at.epoch, evidence, "note", at.epoch)
+
+
+def predictor_collapsed(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
+    """Nearly one class is predicted; only a note before the network has ever predicted several."""
+    now = checks[-1]
+    if not _is_collapsed(now, classes):
+        return None
+    sound = [c for c in checks if not _is_collapsed(c, classes)]
+    share = (
+        "" if now.largest_share is None else f"{percent(now.largest_share)} of the images go to one class, "
+    )
+    evidence = f"{share}{now.predicted_classes} of {classes} classes are predicted at all; CAS is meaningless"
+    if not sound:
+        return Alarm("predictor-collapsed", now.epoch, now.epoch, evidence, "note")
+    return Alarm("predictor-collapsed", now.epoch, now.epoch, evidence, "alarm", sound[-1].epoch)
+
+
+def _is_collapsed(check: Check, classes: int) -> bool:
+    return check.predicted_classes is not None and collapsed(
+        check.largest_share, check.predicted_classes, classes
+    )
