@@ -6,6 +6,8 @@ Raises AssertionError if anything is sent while an attack is at work.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,12 +41,15 @@ def watched(name: str) -> None:
 
 
 def marked(recipe: type) -> None:
-    """Note when a recipe crafts; the second process takes a step more where it is asked to."""
+    """Note when a recipe crafts; the second process may take a step more, and the first may be killed."""
     craft = recipe.craft
 
     def noted(self: Any, model: Any, x: Any, y: Any, generator: Any = None) -> Any:
-        global crafting
+        global crafting, crafted
         crafting = True
+        crafted += 1
+        if crafted == kill_at and dist.get_rank() == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         try:
             if uneven and dist.get_rank() == 1:
                 PGD(steps=3)(model, x, y)
@@ -55,7 +60,7 @@ def marked(recipe: type) -> None:
     recipe.craft = noted
 
 
-uneven = False
+uneven, crafted, kill_at = False, 0, None
 for collective in (
     "all_reduce",
     "broadcast",
@@ -72,7 +77,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out, wanted = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     for label, said in wanted.items():
-        uneven = said.get("uneven", False)
+        uneven, kill_at = said.get("uneven", False), said.get("kill_at")
         runtime = validated(Runtime, {"device": "cpu", **said.get("runtime", {})})
         try:
             train(validated(Run, said["run"]), out, label, runtime)

@@ -7,10 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from crossclass.analysis import evaluate
-from crossclass.analysis.metrics import collapsed
 from crossclass.core.errors import UserError
 from crossclass.paper.published_curves import anchor
 from crossclass.training.alarms import history, raised, trends
@@ -36,17 +33,22 @@ def table(text: str) -> list[list[float]]:
     return [[float(v) for v in line.split()] for line in text.replace(";", "\n").split("\n") if line.strip()]
 
 
-def row(epoch: int, robust: float, train: float | None = None, n: int | None = 1000, **more) -> dict:
-    fgsm = more.get("watched_fgsm")
-    said = {
-        "epoch": epoch,
-        "val_robust": robust,
-        "train_robust": 0.3 + 0.002 * epoch if train is None else train,
-    }
-    gap = (
-        {} if fgsm is None else {"fgsm_gap": fgsm - robust, "fgsm_n": 500, "watched_attack": "PGD-10, l_inf"}
-    )
-    return {**said, **({} if n is None else {"watched_n": n, "watched": "val"}), **gap, **more}
+def row(epoch: int, robust: float, fgsm: float | None = None, **more) -> dict:
+    """A checked epoch: 1,000 validation images, training accuracy that rises slowly."""
+    one = {"epoch": epoch, "val_robust": robust, "train_robust": 0.3 + 0.002 * epoch, "watched_n": 1000}
+    if fgsm is not None:
+        one |= {
+            "watched_fgsm": fgsm,
+            "fgsm_gap": fgsm - robust,
+            "fgsm_n": 500,
+            "watched_attack": "PGD-10, l_inf",
+        }
+    return one | {"watched": "val"} | more
+
+
+def probed(*checks: tuple[float, float], first: int = 1) -> list[dict]:
+    """Consecutive epochs by their accuracies under PGD and under FGSM."""
+    return [row(i, robust, fgsm) for i, (robust, fgsm) in enumerate(checks, first)]
 
 
 def curve(values, **more) -> list[dict]:
@@ -142,8 +144,8 @@ def test_no_robust_overfitting_unless_training_rises():
 
 def test_a_fall_below_three_hundredths_of_the_best_is_no_alarm():
     fall = [0.50] * 20 + [0.4875] * 20
-    assert names(curve(fall, n=10**7)) == []
-    assert names(curve([0.50] * 20 + [0.4845] * 20, n=10**7)) == ["robust-overfitting"]
+    assert names(curve(fall, watched_n=10**7)) == []
+    assert names(curve([0.50] * 20 + [0.4845] * 20, watched_n=10**7)) == ["robust-overfitting"]
 
 
 def test_an_alarm_ends_and_starts_again():
@@ -184,7 +186,7 @@ def test_equals_the_literal_rule():
         n, slope, noise = draw.choice([200, 2000]), draw.choice([0, 0.003, 0.02]), draw.choice([0.003, 0.03])
         level = [0.45 - slope * max(0, i - 15) for i in range(30)]
         values = [min(1.0, max(0.0, p + draw.gauss(0, noise))) for p in level]
-        found = history(curve(values, n=n), 10)
+        found = history(curve(values, watched_n=n), 10)
         assert (found[0][0].epoch if found else None) == literal_first(values, n)
         seen.append(bool(found))
     assert 10 < sum(seen) < 50
@@ -200,68 +202,63 @@ def test_noise_alone_raises_nothing(checks, runs, p):
     assert alarms / runs < 0.02
 
 
-def collapse(before: int = 11, level: float = 0.42) -> list[dict]:
-    """FGSM training that collapses in the check after `before`."""
-    rows = [
-        row(i, level * min(1, i / 6), watched_fgsm=level * min(1, i / 6) + 0.04) for i in range(1, before + 1)
-    ]
-    return [*rows, row(before + 1, 0.003, train=0.8, watched_fgsm=0.71)]
+def collapse(level: float = 0.42) -> list[dict]:
+    """FGSM training that collapses in epoch 12."""
+    rising = [level * min(1, i / 6) for i in range(1, 12)]
+    return [*probed(*((v, v + 0.04) for v in rising)), row(12, 0.003, 0.71, train_robust=0.8)]
 
 
 def test_catastrophic_overfitting_is_caught_in_the_check_where_it_happens():
     rows = collapse()
     assert names(rows[:-1]) == []
     (alarm,) = raised(rows, 10)
-    assert (alarm.name, alarm.epoch, alarm.since, alarm.level) == (
-        "catastrophic-overfitting",
-        12,
-        12,
-        "alarm",
-    )
-    assert alarm.last_good == 11
+    assert (alarm.name, alarm.epoch, alarm.since) == ("catastrophic-overfitting", 12, 12)
+    assert (alarm.level, alarm.last_good) == ("alarm", 11)
     said = "catastrophic overfitting in epoch 12: FGSM 71.0 %, PGD-10 0.3 % (epoch 11: 46.0 %, 42.0 %)"
     assert str(alarm).startswith(said)
 
 
 def test_catastrophic_overfitting_is_not_told_twice():
     rows = collapse()
-    rows += [row(e, 0.002, train=0.85, watched_fgsm=0.75) for e in range(13, 20)]
+    rows += [row(e, 0.002, 0.75, train_robust=0.85) for e in range(13, 20)]
     assert names(rows) == ["catastrophic-overfitting"]  # nor as robust overfitting
     assert [a.name for a, ended in history(rows, 10) if ended is None] == ["catastrophic-overfitting"]
     assert raised(rows, 10) == []
 
 
 def test_a_run_may_bounce_back_and_collapse_again():
-    rows = collapse()
-    rows += [
-        row(13, 0.15, watched_fgsm=0.6),
-        row(14, 0.25, watched_fgsm=0.45),
-        row(15, 0.40, watched_fgsm=0.44),
-    ]
-    rows += [row(16, 0.01, watched_fgsm=0.6)]
+    rows = collapse() + probed((0.15, 0.6), (0.25, 0.45), (0.40, 0.44), (0.01, 0.6), first=13)
     found = [(a.epoch, ended) for a, ended in history(rows, 10) if a.name == "catastrophic-overfitting"]
     assert found == [(12, 14), (16, None)]
 
 
-def test_twenty_points_at_once_are_enough():
-    start = [row(e, 0.45, watched_fgsm=0.5) for e in range(1, 5)]
-    assert catastrophes([*start, row(5, 0.24, watched_fgsm=0.6)]) == [5]
-    assert catastrophes([*start, row(5, 0.26, watched_fgsm=0.6)]) == []
-    assert catastrophes([*start, row(5, 0.24, watched_fgsm=0.30)]) == []  # FGSM fell as well: another trouble
-    few = [{**r, "watched_n": 50} for r in [*start, row(5, 0.24, watched_fgsm=0.6)]]
-    assert catastrophes(few) == []  # 21 points are within three standard errors
+HIGH, LOW = [(0.45, 0.5)] * 4, [(0.24, 0.28)] * 4
 
 
-def test_three_quarters_of_a_low_level_are_enough():
-    start = [row(e, 0.24, watched_fgsm=0.28) for e in range(1, 5)]
-    assert catastrophes([*start, row(5, 0.058, watched_fgsm=0.3)]) == [5]
-    assert catastrophes([*start, row(5, 0.062, watched_fgsm=0.3)]) == []
+@pytest.mark.parametrize(
+    ("checks", "epochs"),
+    [
+        pytest.param([*HIGH, (0.24, 0.6)], [5], id="twenty points at once are enough"),
+        pytest.param([*HIGH, (0.26, 0.6)], [], id="less is not"),
+        pytest.param([*HIGH, (0.24, 0.30)], [], id="FGSM fell as well: another trouble"),
+        pytest.param([*LOW, (0.058, 0.3)], [5], id="three quarters of a low level are enough"),
+        pytest.param([*LOW, (0.062, 0.3)], [], id="less is not enough either"),
+        pytest.param(
+            [(0.4, 0.6)] * 2 + [(v, 0.6) for v in (0.22, 0.12, 0.06, 0.04)], [6], id="in steps to zero"
+        ),
+        pytest.param([(0.0, 0.5), (0.01, 0.6)], [2], id="what was never robust, in its second check"),
+        pytest.param([(0.0, 0.2), (0.02, 0.25)], [], id="a first epoch or two look so too"),
+        pytest.param([(0.10, 0.1), (0.02, 0.2)], [], id="chance was never a level"),
+    ],
+)
+def test_when_a_fall_is_a_catastrophe(checks, epochs):
+    assert catastrophes(probed(*checks)) == epochs
 
 
-def test_a_collapse_in_several_steps_ends_near_zero():
-    steps = [row(i, v, watched_fgsm=0.6) for i, v in enumerate([0.4, 0.4, 0.22, 0.12, 0.06, 0.04], 1)]
-    assert catastrophes(steps[:-1]) == []
-    assert catastrophes(steps) == [6]
+def test_few_images_cannot_show_a_catastrophe():
+    fall = probed(*HIGH, (0.24, 0.6))
+    assert catastrophes([{**r, "watched_n": 50} for r in fall]) == []  # within three standard errors
+    assert catastrophes([{**r, "watched_n": 20, "fgsm_n": 20} for r in fall]) == []
 
 
 def test_low_levels_collapse_too():
@@ -269,63 +266,31 @@ def test_low_levels_collapse_too():
     assert catastrophes(rows, 200) == [len(rows)]
 
 
-def test_what_was_never_robust_is_told_in_its_second_check():
-    rows = [row(1, 0.0, watched_fgsm=0.5), row(2, 0.01, watched_fgsm=0.6)]
-    assert catastrophes(rows[:1]) == []
-    assert catastrophes(rows) == [len(rows)]
-    assert history(rows, 10)[0][0].last_good is None
-    learning = [
-        row(1, 0.0, watched_fgsm=0.2),
-        row(2, 0.02, watched_fgsm=0.25),
-    ]  # a first epoch or two look so too
-    assert catastrophes(learning) == []
+def test_what_was_never_robust_has_no_good_epoch():
+    assert history(probed((0.0, 0.5), (0.01, 0.6)), 10)[0][0].last_good is None
 
 
 def test_early_epochs_raise_no_catastrophe():
     # three classes: a constant predictor is right for a third under any attack, until it learns something
-    early = [row(1, 0.33, watched_fgsm=0.33), row(2, 0.04, watched_fgsm=0.26), row(3, 0.12, watched_fgsm=0.3)]
-    assert catastrophes(early, 3) == []
-    assert catastrophes([row(1, 0.10, watched_fgsm=0.1), row(2, 0.02, watched_fgsm=0.2)], 10) == []
+    assert catastrophes(probed((0.33, 0.33), (0.04, 0.26), (0.12, 0.3)), 3) == []
 
 
 def test_a_large_gap_alone_is_no_catastrophe():
-    digits = [row(i, v, train=t, n=300, watched_fgsm=f) for i, (t, v, f) in enumerate(table(DIGITS), 1)]
+    digits = [row(i, v, f, train_robust=t, watched_n=300) for i, (t, v, f) in enumerate(table(DIGITS), 1)]
     assert catastrophes(digits) == []
 
 
 def test_robust_overfitting_is_no_catastrophe():
-    rows = [{**r, "watched_fgsm": r["val_robust"] + 0.034, "fgsm_gap": 0.034, "fgsm_n": 500} for r in mini()]
-    assert catastrophes([{**r, "watched_n": 1000} for r in rows]) == []
-    assert (
-        catastrophes([{**r, "watched_fgsm": None, "fgsm_gap": None} for r in collapse()]) == []
-    )  # rows without FGSM
-
-
-def test_few_images_cannot_show_a_catastrophe():
-    rows = [row(e, 0.42, watched_fgsm=0.45, n=20) for e in range(1, 6)] + [
-        row(6, 0.2, watched_fgsm=0.4, n=20)
-    ]
-    assert catastrophes([{**r, "fgsm_n": 20} for r in rows]) == []
+    rows = [{**row(r["epoch"], r["val_robust"], r["val_robust"] + 0.034), **r} for r in mini()]
+    assert catastrophes(rows) == []
+    without = [{**r, "watched_fgsm": None, "fgsm_gap": None} for r in collapse()]
+    assert catastrophes(without) == []
 
 
 def test_standard_training_is_not_judged():
     rows = [{**r, "train_robust": None} for r in collapse()]
     assert catastrophes(rows) == []
-    assert names([row(1, 0.3, gradient_cosine=0.1) | {"train_robust": None}]) == []
-
-
-@pytest.mark.parametrize("k", [2, 3, 4, 10, 11, 20])
-def test_the_collapse_rule_is_that_of_evaluate(k):
-    draw, both = torch.Generator().manual_seed(k), set()
-    for trial in range(200):
-        used = 1 + trial % k
-        predicted = torch.randint(used, (50,), generator=draw)
-        predicted[: int(torch.randint(50, (), generator=draw))] = 0
-        counts = torch.bincount(predicted, minlength=k)
-        mine = collapsed(float(counts.max() / counts.sum()), int((counts > 0).sum()), k)
-        assert mine == (evaluate.collapse(predicted, k) is not None)
-        both.add(mine)
-    assert both == {True, False}
+    assert names([row(1, 0.3, gradient_cosine=0.1, train_robust=None)]) == []
 
 
 def test_predictor_collapse_is_a_note_at_first_and_an_alarm_later():
@@ -342,9 +307,8 @@ def test_predictor_collapse_is_a_note_at_first_and_an_alarm_later():
 
 
 def test_low_cosine_is_a_note_with_some_slack():
-    rows = [
-        row(i, 0.4, gradient_cosine=c) for i, c in enumerate([0.9, 0.31, 0.29, 0.35, 0.38, 0.31, None], 1)
-    ]
+    cosines = [0.9, 0.31, 0.29, 0.35, 0.38, 0.31, None]
+    rows = [row(i, 0.4, gradient_cosine=c) for i, c in enumerate(cosines, 1)]
     (found,) = history(rows, 10)
     assert (found[0].name, found[0].epoch, found[0].level, found[1]) == ("gradient-cosine-low", 3, "note", 5)
     assert "cosine 0.29" in found[0].evidence
@@ -352,18 +316,12 @@ def test_low_cosine_is_a_note_with_some_slack():
 
 def test_cas_of_a_constant_predictor_is_no_peak():
     known = {"classwise_robust": [0.1] * 10}
-    cas = [
-        (80.0, 1),
-        (10.0, 10),
-        (12.0, 10),
-        (9.5, 10),
-        (9.4, 10),
-        (8.9, 10),
-        (8.8, 10),
-        (80.0, 2),
-        (11.9, 10),
+    cas = (80.0, 10.0, 12.0, 9.5, 9.4, 8.9, 8.8, 80.0, 11.9)
+    predicted = (1, 10, 10, 10, 10, 10, 10, 2, 10)
+    rows = [
+        row(i, 0.3, val_cas=c, watched_predicted_classes=k, **known)
+        for i, (c, k) in enumerate(zip(cas, predicted, strict=True), 1)
     ]
-    rows = [row(i, 0.3, val_cas=c, watched_predicted_classes=k, **known) for i, (c, k) in enumerate(cas, 1)]
     found = [(a.since, a.epoch, ended) for a, ended in history(rows, 10) if a.name == "cas-falling"]
     assert found == [(3, 7, 8)]
     since = [trends(rows[: i + 1])["cas_since_peak"] for i in range(len(rows))]
@@ -398,7 +356,7 @@ def test_validation_is_watched_where_there_is_any():
 
 
 def test_rows_must_say_how_many_images():
-    rows = curve([0.4] * 3, n=None)
+    rows = curve([0.4] * 3, watched_n=None)
     with pytest.raises(UserError, match="watched_n"):
         history(rows, 10)
     assert history(rows, 10, 1000) == []

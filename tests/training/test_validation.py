@@ -15,25 +15,15 @@ from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.load import load_model
 from crossclass.core.device import to_device
 from crossclass.core.rng import generator
-from crossclass.core.runtime import Runtime
-from crossclass.data import Shapes, Split, as_float
-from crossclass.models import PreActResNet
+from crossclass.data import Split, as_float
 from crossclass.training import checkpointing, validation
 from crossclass.training.loop import train
-from crossclass.training.recipes import AT, Standard
+from crossclass.training.recipes import Standard
 from crossclass.training.run import Run, Validation
 from crossclass.training.validation import mean_cosine, probe_one_step
-from tiny_runs import TINY, killed_after
+from tiny_runs import CPU, TINY, killed_after
 
-CPU = Runtime(device="cpu")
-RUN = Run(
-    data=Shapes(n_train=26, n_val=12, n_test=14, classes=3, size=16),
-    model=PreActResNet(width=4, stem_stride=2, blocks=(1, 1), normalise="data"),
-    recipe=AT(attack=PGD(steps=2)),
-    epochs=4,
-    lr_milestones=(2, 3),
-    validation=Validation(attack=PGD(threat=Linf(eps=16 / 255), steps=3), batch=5),
-)
+RUN = TINY.replace(validation=Validation(attack=PGD(threat=Linf(eps=16 / 255), steps=3), batch=5))
 
 
 def split(n: int = 40, classes: int = 3, side: int = 6) -> Split:
@@ -100,10 +90,8 @@ def test_the_cosine_equals_its_definition(threat):
 
 def test_the_cosine_of_tiny_gradients_is_exact_and_of_none_undefined():
     assert float(validation._cosine(*(torch.full((1, 4), 1e-25),) * 2)) == pytest.approx(1)
-    a, b = (
-        torch.tensor([[1e-30, 0.0], [0, 0], [1, 1]]),
-        torch.tensor([[0.0, 1e-30], [1, 0], [float("nan"), 1]]),
-    )
+    a = torch.tensor([[1e-30, 0.0], [0, 0], [1, 1]])
+    b = torch.tensor([[0.0, 1e-30], [1, 0], [math.nan, 1]])
     cosine = validation._cosine(a, b)
     assert float(cosine[0]) == 0
     assert cosine[1].isnan()
