@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from crossclass.core.errors import UserError
 from crossclass.paper.theory import closed
 from crossclass.report import plots
 
@@ -160,18 +159,3 @@ def test_figures_are_deterministic(tmp_path: Path) -> None:
     assert plots.svg(figure) == plots.svg(figure) == first[2]
     for kind in ("svg", "png", "pdf"):
         assert plots.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="w2 LS has shape"):
-        plots.feature_weights(EPS, (EPS, EPS), (EPS, EPS[:-1]), 0.1, 0.2)
-    with pytest.raises(UserError, match="eps must be at least two rising"):
-        plots.feature_weights(EPS[::-1], (EPS, EPS), (EPS, EPS), 0.1, 0.2)
-    with pytest.raises(UserError, match="no curve"):
-        plots.success_curves(R, [])
-    with pytest.raises(UserError, match="cover"):
-        plots.success_curves(R[:-100], [plots.SuccessCurve("a", R[:-100], R[:-100], 0, 0)])
-    with pytest.raises(UserError, match="pair of a has shape"):
-        plots.success_curves(R, [plots.SuccessCurve("a", R[1:], R, 0, 0)])
-    with pytest.raises(UserError, match="eps1 has shape"):
-        plots.phase_diagram(EPS, EPS, EPS[1:], beta=0.1)

@@ -17,15 +17,14 @@ from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.entries import ENTRIES
+from crossclass.paper.reproduce import read_entry
+from crossclass.paper.verdict import WORDS
 from crossclass.report import plots
 from crossclass.report.format import split_name
 from crossclass.report.sections import download, environment
 from crossclass.report.theory_panel import panel
 
-Plain = dict[str, Any]
-
 THEOREMS = ("thm1", "thm2", "thm3")  # the first of them has the panel that all three are about
-VERDICTS = ("holds", "does not hold", "undecided")
 LIMIT = 2_000_000
 """Bytes up to which the page carries a file for download."""
 
@@ -33,7 +32,7 @@ LIMIT = 2_000_000
 def write_study(folder: Path) -> Path:
     """Write `index.html` into a folder of results and return its path. Raises UserError if it holds none."""
     files = list(folder.glob("*.json")) if folder.is_dir() else []
-    entries = [_read(p) for p in files]
+    entries = [read_entry(p) for p in files]
     if not entries:
         raise UserError(f"{folder} holds no results of reproduce; run crossclass reproduce first")
     known = {id_: i for i, id_ in enumerate(ENTRIES)}
@@ -43,7 +42,7 @@ def write_study(folder: Path) -> Path:
     return out
 
 
-def study(entries: list[Plain], folder: Path) -> str:
+def study(entries: list[dict[str, Any]], folder: Path) -> str:
     """The HTML of entries; figures and grids are read from `folder`."""
     maps = _maps(entries, folder)
     theorem = next((e["id"] for e in entries if e["id"] in THEOREMS), None)
@@ -55,7 +54,7 @@ def study(entries: list[Plain], folder: Path) -> str:
         .get_template("study.html.j2")
         .render(
             entries=views,
-            counts={word: counts.get(word, 0) for word in VERDICTS},
+            counts={word: counts.get(word, 0) for word in WORDS},
             sizes=sorted({e["size"] for e in entries}),
             version=entries[0].get("crossclass"),
             panel=Markup(panel()) if theorem else "",
@@ -63,7 +62,7 @@ def study(entries: list[Plain], folder: Path) -> str:
     )
 
 
-def _view(entry: Plain, folder: Path) -> Plain:
+def _view(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbers = entry["numbers"]
     files = [folder / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
     return entry | {
@@ -79,9 +78,9 @@ def _view(entry: Plain, folder: Path) -> Plain:
     }
 
 
-def _maps(entries: list[Plain], folder: Path) -> dict[str, Plain]:
+def _maps(entries: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
     """By entry: its grid of maps as data, or the entry that shows the same file already."""
-    maps: dict[str, Plain] = {}
+    maps: dict[str, dict[str, Any]] = {}
     first: dict[str, str] = {}
     for entry in entries:
         numbers = entry["numbers"]
@@ -94,14 +93,14 @@ def _maps(entries: list[Plain], folder: Path) -> dict[str, Plain]:
     return maps
 
 
-def _description(entry: Plain) -> str:
+def _description(entry: dict[str, Any]) -> str:
     """What the drawing shows, for those who cannot see it."""
     claim = entry["claim"]
     stop = "" if claim.endswith((".", "?", "!")) else "."
     return f"{entry['title']}. {claim}{stop} Numbers: below, and in {entry['id']}.csv."
 
 
-def _settings(numbers: Any) -> Plain | None:
+def _settings(numbers: Any) -> dict[str, Any] | None:
     """Table 2 as a table: what the paper prints, then the settings of every named run."""
     if not isinstance(numbers, Mapping) or "wanted" not in numbers:
         return None
@@ -130,7 +129,7 @@ def _figure(path: Path, id_: str) -> Markup | None:
     return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
 
 
-def _table(numbers: Any) -> list[Plain]:
+def _table(numbers: Any) -> list[dict[str, Any]]:
     """Best and last of every run and seed, as measured."""
     rows = []
     for name, run in (numbers.get("runs") or {}).items() if isinstance(numbers, Mapping) else ():
@@ -167,13 +166,3 @@ def _printed(value: Any) -> list[tuple[str, str]]:
         for row in inner if isinstance(inner, list) else [inner]:
             out.append((str(key), json.dumps(row, ensure_ascii=False).replace('"', "").strip("{}")))
     return out
-
-
-def _read(path: Path) -> Plain:
-    try:
-        entry: Plain = json.loads(path.read_text("utf-8"))
-        for key in ("id", "title", "claim", "size", "verdict", "verdicts", "numbers"):
-            entry[key]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is not a result of reproduce; delete it, or run reproduce again") from e
-    return entry

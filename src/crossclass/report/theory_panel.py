@@ -22,20 +22,6 @@ SLIDERS = MappingProxyType(  # name, lowest, highest, step: wide enough to leave
         "beta": ("β, label smoothing", 0.0, 0.4, 0.01),
     }
 )
-_READINGS = {
-    "A": "its own worst case (adopted)",
-    "B": "none, the term is clean",
-    "C": "one for both terms (K = 3: as B)",
-    "D": "that of the first term",
-}
-_ROWS = {
-    "w1": Markup("class-specific weight w<sub>1</sub>*"),
-    "w2": Markup("cross-class weight w<sub>2</sub>*"),
-    "ratio": Markup("r = w<sub>2</sub>*/w<sub>1</sub>*"),
-    "threshold": Markup("w<sub>2</sub>* &gt; 0 for ε below: ε<sub>0</sub>, ε<sub>1</sub>"),
-    "pair": Markup("P<sub>pair</sub>, above one other class"),
-    "all": Markup("P<sub>all</sub>, above both: top-1"),
-}
 
 
 def panel() -> str:
@@ -54,8 +40,6 @@ def panel() -> str:
         sliders=sliders,
         default=DEFAULT,
         reading=READING,
-        readings=_READINGS,
-        rows=_ROWS,
         cells=cells,
     )
 

@@ -11,17 +11,10 @@ from crossclass.report.plots.matrices import confusion, difference, matrix, matr
 from crossclass.report.plots.output import inline, save, svg
 from crossclass.report.plots.panels import dots, lines, text_table
 from crossclass.report.plots.saliency import saliency_grid
-from crossclass.report.plots.style import Best, Matrix, Milestones, Row, Runs, Style
 from crossclass.report.plots.theory import SuccessCurve, feature_weights, phase_diagram, success_curves
 
 __all__ = [
-    "Best",
     "Figure",
-    "Matrix",
-    "Milestones",
-    "Row",
-    "Runs",
-    "Style",
     "SuccessCurve",
     "best_epoch",
     "confusion",

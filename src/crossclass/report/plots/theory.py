@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from crossclass.core.errors import UserError
 from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import PAPER, STYLE, Style
 
@@ -51,12 +50,12 @@ def feature_weights(
 ) -> Figure:
     """w1*, w2* of adversarial training and of label smoothing over eps [n], both thresholds marked.
 
-    `at` and `smoothed` are (w1, w2), each [n]. Raises UserError where lengths differ.
+    `at` and `smoothed` are (w1, w2), each [n].
     """
-    x = _grid("eps", eps)
+    x = np.asarray(eps)
     named = (("AT", AT, at), ("LS", SMOOTHED, smoothed))
     lines = [
-        (f"w{i} {who}", color, _curve(f"w{i} {who}", values, x))
+        (f"w{i} {who}", color, np.asarray(values))
         for who, color, pair in named
         for i, values in enumerate(pair, 1)
     ]
@@ -90,13 +89,9 @@ def feature_weights(
 def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
     """P_pair (left) and P_all (right) over r [n], a line per eps; AT's choice and the maxima marked.
 
-    P_pair is largest at r = 1 whatever eps is (theorem 2). Raises UserError for no curve or unequal lengths.
+    P_pair is largest at r = 1 whatever eps is (theorem 2). The grid covers [0, 1].
     """
-    r = _grid("r", ratio)
-    if not (r[0] <= 0 and r[-1] >= 1):
-        raise UserError(f"r must cover [0, 1], where the maxima lie, not [{r[0]:g}, {r[-1]:g}]")
-    if not curves:
-        raise UserError("there is no curve of probabilities to draw; give at least one eps")
+    r = np.asarray(ratio)
     heights = [np.asarray(p, dtype=float) for c in curves for p in (c.pair, c.both)]
     span = max(float(p.max()) for p in heights) - min(float(p.min()) for p in heights)
     with mpl.rc_context(STYLE):
@@ -106,7 +101,7 @@ def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
             (left, "pair", "$P_{pair}$: above one"),
             (right, "both", "$P_{all}$: above both"),
         ):
-            drawn = [_curve(f"{what} of {c.label}", getattr(c, what), r) for c in curves]
+            drawn = [np.asarray(getattr(c, what)) for c in curves]
             ends = _apart([float(p[-1]) for p in drawn], 0.058 * span)
             for i, (c, p, height) in enumerate(zip(curves, drawn, ends, strict=True)):
                 color = _SHADES[i % len(_SHADES)]
@@ -135,11 +130,9 @@ def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: f
     """Where cross-class features are used at all: over eps/mu and sigma/mu, all three [n] in units of mu.
 
     AT uses them below eps0, label smoothing below eps1. Grey hatching: outside the paper's conditions
-    sigma < sqrt(pi) mu and eps < mu/2. Raises UserError where lengths differ.
+    sigma < sqrt(pi) mu and eps < mu/2.
     """
-    s = _grid("sigma", sigma)
-    low = np.clip(_curve("eps0", eps0, s), 0, 0.5)
-    high = np.clip(_curve("eps1", eps1, s), 0, 0.5)
+    s, low, high = np.asarray(sigma), np.clip(eps0, 0, 0.5), np.clip(eps1, 0, 0.5)
     inside = s <= _WIDEST
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(5.2, 4), layout="constrained")
@@ -191,20 +184,6 @@ def _named(ax: Axes, s: np.ndarray, low: np.ndarray, high: np.ndarray, beta: flo
     outside: Style = {"bbox": PAPER, "color": _INK, "parse_math": True, **centred}
     ax.text(0.29, 1.06 * _WIDEST, "outside: $\\sigma \\geq \\sqrt{\\pi}\\,\\mu$", **outside)
     ax.text(0.54, 0.5 * _WIDEST, "outside: $\\epsilon \\geq \\mu/2$", rotation=90, **outside)
-
-
-def _grid(name: str, values: ArrayLike) -> np.ndarray:
-    x = np.asarray(values, dtype=float)
-    if x.ndim != 1 or len(x) < 2 or not np.all(np.diff(x) > 0):
-        raise UserError(f"{name} must be at least two rising numbers, not of shape {list(x.shape)}")
-    return x
-
-
-def _curve(name: str, values: ArrayLike, x: np.ndarray) -> np.ndarray:
-    y = np.asarray(values, dtype=float)
-    if y.shape != x.shape:
-        raise UserError(f"{name} has shape {list(y.shape)}, but the figure's axis has {len(x)} places")
-    return y
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
