@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from conftest import TinyNet
 from crossclass.checkpoints import file_formats, state_dicts
 from crossclass.checkpoints.card import save_tensors
+from crossclass.checkpoints.torch_files import Numbers, imports
 from crossclass.core.errors import UserError
 from crossclass.core.trust import trusting
 
@@ -52,6 +54,17 @@ def torch_file(path: Path, value: Any, **how: Any) -> Path:
     return path
 
 
+def write(path: Path, kind: str, value: dict[str, Any]) -> None:
+    """A flat dictionary of tensors in one of the formats; the name says nothing about it."""
+    if kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **{k: v.numpy() if isinstance(v, Tensor) else v for k, v in value.items()})
+    elif kind == "safetensors":
+        save_file(value, path)
+    else:
+        torch.save(value, path, _use_new_zipfile_serialization=kind == "torch")
+
+
 # ---- What can be read. ----
 
 
@@ -82,15 +95,13 @@ def test_torch_files_keep_tensors_and_their_nesting_only(tmp_path: Path, zipped:
 
 
 def test_safetensors_npz_and_our_own_files(tmp_path: Path) -> None:
-    save_file(STATE, tmp_path / "a.bin")
-    assert same(file_formats.read(tmp_path / "a.bin"), STATE)
-    with (tmp_path / "b.pth").open("wb") as file:  # the name says nothing
-        np.savez_compressed(
-            file, **{k: v.numpy() for k, v in STATE.items()}, n=np.array(3), s=np.array(["a"])
-        )
-    assert same(file_formats.read(tmp_path / "b.pth"), {**STATE, "n": COUNT})
-    save_tensors(tmp_path / "c.safetensors", STATE, {"epoch": 1})
-    assert same(file_formats.read(tmp_path / "c.safetensors"), STATE)
+    path = tmp_path / "a.pth"
+    write(path, "safetensors", STATE)
+    assert same(file_formats.read(path), STATE)
+    write(path, "npz", {**STATE, "n": np.array(3), "s": np.array(["a"])})
+    assert same(file_formats.read(path), {**STATE, "n": COUNT})
+    save_tensors(path, STATE, {"epoch": 1})
+    assert same(file_formats.read(path), STATE)
 
 
 def test_npz_arrays_of_any_order_bytes_and_rank(tmp_path: Path) -> None:
@@ -143,10 +154,7 @@ def test_a_dict_that_contains_itself_ends(tmp_path: Path) -> None:
 
 DISGUISES: dict[str, tuple[bytes, str]] = {
     "page": (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "web page saved as"),
-    "late page": (
-        b"\xef\xbb\xbf\n <HTML>\n<body>Quota exceeded",
-        "web page saved as weights; download the file",
-    ),
+    "late page": (b"\xef\xbb\xbf\n <HTML>\n<body>Quota exceeded", "web page saved as weights; download"),
     "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page saved as weights"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
     "text": (b'{"error": "not found"}', "text saved as weights"),
@@ -179,23 +187,18 @@ def test_other_things_that_are_no_weights(tmp_path: Path) -> None:
     assert "no named tensors" in complaint(torch_file(tmp_path / "e.pt", {"epoch": 3, "log": {"lr": 1}}))
     np.save(tmp_path / "a.npy", np.ones(2))
     assert "one array without a name" in complaint(tmp_path / "a.npy")
-    import tarfile
-
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(tmp_path / "a.npy", "a.npy")
     assert "tar archive; unpack it" in complaint(tmp_path / "a.tar")
 
 
-@pytest.mark.parametrize("kind", ["torch", "legacy", "npz", "safetensors"])
+KINDS = pytest.mark.parametrize("kind", ["torch", "legacy torch", "npz", "safetensors"])
+
+
+@KINDS
 def test_damage_is_recognised_wherever_a_file_is_cut(tmp_path: Path, kind: str) -> None:
     path, state = tmp_path / "a.pt", {k: v.repeat(40, *[1] * (v.ndim - 1)) for k, v in STATE.items()}
-    if kind == "npz":
-        with path.open("wb") as file:
-            np.savez(file, **{k: v.numpy() for k, v in state.items()})
-    elif kind == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path, _use_new_zipfile_serialization=kind == "torch")
+    write(path, kind, state)
     whole = path.read_bytes()
     for share in (0.02, 0.1, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
@@ -207,31 +210,25 @@ def test_damage_is_recognised_wherever_a_file_is_cut(tmp_path: Path, kind: str) 
         assert "is damaged" in complaint(path)
 
 
-@pytest.mark.parametrize("kind", ["torch", "legacy", "npz", "safetensors"])
-def test_damage_anywhere_is_either_survived_or_told(tmp_path: Path, kind: str) -> None:
+@KINDS
+def test_damage_anywhere_is_either_survived_or_refused(tmp_path: Path, kind: str) -> None:
     path, g = tmp_path / "a.pt", torch.Generator().manual_seed(0)
-    if kind == "npz":
-        with path.open("wb") as file:
-            np.savez(file, w=np.ones(3), n=np.arange(2))
-    elif kind == "safetensors":
-        save_file(STATE, path)
-    else:
-        value = {**STATE, "nested": {"array": np.ones(3)}, "best": np.float64(1)}
-        torch.save(value, path, _use_new_zipfile_serialization=kind == "torch")
-    whole, told = path.read_bytes(), 0
+    extras = {"nested": {"array": np.ones(3)}, "best": np.float64(1)} if "torch" in kind else {}
+    write(path, kind, STATE | extras)
+    whole, refused = path.read_bytes(), 0
     for _ in range(150):
         at, byte = (int(torch.randint(n, (), generator=g)) for n in (min(len(whole), 800), 256))
         path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
         try:
             file_formats.read(path)
         except UserError:
-            told += 1
+            refused += 1
     end = len(whole) - 60  # the directory of an archive
     for at in range(end if kind in ("torch", "npz") else len(whole), len(whole)):
         path.write_bytes(whole[:at] + b"\xa4" + whole[at + 1 :])
         with suppress(UserError):
             file_formats.read(path)
-    assert told > 10
+    assert refused > 10
 
 
 # ---- Pickles that want more. ----
@@ -268,23 +265,17 @@ HOW = ["zip", "legacy", "protocol", "array", "numpy inside", "bare0", "bare2", "
 @pytest.mark.parametrize("how", HOW)
 def test_poison_is_refused_and_does_not_act(tmp_path: Path, how: str) -> None:
     marker = tmp_path / "marker"
-    message = complaint(poisoned(tmp_path / "model.pth", how, Evil(marker)))
+    path = poisoned(tmp_path / "model.pth", how, Evil(marker))
+    message = complaint(path)
     assert not marker.exists()
     assert "is refused: " in message
     assert "could run any code" in message
     assert "--trust" in message
     if how not in ("array", "protocol"):
         assert f"{os.mkdir.__module__}.mkdir" in message
-
-
-def test_the_poison_of_the_tests_is_real(tmp_path: Path) -> None:
-    # else the test above could not fail
-    for i, how in enumerate(HOW):
-        marker = tmp_path / str(i)
-        path = poisoned(tmp_path / "model.pth", how, Evil(marker))
-        with suppress(UserError):  # as it holds no tensors
-            read_trusted(path)
-        assert marker.exists(), how
+    with suppress(UserError):  # some hold no tensors
+        read_trusted(path)
+    assert marker.exists()  # the poison is real
 
 
 def test_what_is_refused_is_named_and_trust_reads_it(tmp_path: Path) -> None:
@@ -325,22 +316,10 @@ def test_names_in_pickles_cannot_reach_the_terminal(tmp_path: Path) -> None:
 
 
 def test_imports_are_read_off_without_following_them() -> None:
-    from crossclass.checkpoints.torch_files import imports
-
-    names = [
-        "os.mkdir" if os.name == "nt" else "posix.mkdir",
-        "argparse.Namespace",
-        "collections.OrderedDict",
-    ]
+    names = [f"{os.mkdir.__module__}.mkdir", "argparse.Namespace", "collections.OrderedDict"]
+    inner = argparse.Namespace(a=1), OrderedDict(), argparse.Namespace()
     for protocol in range(6):
-        value = [
-            Evil(Path("x")),
-            argparse.Namespace(a=1),
-            Evil(Path("y")),
-            OrderedDict(),
-            argparse.Namespace(),
-        ]
-        found, whole = imports(pickle.dumps(value, protocol=protocol))
+        found, whole = imports(pickle.dumps([Evil(Path("x")), *inner, Evil(Path("y"))], protocol=protocol))
         assert whole
         assert set(names) <= set(found), protocol
     assert imports(pickle.dumps(names)[:-1]) == ([], False)
@@ -348,8 +327,6 @@ def test_imports_are_read_off_without_following_them() -> None:
 
 
 def test_state_that_makes_no_sense_is_dropped() -> None:
-    from crossclass.checkpoints.torch_files import Numbers
-
     states: list[tuple[Any, ...]] = [(), (1, (2,), None, False, b"12345678"), (1, (9,), "x", False, "text")]
     for state in states:
         array = Numbers()
@@ -423,21 +400,16 @@ MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"),
+    "names",
     [
-        ("mu", "sigma"),
-        ("mean", "std"),
-        ("module.normalize.mean", "module.normalize.std"),
-        ("normalizer.new_mean", "normalizer.new_std"),
-        ("norm.mean", "norm.std"),
-        ("0.mean", "0.std"),
-        ("input_means", "input_sds"),
-        ("model.mean_tensor", "model.std_tensor"),
-        ("_mean", "_std"),
+        *("mu sigma", "mean std", "module.normalize.mean module.normalize.std", "norm.mean norm.std"),
+        *("normalizer.new_mean normalizer.new_std", "0.mean 0.std", "input_means input_sds"),
+        *("model.mean_tensor model.std_tensor", "_mean _std"),
     ],
 )
 @pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
-def test_normalisation_under_its_many_names(mean: str, std: str, shape: tuple[int, ...]) -> None:
+def test_normalisation_under_its_many_names(names: str, shape: tuple[int, ...]) -> None:
+    mean, std = names.split()
     file = {"conv.weight": torch.ones(3), mean: MEAN.view(shape), std: STD.view(shape)}
     found = state_dicts.normalisation(file)
     assert found is not None
@@ -451,13 +423,9 @@ def test_normalisation_of_bytes_gray_images_and_one_std() -> None:
     assert found is not None
     assert found[0] == pytest.approx(MEAN.tolist())
     assert found[1] == pytest.approx(STD.tolist())
-    identity = {"mean": torch.zeros(1), "std": torch.ones(1)}
-    assert state_dicts.normalisation(identity) == ((0.0,), (1.0,), ("mean", "std"))
-    assert state_dicts.normalisation({"mean": torch.zeros(1), "std": torch.full((1,), 255.0)}) == (
-        (0.0,),
-        (1.0,),
-        ("mean", "std"),
-    )
+    for std in (1.0, 255.0):
+        gray = {"mean": torch.zeros(1), "std": torch.tensor([std])}
+        assert state_dicts.normalisation(gray) == ((0.0,), (1.0,), ("mean", "std"))
     one = state_dicts.normalisation({"mean": torch.full((3,), 0.5), "std": torch.tensor(0.5)})
     assert one is not None
     assert one[:2] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -14,7 +14,7 @@ from crossclass.analysis.records import CheckpointRef, EpochRow, Measurement, Re
 from crossclass.analysis.run_record import RunRecord
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
-from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.checkpoints.run_folder import RunFolder, split_target
 from crossclass.cli import jobs, main, sweep
 from crossclass.cli.progress import ProgressDisplay
 from crossclass.core.config import validated
@@ -159,8 +159,8 @@ class TestTargets:
         folder = run_of(here, "me@example.org")
         for target in (str(folder.path), f"{folder.path}@last"):
             assert measure([target], ["n=6"], CPU)
-        assert place_of(f"{folder.path}@last") == (folder.path, "last")
-        assert place_of(str(folder.path)) == (folder.path, "")
+        assert split_target(f"{folder.path}@last") == (folder.path, "last")
+        assert split_target(str(folder.path)) == (folder.path, "")
 
     def test_a_stranger_beside_a_run_may_be_told_its_network(self, here, trusted):
         import cornered_nets

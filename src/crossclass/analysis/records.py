@@ -70,7 +70,7 @@ class CheckpointRef(Record):
     name: str
     """`best.val`, `last`, or the name of a file without its ending."""
     sha256: str | None = None
-    """Of the tensors (`checkpoints.card.fingerprint`); null in files from before it was kept."""
+    """Of the file's bytes; null in files from before it was kept."""
     source: str | None = None
     """The file name; never a folder of this machine."""
     run: str = ""

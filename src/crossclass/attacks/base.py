@@ -1,9 +1,9 @@
 """What every attack takes and returns, whoever wrote it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -15,14 +15,9 @@ from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 
 Images = Float[Tensor, "n ..."]
+Network = Callable[[Tensor], Tensor]
+"""Anything that maps images [n, c, h, w] to logits [n, k]."""
 A = TypeVar("A", bound="Attack")
-
-
-@runtime_checkable
-class Network(Protocol):
-    """Anything that maps images [n, c, h, w] to logits [n, k]."""
-
-    def __call__(self, x: Tensor, /) -> Tensor: ...
 
 
 class AttackResult(NamedTuple):
@@ -75,7 +70,7 @@ _SKIP_RANGE_CHECK = ContextVar("skip_range_check", default=False)
 
 @contextmanager
 def skip_range_check() -> Iterator[None]:
-    """Inside, `validate_images` does not look whether images are in the box: that waits for the device."""
+    """Inside, `validate_images` does not check the range of images, which would wait for the device."""
     token = _SKIP_RANGE_CHECK.set(True)
     try:
         yield
@@ -93,9 +88,7 @@ def validate_images(x: Images, box: tuple[float, float] | None) -> Images:
     if box is None:
         return x
     low, high = box
-    if not _SKIP_RANGE_CHECK.get() and bool(
-        ((x < low - ROUNDING) | (x > high + ROUNDING)).any()
-    ):  # NaN passes
+    if not _SKIP_RANGE_CHECK.get() and bool(((x < low - ROUNDING) | (x > high + ROUNDING)).any()):
         span = f"[{float(x.nan_to_num().min()):.3g}, {float(x.nan_to_num().max()):.3g}]"
         raise UserError(
             f"images must be in [{low:g}, {high:g}], found {span}; pass raw images and put the "

@@ -1,13 +1,11 @@
 """Crafting as one CUDA graph: all steps of PGD are recorded once, then replayed without the host.
 
 At batch 128 a PGD step of PreActResNet-18 is 200 small kernels, and launching them takes longer than
-computing them. A graph launches all of them at once. It is recorded once per attack, network and shape, when
-the same comes twice in a row (a smaller last batch never does); images, labels and start are copied into
-fixed tensors before each replay. The graph reads the weights from the network's own tensors, so a replay uses
-what the optimizer wrote. What is recorded is `PGD.ascend`, in the mode and the precision that the attack asks
-for: in train mode batch norm's running statistics move in every replay as they do without a graph.
-
-Where recording fails, crafting goes on without graphs, and `pop_warning` says so in a sentence.
+computing them. A graph launches all of them at once. `PGD.ascend` is recorded once per attack, network and
+shape, when the same comes twice in a row (a smaller last batch never does); images, labels and start are
+copied into fixed tensors before each replay. The graph reads the weights from the network's own tensors, so a
+replay uses what the optimizer wrote. In train mode batch norm's running statistics move in every replay as
+they do without a graph.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -46,7 +44,6 @@ def capture_cuda_graph(job: Job) -> tuple[Callable[[], object], Outputs]:
         for _ in range(WARM_UP_RUNS):
             job()
     usual.wait_stream(side)
-    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
@@ -92,7 +89,7 @@ class CudaGraphs:
         """The result of `attack.search`, by replay; None where the attack must run without a graph."""
         if self.failed or not isinstance(model, nn.Module) or not _can_be_recorded(attack):
             return None
-        key = (attack, id(model), _layout(x), _layout(y))
+        key = (attack, id(model), *((t.shape, t.stride(), t.dtype, t.device) for t in (x, y)))
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             x = validate_images(x, attack.box)
             if key not in self._recorded:
@@ -100,7 +97,7 @@ class CudaGraphs:
                     self._last_key = key
                     return None
                 try:
-                    self._add(key, _RecordedAttack(attack, model, x, y, self._capture))
+                    recorded = _RecordedAttack(attack, model, x, y, self._capture)
                 except RuntimeError as e:  # torch's and the driver's; what cannot be recorded can be run
                     self.failed = True
                     self._recorded.clear()
@@ -109,13 +106,11 @@ class CudaGraphs:
                         f"({first_line(e)})"
                     )
                     return None
+                if len(self._recorded) == MAX_GRAPHS:
+                    del self._recorded[next(iter(self._recorded))]  # the oldest
+                self._recorded[key] = recorded
             self.replays += 1
             return self._recorded[key](x, attack.draw_start(x, generator), y)
-
-    def _add(self, key: Hashable, recorded: "_RecordedAttack") -> None:
-        while len(self._recorded) >= MAX_GRAPHS:
-            self._recorded.pop(next(iter(self._recorded)))
-        self._recorded[key] = recorded
 
 
 class _RecordedAttack:
@@ -157,13 +152,9 @@ def _can_be_recorded(attack: "PGD") -> bool:
     return attack.return_iterate == "last" and attack.restarts == 1 and attack.bn != "train_frozen_stats"
 
 
-def _layout(t: Tensor) -> Hashable:
-    return (tuple(t.shape), t.stride(), t.dtype, t.device)
-
-
 _ACTIVE: ContextVar[CudaGraphs | None] = ContextVar("cuda_graphs", default=None)
 
 
 def active_graphs() -> CudaGraphs | None:
-    """The graphs in use, or None."""
+    """The graphs of the training that is under way; None outside of `CudaGraphs.active`."""
     return _ACTIVE.get()

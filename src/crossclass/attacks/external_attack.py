@@ -1,7 +1,7 @@
-"""Anyone's attack: a function `call(model, x, y, **arguments) -> x_adv`, whose result is checked.
+"""An attack of other code: a function `call(model, x, y, **arguments) -> x_adv`, whose result is checked.
 
-The function gets the model as a frozen module in eval mode, images in [0, 1] and classes. What it
-returns is measured, not believed: |x_adv - x| <= eps in the threat's norm, 0 <= x_adv <= 1, all finite.
+The function gets the model as a frozen module in eval mode, images in [0, 1] and classes. Its result must be
+finite, with |x_adv - x| <= eps in the threat's norm and 0 <= x_adv <= 1.
 """
 
 import re
@@ -12,16 +12,15 @@ import torch
 from pydantic import Field, JsonValue, field_validator
 from torch import Tensor
 
-from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
+from crossclass.attacks.base import ROUNDING, Attack, AttackResult, Images, Network, validate_images
 from crossclass.attacks.losses import Labels, hard
-from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.attacks.norms import AnyThreat, Linf, per_sample
 from crossclass.attacks.sandbox import FrozenModule, sandbox
-from crossclass.core.errors import UserError
+from crossclass.core.errors import UserError, first_line
 from crossclass.core.trust import import_callable
 
 BOX = (0.0, 1.0)
-_NUMBER = r"\d+(?:\.\d+)?"
-_RADIUS = re.compile(rf"(eps)(?:/({_NUMBER}))?|({_NUMBER})/({_NUMBER})")
+_NUMBER = r"(\d+(?:\.\d+)?)"
 
 
 class External(Attack):
@@ -76,7 +75,7 @@ def run_external(
     y: Labels,
     generator: torch.Generator | None,
 ) -> AttackResult:
-    """Run other people's code in the sandbox and check what it returns; `who` names it in errors.
+    """Run other people's code in the sandbox and check its result; `who` names it in errors.
 
     Imports belong inside `run` too, since some modules seed a global stream when they are imported. Raises
     UserError.
@@ -94,13 +93,12 @@ def run_external(
             except (UserError, torch.OutOfMemoryError):
                 raise
             except Exception as e:
-                message = str(e).strip().partition("\n")[0]
-                raise UserError(f"{who} raised {type(e).__name__}{f': {message}' if message else ''}") from e
+                raise UserError(f"{who} raised {type(e).__name__}: {first_line(e)}".removesuffix(": ")) from e
         return AttackResult(validate_result(result, x, threat, who), None, dead)
 
 
 def validate_result(result: object, x: Images, threat: AnyThreat, who: str) -> Images:
-    """What `who` returned as float32 images; excess by rounding is removed, more raises UserError."""
+    """The result of `who` as float32 images; excess by rounding is removed, more raises UserError."""
     if not isinstance(result, Tensor):
         many = f" of {len(result)}" if isinstance(result, tuple | list) else ""
         raise UserError(f"{who} returned a {type(result).__name__}{many}; it must return the images alone")
@@ -120,9 +118,9 @@ def validate_result(result: object, x: Images, threat: AnyThreat, who: str) -> I
             f"{who} moved an image by {most:.6g}, {most - threat.eps:.3g} more than {threat} allows"
             f"{_likely_cause(most, high, threat)}"
         )
-    if low < -1e-6 or high > 1 + 1e-6:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise UserError(f"{who} left [0, 1]: found [{low:.6g}, {high:.6g}]; clip its images to [0, 1]")
-    outside = (moved > threat.eps).view(-1, *[1] * (x.ndim - 1))
+    outside = per_sample(moved > threat.eps, x)
     return torch.where(outside, x + threat.project(x_adv - x), x_adv).clamp(*BOX)
 
 
@@ -137,8 +135,9 @@ def _likely_cause(moved: float, highest: float, threat: AnyThreat) -> str:
 
 def _resolve_radius(value: JsonValue, eps: float) -> JsonValue:
     """`eps`, `eps/4` and `8/255` as numbers, everything else as it is."""
-    parts = _RADIUS.fullmatch(value) if isinstance(value, str) else None
-    if parts is None:
+    if not isinstance(value, str):
         return value
-    radius, share, above, below = parts.groups()
-    return eps / float(share or 1) if radius else float(above) / float(below)
+    if share := re.fullmatch(rf"eps(?:/{_NUMBER})?", value):
+        return eps / float(share[1] or 1)
+    fraction = re.fullmatch(f"{_NUMBER}/{_NUMBER}", value)
+    return float(fraction[1]) / float(fraction[2]) if fraction else value

@@ -1,16 +1,16 @@
-"""Norm balls: everything that depends on the norm of a perturbation is said in its class.
+"""Norm balls: everything that depends on the norm of a perturbation is in the class of its ball.
 
-PGD is a dozen lines for every norm, because a ball has three verbs: `sample` a start, the `steepest` step,
-`project` back. What else differs (the usual step, the name for AutoAttack, rounding, sensible radii) are
-attributes. A new norm is one subclass of `Threat`, registered by `register(AnyThreat, L1)`. Perturbations
-have shape [n, ...]; everything is per sample and in float32, in units of the image range [0, 1].
+PGD is the same for every norm, because a ball knows how to `sample` a start, take the `steepest` step and
+`project` back. What else differs (the usual step, the name for AutoAttack, sensible radii) are attributes. A
+new norm is one subclass of `Threat`, registered by `register(AnyThreat, L1)`. Perturbations have shape
+[n, ...]; everything is per sample and in float32, in units of the image range [0, 1].
 """
 
 import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import field_validator
 from torch import Tensor
 
@@ -24,16 +24,9 @@ Delta = Float[Tensor, "n ..."]
 GAUSS = 0.001  # TRADES and MART start at x + 0.001 N(0, 1): the KL gradient at x itself is zero
 
 
-def _per_sample(value: Float[Tensor, " n"], like: Delta) -> Tensor:
+def per_sample(value: Shaped[Tensor, " n"], like: Delta) -> Tensor:
+    """One value per sample, in the shape [n, 1, ...] that is broadcast to perturbations."""
     return value.view(-1, *[1] * (like.ndim - 1))
-
-
-def _l2_norm(delta: Delta) -> Float[Tensor, " n"]:
-    """l_2 norm per sample, scaled first: squares of 1e-20 and of 1e20 leave float32."""
-    flat = delta.flatten(1)
-    top = flat.abs().amax(dim=1)
-    safe = torch.where(top > 0, top, torch.ones_like(top))
-    return (flat / safe[:, None]).norm(dim=1) * top
 
 
 class Threat(Settings):
@@ -144,8 +137,11 @@ class L2(Threat):
     autoattack: ClassVar[str | None] = "L2"
 
     def norm(self, delta: Delta) -> Float[Tensor, " n"]:
-        """|delta|_2 per sample."""
-        return _l2_norm(delta)
+        """|delta|_2 per sample, scaled first: squares of 1e-20 and of 1e20 leave float32."""
+        flat = delta.flatten(1)
+        top = flat.abs().amax(dim=1)
+        safe = torch.where(top > 0, top, torch.ones_like(top))
+        return (flat / safe[:, None]).norm(dim=1) * top
 
     def sample(self, x: Delta, start: Start, generator: torch.Generator | None) -> Delta:
         """A start delta; three distributions are in use and their mean radii differ by a factor of 2.
@@ -163,23 +159,23 @@ class L2(Threat):
             radius = uniform(radius, generator)
         if start == "ball":
             radius = radius ** (1.0 / math.prod(x.shape[1:]))
-        return self.project(self.steepest(noise, 1.0) * _per_sample(radius * self.eps, x))
+        return self.project(self.steepest(noise, 1.0) * per_sample(radius * self.eps, x))
 
     def steepest(self, gradient: Delta, step: float) -> Delta:
         """step * gradient / |gradient|, exact from 1e-37 to 1e38; a zero or NaN gradient does not move."""
         gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        top = _per_sample(gradient.flatten(1).abs().amax(dim=1), gradient)
+        top = per_sample(gradient.flatten(1).abs().amax(dim=1), gradient)
         unit = gradient / torch.where(top > 0, top, torch.ones_like(top))
-        norm = _per_sample(unit.flatten(1).norm(dim=1), gradient)
+        norm = per_sample(unit.flatten(1).norm(dim=1), gradient)
         return unit * (step / torch.where(norm > 0, norm, torch.ones_like(norm)))
 
     def project(self, delta: Delta) -> Delta:
         """The nearest point of the ball."""
-        norm = _l2_norm(delta)
+        norm = self.norm(delta)
         outside = norm > self.eps
         one = torch.ones_like(norm)  # not 1.0: a GPU would wait for it, and a CUDA graph cannot
         factor = torch.where(outside, self.eps / torch.where(outside, norm, one), one)
-        return delta * _per_sample(factor, delta)
+        return delta * per_sample(factor, delta)
 
 
 AnyThreat = Annotated[Threat, Family(Linf, L2)]

@@ -7,6 +7,7 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -16,20 +17,15 @@ from torch import Tensor
 from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
 from crossclass.attacks.cuda_graphs import active_graphs
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
-from crossclass.attacks.norms import AnyThreat, Linf, Start
+from crossclass.attacks.norms import AnyThreat, Linf, Start, per_sample
 from crossclass.models.model_state import BNMode, Precision, frozen
 
 
 def _fraction_of_eps(step: object) -> object:
     """Refuse `2/255`, which is how others write a step."""
-    if isinstance(step, str) and "/255" in step:
-        raise ValueError(f"a step is a fraction of eps; {step} at eps=8/255 is {_in_eps(step):g}")
+    if isinstance(step, str) and (pixels := re.fullmatch(r"([\d.]+) */ *255", step)):
+        raise ValueError(f"a step is a fraction of eps; {step} at eps=8/255 is {float(pixels[1]) / 8:g}")
     return step
-
-
-def _in_eps(step: str) -> float:
-    number = step.partition("/")[0].strip()
-    return float(number) / 8 if number.replace(".", "", 1).isdigit() else 0.25
 
 
 class PGD(Attack):
@@ -87,15 +83,9 @@ class PGD(Attack):
     ) -> AttackResult:
         """Adversarial images, whether they succeed, and how many gradients were unusable."""
         graphs = active_graphs()
-        replayed = graphs.search(self, model, x, y, generator) if graphs is not None else None
-        return replayed or self._search(model, x, y, generator)
-
-    def _search(
-        self, model: Network, x: Images, y: Labels, generator: torch.Generator | None
-    ) -> AttackResult:
+        if graphs is not None and (replayed := graphs.search(self, model, x, y, generator)):
+            return replayed
         scored = self.return_iterate == "best" or self.restarts > 1
-        best: AttackResult | None = None
-        best_score = torch.empty(0)
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -107,21 +97,18 @@ class PGD(Attack):
             reference = f(x).detach() if self.loss == "kl" else None
             if self.return_iterate == "first":
                 return self._until_wrong(f, x, y, reference, generator)
-            for _ in range(self.restarts):
+            best, best_score = self.ascend(f, x, y, reference, self.draw_start(x, generator), scored)
+            for _ in range(self.restarts - 1):
                 result, score = self.ascend(f, x, y, reference, self.draw_start(x, generator), scored)
-                if best is None:
-                    best, best_score = result, score
-                    continue
                 assert result.success is not None
                 assert best.success is not None
                 better = _worse(result.success, score, best.success, best_score)
                 best = AttackResult(
-                    _where(better, result.x_adv, best.x_adv),
+                    torch.where(per_sample(better, x), result.x_adv, best.x_adv),
                     torch.where(better, result.success, best.success),
                     best.dead_gradients + result.dead_gradients,
                 )
                 best_score = torch.where(better, score, best_score)
-        assert best is not None
         return best
 
     def draw_start(self, x: Images, generator: torch.Generator | None) -> Tensor:
@@ -139,7 +126,8 @@ class PGD(Attack):
         alpha = self.step * self.threat.eps
         x_adv = self._inside(x, start)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        kept, success, score = x_adv, None, torch.full((len(x),), -torch.inf, device=x.device)
+        kept, success = x_adv, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        score = torch.full((len(x),), -torch.inf, device=x.device)
         for t in range(self.steps + 1):
             last = t == self.steps
             if last and not scored:
@@ -149,16 +137,17 @@ class PGD(Attack):
             gain = self._gain(logits, y, reference)
             if scored and (self.return_iterate == "best" or last):
                 now = self._succeeds(logits, y)
-                before = success if success is not None else torch.zeros_like(now)
-                better = _worse(now, gain.detach(), before, score)
-                kept, success = _where(better, x_adv.detach(), kept), torch.where(better, now, before)
+                better = _worse(now, gain.detach(), success, score)
+                kept = torch.where(per_sample(better, x), x_adv.detach(), kept)
+                success = torch.where(better, now, success)
                 score = torch.where(better, gain.detach(), score)
             if not last:
                 (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
                 dead += self._dead(gradient)
                 delta = x_adv.detach() - x + self.threat.steepest(gradient, alpha)
                 x_adv = self._inside(x, delta)
-        return AttackResult(kept if scored else x_adv.detach(), success, dead), score
+        result = AttackResult(kept, success, dead) if scored else AttackResult(x_adv.detach(), None, dead)
+        return result, score
 
     def _until_wrong(
         self,
@@ -251,7 +240,7 @@ class FGSM(Attack):
 
     def __str__(self) -> str:
         parts = ["FGSM", str(self.threat), f"step {self.step:g} eps", f"{self.start} start"]
-        return ", ".join(parts + _extras(self))
+        return ", ".join(parts + _extras(self.as_pgd()))
 
     def search(
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
@@ -265,28 +254,16 @@ def _worse(success: Tensor, score: Tensor, than_success: Tensor, than_score: Ten
     return (success & ~than_success) | ((success == than_success) & (score > than_score))
 
 
-def _where(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
-
-
-def _extras(attack: "PGD | FGSM") -> list[str]:
+def _extras(attack: PGD) -> list[str]:
     """What differs from a plain attack, for the line that conditions are printed in."""
-    out = []
-    if isinstance(attack, PGD):
-        if attack.restarts > 1:
-            out.append(f"{attack.restarts} restarts")
-        if attack.return_iterate == "best":
-            out.append("best iterate")
-        if attack.return_iterate == "first":
-            out.append("stopped at the first success")
-    if attack.loss != "ce":
-        out.append(f"{attack.loss} loss")
-    if attack.targeted:
-        out.append("targeted")
-    if attack.bn != "eval":
-        out.append(f"bn {attack.bn}")
-    if attack.precision != "fp32":
-        out.append(f"crafted in {attack.precision}")
-    if attack.box is None:
-        out.append("no box")
-    return out
+    extras = {
+        f"{attack.restarts} restarts": attack.restarts > 1,
+        "best iterate": attack.return_iterate == "best",
+        "stopped at the first success": attack.return_iterate == "first",
+        f"{attack.loss} loss": attack.loss != "ce",
+        "targeted": attack.targeted,
+        f"bn {attack.bn}": attack.bn != "eval",
+        f"crafted in {attack.precision}": attack.precision != "fp32",
+        "no box": attack.box is None,
+    }
+    return [extra for extra, holds in extras.items() if holds]

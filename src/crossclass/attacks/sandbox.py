@@ -1,4 +1,4 @@
-"""Other people's code runs in a sandbox: what it changes in torch, in Python or in the model is put back.
+"""The sandbox for other people's code: what it changes in torch, in Python or in the model is put back.
 
 Libraries seed the global streams (AutoAttack, with the wall clock), leave models in another mode
 (torchattacks), move them to another device (foolbox). After the sandbox the next random number, every
@@ -93,37 +93,33 @@ def _restored_flags() -> Iterator[None]:
 @contextmanager
 def _restored_model(model: Network, who: str) -> Iterator[None]:
     """Structure, tensors and gradients of the model are put back; a changed weight is an error."""
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    structure = [(m, {k: dict(vars(m)[k]) for k in _STRUCTURE}) for m in modules.values()]
-    weights = [
-        (f"{path}.{name}".lstrip("."), m, name, p, p.grad)
-        for path, m in modules.items()
-        for name, p in m.named_parameters(recurse=False)
-    ]
-    buffers = [b for m in modules.values() for b in m.buffers(recurse=False)]
-    tensors = [(t, t.data, t.detach().clone()) for t in [*(p for _, _, _, p, _ in weights), *buffers]]
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    structure = [(m, {k: dict(vars(m)[k]) for k in _STRUCTURE}) for m in model.modules()]
+    weights = dict(model.named_parameters())
+    tensors = [(t, t.data, t.detach().clone(), t.grad) for t in (*weights.values(), *model.buffers())]
     changed: list[str] = []
     try:
-        for _, _, _, p, _ in weights:
+        for p in weights.values():
             p.grad = None  # kept aside: a backward pass would add to it in place
         yield
     finally:
-        for (name, m, own, _, _), (_, _, before) in zip(weights, tensors, strict=False):
-            now = vars(m)["_parameters"].get(own)
-            if now is None or not _same(now.detach().to(before), before):
+        found = dict(model.named_parameters())
+        for name, (_, _, before, _) in zip(weights, tensors, strict=False):  # buffers may change
+            if name not in found or not _same(found[name].detach().to(before), before):
                 changed.append(name)
         for m, kept in structure:
             for k, entries in kept.items():
                 vars(m)[k].clear()
                 vars(m)[k].update(entries)
         with torch.no_grad():
-            for t, storage, before in tensors:
+            for t, storage, before, grad in tensors:
                 if t.data_ptr() != storage.data_ptr() or t.dtype != storage.dtype:
                     t.data = storage
                 if not _same(t, before):
                     t.copy_(before)
-        for _, _, _, p, grad in weights:
-            p.grad = grad
+                t.grad = grad
     if changed:
         more = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
         raise UserError(

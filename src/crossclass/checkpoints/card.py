@@ -1,23 +1,24 @@
-"""A checkpoint is one safetensors file that carries its card: what it is, how it was chosen, its checksum.
+"""A checkpoint of this project: a safetensors file whose header holds a card.
 
-Reading one executes nothing. The card sits in the file's metadata, so weights and words cannot part. A file
-is a checkpoint of this project because its header holds a card, and for no other reason.
+The card says what the network is, how the checkpoint was chosen and the checksum of the tensors. A file is a
+checkpoint of this project because its header holds a card, and for no other reason. Reading one runs no code.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from crossclass.attacks.norms import AnyThreat
-from crossclass.core.errors import UserError
+from crossclass.core.config import error_sentence
+from crossclass.core.errors import UserError, first_line
 from crossclass.core.files import write_atomic
 from crossclass.data import AnyData
 from crossclass.models import AnyModel
@@ -25,6 +26,7 @@ from crossclass.models import AnyModel
 SCHEMA = 1
 """The version of the card; a file with a newer one is refused."""
 _KEY = "crossclass"
+_RESTORE = "restore or retrain it"
 
 
 class DamagedError(UserError):
@@ -36,18 +38,18 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     checkpoint: str
     """`best.val`, `best.test`, `last`, `epoch_010`."""
-    epoch: int
+    epoch: NonNegativeInt
     chosen_by: str | None = None
     """The part on which it was chosen, `val` or `test`; null for `last`."""
     digest: str | None = None
     """Of the run that it belongs to."""
     model: AnyModel
-    classes: int
-    channels: int
-    size: int
+    classes: PositiveInt
+    channels: PositiveInt
+    size: PositiveInt
     """Height and width of the images in pixels."""
     class_names: list[str] = []
     data: AnyData | None = None
@@ -61,11 +63,6 @@ class Card(BaseModel):
     scores: dict[str, float | None] = {}
     sha256: str | None = None
     """Of the tensors (`fingerprint`); set when the file is written."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, as it stands in the header."""
-        out: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        return out
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -85,8 +82,8 @@ def file_sha256(path: Path) -> str:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
-    """Write weights (on any device) and their card in one step; raises UserError if the disk refuses."""
-    save_tensors(path, tensors, card.to_dict())
+    """Write weights (on any device) and their card in one step; raises UserError if the disk is full."""
+    save_tensors(path, tensors, card.model_dump(mode="json", by_alias=True))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -106,10 +103,8 @@ def has_card(path: Path) -> bool:
             return _KEY in (file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
         with path.open("rb") as raw:
-            if raw.read(9)[8:] == b"{":
-                raise DamagedError(
-                    f"{path} is damaged: its header cannot be read; restore or retrain it"
-                ) from e
+            if raw.read(9)[8:] == b"{":  # as a safetensors file begins
+                raise DamagedError(f"{path} is damaged: its header cannot be read; {_RESTORE}") from e
         return False
 
 
@@ -124,9 +119,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Card]:
     try:
         return tensors, Card.model_validate(header)
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: its card is not valid at '{where}' ({first['msg']}); train it again") from e
+        raise UserError(f"{error_sentence(e, Card, f'the card of {path}')}; train it again") from e
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -138,18 +131,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             words = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
-        raise DamagedError(f"{path} is damaged or not a safetensors file; restore or retrain it") from e
+        raise DamagedError(f"{path} is damaged or not a safetensors file; {_RESTORE}") from e
     if words is None:
         raise UserError(f"{path} was not written by crossclass: it carries no card")
     try:
         header: dict[str, Any] = json.loads(words)
-    except json.JSONDecodeError as e:
-        raise DamagedError(f"{path} is damaged: its card is not readable; restore or retrain it") from e
-    if isinstance(version := header.get("schema"), int) and version > SCHEMA:
+        version = header["schema"]
+        if type(version) is not int:
+            raise TypeError(f"its schema is {version!r}, not a number")
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise DamagedError(f"{path} is damaged: its card cannot be read ({first_line(e)}); {_RESTORE}") from e
+    if version > SCHEMA:
         raise UserError(
             f"{path}: the format {version} of its card is newer than this crossclass can read ({SCHEMA}); "
             "upgrade crossclass"
         )
     if fingerprint(tensors) != header.get("sha256"):
-        raise DamagedError(f"{path} is damaged: its checksum does not fit; restore or retrain it")
+        raise DamagedError(f"{path} is damaged: its checksum does not fit; {_RESTORE}")
     return tensors, header

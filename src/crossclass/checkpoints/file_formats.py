@@ -1,8 +1,6 @@
-"""Anyone's file of weights becomes plain named tensors, and nothing in it is executed.
+"""Any file of weights becomes named tensors, and no code in it runs.
 
-safetensors and npz hold numbers only; torch files are programs and have a reader of their own
-(`safe_pickle`). What a file is, its bytes say, not its name: many a model.pth is a web page. `candidates`,
-`strip_prefixes` and `normalisation` then list how its names may be read.
+The format is recognised by the bytes of the file, not by its name: many a model.pth is a web page.
 """
 
 import zipfile
@@ -16,13 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossclass.checkpoints.torch_files import DAMAGED, Numbers, error, imports, read_torch, refusal
+from crossclass.checkpoints.torch_files import DAMAGED, Numbers, imports, read_torch, refusal
+from crossclass.core.errors import UserError
 from crossclass.core.trust import consent
 
 SUFFIXES = frozenset(
     {".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".safetensors", ".npz", ".t7", ".model"}
 )
-"""How such files are usually called; what they are, their bytes say."""
+"""Usual endings of the names of such files."""
 _OTHER_FORMATS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"BZh": "a bzip2 archive; unpack it first",
@@ -37,42 +36,45 @@ _DEEPEST = 12  # levels of dicts that are looked at: a pickle can hold a dict th
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's tensors on the CPU, by name and nested as in the file; all else is dropped.
+    """The tensors of a safetensors, npz or torch file, on the CPU, by name.
 
-    Raises UserError for what is no file of weights, is damaged, holds no tensors, or is a pickle that
-    wants to import something, unless `trusting(everything=True)` lets it run.
+    Returns nested dictionaries as they are in the file; what is no tensor is left out. Raises UserError for a
+    file of another format, a damaged one, one without tensors, and a pickle that wants to import something,
+    unless `trusting(everything=True)` lets it.
     """
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.is_file())[:3]
         listed = f", such as {', '.join(inside)}" if inside else ""
-        raise error(path, f"is a folder; give one file of weights{listed}")
+        raise UserError(f"{path} is a folder; give one file of weights{listed}")
     try:
         with path.open("rb") as file:
             head = file.read(1024)
         tree = _tidy(_READERS[_format(path, head)](path))
     except FileNotFoundError as e:
-        raise error(path, "does not exist; correct the path") from e
+        raise UserError(f"{path} does not exist; correct the path") from e
     except OSError as e:
-        raise error(path, f"cannot be read ({e.strerror or 'damaged'}); check it and its permissions") from e
+        why = e.strerror or "damaged"
+        raise UserError(f"{path} cannot be read ({why}); check it and its permissions") from e
     if isinstance(tree, Tensor):
-        raise error(path, "holds one tensor without a name; save the model's state_dict() instead")
+        raise UserError(f"{path} holds one tensor without a name; save the model's state_dict() instead")
     if not tree:
-        raise error(path, "holds no named tensors; save the model's state_dict()")
+        raise UserError(f"{path} holds no named tensors; save the model's state_dict()")
     return tree
 
 
 def _format(path: Path, head: bytes) -> str:
+    """Which of `_READERS` reads a file that begins with `head`; raises UserError if none does."""
     decoded = head.decode("utf-8", "ignore")
     text = decoded.strip("\ufeff \t\r\n").lower()
     if not head:
-        raise error(path, "is empty; download or copy it again")
+        raise UserError(f"{path} is empty; download or copy it again")
     if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<!--")) or "<html" in text:
-        raise error(path, "is a web page saved as weights; download the file itself")
+        raise UserError(f"{path} is a web page saved as weights; download the file itself")
     if text.startswith("version https://git-lfs"):
-        raise error(path, "is a git-lfs pointer saved as weights, not the file; fetch it by `git lfs pull`")
+        raise UserError(f"{path} is a git-lfs pointer, not the file of weights; fetch it by `git lfs pull`")
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
-            raise error(path, f"is {what}")
+            raise UserError(f"{path} is {what}")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return "safetensors"
     if head.startswith(b"PK"):
@@ -82,7 +84,7 @@ def _format(path: Path, head: bytes) -> str:
     printable = all(c.isprintable() or c.isspace() or c == "\ufeff" for c in decoded)
     is_text = printable and len(decoded.encode()) > len(head) - 4  # the cut may fall inside a character
     if is_text and not imports(path.read_bytes())[1]:  # the oldest pickles are text, too
-        raise error(path, f"is text saved as weights ('{text[:40]}'); download the file itself")
+        raise UserError(f"{path} is text saved as weights ('{text[:40]}'); download the file itself")
     return "torch"
 
 
@@ -93,19 +95,19 @@ def _zipped(path: Path) -> str:
     except OSError:
         raise
     except Exception as e:  # damage surfaces as many kinds
-        raise error(path, DAMAGED) from e
+        raise UserError(f"{path} {DAMAGED}") from e
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise error(path, f"is a zip archive of other files ({', '.join(names[:3])}); unpack it first")
+    raise UserError(f"{path} is a zip archive of other files ({', '.join(names[:3])}); unpack it first")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError) as e:
-        raise error(path, DAMAGED) from e
+        raise UserError(f"{path} {DAMAGED}") from e
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
@@ -118,25 +120,21 @@ def _read_npz(path: Path) -> dict[str, Any]:
     except Exception as e:  # of zipfile, zlib, numpy, and of what a trusted pickle runs
         if name and "allow_pickle" in str(e):
             raise refusal(path, f"its array '{name}' holds Python objects") from e
-        raise error(path, DAMAGED) from e
+        raise UserError(f"{path} {DAMAGED}") from e
     return {k: v.item() if v.dtype == object and v.ndim == 0 else v for k, v in arrays.items()}
 
 
-def _tensor(array: np.ndarray) -> Tensor | None:
-    if array.dtype.kind not in "biuf":
-        return None
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-
-
 def _tidy(value: Any, depth: int = 0) -> Any:
-    """Tensors and dicts of them by name; None for all else."""
+    """Tensors, and dictionaries of them by name; None for anything else."""
     if isinstance(value, Tensor):
         plain = value.layout == torch.strided and not (value.is_quantized or value.is_meta)
         return value.detach() if plain else None
     if isinstance(value, Numbers):
         value = value.array()
     if isinstance(value, np.ndarray):
-        return _tensor(value)
+        if value.dtype.kind not in "biuf":
+            return None
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if isinstance(value, nn.Module):
         return _tidy(value.state_dict(), depth)
     if isinstance(value, list | tuple) and depth == 0:  # torch.save((model.state_dict(), epoch))

@@ -1,4 +1,4 @@
-"""Anyone's file of weights, in the network that was named or that the file describes."""
+"""A network with the weights of any file: the network that was named, or the built-in one that fits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,35 +35,43 @@ class _Named(Settings):
 
 
 def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool) -> ForeignNetwork:
-    """Anyone's weights in the network that was named, or that the file describes.
+    """Load a file into the network that was named, or that the file describes.
 
-    `given` are settings of the network by path, such as `{"model.kind": "vit"}`. Raises UserError.
+    Args:
+        path: The file of weights.
+        splits: The images, which say the number of classes and channels.
+        given: Settings of the network by path, such as `{"model.kind": "vit"}`.
+        allow_partial: Leave weights that the file lacks at random values.
+
+    Raises:
+        UserError: The file cannot be read, fits no network that is built in, or not the one that was named.
     """
     tree = file_formats.read(path)
-    named = {"model", "model.kind"} & set(given)
-    seen = _recognised(tree)
-    if not named and (seen is None or seen.share < 1) and not allow_partial:
-        closest = f"; the closest built-in is {_closest(seen)}" if seen else ""
+    closest = _closest_built_in(tree)
+    in_words = ""
+    if closest is not None:
+        described = models.describe(closest.settings, closest.classes)
+        in_words = f"{described} ({closest.share:.0%} of its parameters fit)"
+    named = "model" in given or "model.kind" in given
+    if not named and (closest is None or (closest.share < 1 and not allow_partial)):
+        hint = f"; the closest built-in is {in_words}" if closest else ""
         raise UserError(
-            f"{path} is no network that is built in{closest}; name yours with "
-            "model=python:module:factory, or a kind with model.kind=..."
+            f"{path} is no network that is built in{hint}; name yours with model=python:module:factory, or a "
+            "kind with model.kind=..."
         )
-    settings = override(_Named(model=None if named or seen is None else seen.settings), given).model
+    base = None if named or closest is None else closest.settings
+    settings = override(_Named(model=base), given).model
     assert settings is not None
     classes, (_, channels, *_, size) = len(splits.class_names), splits.test.images.shape
-    if seen is not None and seen.share == 1 and seen.classes != classes:
-        raise other_classes(path, seen.classes, classes)
-    notes: list[str] = (
-        [] if named or seen is None else [f"recognized as {models.describe(settings, classes)}"]
-    )
-    normalised = any(_normalises(*item) for item in given.items())
+    if closest is not None and closest.share == 1 and closest.classes != classes:
+        raise other_classes(path, closest.classes, classes)
+    notes = [] if named else [f"recognized as {models.describe(settings, classes)}"]
+    normalised = _gives_normalisation(given)
     images = splits.train.images if len(splits.train) else splits.test.images
     model = models.build(settings if normalised else settings.replace(normalise="none"), images, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
     assert isinstance(target, nn.Module)
-    fit = match_state_dict.load(
-        target, tree, allow_partial=allow_partial, where=str(path), closest=_closest(seen) if seen else ""
-    )
+    fit = match_state_dict.load(target, tree, allow_partial=allow_partial, where=str(path), closest=in_words)
     notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
     if not normalised:
         notes.append(_normalise(model, target, fit, classes, channels, size))
@@ -72,7 +80,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
 
 
 def other_classes(path: Path, head: int, data: int) -> UserError:
-    """The error for a file that tells other classes apart than the data have."""
+    """The error for a file whose number of classes is not that of the data."""
     return UserError(
         f"{path} tells {head} classes apart, the data have {data}; give its own data with data.path=DIR (a "
         "class without images still needs its name in class_names)"
@@ -104,16 +112,11 @@ def _normalise(
     return f"normalisation: {why}; `doctor` tries the others, model.normalise=... sets it"
 
 
-def _normalises(path: str, value: Any) -> bool:
-    """Whether a change says which normalisation it is to be: `model.normalise=` or `model={...}`."""
-    return path.startswith("model.normalise") or (
-        path == "model"
-        and (
-            "normalise" in value
-            if isinstance(value, dict)
-            else "normalise" in getattr(value, "model_fields_set", ())
-        )
-    )
+def _gives_normalisation(given: Changes) -> bool:
+    """Whether settings say which normalisation to use: `model.normalise=...` or `model={normalise: ...}`."""
+    whole = given.get("model")
+    inside = whole if isinstance(whole, dict) else getattr(whole, "model_fields_set", ())
+    return "normalise" in inside or any(path.startswith("model.normalise") for path in given)
 
 
 def _usual(classes: int, size: int) -> str:
@@ -123,8 +126,8 @@ def _usual(classes: int, size: int) -> str:
     return next(alike, "none")
 
 
-def _recognised(tree: dict[str, Any]) -> models.Recognized | None:
-    """The built-in network that some candidate of the file describes best."""
+def _closest_built_in(tree: dict[str, Any]) -> models.Recognized | None:
+    """The built-in network whose names and shapes a part of the file fits best."""
     best: models.Recognized | None = None
     for candidate in state_dicts.candidates(tree):
         for _, tensors in state_dicts.strip_prefixes(candidate.tensors):
@@ -134,7 +137,3 @@ def _recognised(tree: dict[str, Any]) -> models.Recognized | None:
             if best is not None and best.share == 1:
                 return best
     return best
-
-
-def _closest(seen: models.Recognized) -> str:
-    return f"{models.describe(seen.settings, seen.classes)} ({seen.share:.0%} of its parameters fit)"

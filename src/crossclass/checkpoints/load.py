@@ -3,19 +3,20 @@
 For a foreign file the network is `Source.model`, or recognized by the names and shapes in the file.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from crossclass import models
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkpoint
 from crossclass.checkpoints.file_formats import SUFFIXES
 from crossclass.checkpoints.foreign_weights import load_foreign, other_classes
-from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.checkpoints.run_folder import RunFolder, split_target
 from crossclass.core.config import Settings
 from crossclass.core.device import to_device
 from crossclass.core.errors import UserError, did_you_mean
@@ -35,11 +36,10 @@ class Source(Settings):
     changes: dict[str, Any] = Field(default={})
     """Settings to change by path, such as `{"data.path": DIR, "model.width": 32}`."""
 
-    def of(self, head: str) -> dict[str, Any]:
+    def of(self, part: str) -> dict[str, Any]:
         """What is given for `model` or `data`, by path."""
-        whole = getattr(self, head)
-        given = {} if whole is None else {head: whole}
-        return given | changes_of(self.changes, head)
+        whole = getattr(self, part)
+        return ({} if whole is None else {part: whole}) | changes_of(self.changes, part)
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,19 @@ class Identity:
 
     checkpoint: str
     """`best.val`, `last`, or the name of the file without its ending."""
-    run: str
-    """The name of the run folder; empty for a file that belongs to none."""
-    epoch: int | None
-    chosen_by: str | None
     data: str
     model: str
     normalise: dict[str, list[float]]
-    loaded: list[str]
-    source: str | None = None
+    source: str
     """The file's name."""
-    sha256: str | None = None
+    sha256: str
     """Of the file's bytes."""
+    run: str = ""
+    """The name of the run folder; empty for a file that belongs to none."""
+    epoch: int | None = None
+    chosen_by: str | None = None
+    loaded: list[str] = field(default_factory=list)
+    """How a foreign file was read."""
 
 
 @dataclass(frozen=True)
@@ -121,33 +122,31 @@ def load_checkpoints(
         setting = next(iter(source.of("model")))
         raise UserError(f"{files[0]} says itself which model it is; '{setting}' is for files of others")
     for path in files:
-        data = _data(path, source)
+        tensors, card = load_checkpoint(path) if has_card(path) else ({}, None)
+        data = _data(path, card, source)
         splits = images(data, str(path))
-        if has_card(path):
-            built, card = load_model(path)
+        threats: tuple[AnyThreat, ...] = (Linf(),)
+        normalisation = None
+        if card is not None:
             _check_fit(card, splits, path)
-            model = to_device(built, runtime.torch_device, runtime.memory_format)
-            assert isinstance(model, models.Classifier)
-            threat = card.threat or Linf()
-            threats = (threat,) if threat == Linf() else (threat, Linf())
-            yield LoadedCheckpoint(model, splits, identity(card, path, data, model), threats)
-            continue
-        foreign = load_foreign(path, splits, source.of("model"), allow_partial)
-        model = to_device(foreign.model, runtime.torch_device, runtime.memory_format)
-        assert isinstance(model, models.Classifier)
-        about = Identity(
-            checkpoint=path.stem,
-            run="",
-            epoch=None,
-            chosen_by=None,
-            data=describe(data),
-            model=models.describe(foreign.settings, len(splits.class_names)),
-            normalise=_normalisation(model),
-            loaded=foreign.notes,
-            source=path.name,
-            sha256=file_sha256(path),
-        )
-        yield LoadedCheckpoint(model, splits, about, (Linf(),), foreign.normalisation)
+            model = _build(path, tensors, card)
+            about = identity(card, path, data, model)
+            if card.threat not in (None, Linf()):
+                threats = (card.threat, Linf())
+        else:
+            foreign = load_foreign(path, splits, source.of("model"), allow_partial)
+            model, normalisation = foreign.model, foreign.normalisation
+            about = Identity(
+                checkpoint=path.stem,
+                data=describe_data(data),
+                model=models.describe(foreign.settings, len(splits.class_names)),
+                normalise=_constants(model),
+                source=path.name,
+                sha256=file_sha256(path),
+                loaded=foreign.notes,
+            )
+        model = to_device(model, runtime.torch_device, runtime.memory_format)
+        yield LoadedCheckpoint(model, splits, about, threats, normalisation)
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:
@@ -157,35 +156,38 @@ def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, C
     """
     tensors, card = load_checkpoint(path)
     with trusting(everything=trust):
-        require_consent(names_of_code(card.model.to_dict()), str(path))
-        return models.rebuild(card.model, tensors, card.classes, card.channels, card.size), card
+        return _build(path, tensors, card), card
+
+
+def _build(path: Path, tensors: Mapping[str, Tensor], card: Card) -> models.Classifier:
+    require_consent(names_of_code(card.model.to_dict()), str(path))
+    return models.rebuild(card.model, tensors, card.classes, card.channels, card.size)
 
 
 def identity(card: Card, path: Path, data: AnyData, model: models.Classifier) -> Identity:
     """Which checkpoint of a run this is."""
     return Identity(
         checkpoint=card.checkpoint,
-        run=path.parent.name if _run_folder(path, card) else "",
-        epoch=card.epoch,
-        chosen_by=card.chosen_by,
-        data=describe(data),
+        data=describe_data(data),
         model=models.describe(card.model, card.classes),
-        normalise=_normalisation(model),
-        loaded=[],
+        normalise=_constants(model),
         source=path.name,
         sha256=file_sha256(path),
+        run=path.parent.name if _env(path, card) else "",
+        epoch=card.epoch,
+        chosen_by=card.chosen_by,
     )
 
 
-def describe(data: AnyData) -> str:
-    """A data set in a few words."""
+def describe_data(data: AnyData) -> str:
+    """The kind of a data set and its numbers of images."""
     plain = data.to_dict()
     sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
     return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
 
 
 def _files(target: str) -> list[Path]:
-    path, (folder, which) = Path(target).expanduser(), place_of(target)
+    path, (folder, which) = Path(target).expanduser(), split_target(target)
     if path.is_file():
         return [path]
     if folder.suffix in SUFFIXES and not folder.is_dir():
@@ -199,16 +201,15 @@ def _files(target: str) -> list[Path]:
     return [RunFolder(folder).checkpoint(name) for name in chosen]
 
 
-def _run_folder(path: Path, card: Card) -> dict[str, Any] | None:
+def _env(path: Path, card: Card) -> dict[str, Any] | None:
     """env.json beside a checkpoint, if both are of one run; a file may have been copied elsewhere."""
     env: dict[str, Any] = RunFolder(path.parent).read("env.json") or {}
     return env if card.digest is not None and env.get("digest") == card.digest else None
 
 
-def _data(path: Path, source: Source) -> AnyData:
+def _data(path: Path, card: Card | None, source: Source) -> AnyData:
     """The images for a file: those of its run, where they lay, with what the source changes."""
     given = source.of("data")
-    card = load_checkpoint(path)[1] if has_card(path) else None
     base = card.data if card is not None else None
     if base is None:
         if not given:
@@ -217,14 +218,14 @@ def _data(path: Path, source: Source) -> AnyData:
                 "data.kind=cifar10 data.path=DIR"
             )
         base = None if {"data", "data.kind"} & set(given) else Npz()
-    elif card is not None and hasattr(base, "path") and (env := _run_folder(path, card)):
+    elif card is not None and hasattr(base, "path") and (env := _env(path, card)):
         base = base.replace(path=env.get("data_path") or base.path)
     data = override(Source(data=base), given).data
     assert data is not None
     return data
 
 
-def _normalisation(model: models.Classifier) -> dict[str, list[float]]:
+def _constants(model: models.Classifier) -> dict[str, list[float]]:
     """The constants that a model normalises with, as plain numbers."""
     return {k: [round(v, 4) for v in getattr(model, k).flatten().tolist()] for k in ("mean", "std")}
 

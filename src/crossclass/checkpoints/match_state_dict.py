@@ -1,9 +1,10 @@
-"""Which of a file's tensors belong where in a module: the reading with the most matching names and shapes.
+"""Load a file's tensors into a module: the interpretation with the most matching names and shapes is taken.
 
-A reading is (submodule, container, stripped prefixes, renamed or not). The file may wrap the net and the
-user's model may wrap it too, so all of them are tried. What does not match is then accounted for, name by
-name; a weight that is neither result, nor a copy, nor known to be idle makes the fit partial, and a
-partial fit is refused unless asked for: random weights must never pass for trained ones.
+The file may wrap the network, and the user's module may wrap it too. So an interpretation is a submodule, a
+container of the file, a prefix to strip, and names as they are or renamed; all are tried. Then every tensor
+that did not match is accounted for. A weight that is not loaded, is no copy of one and not known to be unused
+makes the fit partial, and a partial fit is refused unless asked for: random weights must never pass for
+trained ones.
 """
 
 import re
@@ -24,36 +25,31 @@ _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file fits a module, and what a person should know about it."""
+    """How a file fits a module; as text, what a person should know about it."""
 
     target: str
-    """The submodule that the file describes, '' for the whole."""
+    """The submodule that the file describes; empty for the whole module."""
     state: dict[str, Tensor]
     """For the target's load_state_dict; half precision is widened to float32."""
-    matched: int
-    missing: tuple[str, ...]
-    """Names of the whole module that the file does not give; in a partial load they stay as they were."""
-    unexpected: tuple[str, ...]
+    missing: list[str]
+    """Names in the module that the file does not give; in a partial load they stay as they were."""
+    unexpected: list[str]
     """Weights of the file, by their full names, that belong nowhere."""
-    mismatched: tuple[tuple[str, Shape, Shape], ...]
+    mismatched: list[tuple[str, Shape, Shape]]
     """Name in the module, the file's shape, the module's."""
-    stripped: tuple[str, ...]
-    """Phrases: what was taken off the file's names."""
-    ignored: tuple[str, ...]
-    """Phrases: what was left out, and why that is right."""
-    others: tuple[str, ...]
-    """Phrases: containers that fit as well and were not taken, such as averaged weights."""
+    notes: list[str]
+    """What was taken off the file's names; what was left out and why; containers that fit as well."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]] | None
     """Mean, std and names of the file's own normalisation, unless the target holds it itself."""
 
     @property
     def partial(self) -> bool:
-        """Would something stay random, or be lost?"""
+        """Whether something would stay random, or be lost."""
         return bool(self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
         into = f" into '{self.target}'" if self.target else ""
-        parts = [f"{self.matched} tensors{into}", *self.stripped, *self.ignored, *self.others]
+        parts = [f"{len(self.state)} tensors{into}", *self.notes]
         left = [*self.missing, *(name for name, _, _ in self.mismatched)]
         if left:
             parts.append(f"left as they were: {_short_list(left)}")
@@ -75,11 +71,12 @@ class _Interpretation:
     """What is below the prefix."""
 
 
-def fit(module: nn.Module, tree: dict[str, Any], renames: Sequence[tuple[str, str]] = ()) -> Fit:
+def fit(module: nn.Module, tree: dict[str, Any]) -> Fit:
     """The best interpretation of the tree for the module, every difference named; nothing is changed.
 
-    `renames` are (pattern, replacement) pairs for the file's names, by default the target's own
-    `renames`. Among equals the whole module comes first, then the likelier container, then fewer strips.
+    A module may have `renames`, (pattern, replacement) pairs for the file's names, and `unused`, patterns of
+    names that it never uses. Among equals the whole module comes first, then the likelier container, then the
+    shorter prefix.
     """
     own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     lazy = [k for k, v in own.items() if nn.parameter.is_lazy(v)]
@@ -88,31 +85,32 @@ def fit(module: nn.Module, tree: dict[str, Any], renames: Sequence[tuple[str, st
     peeled = [(c, *p) for c in state_dicts.candidates(tree) for p in state_dicts.strip_prefixes(c.tensors)]
     if not peeled:
         raise UserError("the file holds no named tensors; save the model's state_dict()")
-    best: tuple[tuple[int, int], _Interpretation] | None = None
+    best: _Interpretation | None = None
+    best_score = -1, -1
     equals: list[_Interpretation] = []
     for target, sub in _targets(module, own):
         shapes = {k: v.shape for k, v in _under_prefix(own, target).items()}
-        pairs = tuple(renames) or tuple(getattr(sub, "renames", ()))
+        pairs = getattr(sub, "renames", ())
         for candidate, prefix, tensors in peeled:
-            if best is not None and min(len(tensors), len(shapes)) < best[0][0]:
+            if min(len(tensors), len(shapes)) < best_score[0]:
                 continue
             for names in _renamings(tensors, pairs):
                 common = [new for new in names if new in shapes]
                 same = sum(tensors[names[new]].shape == shapes[new] for new in common)
                 interpretation = _Interpretation(target, candidate, prefix, names, tensors)
-                if best is None or (same, len(common)) > best[0]:
-                    equals = equals if best is not None and same == best[0][0] else []
-                    best = (same, len(common)), interpretation
-                if same == best[0][0]:
+                if same > best_score[0]:
+                    equals = []
+                if (same, len(common)) > best_score:
+                    best, best_score = interpretation, (same, len(common))
+                if same == best_score[0]:
                     equals.append(interpretation)
     assert best is not None
-    return _fit_of(module, own, best[1], equals)
+    return _fit_of(module, own, best, equals)
 
 
 def load(
     module: nn.Module,
     tree: dict[str, Any],
-    renames: Sequence[tuple[str, str]] = (),
     *,
     allow_partial: bool = False,
     where: str,
@@ -121,9 +119,9 @@ def load(
     """Load the tree into the module; returns the fit, which says in words what was done.
 
     Raises UserError, with nothing changed, if the fit is partial and that is not allowed, or if not one
-    parameter fits. `where` names the file, `closest` the model that would fit better.
+    parameter fits. For this error `where` names the file, `closest` the model that would fit better.
     """
-    result = fit(module, tree, renames)
+    result = fit(module, tree)
     sub = module.get_submodule(result.target)
     fits = any(name in result.state for name, _ in sub.named_parameters(remove_duplicate=False))
     if not fits or (result.partial and not allow_partial):
@@ -133,23 +131,20 @@ def load(
 
 
 def _refusal(result: Fit, where: str, closest: str, fits: bool) -> str:
-    parts = [f"{where} does not fit the model: {result.matched} tensors match in name and shape"]
-    if result.missing:
-        parts.append(
-            f"{len(result.missing)} of the model's are missing in the file ({_short_list(result.missing)})"
-        )
-    if result.unexpected:
-        parts.append(
-            f"{len(result.unexpected)} of the file's belong nowhere ({_short_list(result.unexpected)})"
-        )
-    if result.mismatched:
-        shapes = [f"{n} is {list(f)} in the file, {list(m)} in the model" for n, f, m in result.mismatched]
-        parts.append(f"{len(shapes)} have another shape ({_short_list(shapes)})")
+    parts = [f"{where} does not fit the model: {len(result.state)} tensors match in name and shape"]
+    shapes = [f"{n} is {list(f)} in the file, {list(m)} in the model" for n, f, m in result.mismatched]
+    for names, what in (
+        (result.missing, "of the model's are missing in the file"),
+        (result.unexpected, "of the file's belong nowhere"),
+        (shapes, "have another shape"),
+    ):
+        if names:
+            parts.append(f"{len(names)} {what} ({_short_list(names)})")
     if closest:
         parts.append(f"the closest built-in model is {closest}")
     todo = "choose the model that the file describes"
     parts.append(todo + (", or load what fits with --allow-partial" if fits else ""))
-    return "".join(c if c.isprintable() else " " for c in "; ".join(parts))
+    return "; ".join(parts)
 
 
 def _targets(module: nn.Module, own: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.Module]]:
@@ -180,30 +175,25 @@ def _renamings(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) 
 
 
 def _fit_of(
-    module: nn.Module,
-    own: Mapping[str, Tensor],
-    interpretation: _Interpretation,
-    equals: Sequence[_Interpretation],
+    module: nn.Module, own: Mapping[str, Tensor], chosen: _Interpretation, equals: Sequence[_Interpretation]
 ) -> Fit:
     """What becomes of every name of the module and of the chosen container."""
-    shapes = {k: v.shape for k, v in _under_prefix(own, interpretation.target).items()}
-    into = f"{interpretation.target}." if interpretation.target else ""
-    under = "".join(f"{part}." for part in interpretation.prefix)
+    shapes = {k: v.shape for k, v in _under_prefix(own, chosen.target).items()}
+    into = f"{chosen.target}." if chosen.target else ""
+    under = "".join(f"{part}." for part in chosen.prefix)
     buffers = set(own) - {name for name, _ in module.named_parameters(remove_duplicate=False)}
     constants = {name for name in buffers if state_dicts.is_normalisation(name)}
-    constants_in_file = state_dicts.normalisation(interpretation.candidate.tensors)
+    constants_in_file = state_dicts.normalisation(chosen.candidate.tensors)
     constant_names = constants_in_file[2] if constants_in_file else ()
 
     state: dict[str, Tensor] = {}
     mismatched: list[tuple[str, Shape, Shape]] = []
-    left = {
-        name: name for name in interpretation.candidate.tensors
-    }  # full name in the file: name for the target
-    for new, name in interpretation.names.items():
+    left = {name: name for name in chosen.candidate.tensors}  # to their names for the target
+    for new, name in chosen.names.items():
         left[under + name] = new
         if new not in shapes:
             continue
-        tensor = interpretation.tensors[name]
+        tensor = chosen.tensors[name]
         if tensor.shape == shapes[new]:
             state[new] = tensor
         elif into + new in constants and under + name in constant_names:
@@ -212,14 +202,14 @@ def _fit_of(
             mismatched.append((into + new, tuple(tensor.shape), tuple(shapes[new])))
         del left[under + name]
 
-    unused = tuple(getattr(module.get_submodule(interpretation.target), "unused", ()))
+    unused = getattr(module.get_submodule(chosen.target), "unused", ())
     idle = {n for n, new in left.items() if any(re.search(pattern, new) for pattern in unused)}
-    known = {interpretation.names[new] for new in state} | {n.removeprefix(under) for n in idle}
-    twins = {name: tensor for name, tensor in interpretation.tensors.items() if name in known}
+    known = {chosen.names[new] for new in state} | {n.removeprefix(under) for n in idle}
+    twins = {name: tensor for name, tensor in chosen.tensors.items() if name in known}
     memories = {_storage(tensor) for tensor in state.values()} - {None}
     reasons: dict[str, list[str]] = {}
     for full in left:
-        tensor = interpretation.candidate.tensors[full]
+        tensor = chosen.candidate.tensors[full]
         if _is_counter(full, tensor):
             reason = "counters left out"
         elif full in constant_names:
@@ -238,22 +228,20 @@ def _fit_of(
         n for n, t in own.items() if n not in given and not _is_counter(n, t) and _storage(t) not in loaded
     ]
     unexpected = reasons.pop("", [])
+    left_out = [f"{why}: {len(names)} ({_short_list(names)})" for why, names in reasons.items()]
     return Fit(
-        target=interpretation.target,
+        target=chosen.target,
         state={name: _full_precision(tensor) for name, tensor in state.items()},
-        matched=len(state),
-        missing=tuple(missing),
-        unexpected=tuple(unexpected),
-        mismatched=tuple(mismatched),
-        stripped=tuple(_stripped(interpretation)),
-        ignored=tuple(f"{why}: {len(names)} ({_short_list(names)})" for why, names in reasons.items()),
-        others=tuple(_others(interpretation, equals)),
+        missing=missing,
+        unexpected=unexpected,
+        mismatched=mismatched,
+        notes=[*_stripped(chosen), *left_out, *_others(chosen, equals)],
         normalisation=constants_in_file if all(name in left for name in constant_names) else None,
     )
 
 
 def _is_copy(full: str, tensor: Tensor, twins: Mapping[str, Tensor]) -> bool:
-    """Does a tensor equal the one of the same name behind the chosen prefix (Madry's models)?"""
+    """Whether a tensor equals the one of the same name behind the chosen prefix, as in Madry's models."""
     parts = full.split(".")
     same = [twins[name] for i in range(len(parts)) if (name := ".".join(parts[i:])) in twins]
     return any(twin.dtype == tensor.dtype and torch.equal(twin, tensor) for twin in same)
@@ -272,14 +260,14 @@ def _storage(tensor: Tensor) -> tuple[int, Shape] | None:
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.data_ptr() else None
 
 
-def _stripped(interpretation: _Interpretation) -> Iterator[str]:
-    if interpretation.candidate.where:
-        yield f"container '{interpretation.candidate.where}'"
-    for depth, part in enumerate(interpretation.prefix):
-        under = "".join(f"{p}." for p in interpretation.prefix[: depth + 1])
-        yield f"prefix '{part}.' ({sum(n.startswith(under) for n in interpretation.candidate.tensors)} names)"
+def _stripped(chosen: _Interpretation) -> Iterator[str]:
+    if chosen.candidate.where:
+        yield f"container '{chosen.candidate.where}'"
+    for depth, part in enumerate(chosen.prefix):
+        under = "".join(f"{p}." for p in chosen.prefix[: depth + 1])
+        yield f"prefix '{part}.' ({sum(n.startswith(under) for n in chosen.candidate.tensors)} names)"
     changes: dict[str, None] = {}
-    for new, old in interpretation.names.items():
+    for new, old in chosen.names.items():
         a, b = old.split("."), new.split(".")
         while a and b and a[-1] == b[-1]:
             a, b = a[:-1], b[:-1]
@@ -289,11 +277,10 @@ def _stripped(interpretation: _Interpretation) -> Iterator[str]:
         yield f"renamed {_short_list(list(changes))}"
 
 
-def _others(interpretation: _Interpretation, equals: Sequence[_Interpretation]) -> Iterator[str]:
-    chosen = interpretation.candidate.where
-    wheres = dict.fromkeys(r.candidate.where for r in equals if r.target == interpretation.target)
-    for where in wheres:
-        if where and where != chosen and not chosen.startswith(where + "."):
+def _others(chosen: _Interpretation, equals: Sequence[_Interpretation]) -> Iterator[str]:
+    taken = chosen.candidate.where
+    for where in dict.fromkeys(r.candidate.where for r in equals if r.target == chosen.target):
+        if where and where != taken and not taken.startswith(where + "."):
             yield f"container '{where}' fits as well and was not taken"
 
 

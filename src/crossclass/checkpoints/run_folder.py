@@ -1,4 +1,4 @@
-"""A run's folder is the only state outside a model: settings, one row per epoch, checkpoints.
+"""The folder of a run, which holds all that a run writes: settings, one row per epoch, checkpoints.
 
     <out>/<label>-<digest>/  config.yaml   the whole run, defaults included (never a path)
                              env.json      versions, device, where the data lay
@@ -28,31 +28,25 @@ from crossclass.core.files import append_line, complete_lines, write_atomic, wri
 Row = dict[str, Any]
 
 _EXECUTION = (
-    "torch",
-    "device",
-    "processor",
-    "threads",
-    "layout",
-    "processes",
-    "micro_batch",
-    "sync_batch_norm",
-    "graphs",
-    "compile",
-    "bf16",
+    *("torch", "device", "processor", "threads", "layout", "processes", "micro_batch", "sync_batch_norm"),
+    *("graphs", "compile", "bf16"),
 )
-"""What of env.json may change the last bits of a run that goes on elsewhere."""
+"""The keys of env.json that may change the last bits of a run that goes on elsewhere."""
 
 
-def place_of(text: str) -> tuple[Path, str]:
-    """Folder or file, and the checkpoint named behind an `@`, if any; a path may hold an `@` itself."""
+def split_target(text: str) -> tuple[Path, str]:
+    """The folder or file of `RUN@best.test`, and the checkpoint behind the `@`, empty if there is none.
+
+    A path may hold an `@` itself, so what exists as a whole is not split.
+    """
     whole = Path(text).expanduser()
-    place, at, which = text.rpartition("@")
-    return (whole, "") if whole.exists() or not at else (Path(place).expanduser(), which)
+    folder, at, which = text.rpartition("@")
+    return (whole, "") if whole.exists() or not at else (Path(folder).expanduser(), which)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk."""
+    """The folder of one run."""
 
     path: Path
 
@@ -86,11 +80,11 @@ class RunFolder:
         return (self.path / "DONE").exists()
 
     def begin(self, run: Settings, env: Mapping[str, Any]) -> list[str]:
-        """Write config.yaml and env.json for a sitting of this run; notes on what differs from the last one.
+        """Write config.yaml and env.json before training; returns notes on what differs from the last time.
 
-        What was different then stands in `earlier`, since some of it changes the last bits of the numbers.
-        Whoever calls this holds the lock: half-written files that a killed process left are deleted, and
-        another process must not be writing them.
+        What differed is kept in `earlier` of env.json, since it may change the last bits of the numbers. The
+        caller holds the lock: half-written files that a killed process left are deleted, and another process
+        must not be writing them.
         """
         for path in self.path.rglob(".*.tmp"):
             _delete(path)
@@ -102,8 +96,8 @@ class RunFolder:
         changed = {k: before[k] for k in _EXECUTION if k in before and before[k] != env.get(k)}
         if changed:
             earlier = [*earlier, {**changed, "epochs": len(self.rows())}]
-            said = ", ".join(f"{k} {v} before, {env.get(k)} now" for k, v in changed.items())
-            notes = [f"this run was begun otherwise, and its last bits may depend on it: {said}"]
+            listed = ", ".join(f"{k} {v} before, {env.get(k)} now" for k, v in changed.items())
+            notes = [f"this run was begun otherwise, and its last bits may depend on it: {listed}"]
         self.write("env.json", {**env, "earlier": earlier})
         return notes
 

@@ -1,8 +1,7 @@
-"""Which tensors of a file might be a net's: containers, leading prefixes, constants of a normalisation.
+"""Which tensors of a file might be a network's state dict, and the constants of its normalisation.
 
-Files differ in how they wrap a net: in a container ({"state_dict": ...}), under prefixes (`module.`), and
-with the constants of their normalisation beside it. Here all readings are listed, the likeliest first;
-which of them is right only a module can say.
+Files wrap a network in containers ({"state_dict": ...}) and under prefixes (`module.`). All possibilities are
+listed here, the likeliest first; `match_state_dict` finds the one that fits a module.
 """
 
 import re
@@ -13,26 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What wraps a net in practice, in the order in which equals are preferred.
+# Usual names of containers and prefixes, the preferred first.
 _KNOWN = (
     *("state_dict", "model_state_dict", "model_state", "module", "_orig_mod", "model", "net", "network"),
     *("rmodel", "params", "weights", "1", "backbone", "encoder", "best", "best_state", "best_model", "last"),
 )
+# Names of other networks in a file, such as averaged weights: taken after the others.
 _SECOND = re.compile(r"(^|_)(ema|swa|avg|averaged?|teacher|target|proxy|attacker)(_|$)")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One set of named tensors in a file, and in which container: 'model.state_dict', '' for the top."""
+    """One set of named tensors of a file."""
 
     where: str
+    """Dotted name of the container, such as `model.state_dict`; empty for the top of the file."""
     tensors: dict[str, Tensor]
 
 
 def candidates(tree: dict[str, Any]) -> list[Candidate]:
-    """Every dict in the tree that holds tensors, the likeliest first; then parts saved apart, joined.
+    """Every dictionary that holds tensors, the likeliest first; then parts that were saved apart, joined.
 
-    Plain weights come before averaged ones (ema, swa), the outer before the inner.
+    `tree` holds tensors and dictionaries by name, as `file_formats.read` returns them. Outer dictionaries
+    come before inner ones, plain weights before averaged ones (ema, swa).
     """
     found: list[Candidate] = []
     joined: list[Candidate] = []
@@ -52,11 +54,11 @@ def candidates(tree: dict[str, Any]) -> list[Candidate]:
 
 
 def strip_prefixes(tensors: dict[str, Tensor]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """The tensors as they are, then below every leading prefix: (components stripped, what is below).
+    """The tensors as they are, then those below every leading prefix, with their names shortened by it.
 
-    Fewer strips come first, then prefixes that are well known, then those with more tensors. A prefix is
-    a whole leading component: `head.model.weight` never loses its `model.`. Any name may be a wrapper's
-    attribute, so every prefix counts that is well known or holds a 16th of the tensors.
+    Yields (the components of the prefix, the tensors below it): short prefixes first, then known ones, then
+    those with more tensors. A prefix is a whole leading component: `head.model.weight` never loses `model.`.
+    Any name may be a wrapper's attribute, so every prefix counts that is known or has a 16th of the tensors.
     """
     few = len(tensors) / 16
     level: list[tuple[tuple[str, ...], dict[str, Tensor]]] = [((), tensors)]
@@ -78,7 +80,10 @@ _LEAF = re.compile(r"(?P<before>(?:\w*_)?)(?P<word>means?|mu|stds?|sds?|sigmas?)
 
 
 def is_normalisation(name: str) -> bool:
-    """Is this how constants of an input normalisation are called? Batch norm's running_mean is not."""
+    """Whether a tensor's name is usual for a constant of an input normalisation, such as `norm.mean`.
+
+    Batch norm's `running_mean` is not.
+    """
     leaf = _LEAF.fullmatch(name.rpartition(".")[2])
     return leaf is not None and "running_" not in leaf["before"]
 
@@ -86,11 +91,11 @@ def is_normalisation(name: str) -> bool:
 def normalisation(
     tensors: Mapping[str, Tensor],
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]] | None:
-    """Mean and std per channel in [0, 1] units, with the names of all buffers that say so; None if none do.
+    """The constants of an input normalisation: (mean, standard deviation, the names of their tensors).
 
-    A pair such as mu and sigma under one parent, 1 or 3 values each, every std positive. Values
-    beyond 1 are constants of a 0..255 range and are divided by 255. Pairs that disagree with the first
-    are not listed.
+    Looked for are pairs such as mu and sigma with one parent, of 1 or 3 values, the deviations positive. The
+    names are of all pairs that agree with the outermost one. Constants beyond 1 are of images in 0..255 and
+    are divided by 255. None if there is no pair.
     """
     pairs = [pair for name in tensors if (pair := _pair(tensors, name)) is not None]
     if not pairs:
@@ -104,6 +109,7 @@ def normalisation(
 def _pair(
     tensors: Mapping[str, Tensor], name: str
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, str]] | None:
+    """Mean, standard deviation and both names, if `name` is a mean and its standard deviation is there."""
     parent, dot, last = name.rpartition(".")
     leaf = _LEAF.fullmatch(last)
     if leaf is None or not is_normalisation(name) or leaf["word"] not in ("mean", "means", "mu"):
@@ -118,12 +124,14 @@ def _pair(
 
 
 def _channels(tensor: Tensor) -> tuple[float, ...]:
+    """The values of a tensor if they can be constants of 1 or 3 channels, else none."""
     if tensor.numel() not in (1, 3) or tensor.is_complex() or not torch.isfinite(tensor).all():
         return ()
     return tuple(tensor.flatten().tolist())
 
 
 def _rank(name: str) -> int:
+    """Lower for a likelier container or prefix."""
     if name in _KNOWN:
         return _KNOWN.index(name)
     return len(_KNOWN) + bool(_SECOND.search(name)) + 2 * name.startswith("opt")

@@ -1,8 +1,8 @@
-"""A torch file is a pickle, that is, a program; this reads its tensors and runs nothing of it.
+"""Files of torch.save and other pickles: the tensors are read, and no code of the file runs.
 
-torch's weights-only reader follows only what makes tensors. numpy's classes, which training scripts
-leave in their files, stand for inert look-alikes here, so that numpy never sees a foreign state.
-Whatever else a file wants to import is refused by name, and followed only on trust.
+A pickle is a program. torch's weights-only reader follows only what makes tensors. numpy's classes, which
+training scripts leave in their files, are replaced by classes without behaviour, so that numpy is never given
+a foreign state. A file that wants to import anything else is refused by name, and is followed only on trust.
 """
 
 import io
@@ -26,15 +26,10 @@ _LEGACY = 5  # pickles in a file of torch before 1.6: its number, version, machi
 DAMAGED = "is damaged or was cut off; download or copy it again"
 
 
-def error(path: Path, what: str) -> UserError:
-    """`path what` as one line."""
-    return UserError(f"{path} {what}")
-
-
 def read_torch(path: Path) -> Any:
-    """What torch.save (with consent any pickle) put there, on the CPU, with `Numbers` for numpy's arrays.
+    """What torch.save wrote (with consent, any pickle), on the CPU, with `Numbers` for numpy's arrays.
 
-    Raises UserError if the file is damaged, or wants more than tensors without `trusting(everything=True)`.
+    Raises UserError if the file is damaged, or holds more than tensors without `trusting(everything=True)`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
@@ -56,10 +51,12 @@ def _read_trusted(path: Path) -> Any:
                 return pickle.load(file)
         return torch.load(path, map_location="cpu", weights_only=False)
     except (ImportError, AttributeError) as e:
-        what = f"needs code that is not here ({e}); run where its author's code can be imported"
-        raise error(path, f"{what}, or save its state_dict() there") from e
+        raise UserError(
+            f"{path} needs code that is not here ({e}); run where its author's code can be imported, or save "
+            "its state_dict() there"
+        ) from e
     except Exception as e:  # whatever a foreign program may raise
-        raise error(path, f"{DAMAGED} ({type(e).__name__}: {str(e)[:100]})") from e
+        raise UserError(f"{path} {DAMAGED} ({type(e).__name__}: {str(e)[:100]})") from e
 
 
 def _explained(path: Path, e: Exception) -> UserError:
@@ -67,7 +64,7 @@ def _explained(path: Path, e: Exception) -> UserError:
     if "TorchScript" in str(e):
         return refusal(path, "it is a TorchScript program, not a state_dict")
     if "legacy .tar" in str(e):
-        return error(path, "is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
+        return UserError(f"{path} is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
     raw, zipped = path.read_bytes(), False
     with suppress(zipfile.BadZipFile):  # the look for an archive's end can itself trip over damage
         zipped = zipfile.is_zipfile(path)
@@ -81,27 +78,31 @@ def _explained(path: Path, e: Exception) -> UserError:
         return refusal(path, f"its pickle wants to import {', '.join(list(dict.fromkeys(named))[:3])}")
     if whole and (bare or isinstance(e, pickle.UnpicklingError)):
         return refusal(path, "its pickle is not one that torch's weights-only reader can follow")
-    return error(path, DAMAGED)
+    return UserError(f"{path} {DAMAGED}")
 
 
 def refusal(path: Path, why: str) -> UserError:
-    """Why a file is not read, and what reading it would take."""
-    todo = "only if you trust its author, read it with --trust"
-    return error(path, f"is refused: {why}, and unpickling it could run any code; {todo}")
+    """The error for a file that would have to be unpickled."""
+    return UserError(
+        f"{path} is refused: {why}, and unpickling it could run any code; only if you trust its author, read "
+        "it with --trust"
+    )
 
 
 def _bare(raw: bytes) -> bool:
-    """Neither an archive nor begun by torch's own number: perhaps a pickle that torch.save did not write."""
-    magic = torch.serialization.MAGIC_NUMBER
-    begin = raw[:64]
+    """Whether bytes begin neither an archive nor a file of torch: perhaps another pickle."""
+    magic, begin = torch.serialization.MAGIC_NUMBER, raw[:64]
     return not (begin[:2] == b"PK" or magic.to_bytes(10, "little") in begin or str(magic).encode() in begin)
 
 
 def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
-    """What so many pickles in a row would import, read off without following any; are they whole?"""
+    """The names that so many pickles in a row would import, and whether the pickles are whole.
+
+    They are read off the pickles' instructions, and none is followed.
+    """
     names: list[str] = []
     texts: list[str] = []
-    memo: dict[int, str] = {}  # the text last seen, right where it is a text that is kept
+    memo: dict[int, str] = {}  # the last text, which is right where a text is kept
     known = 0
     with suppress(Exception):
         stream = io.BytesIO(raw)
@@ -122,7 +123,7 @@ def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
 
 
 class _Dtype:
-    """Stands for numpy.dtype in a pickle: a code and a byte order, no numpy object is made from them."""
+    """Stands for numpy.dtype in a pickle and keeps its code and its byte order."""
 
     def __init__(self, code: str = "", align: bool = False, copy: bool = False) -> None:
         self.code, self.order = code, "="
@@ -132,7 +133,7 @@ class _Dtype:
 
 
 class Numbers:
-    """Stands for numpy.ndarray in a pickle: keeps its state, out of which only numbers are read."""
+    """Stands for numpy.ndarray in a pickle and keeps its state, of which only numbers are read."""
 
     state: tuple[Any, ...] = ()
 
@@ -140,7 +141,7 @@ class Numbers:
         self.state = state
 
     def array(self) -> np.ndarray | None:
-        """The numbers in a numpy array of our own making, None for Python objects and for nonsense."""
+        """A new numpy array of the numbers; None for Python objects and for a state that makes no sense."""
         with suppress(Exception):
             _, shape, kind, fortran, raw = self.state
             if isinstance(raw, bytes) and re.fullmatch(r"[biuf]\d{1,2}", kind.code):
@@ -151,7 +152,7 @@ class Numbers:
 
 def _stand_ins() -> list[Any]:
     def no_number(kind: _Dtype, raw: bytes = b"") -> None:
-        """A numpy scalar, such as a best accuracy: no tensor, so nothing is lost."""
+        """Of a numpy scalar, such as a best accuracy, which is no tensor."""
 
     def empty(kind: type, shape: tuple[int, ...], code: bytes) -> Numbers:
         return Numbers()

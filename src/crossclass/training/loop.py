@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from crossclass import models
 from crossclass.analysis.records import EpochRow, metrics_csv, write_results
-from crossclass.checkpoints.load import describe
+from crossclass.checkpoints.load import describe_data
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
 from crossclass.core.device import oversubscribed
@@ -253,7 +253,7 @@ def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict
         "seed": run.seed,
         "digest": run.digest(),
         "class_names": list(splits.class_names),
-        "data": describe(run.data),
+        "data": describe_data(run.data),
         "data_path": str(path.absolute()) if path else None,
         "data_checksum": splits.checksum,
         "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},

@@ -6,7 +6,7 @@ from pathlib import Path
 from crossclass.analysis import evaluate
 from crossclass.checkpoints.card import Card, fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
-from crossclass.checkpoints.run_folder import RunFolder, place_of
+from crossclass.checkpoints.run_folder import RunFolder, split_target
 from crossclass.core.device import to_device
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
@@ -63,7 +63,7 @@ def load_teachers(run: Run, splits: Splits, runtime: Runtime, finished: Finished
 
 def _path(file: str, which: str) -> Path:
     """Where a teacher lies, in a run folder as `which`; raises UserError if it does not exist."""
-    path, named = place_of(file)
+    path, named = split_target(file)
     if path.is_dir():
         path = RunFolder.at(path).checkpoint(named or which)
     if not path.is_file():
