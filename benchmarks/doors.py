@@ -181,7 +181,7 @@ def zip_bytes() -> list[bytes]:
 def unpacked(place: Path, data: bytes) -> object:
     """An archive whose checksum is, for once, believed."""
     (place / cifar.CIFAR10.layout.archive.name).write_bytes(data)
-    return cifar.read_cifar10(place, "train")
+    return cifar.read_cifar(cifar.CIFAR10.layout, place, "train")
 
 
 def unzipped(place: Path, data: bytes) -> object:

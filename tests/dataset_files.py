@@ -1,9 +1,8 @@
-"""Published data sets, made small: CIFAR-10, CIFAR-100 and Tiny-ImageNet as files and as archives."""
+"""Made data sets: arrays and published sets as small files and archives, and what every reader promises."""
 
 import hashlib
 import io
 import pickle
-import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,51 +12,125 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossclass.data import cifar
+from crossclass.core.errors import UserError
+from crossclass.data import tiny_imagenet
 from crossclass.data.base import ArraySplit
-from crossclass.data.cifar import CIFAR10, read_cifar100
+from crossclass.data.cifar import Cifar, read_cifar
 from crossclass.data.tiny_imagenet import read_tiny_imagenet
-from reader_contract import sound
 
-# CIFAR-10
-
-NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+# What every reader promises: sound arrays, or a refusal in one sentence
 
 
-PIXELS = np.random.default_rng(1).integers(0, 256, (6, 2, 3, 32, 32), dtype=np.uint8)
+def refused(call: Callable[..., ArraySplit], *arguments: Any, says: tuple[str, ...]) -> str:
+    """The message of the UserError that `call` must raise: one line that says all of `says`."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "\n" not in message
+    assert len(message) < 1000
+    for part in says:
+        assert part in message, f"{part!r} is not in {message!r}"
+    return message
 
 
-def batch(i: int) -> bytes:
-    """Two images as a batch, in the protocol of the files and with keys in bytes."""
-    rows, labels = PIXELS[i].reshape(2, 3072), [i, 9 - i]
-    return pickle.dumps({b"batch_label": b"made", b"labels": labels, b"data": rows}, protocol=2)
+def sound(raw: ArraySplit) -> ArraySplit:
+    """What every reader promises about what it returns."""
+    assert raw.images.dtype == np.uint8
+    assert raw.images.ndim == 4
+    assert raw.images.shape[3] in (1, 3)
+    assert raw.images.flags.c_contiguous
+    assert raw.labels.dtype == np.int64
+    assert raw.labels.shape == raw.images.shape[:1]
+    assert raw.labels.min() >= 0
+    assert raw.labels.max() < len(raw.class_names)
+    assert all(type(name) is str for name in raw.class_names)
+    return raw
 
 
-def python2_batch() -> bytes:
-    """One image, opcode by opcode as Python 2 and the numpy of 2009 wrote it: `str`, align=0."""
+# npz
 
-    def text(b: bytes) -> bytes:
-        return b"U" + bytes([len(b)]) + b
-
-    row = bytes(range(256)) * 12
-    dtype = b"cnumpy\ndtype\n(" + text(b"u1") + b"K\x00K\x01tR(K\x03" + text(b"|") + b"NNN"
-    dtype += (b"J" + struct.pack("<i", -1)) * 2 + b"K\x00tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text(b"b") + b"tR"
-    array += b"(K\x01(K\x01M\x00\x0ct" + dtype + b"\x89T" + struct.pack("<i", len(row)) + row + b"tb"
-    items = text(b"data") + array + text(b"labels") + b"](K\x07e" + text(b"batch_label")
-    return b"\x80\x02}(" + items + text(b"testing batch 1 of 1") + b"u."
+RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+LABELS = np.array([2, 0, 1, 1, 0])
 
 
-def contents() -> dict[str, bytes]:
-    data = [*(batch(i) for i in range(6)), pickle.dumps({}, protocol=2)]
-    return dict(zip(NAMES, data, strict=True))
+def npz(folder: Path, split: str = "train", **arrays: Any) -> Path:
+    np.savez(folder / f"{split}.npz", **{"images": RGB, "labels": LABELS, **arrays})
+    return folder / f"{split}.npz"
 
 
-def tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for info, data in members:
-            archive.addfile(info, io.BytesIO(data))
-    return path
+def numbered_npz(folder: Path, n_train=20, n_test=8, classes=4, size=6, seed=0, names=None) -> Path:
+    """`train.npz` and `test.npz` whose images carry their number in the first pixel."""
+    g = np.random.default_rng(seed)
+    for split, n in (("train", n_train), ("test", n_test)):
+        images = g.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+        images[:, 0, 0, 0] = np.arange(n)
+        extra = {"class_names": np.array(names)} if names else {}
+        npz(folder, split, images=images, labels=np.arange(n) % classes, **extra)
+    return folder
+
+
+# CIFAR-10 and CIFAR-100: six images in each file
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (6, 6, 3, 32, 32), dtype=np.uint8)
+FINE = tuple(f"class {i}" for i in range(100))
+
+
+def batch(images: np.ndarray, labels: dict[bytes, list[int]]) -> bytes:
+    """Images as a batch, in the protocol of the files and with keys in bytes."""
+    return pickle.dumps({b"batch_label": b"made", **labels, b"data": images.reshape(-1, 3072)}, protocol=2)
+
+
+def cifar10_files() -> dict[str, bytes]:
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    made = {n: batch(PIXELS[i], {b"labels": [i, 9 - i, 0, 1, 2, 3]}) for i, n in enumerate(names)}
+    return made | {"batches.meta": pickle.dumps({}, protocol=2)}
+
+
+def cifar100_files() -> dict[str, bytes]:
+    fine = {"train": [99, 0, 42, 7, 7, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6], "test": [3, 98, 0, 1, 2, 4]}
+    pixels = {"train": PIXELS[:3], "test": PIXELS[5]}
+    meta = {b"coarse_label_names": [b"fish"] * 20, b"fine_label_names": [name.encode() for name in FINE]}
+    made = {
+        name: batch(pixels[name], {b"fine_labels": labels, b"coarse_labels": [0] * len(labels)})
+        for name, labels in fine.items()
+    }
+    return made | {"meta": pickle.dumps(meta, protocol=2)}
+
+
+def is_made_cifar(kind: type[Cifar], folder: Path) -> None:
+    """Both parts of a made CIFAR come back, with their fine labels and the names of the classes."""
+    train, test = (sound(read_cifar(kind.layout, folder, split)) for split in ("train", "test"))
+    ten = len(train.class_names) == 10
+    expected = PIXELS.transpose(0, 1, 3, 4, 2)
+    np.testing.assert_array_equal(train.images, expected[: 5 if ten else 3].reshape(-1, 32, 32, 3))
+    np.testing.assert_array_equal(test.images, expected[5])
+    assert train.labels[:8].tolist() == ([0, 9, 0, 1, 2, 3, 1, 8] if ten else [99, 0, 42, 7, 7, 1, 2, 3])
+    assert test.labels.tolist() == ([5, 4, 0, 1, 2, 3] if ten else [3, 98, 0, 1, 2, 4])
+    assert train.class_names == test.class_names
+    assert train.class_names[3] == ("cat" if ten else "class 3")
+    assert ten or train.class_names == FINE
+
+
+def put_cifar(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Cifar], folder: Path, files: dict[str, bytes]
+) -> Path:
+    """Unpacked files, with their checksums in the table of the published ones."""
+    home = folder / kind.layout.archive.folder
+    home.mkdir(parents=True)
+    for name, data in files.items():
+        (home / name).write_bytes(data)
+        trust(monkeypatch, home / name, kind)
+    return home
+
+
+def trust(monkeypatch: pytest.MonkeyPatch, path: Path, kind: type[Cifar]) -> None:
+    """Let the checksum of a made file, or of a made archive, stand in the table of published ones."""
+    digest, layout = hashlib.md5(path.read_bytes()).hexdigest(), kind.layout
+    if path.name in layout.md5:
+        monkeypatch.setitem(layout.md5, path.name, digest)
+    else:
+        monkeypatch.setattr(kind, "layout", layout._replace(archive=layout.archive._replace(md5=digest)))
 
 
 def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> Any:
@@ -66,47 +139,11 @@ def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: st
     return info, data
 
 
-def members(**replaced: Any) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """The members of a sound archive, some of them replaced, or left out where None is given."""
-    inside = {**contents(), "readme.html": b"<html>"}
-    sound_ones = {n: member(f"cifar-10-batches-py/{n}", data) for n, data in inside.items()}
-    kept = [m for m in {**sound_ones, **replaced}.values() if m is not None]
-    return [member("cifar-10-batches-py", kind=tarfile.DIRTYPE), *kept]
-
-
-def trust(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str = "CIFAR10") -> None:
-    """Let the checksum of a made file, or of a made archive, stand in the table of published ones."""
-    digest, known = hashlib.md5(path.read_bytes()).hexdigest(), getattr(cifar, kind).layout
-    if path.name in known.md5:
-        monkeypatch.setitem(known.md5, path.name, digest)
-    else:
-        monkeypatch.setattr(
-            getattr(cifar, kind), "layout", known._replace(archive=known.archive._replace(md5=digest))
-        )
-
-
-def is_made_cifar10(train: ArraySplit, test: ArraySplit) -> None:
-    expected = PIXELS.transpose(0, 1, 3, 4, 2)
-    np.testing.assert_array_equal(sound(train).images, expected[:5].reshape(10, 32, 32, 3))
-    np.testing.assert_array_equal(train.labels, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
-    np.testing.assert_array_equal(sound(test).images, expected[5])
-    np.testing.assert_array_equal(test.labels, [5, 4])
-    assert train.class_names == test.class_names == CIFAR10.layout.class_names
-    assert len(train.class_names) == 10
-    assert train.class_names[3] == "cat"
-
-
-class Runs:
-    """Unpickling this calls `command(argument)`."""
-
-    def __init__(self, command: Callable[..., Any], *arguments: Any) -> None:
-        self.call = (command, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-# downloading
+def tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, data in members:
+            archive.addfile(info, io.BytesIO(data))
+    return path
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[str]:
@@ -123,44 +160,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[str]:
     return asked
 
 
-# CIFAR-100
-
-FINE = [f"class {i}" for i in range(100)]
-
-
-PIXELS100 = {"train": PIXELS[:3].reshape(6, 3, 32, 32), "test": PIXELS[3]}
-
-
-LABELS100 = {"train": [99, 0, 42, 7, 7, 1], "test": [3, 98]}
-
-
-def contents100() -> dict[str, bytes]:
-    """Six and two images with fine and coarse labels, and the names, keys in bytes as in the files."""
-    batches = {
-        split: {
-            b"fine_labels": LABELS100[split],
-            b"coarse_labels": [0] * len(rows),
-            b"data": rows.reshape(-1, 3072),
-        }
-        for split, rows in PIXELS100.items()
-    }
-    meta = {b"coarse_label_names": [b"fish"] * 20, b"fine_label_names": [name.encode() for name in FINE]}
-    return {name: pickle.dumps(data, protocol=2) for name, data in {**batches, "meta": meta}.items()}
-
-
-def is_made_cifar100(folder: Path) -> None:
-    for split in ("train", "test"):
-        raw = sound(read_cifar100(folder, split))
-        np.testing.assert_array_equal(raw.images, PIXELS100[split].transpose(0, 2, 3, 1))
-        np.testing.assert_array_equal(raw.labels, LABELS100[split])  # not the coarse ones, all 0
-        assert raw.class_names == tuple(FINE)
-
-
-# Tiny-ImageNet
+# Tiny-ImageNet: 3 classes, not 200, of 11 and 2 images, not 500 and 50
 
 WNIDS = ["n00000009", "n00000001", "n00000004"]
-
-
 WORDS = {
     "n00000001": "crane",
     "n00000004": "goldfish, Carassius auratus",
@@ -176,7 +178,7 @@ def jpeg(value: int, side: int = 64, mode: str = "RGB") -> bytes:
 
 
 def tiny_contents() -> dict[str, bytes]:
-    """Three classes of 11 training and 2 validation images; gray = 20 * class + number, or 200 + row."""
+    """The files; the gray is 80 * class + 4 * number in training images, and 40 * row in the others."""
     files = {"wnids.txt": "\n".join(WNIDS).encode() + b"\n"}
     files["words.txt"] = "".join(f"{wnid}\t{words}\n" for wnid, words in WORDS.items()).encode()
     for label, wnid in enumerate(WNIDS):
@@ -190,14 +192,25 @@ def tiny_contents() -> dict[str, bytes]:
     return files | {f"test/images/test_{i}.JPEG": jpeg(1) for i in range(2)}
 
 
+def put_tiny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Unpacked files, with the sizes that the reader expects."""
+    monkeypatch.setattr(tiny_imagenet, "CLASSES", 3)
+    monkeypatch.setattr(tiny_imagenet, "PER_CLASS", {"train": 11, "test": 2})
+    home = folder / "tiny-imagenet-200"
+    for name, data in tiny_contents().items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(data)
+    return home
+
+
 def levels(raw: ArraySplit) -> list[int]:
     """The gray of each image, which must be one gray in all channels."""
     assert (np.ptp(raw.images.astype(int), axis=(1, 2, 3)) <= 3).all()
     return np.median(raw.images.reshape(len(raw.images), -1), axis=1).astype(int).tolist()
 
 
-def is_made_tiny(folder: Path, **options: Any) -> None:
-    train, test = (sound(read_tiny_imagenet(folder, split, **options)) for split in ("train", "test"))
+def is_made_tiny(folder: Path) -> None:
+    train, test = (sound(read_tiny_imagenet(folder, split)) for split in ("train", "test"))
     expected = [80 * label + 4 * i for i in range(11) for label in range(3)]  # turn by turn: 0, 1, 2, ..., 10
     np.testing.assert_allclose(levels(train), expected, atol=2)
     assert train.labels.tolist() == [0, 1, 2] * 11

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from crossclass.core.errors import UserError
 from crossclass.data.arrays import read_npz
-from reader_contract import LABELS, RGB, npz, refused, sound
+from dataset_files import LABELS, RGB, npz, refused, sound
 
 
 @pytest.mark.parametrize(

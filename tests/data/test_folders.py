@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossclass.data.folders import read_folder
-from reader_contract import RGB, npz, refused, sound
+from dataset_files import RGB, npz, refused, sound
 
 
 def save(path: Path, pixels: np.ndarray, **options: Any) -> None:

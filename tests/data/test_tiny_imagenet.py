@@ -5,31 +5,25 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from crossclass.data import tiny_imagenet
+from crossclass.data import CIFAR10, TinyImageNet, tiny_imagenet
 from crossclass.data.arrays import read_npz
-from crossclass.data.cifar import read_cifar10
+from crossclass.data.cifar import read_cifar
 from crossclass.data.folders import read_folder
 from crossclass.data.tiny_imagenet import read_tiny_imagenet
-from dataset_files import WNIDS, is_made_tiny, jpeg, levels, serve, tiny_contents
-from reader_contract import npz, refused, sound
+from dataset_files import WNIDS, is_made_tiny, jpeg, levels, npz, put_tiny, refused, serve, tiny_contents
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A made Tiny-ImageNet, unpacked: 3 classes, not 200, of 11 and 2 images, not 500 and 50."""
-    monkeypatch.setattr(tiny_imagenet, "CLASSES", 3)
-    monkeypatch.setattr(tiny_imagenet, "PER_CLASS", {"train": 11, "test": 2})
-    home = tmp_path / "data" / "tiny-imagenet-200"
-    for name, data in tiny_contents().items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_bytes(data)
-    return home
+    """A made Tiny-ImageNet, unpacked."""
+    return put_tiny(monkeypatch, tmp_path / "data")
 
 
 @pytest.fixture
@@ -64,14 +58,22 @@ def test_tiny_imagenet(tiny: Path) -> None:
     is_made_tiny(tiny)
 
 
-def test_tiny_imagenet_in_sorted_order(tiny: Path) -> None:
+def test_classes_may_be_sorted_as_in_image_folders(tiny: Path) -> None:
     """The same images in the same order; only what the classes are called changes."""
-    for split in ("train", "test"):
-        usual = read_tiny_imagenet(tiny, split)
-        raw = sound(read_tiny_imagenet(tiny, split, class_order="sorted"))
-        np.testing.assert_array_equal(raw.images, usual.images)
-        assert raw.class_names == ("crane (n00000001)", "goldfish", "crane (n00000009)")
-        assert [raw.class_names[i] for i in raw.labels] == [usual.class_names[i] for i in usual.labels]
+    by_file, by_name = TinyImageNet(path=tiny), TinyImageNet(path=tiny, class_order="sorted")
+    assert by_file.digest() != by_name.digest()
+    usual, splits = by_file(), by_name()
+    assert splits.class_names == ("crane (n00000001)", "goldfish", "crane (n00000009)")
+    for name in ("train", "test"):
+        a, b = usual.part(name), splits.part(name)
+        assert a.images.equal(b.images)
+        assert [usual.class_names[i] for i in a.labels] == [splits.class_names[i] for i in b.labels]
+
+
+def test_what_is_held_out_has_equally_many_of_each_class(tiny: Path) -> None:
+    splits = TinyImageNet(path=tiny, n_val=9)()
+    assert splits.val.labels.bincount().tolist() == [3, 3, 3]
+    assert splits.train.labels.bincount().tolist() == [8, 8, 8]
 
 
 def test_tiny_imagenet_is_decoded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,13 +297,12 @@ def test_tiny_imagenet_faults(
         refused(read_tiny_imagenet, folder, split, says=(*says, f"delete {tiny} and use data.download=true"))
 
 
-def test_tiny_imagenet_unknown_split_and_other_folders(tiny: Path, tmp_path: Path) -> None:
-    refused(read_tiny_imagenet, tiny, "val", says=("Tiny-ImageNet", "'val'", "test, train"))
+def test_tiny_imagenet_and_other_folders(tiny: Path, tmp_path: Path) -> None:
     says = ("tiny-imagenet-200", "tiny-imagenet-200.zip", "data.path", "248 MB")
     refused(read_tiny_imagenet, tmp_path / "absent", "train", says=says)
     npz(tmp_path)
     refused(read_tiny_imagenet, tmp_path, "train", says=(*says, "data.kind=npz"))
-    for read in (read_npz, read_cifar10, read_folder):
+    for read in (read_npz, partial(read_cifar, CIFAR10.layout), read_folder):
         refused(read, tiny.parent, "train", says=("data.kind=tiny_imagenet",))
     refused(read_npz, tiny, "train", says=("data.kind=tiny_imagenet",))
     refused(read_folder, tiny, "train", says=("holds no images", "data.kind=tiny_imagenet"))

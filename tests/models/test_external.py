@@ -6,6 +6,7 @@ from torch import nn
 
 from crossclass.core.errors import UserError
 from crossclass.models import Wrapped
+from crossclass.models.base import SubsampledConv
 from foreign_networks import Net, Output, Tokens, variant
 
 # Features and head
@@ -109,6 +110,18 @@ def test_looking_at_a_network_changes_nothing(made):
     assert False in modes
     assert True in modes
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_thin_strided_1x1_convolutions_subsample_first(made):
+    def forward(self, x):
+        return self.top(self.body(x) + self.short(x).mean(dim=(2, 3)))
+
+    net, x = made(variant(forward, short=nn.Conv2d(3, 6, 1, 2))), torch.rand(2, 3, 8, 8)
+    assert type(net.net.short) is SubsampledConv
+    assert type(net.net.conv) is nn.Conv2d
+    plain = variant(forward, short=nn.Conv2d(3, 6, 1, 2))()
+    plain.load_state_dict(net.net.state_dict())
+    assert torch.allclose(net(x), plain(net.normalise(x)), atol=1e-6)
 
 
 # Maps for Grad-CAM

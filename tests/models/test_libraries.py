@@ -14,6 +14,7 @@ from torch import nn
 from crossclass import models
 from crossclass.core.errors import UserError
 from crossclass.models import HF, Timm, Torchvision, ViT
+from crossclass.models.vit import adapted
 from foreign_networks import IMAGES, Net
 
 # timm and torchvision, acted by small modules
@@ -163,7 +164,7 @@ def test_a_vit_starts_from_resized_weights_and_is_not_fetched_again(hub):
     folder, asked = hub
     given = imagenet(folder)
     net = models.build(SMALL, IMAGES, 4, 0)
-    state, wanted = net.state_dict(), models.adapted(given, 4, 2)
+    state, wanted = net.state_dict(), adapted(given, 4, 2)
     assert state["pos_embed"].shape == (1, 5, 12)
     assert state["patch_embed.proj.weight"].shape == (12, 3, 4, 4)
     body = [n for n in wanted if not n.startswith("head")]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from crossclass.core.errors import UserError
-from crossclass.models import adapted
+from crossclass.models.vit import adapted
 
 
 def test_a_summed_kernel_sees_an_image_as_the_old_one_sees_it_enlarged():

@@ -7,34 +7,20 @@ The validation part follows the training part in the same order and is never tra
 from typing import Annotated
 
 from crossclass.core.plugins import Family
-from crossclass.data.arrays import Npz
-from crossclass.data.base import ArraySplit, Data, Split, Splits, as_float, batches
-from crossclass.data.cifar import CIFAR10, CIFAR100
-from crossclass.data.digits import Digits
-from crossclass.data.folders import Folder
-from crossclass.data.shapes import Shapes
-from crossclass.data.subset import Checksummed, Downloadable, Stored, Subset
-from crossclass.data.tiny_imagenet import TinyImageNet
+from crossclass.data.arrays import Npz as Npz
+from crossclass.data.base import (
+    ArraySplit as ArraySplit,
+    Data as Data,
+    Split as Split,
+    Splits as Splits,
+    as_float as as_float,
+    batches as batches,
+)
+from crossclass.data.cifar import CIFAR10 as CIFAR10, CIFAR100 as CIFAR100
+from crossclass.data.digits import Digits as Digits
+from crossclass.data.folders import Folder as Folder
+from crossclass.data.shapes import Shapes as Shapes
+from crossclass.data.subset import Subset as Subset
+from crossclass.data.tiny_imagenet import TinyImageNet as TinyImageNet
 
 AnyData = Annotated[Data, Family(Shapes, Digits, CIFAR10, CIFAR100, TinyImageNet, Npz, Folder)]
-
-__all__ = [
-    "CIFAR10",
-    "CIFAR100",
-    "AnyData",
-    "ArraySplit",
-    "Checksummed",
-    "Data",
-    "Digits",
-    "Downloadable",
-    "Folder",
-    "Npz",
-    "Shapes",
-    "Split",
-    "Splits",
-    "Stored",
-    "Subset",
-    "TinyImageNet",
-    "as_float",
-    "batches",
-]

@@ -5,13 +5,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from crossclass.data.base import ArraySplit, Splits, demand, guarded, hint
+from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded, hint
 from crossclass.data.subset import Checksummed
 
 MAX_CLASSES = 100_000  # without class names a stray label of 10^12 would ask for as many names
 
 
-def read_npz(folder: Path, split: str) -> ArraySplit:
+def read_npz(folder: Path, split: Part) -> ArraySplit:
     """`<folder>/<split>.npz`; images: gray, channels first or last, 8 bits or floats in [0, 1]."""
     path = folder / f"{split}.npz"
     demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
@@ -86,8 +86,4 @@ class Npz(Checksummed):
 
     def __call__(self) -> Splits:
         """Read both files."""
-        folder = self.folder("train.npz and test.npz")
-        alone = (folder / "test.npz").is_file() and not (folder / "train.npz").exists()
-        train = None if alone else read_npz(folder, "train")
-        test = read_npz(folder, "test")
-        return self.verify(self.cut(train or test.first(0), test, str(folder)), folder)
+        return self.read("{}.npz", read_npz, "train.npz and test.npz")

@@ -1,7 +1,7 @@
 """What every data set is: settings that read its images, and its three parts in memory.
 
-On disk and in memory images have 8 bits; a batch becomes float in [0, 1]. A reader refuses what it cannot
-believe in one sentence: where it is, what it is, what to do (`demand`, `guarded`).
+On disk and in memory images have 8 bits; a batch becomes float in [0, 1]. A reader refuses damaged files in
+one sentence: which file, what is wrong with it, what to do (`demand`, `guarded`).
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ from crossclass.core.errors import UserError
 from crossclass.core.plugins import kind_of, members
 
 D = TypeVar("D", bound="Data")
+Part = Literal["train", "test"]
+"""What the files of a data set hold; the validation images are cut from `train`."""
+PerChannel = tuple[float, ...]
+"""One value per channel, in [0, 1] units."""
+Statistics = tuple[PerChannel, PerChannel]
+"""Mean and standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ class Data(Settings):
 
     kind: str
 
-    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
-    """Mean and standard deviation per channel in [0, 1] units, for `model.normalise=` (kind without `_`)."""
+    statistics: ClassVar[Statistics | None] = None
+    """For `model.normalise=` (the kind without `_`)."""
     shape: ClassVar[tuple[int, int] | None] = None
     """Number of classes and pixels along a side, which tell that a file of weights is for this data set."""
     mini: ClassVar[Mapping[str, Any] | None] = None

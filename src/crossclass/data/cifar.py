@@ -1,6 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in torchvision's layout, unpacked or as the archives.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 images of 32 x 32 pixels, 10 or 100 classes.
 
-Each file has a published checksum, judged before it is unpickled, by an unpickler that knows only arrays.
+The files are those of torchvision, unpacked or as the archives. Each has a published checksum, which is
+compared before it is unpickled, by an unpickler that knows only arrays.
 """
 
 import codecs
@@ -12,8 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from crossclass.core.errors import UserError, did_you_mean
-from crossclass.data.base import ArraySplit, Splits, demand, guarded
+from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded
 from crossclass.data.download import Archive, again, unpacking, verified
 from crossclass.data.subset import Downloadable
 
@@ -22,36 +22,23 @@ SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
 class Layout(NamedTuple):
-    """One of the two sets: where it comes from, and what its files are called."""
+    """Where one of the two sets comes from, and what its files are called."""
 
     title: str
     archive: Archive
-    splits: dict[str, tuple[str, ...]]
+    splits: dict[Part, tuple[str, ...]]
     md5: dict[str, str]  # of the files inside
     labels: bytes  # their key in a batch
     class_names: tuple[str, ...]  # empty: in the file `meta`
 
 
-def read_cifar10(folder: Path, split: str, download: bool = False) -> ArraySplit:
-    """CIFAR-10 from a folder; fetched into it if `download`; raises UserError."""
-    return read_cifar(CIFAR10.layout, folder, split, download)
-
-
-def read_cifar100(folder: Path, split: str, download: bool = False) -> ArraySplit:
-    """CIFAR-100 with its 100 fine labels from a folder; fetched into it if `download`; raises UserError."""
-    return read_cifar(CIFAR100.layout, folder, split, download)
-
-
-def read_cifar(layout: Layout, folder: Path, split: str, download: bool) -> ArraySplit:
-    """`train` or `test` of one of the two sets; raises UserError."""
-    if split not in layout.splits:
-        raise UserError(f"{layout.title} has no split '{split}'{did_you_mean(split, layout.splits)}")
+def read_cifar(layout: Layout, folder: Path, split: Part, download: bool = False) -> ArraySplit:
+    """One part of CIFAR-10 or CIFAR-100; fetched into the folder if `download`. Raises UserError."""
     home = _home(layout, folder, download)
     batches = [_batch(layout, home / name) for name in layout.splits[split]]
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return ArraySplit(
-        np.ascontiguousarray(images), labels, layout.class_names or _fine_names(layout, home / "meta")
-    )
+    names = layout.class_names or _fine_names(layout, home / "meta")
+    return ArraySplit(np.ascontiguousarray(images), labels, names)
 
 
 def _home(layout: Layout, folder: Path, download: bool) -> Path:

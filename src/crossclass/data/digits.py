@@ -1,4 +1,4 @@
-"""The one set of real images inside an ordinary dependency: scikit-learn's scanned digits."""
+"""scikit-learn's scanned digits: real images that come with a dependency."""
 
 from typing import Literal
 
@@ -7,15 +7,6 @@ from pydantic import Field
 
 from crossclass.data.base import ArraySplit, Splits
 from crossclass.data.subset import Subset
-
-
-def read_digits() -> ArraySplit:
-    """scikit-learn's 1,797 scanned digits of 8 x 8 pixels in 17 grays, spread over 0..255."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
-    return ArraySplit(images, digits.target.astype(np.int64), tuple("0123456789"))
 
 
 class Digits(Subset):
@@ -28,7 +19,11 @@ class Digits(Subset):
     n_val: int = Field(default=300, ge=0)
 
     def __call__(self) -> Splits:
-        """Read the digits."""
-        whole = read_digits()
+        """Read the digits: 17 grays, spread over 0..255."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
+        whole = ArraySplit(images, digits.target.astype(np.int64), tuple("0123456789"))
         tail = ArraySplit(whole.images[1500:], whole.labels[1500:], whole.class_names)
         return self.cut(whole.first(1500), tail, "digits")

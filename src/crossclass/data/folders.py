@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from crossclass.core.errors import did_you_mean
-from crossclass.data.base import ArraySplit, Splits, demand, guarded, hint
+from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded, hint
 from crossclass.data.subset import Checksummed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 SAVE_AGAIN = "save it again or remove it"
 
 
-def read_folder(folder: Path, split: str) -> ArraySplit:
+def read_folder(folder: Path, split: Part) -> ArraySplit:
     """`<folder>/<split>/<class>/<image>` as RGB, sorted by name; `train` says what classes exist."""
     demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
     part, put = folder / split, f"put images into {split}/<class>"
@@ -26,12 +26,12 @@ def read_folder(folder: Path, split: str) -> ArraySplit:
     names = tuple(path.name for path in visible(home) if path.is_dir())
     tiny = ", or use data.kind=tiny_imagenet" if (folder / "wnids.txt").is_file() else ""
     files: list[tuple[Path, int]] = []
-    for place in (path for path in visible(part) if path.is_dir()):
-        near = "" if place.name in names else did_you_mean(place.name, names)
-        demand(place.name in names, place, f"is no class of {home}", f"rename it or add it{near}")
-        images = [path for path in visible(place) if is_image(path)]
-        demand(len(images) > 0 or home != part, place, "holds no images", f"add some or remove it{tiny}")
-        files += [(path, names.index(place.name)) for path in images]
+    for subfolder in (path for path in visible(part) if path.is_dir()):
+        near = "" if subfolder.name in names else did_you_mean(subfolder.name, names)
+        demand(subfolder.name in names, subfolder, f"is no class of {home}", f"rename it or add it{near}")
+        images = [path for path in visible(subfolder) if is_image(path)]
+        demand(len(images) > 0 or home != part, subfolder, "holds no images", f"add some or remove it{tiny}")
+        files += [(path, names.index(subfolder.name)) for path in images]
     demand(len(files) > 0, part, "has no class folders with images", put)
     labels = np.array([label for _, label in files], dtype=np.int64)
     return ArraySplit(stack([path for path, _ in files]), labels, names)
@@ -85,11 +85,7 @@ class Folder(Checksummed):
 
     def __call__(self) -> Splits:
         """Read all images."""
-        folder = self.folder("train/<class>/ and test/<class>/")
-        alone = (folder / "test").is_dir() and not (folder / "train").exists()
-        train = None if alone else read_folder(folder, "train")
-        test = read_folder(folder, "test")
-        return self.verify(self.cut(train or test.first(0), test, str(folder)), folder)
+        return self.read("{}", read_folder, "train/<class>/ and test/<class>/")
 
     @classmethod
     def lies_in(cls, folder: Path) -> bool:

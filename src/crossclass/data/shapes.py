@@ -7,7 +7,7 @@ whose shared features are known, so C can be held against the truth.
 The parts are mutually dissimilar by construction: no two agree in both the stripes they are filled with
 (orientation and frequency) and the colour axis they vary along. Gratings of different orientation or
 frequency are almost orthogonal under any shift, and the three colour axes (light, red-green,
-blue-yellow) are exactly orthogonal. `part_similarity` measures it.
+blue-yellow) are exactly orthogonal.
 """
 
 import math
@@ -78,13 +78,6 @@ def part(index: int, size: int) -> Float[Tensor, "3 s s"]:
     stripes = (stripes - (stripes * mask).sum() / mask.sum()) * mask  # no mean: colour alone tells nothing
     pattern = axis[:, None, None] * stripes
     return 0.5 * pattern / pattern.square().mean().sqrt()
-
-
-def part_similarity(parts: int, size: int) -> Float[Tensor, "p p"]:
-    """Largest normalised cross-correlation |<a, shifted b>| of every two parts over all shifts."""
-    stamps = torch.stack([part(i, size) for i in range(parts)])
-    stamps = stamps / stamps.flatten(1).norm(dim=1)[:, None, None, None]
-    return F.conv2d(stamps, stamps, padding=size - 1).abs().amax(dim=(2, 3))
 
 
 class Drawn(NamedTuple):

@@ -1,8 +1,6 @@
-"""Which images of a data set a run uses, and how it is known that they are the same ones again.
+"""Which images of a data set a run uses, where its files lie, and the checksum that identifies them."""
 
-The validation part follows the training part in the same order and is never trained on.
-"""
-
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
-from crossclass.data.base import ArraySplit, Data, Split, Splits, checksum
+from crossclass.data.base import ArraySplit, Data, Part, Split, Splits, checksum
 
 
 class Subset(Data):
@@ -100,13 +98,25 @@ class Downloadable(Stored):
 
 
 class Checksummed(Stored):
-    """Files without a published name: their checksum stands for them in the run."""
+    """A folder of one's own files: their checksum identifies them in the run.
+
+    Files of the test part alone are enough for measuring; there are no training images then.
+    """
 
     checksum: str | None = None
     """Filled in when the files are read; given, it is checked."""
 
-    def verify(self, splits: Splits, where: Path) -> Splits:
-        """The splits. Raises UserError if their checksum is another than that of this run."""
+    def read(self, name: str, reader: Callable[[Path, Part], ArraySplit], needs: str) -> Splits:
+        """Both parts by a reader; `name`, such as `{}.npz`, is that of a part's file.
+
+        Raises UserError if they are absent, damaged, or have another checksum than that of this run.
+        """
+        where = self.folder(needs)
+        train_file, test_file = (where / name.format(part) for part in ("train", "test"))
+        test_alone = test_file.exists() and not train_file.exists()
+        train = None if test_alone else reader(where, "train")
+        test = reader(where, "test")
+        splits = self.cut(train or test.first(0), test, str(where))
         if self.checksum is not None and self.checksum != splits.checksum:
             raise UserError(
                 f"the images under {where} are not those of this run (checksum {splits.checksum}, "

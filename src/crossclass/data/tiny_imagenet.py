@@ -1,16 +1,16 @@
-"""Tiny-ImageNet: 200 classes of ImageNet at 64 x 64 pixels, 110,000 JPEGs that are decoded once.
+"""Tiny-ImageNet (CS231n, Stanford 2015): 200 classes of ImageNet, 110,000 JPEGs of 64 x 64 pixels.
 
     tiny-imagenet-200/wnids.txt                     the classes, in the order of their labels
                       words.txt                     what their names mean
                       train/<wnid>/images/*.JPEG    500 of each class
                       val/images/*.JPEG             50 of each, told apart by val/val_annotations.txt
 
-Nobody published labels of the official test images, so the official *validation* images are our test part,
-in the order of val_annotations.txt. Training images come by turns, the first of every class, then the
-second of every class ..., so that whatever is cut off at an end holds equally many of each.
+The labels of the official test images are not published, so the official *validation* images are the test
+part. Training images come by turns, the first of every class, then the second of every class ..., so that
+a part cut off at the end holds equally many of each class.
 
 Decoding takes a minute, so the pixels are kept in `decoded-<split>.npz` beside the folders. That file is
-believed only while names, sizes and times of all JPEGs are those that it was made from.
+read only while names, sizes and times of all JPEGs are those that it was made from.
 """
 
 import hashlib
@@ -25,8 +25,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from crossclass.core.errors import UserError, did_you_mean
-from crossclass.data.base import ArraySplit, Splits, demand, guarded
+from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded
 from crossclass.data.download import Archive, again, unpacking, verified
 from crossclass.data.folders import is_image, stack, visible
 from crossclass.data.subset import Downloadable
@@ -48,19 +47,16 @@ MEMBERS = re.compile(  # the boxes and the unlabelled test images stay in the ar
 MEMBER_BYTES = 8 * 2**20  # the largest true member, words.txt, has 2.5 MiB
 
 ClassOrder = Literal["wnids", "sorted"]
-Files = list[tuple[Path, int]]
-"""Images and their classes."""
 
 
 def read_tiny_imagenet(
-    folder: Path, split: str, download: bool = False, class_order: ClassOrder = "wnids"
+    folder: Path, split: Part, download: bool = False, class_order: ClassOrder = "wnids"
 ) -> ArraySplit:
-    """`train` or `test` (the official validation images) as RGB; fetched if `download`; raises UserError.
+    """`train` (100,000 images) or `test` (the 10,000 official validation images) as RGB, [n, 64, 64, 3].
 
-    Labels follow wnids.txt, or the sorted wnids, as in models trained through an image folder.
+    They are fetched into the folder if `download`. Labels follow wnids.txt, or the sorted wnids, as in models
+    trained through an image folder. Raises UserError if the files are absent or damaged.
     """
-    if split not in PER_CLASS:
-        raise UserError(f"Tiny-ImageNet has no split '{split}'{did_you_mean(split, PER_CLASS)}")
     home = _home(folder, download)
     wnids = _wnids(home)
     files = _train(home, wnids) if split == "train" else _test(home, wnids)
@@ -111,7 +107,8 @@ def _names(home: Path, wnids: list[str]) -> tuple[str, ...]:
     return tuple(first if uses[first] == 1 else f"{first} ({wnid})" for first, wnid in pairs)
 
 
-def _train(home: Path, wnids: list[str]) -> Files:
+def _train(home: Path, wnids: list[str]) -> list[tuple[Path, int]]:
+    """The training images with their labels: the first of every class, then the second of every class, ..."""
     classes = [_jpegs(home / "train" / wnid / "images") for wnid in wnids]
     for wnid, paths in zip(wnids, classes, strict=True):
         what = f"holds {len(paths)} images, not {PER_CLASS['train']}"
@@ -119,8 +116,9 @@ def _train(home: Path, wnids: list[str]) -> Files:
     return [(path, label) for turn in zip(*classes, strict=True) for label, path in enumerate(turn)]
 
 
-def _test(home: Path, wnids: list[str]) -> Files:
-    where, place = home / "val" / "val_annotations.txt", home / "val" / "images"
+def _test(home: Path, wnids: list[str]) -> list[tuple[Path, int]]:
+    """The official validation images with their labels, in the order of val_annotations.txt."""
+    where, folder = home / "val" / "val_annotations.txt", home / "val" / "images"
     rows = [line.split("\t") for line in _lines(home, "val/val_annotations.txt")]
     index = {wnid: label for label, wnid in enumerate(wnids)}
     for i, row in enumerate(rows, start=1):
@@ -128,11 +126,11 @@ def _test(home: Path, wnids: list[str]) -> Files:
         demand(len(row) > 1, where, what, again(home))
         what = f"line {i} gives {row[0][:60]} the class '{row[1][:60]}', which is not in wnids.txt"
         demand(row[1] in index, where, what, again(home))
-    annotated, there = [row[0] for row in rows], {path.name for path in _jpegs(place)}
+    annotated, there = [row[0] for row in rows], {path.name for path in _jpegs(folder)}
     both = len(there.intersection(annotated))
-    what = f"annotates {len(rows)} images, {both} of which are among the {len(there)} in {place}"
+    what = f"annotates {len(rows)} images, {both} of which are among the {len(there)} in {folder}"
     demand(both == len(rows) == len(there), where, what, again(home))
-    files = [(place / row[0], index[row[1]]) for row in rows]
+    files = [(folder / row[0], index[row[1]]) for row in rows]
     sizes = Counter(row[1] for row in rows)
     uneven = [wnid for wnid in wnids if sizes[wnid] != PER_CLASS["test"]]
     what = f"does not give every class {PER_CLASS['test']} images (see {', '.join(uneven[:3])})"
@@ -140,18 +138,19 @@ def _test(home: Path, wnids: list[str]) -> Files:
     return files
 
 
-def _jpegs(place: Path) -> list[Path]:
+def _jpegs(folder: Path) -> list[Path]:
     """The images of a folder, in the order of their numbers; none if there is no such folder."""
-    paths = [path for path in visible(place) if is_image(path)] if place.is_dir() else []
+    paths = [path for path in visible(folder) if is_image(path)] if folder.is_dir() else []
     return sorted(paths, key=lambda path: (len(path.name), path.name))
 
 
 def _decoded(cache: Path, paths: list[Path]) -> np.ndarray:
+    """The pixels of the images, from the cache where it is of these files; else decoded, and kept there."""
     key = _fingerprint(cache.parent, paths)
-    images = _kept(cache, key, len(paths))
+    images = _read_cache(cache, key, len(paths))
     if images is None:
         images = stack(paths, (SIDE, SIDE), again(cache.parent))
-        _keep(cache, key, images)
+        _write_cache(cache, key, images)
     return images
 
 
@@ -164,7 +163,7 @@ def _fingerprint(home: Path, paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _kept(cache: Path, key: str, n: int) -> np.ndarray | None:
+def _read_cache(cache: Path, key: str, n: int) -> np.ndarray | None:
     with suppress(Exception), cache.open("rb") as file:  # absent or damaged: the JPEGs are still there
         archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if str(archive["key"]) == key:
@@ -174,7 +173,7 @@ def _kept(cache: Path, key: str, n: int) -> np.ndarray | None:
     return None
 
 
-def _keep(cache: Path, key: str, images: np.ndarray) -> None:
+def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
     scratch = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
     with suppress(OSError):  # a read-only folder or a full disk: decode again next time
         try:

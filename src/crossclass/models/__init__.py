@@ -1,25 +1,39 @@
-"""Model families; each is a frozen object of settings that makes a `Classifier`."""
+"""Model families: frozen settings that make a `Classifier`.
+
+`build` makes one for images, `rebuild` one from the tensors of a checkpoint. Each built-in family is a file;
+`external` names networks that other code defines, which `wrapper` turns into a `Classifier`.
+"""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from jaxtyping import UInt8
 from pydantic import BeforeValidator
 from torch import Tensor
 
-from crossclass.core.config import Settings, validated
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.plugins import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
-from crossclass.models.base import Classifier, MeanStd, Model, statistics
-from crossclass.models.external_model import HF, Python, Timm, Torchvision
-from crossclass.models.preactresnet import PreActResNet
-from crossclass.models.recognize import Recognized, recognize
-from crossclass.models.resnet import ResNet
-from crossclass.models.vit import ViT, adapted
-from crossclass.models.wideresnet import WideResNet
-from crossclass.models.wrapper import Wrapped
+from crossclass.data.base import Statistics
+from crossclass.models.base import (
+    Classifier as Classifier,
+    MeanStd as MeanStd,
+    Model as Model,
+    statistics as statistics,
+)
+from crossclass.models.external_model import (
+    HF as HF,
+    Python as Python,
+    Timm as Timm,
+    Torchvision as Torchvision,
+)
+from crossclass.models.preactresnet import PreActResNet as PreActResNet
+from crossclass.models.recognize import Recognized as Recognized, recognize as recognize
+from crossclass.models.resnet import ResNet as ResNet
+from crossclass.models.vit import ViT as ViT
+from crossclass.models.wideresnet import WideResNet as WideResNet
+from crossclass.models.wrapper import Wrapped as Wrapped
 
 
 def from_text(value: object) -> object:
@@ -46,15 +60,6 @@ AnyModel = Annotated[
 ]
 
 
-class _Card(Settings):
-    model: AnyModel
-
-
-def settings_of(plain: Mapping[str, Any]) -> AnyModel:
-    """The settings that stand as plain data in a checkpoint's card; raises UserError if they are none."""
-    return validated(_Card, {"model": dict(plain)}, "the checkpoint's card").model
-
-
 def describe(settings: AnyModel, classes: int) -> str:
     """One line for messages: 'PreActResNet-18, width 64, 10 classes'."""
     return f"{settings}, {classes} classes"
@@ -65,7 +70,12 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
 
     `images` are the training part: normalise=data takes its statistics, the others check the channels.
     """
-    mean, std = _statistics(settings, images)
+    if isinstance(settings.normalise, MeanStd):
+        mean, std = settings.normalise.mean, settings.normalise.std
+    elif settings.normalise == "data":
+        mean, std = channel_statistics(images)
+    else:
+        mean, std = statistics()[settings.normalise]
     channels = images.shape[1]
     if len(mean) not in (1, channels):
         raise UserError(
@@ -97,19 +107,7 @@ def rebuild(
     return model.eval()
 
 
-def _statistics(
-    settings: AnyModel, images: UInt8[Tensor, "n c h w"]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if isinstance(settings.normalise, MeanStd):
-        return settings.normalise.mean, settings.normalise.std
-    if settings.normalise != "data":
-        return statistics()[settings.normalise]
-    return channel_statistics(images)
-
-
-def channel_statistics(
-    images: UInt8[Tensor, "n c h w"], block: int = 4096
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: UInt8[Tensor, "n c h w"], block: int = 4096) -> Statistics:
     """Mean and standard deviation (at least 0.001) of each channel in [0, 1], of at least one image.
 
     From counts of the 256 values, a block of images at a time: as doubles a large data set fills the memory.
@@ -123,30 +121,3 @@ def channel_statistics(
     mean = share @ values
     std = (share * (values - mean[:, None]).square()).sum(dim=1).sqrt()
     return tuple(mean.tolist()), tuple(std.clamp(min=1e-3).tolist())
-
-
-__all__ = [
-    "HF",
-    "AnyModel",
-    "Classifier",
-    "MeanStd",
-    "Model",
-    "PreActResNet",
-    "Python",
-    "Recognized",
-    "ResNet",
-    "Timm",
-    "Torchvision",
-    "ViT",
-    "WideResNet",
-    "Wrapped",
-    "adapted",
-    "build",
-    "channel_statistics",
-    "describe",
-    "from_text",
-    "rebuild",
-    "recognize",
-    "settings_of",
-    "statistics",
-]

@@ -4,6 +4,7 @@ Normalisation belongs to the model (its mean and std are buffers in the state di
 8/255 for everyone, and nobody can normalise twice or with another data set's constants.
 """
 
+from collections.abc import Container, Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -12,12 +13,10 @@ from pydantic import BeforeValidator, model_validator
 from torch import Tensor, nn
 
 from crossclass.core.config import Settings
-from crossclass.core.errors import did_you_mean
+from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel, in [0, 1] units."""
+from crossclass.data.base import PerChannel, Statistics
 
 
 def statistics() -> dict[str, Statistics]:
@@ -29,8 +28,8 @@ def statistics() -> dict[str, Statistics]:
 class MeanStd(Settings):
     """Normalisation by given constants, one value per channel or one for all."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: PerChannel
+    std: PerChannel
 
     @model_validator(mode="after")
     def _usable(self) -> "MeanStd":
@@ -67,7 +66,7 @@ class Model(Settings):
     """The setting that stands behind the kind in `model=kind:VALUE`, such as `name`."""
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> "Classifier":
         """A freshly initialised network for images of `channels` and of `size` pixels along a side."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
@@ -90,7 +89,7 @@ class Classifier(nn.Module):
     unused: ClassVar[tuple[str, ...]] = ()
     """Patterns of names that other people's files carry although their network never uses them."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, mean: PerChannel, std: PerChannel) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -128,25 +127,51 @@ class Classifier(nn.Module):
         return logits
 
 
-class _SubsampledConv(nn.Conv2d):
+def load_pretrained(net: nn.Module, tensors: Mapping[str, Tensor], heads: Container[str], what: str) -> None:
+    """Copy pretrained tensors into a network; only those named in `heads` may differ, and then stay fresh.
+
+    Raises UserError, which begins with `what`, if others are missing or have another shape.
+    """
+    own = net.state_dict()
+    wrong = [n for n in own if n not in tensors or tensors[n].shape != own[n].shape]
+    body = [n for n in wrong if n not in heads]
+    if body:
+        raise UserError(
+            f"{what}: {body[0]} differs ({len(body)} in all); give the model the settings of that network"
+        )
+    net.load_state_dict({n: own[n] if n in wrong else tensors[n] for n in own})
+
+
+class SubsampledConv(nn.Conv2d):
     """A strided 1x1 convolution as subsampling and an unstrided one: the same function and weights."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k u v"]:
+        """The convolution of every stride-th pixel."""
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
         down, across = self.stride
         part = x[:, :, ::down, ::across].contiguous(memory_format=layout or torch.contiguous_format)
         return nn.functional.conv2d(part, self.weight, self.bias)
 
 
-def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution without bias, as residual networks have in their shortcuts.
+def subsample_first(net: nn.Module) -> None:
+    """Make the strided 1x1 convolutions of a network with fewer than 8 input channels subsample first.
 
-    On CPUs without AVX-512, oneDNN's backward pass of a strided one with fewer than 8 input channels writes
-    outside of its memory (seen with torch 2.11 and 2.13, channels-last, one thread: "corrupted size",
-    "double free"), so these are subsampled first.
+    On CPUs without AVX-512, oneDNN's gradient with respect to their weights is written outside of its memory
+    (torch 2.11 and 2.13, channels-last, one thread: "corrupted size", "double free"). Function, weights and
+    names stay as they are.
     """
-    kind = _SubsampledConv if stride > 1 and inputs < 8 else nn.Conv2d
-    return kind(inputs, outputs, 1, stride, bias=False)
+    for module in net.modules():
+        if type(module) is not nn.Conv2d or module.padding not in ((0, 0), "valid") or module.groups > 1:
+            continue
+        if module.kernel_size == (1, 1) and max(module.stride) > 1 and module.in_channels < 8:
+            module.__class__ = SubsampledConv
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias, as residual networks have in their shortcuts."""
+    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    subsample_first(conv)
+    return conv
 
 
 def space_mean(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:

@@ -14,7 +14,8 @@ from torch import nn
 
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.trust import CONSENT, consent, import_callable
-from crossclass.models.base import Classifier, Model, Normalise
+from crossclass.data.base import PerChannel
+from crossclass.models.base import Classifier, Model, Normalise, load_pretrained
 from crossclass.models.hub import config_of
 from crossclass.models.wrapper import Wrapped
 
@@ -38,23 +39,14 @@ class ExternalModel(Model):
         return hash(self.digest())  # `arguments` is a dictionary, which pydantic's own would refuse
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> Classifier:
         """The network, initialised as its author does; raises UserError if it does not serve."""
         net = self.create(classes, channels)
         if not isinstance(net, nn.Module):
             raise UserError(f"{self} gives a {type(net).__name__}, not a torch.nn.Module")
-        return Wrapped(
-            net,
-            classes,
-            channels,
-            mean,
-            std,
-            size,
-            name=str(self),
-            head=self.head,
-            saliency=self.saliency,
-        )
+        layers = {"head": self.head, "saliency": self.saliency}
+        return Wrapped(net, classes, channels, mean, std, size, name=str(self), **layers)
 
     def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """What its author's code returns, which should be a module."""
@@ -232,12 +224,8 @@ def _copy_pretrained(settings: ExternalModel, model: Classifier) -> None:
     source = settings.create(classes, model.channels, pretrained=True).state_dict()
     layers = model.net.named_modules()
     heads = [n for n, m in layers if isinstance(m, nn.Linear) and m.out_features == classes]
-    own = model.net.state_dict()
-    wrong = [n for n in own if n not in source or source[n].shape != own[n].shape]
-    body = [n for n in wrong if n.rpartition(".")[0] not in heads]
-    if body:
-        raise UserError(f"the weights for {settings} do not fit it: {body[0]} differs ({len(body)} in all)")
-    model.net.load_state_dict({n: own[n] if n in wrong else source[n] for n in own})
+    names = [f"{head}.{part}" for head in heads for part in ("weight", "bias")]
+    load_pretrained(model.net, source, names, f"the weights for {settings} do not fit it")
 
 
 @contextmanager

@@ -38,9 +38,7 @@ def downloaded(repo: str, name: str) -> Path:
         raise UserError(f"{repo} is on the Hugging Face Hub; pip install 'crossclass[timm]' first") from e
     try:
         return Path(hf_hub_download(repo, name))
-    except (
-        Exception
-    ) as e:  # offline, a wrong name, no such file, no access: its own classes differ by version
+    except Exception as e:  # offline, a wrong name, no access: its classes differ by version
         raise UserError(
             f"cannot get {name} of '{repo}' from the Hugging Face Hub ({type(e).__name__}: {first_line(e)}); "
             "check the name and the connection"

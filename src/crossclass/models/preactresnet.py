@@ -1,27 +1,26 @@
-"""Pre-activation residual networks for small images (He et al. 2016b), as in Rice 2020 and the paper.
+"""Pre-activation residual networks for small images (He et al. 2016b), as in locuslab/robust_overfitting.
 
-The default is PreActResNet-18: a 3x3 stem of 64 channels, four stages of two basic blocks, a last
-batch norm and ReLU, mean pooling (11.17 M parameters). Width, stages and the stem's stride are
-settings, so that the same network is thin enough for a laptop.
+PreActResNet-18 has a 3x3 stem of 64 channels, four stages of two basic blocks, a last batch norm and ReLU,
+and mean pooling (11.17 M parameters). `Residual` and `add_stages` are shared with `ResNet`.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
 
 
-class PreActResNet(Model):
-    """PreActResNet of any depth, width and number of stages."""
+class Residual(Model):
+    """The settings that residual networks have in common."""
 
-    kind: Literal["preactresnet"] = "preactresnet"
     depth: Literal[18, 34, 50] = 18
     """18 and 34 use basic blocks, 50 bottlenecks; also the number of blocks per stage."""
     blocks: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1, max_length=6)
@@ -36,12 +35,27 @@ class PreActResNet(Model):
 
     def __str__(self) -> str:
         default = self.blocks in (None, BLOCKS[self.depth])
-        shape = f"-{self.depth}" if default else f" {'-'.join(map(str, self.blocks or ()))}"
+        shape = f"-{self.depth}" if default else f" {'-'.join(map(str, self.stages))}"
         bottleneck = ", bottlenecks" if not default and self.depth == 50 else ""
         return f"{type(self).__name__}{shape}{bottleneck}, width {self.width}"
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return self.blocks or BLOCKS[self.depth]
+
+    def stem_layer(self, channels: int) -> nn.Conv2d:
+        """The first convolution: as many pixels as a padded 3x3 with this stride, whatever the kernel."""
+        return nn.Conv2d(channels, self.width, self.stem, self.stem_stride, (self.stem - 1) // 2, bias=False)
+
+
+class PreActResNet(Residual):
+    """Pre-activation ResNet of any depth, width and number of stages (He et al. 2016b)."""
+
+    kind: Literal["preactresnet"] = "preactresnet"
+
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream; it takes images of any size."""
         return PreActResNetModule(self, classes, channels, mean, std)
@@ -94,40 +108,37 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     return nn.Sequential(conv1x1(inputs, outputs, stride))
 
 
+def add_stages(net: nn.Module, settings: Residual, block: Any) -> int:
+    """Add `layer1`, `layer2`, ... to a network; returns the channels of the last one.
+
+    `block(inputs, planes, stride)` makes a block, which gives `planes * block.expansion` channels.
+    """
+    inputs = settings.width
+    for stage, count in enumerate(settings.stages):
+        layers: list[nn.Module] = []
+        for i in range(count):
+            planes = settings.width * 2**stage
+            layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1))
+            inputs = planes * block.expansion
+        net.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+    return inputs
+
+
 class PreActResNetModule(Classifier):
     """The network of `PreActResNet`; parameter names follow the well-known CIFAR implementations."""
 
     renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^(linear|fc)\.", "head."),)
 
     def __init__(
-        self,
-        settings: PreActResNet,
-        classes: int,
-        channels: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        self, settings: PreActResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel
     ) -> None:
         super().__init__(mean, std)
-        block = _Bottleneck if settings.depth >= 50 else _Basic
-        blocks = settings.blocks or BLOCKS[settings.depth]
-        stem, width = settings.stem, settings.width
-        # as many pixels as a padded 3x3 at stride 1, half as many at stride 2, whatever the kernel
-        padding = (stem - 1) // 2
-        self.conv1 = nn.Conv2d(channels, width, stem, settings.stem_stride, padding, bias=False)
-        stages: list[nn.Module] = []
-        inputs = width
-        for stage, count in enumerate(blocks):
-            planes = width * 2**stage
-            layers: list[nn.Module] = []
-            for i in range(count):
-                layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1))
-                inputs = planes * block.expansion
-            stages.append(nn.Sequential(*layers))
-            self.add_module(f"layer{stage + 1}", stages[-1])
-        self._stages = len(stages)
-        self.bn = nn.BatchNorm2d(inputs)
+        self.conv1 = settings.stem_layer(channels)
+        features = add_stages(self, settings, _Bottleneck if settings.depth == 50 else _Basic)
+        self._stages = len(settings.stages)
+        self.bn = nn.BatchNorm2d(features)
         self.relu = nn.ReLU()
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(features, classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Mean over space after the last batch norm and ReLU: non-negative, [n, d]."""

@@ -5,8 +5,8 @@ candidate, which is built without memory (on torch's meta device) and compared t
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,67 +47,53 @@ def recognize(tensors: Mapping[str, Tensor]) -> Recognized | None:
     ImageNet nets are never exact.
     """
     shapes: Shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    found = [r for family in _FAMILIES for r in family(shapes)]
-    return max(found, key=lambda r: r.share, default=None)
+    candidates = [*_residuals(shapes), *_wideresnets(shapes), *_vits(shapes)]
+    return max(candidates, key=lambda candidate: candidate.share, default=None)
 
 
-def _preactresnets(shapes: Shapes) -> Iterator[Recognized]:
-    residual = _residual(shapes)
-    if residual is not None:
-        depth, blocks, width, stem, channels, classes, _ = residual
-        stride = 2 - stem % 2
-        settings = PreActResNet(depth=depth, blocks=blocks, width=width, stem=stem, stem_stride=stride)
-        yield from _candidate(settings, shapes, classes, channels, 32)
-
-
-def _resnets(shapes: Shapes) -> Iterator[Recognized]:
-    residual = _residual(shapes)
-    if residual is None:
-        return
-    depth, blocks, width, stem, channels, classes, inputs = residual
-    stages = len(blocks or BLOCKS[depth])
-    expansion = 4 if depth == 50 else 1
-    windows, rest = divmod(inputs, width * 2 ** (stages - 1) * expansion)
-    side = round(windows**0.5)
-    stride = 2 - stem % 2
-    settings = ResNet(depth=depth, blocks=blocks, width=width, stem=stem, stem_stride=stride)
-    size = 32
-    if rest == 0 and side > 1 and side * side == windows:
-        settings, size = settings.replace(pool=4), 4 * side * stride * 2 ** (stages - 1)
-    yield from _candidate(settings, shapes, classes, channels, size)
-
-
-def _residual(
-    shapes: Shapes,
-) -> tuple[int, tuple[int, ...] | None, int, int, int, int, int] | None:
-    """depth, blocks, width, stem kernel, channels, classes and head's inputs of layerN.M.conv names."""
+def _residuals(shapes: Shapes) -> Iterator[Recognized]:
+    """A PreActResNet and a ResNet with the blocks that names such as `layer1.0.conv1` show."""
     counts: dict[int, int] = {}
     for name in shapes:
         if match := re.match(r"layer(\d+)\.(\d+)\.conv1\.weight$", name):
             stage, block = int(match[1]), int(match[2])
             counts[stage] = max(counts.get(stage, 0), block + 1)
     stem, head = shapes.get("conv1.weight", ()), _head(shapes)
-    if sorted(counts) != list(range(1, len(counts) + 1)) or not 1 <= len(counts) <= 6 or len(stem) != 4:
-        return None
-    if head is None:
-        return None
-    blocks: tuple[int, ...] | None = tuple(counts[s] for s in sorted(counts))
-    depth = 50 if "layer1.0.conv3.weight" in shapes else 34 if blocks == BLOCKS[34] else 18
-    if blocks == BLOCKS[depth]:
-        blocks = None
+    stages = len(counts)
+    if sorted(counts) != list(range(1, stages + 1)) or not 1 <= stages <= 6 or len(stem) != 4 or head is None:
+        return
+    blocks = tuple(counts[stage] for stage in sorted(counts))
+    depth: Literal[18, 34, 50] = 18
+    if "layer1.0.conv3.weight" in shapes:
+        depth = 50
+    elif blocks == BLOCKS[34]:
+        depth = 34
     width, channels, _, kernel = stem
     if kernel == 7 and any(".downsample." in name for name in shapes):
         kernel = 3
-    return depth, blocks, width, kernel, channels, *head
+    pre = PreActResNet(
+        depth=depth,
+        blocks=None if blocks == BLOCKS[depth] else blocks,
+        width=width,
+        stem=kernel,
+        stem_stride=2 - kernel % 2,
+    )
+    classes, features = head
+    yield from _candidate(pre, shapes, classes, channels, 32)
+    post = ResNet(**pre.to_dict() | {"kind": "resnet"})
+    windows, rest = divmod(features, width * 2 ** (stages - 1) * (4 if depth == 50 else 1))
+    side = round(windows**0.5)
+    if rest == 0 and side > 1 and side * side == windows:
+        size = 4 * side * pre.stem_stride * 2 ** (stages - 1)
+        yield from _candidate(post.replace(pool=4), shapes, classes, channels, size)
+    else:
+        yield from _candidate(post, shapes, classes, channels, 32)
 
 
 def _wideresnets(shapes: Shapes) -> Iterator[Recognized]:
     numbers = [int(m[1]) for n in shapes if (m := re.match(r"block1\.layer\.(\d+)\.conv1\.weight$", n))]
-    stem, first, head = (
-        shapes.get("conv1.weight", ()),
-        shapes.get("block1.layer.0.conv1.weight", ()),
-        _head(shapes),
-    )
+    stem, head = shapes.get("conv1.weight", ()), _head(shapes)
+    first = shapes.get("block1.layer.0.conv1.weight", ())
     if numbers and len(stem) == 4 and len(first) == 4 and head is not None:
         settings = WideResNet(depth=6 * (max(numbers) + 1) + 4, widen=max(1, first[0] // 16))
         yield from _candidate(settings, shapes, head[0], stem[1], 32)
@@ -142,7 +128,7 @@ def _candidate(
     except UserError:
         return
     own = {n: tuple(t.shape) for n, t in model.state_dict().items() if not _NO_WEIGHTS.search(n)}
-    theirs = {_renamed(n, model): s for n, s in shapes.items() if not _is_idle(n, model)}
+    theirs = {_renamed(n, model): s for n, s in shapes.items() if not _is_unused(n, model)}
     same = sum(theirs.get(name) == shape for name, shape in own.items())
     yield Recognized(settings, classes, channels, size, same / len(own.keys() | theirs.keys()))
 
@@ -153,13 +139,5 @@ def _renamed(name: str, model: Classifier) -> str:
     return name
 
 
-def _is_idle(name: str, model: Classifier) -> bool:
+def _is_unused(name: str, model: Classifier) -> bool:
     return bool(_NO_WEIGHTS.search(name)) or any(re.search(p, name) for p in model.unused)
-
-
-_FAMILIES: tuple[Callable[[Shapes], Iterator[Recognized]], ...] = (
-    _preactresnets,
-    _resnets,
-    _wideresnets,
-    _vits,
-)

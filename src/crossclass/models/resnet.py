@@ -1,49 +1,33 @@
-"""Post-activation residual networks for small images (He et al. 2016a): ResNet-18, -34 and -50.
+"""Post-activation residual networks for small images (He et al. 2016a), as in kuangliu/pytorch-cifar.
 
-A 3x3 stem of 64 channels without max pooling, four stages, mean pooling. `pool=4` averages over 4x4
-windows and flattens instead, as the paper's code does: on 64x64 images ResNet-18 then has
-512 * 2 * 2 = 2048 features, which Tiny-ImageNet very likely used. With `blocks=[3,3,3] width=16` it is
-a ResNet-20 with 1x1 convolutions as shortcuts.
+ResNet-18, -34 and -50 with a 3x3 stem of 64 channels without max pooling, four stages and mean pooling.
+`pool=4` averages over 4x4 windows and flattens instead, as the paper's code does: on 64x64 images ResNet-18
+then has 512 * 2 * 2 = 2048 features, which Tiny-ImageNet very likely used. With `blocks=[3,3,3] width=16` it
+is a ResNet-20 with 1x1 convolutions as shortcuts.
 """
 
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
-from crossclass.models.preactresnet import BLOCKS
+from crossclass.data.base import PerChannel
+from crossclass.models.base import Classifier, conv1x1, last_block, space_mean
+from crossclass.models.preactresnet import Residual, add_stages
 
 
-class ResNet(Model):
-    """ResNet of any depth, width and number of stages."""
+class ResNet(Residual):
+    """ResNet of any depth, width and number of stages (He et al. 2016a)."""
 
     kind: Literal["resnet"] = "resnet"
-    depth: Literal[18, 34, 50] = 18
-    """18 and 34 use basic blocks, 50 bottlenecks; also the number of blocks per stage."""
-    blocks: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1, max_length=6)
-    """Blocks in each stage, if not those of the depth."""
-    width: PositiveInt = 64
-    """Channels of the stem and first stage; every stage doubles them."""
-    stem: PositiveInt = 3
-    """Kernel of the first convolution."""
-    stem_stride: PositiveInt = 1
     pool: Literal["mean"] | PositiveInt = "mean"
     """`mean` over all space, or the side of the windows that are averaged before flattening."""
-    normalise: Normalise = "cifar10"
-    """Constants that the model normalises with; `data` takes those of the training part."""
-
-    def __str__(self) -> str:
-        default = self.blocks in (None, BLOCKS[self.depth])
-        shape = f"-{self.depth}" if default else f" {'-'.join(map(str, self.blocks or ()))}"
-        bottleneck = ", bottlenecks" if not default and self.depth == 50 else ""
-        return f"{type(self).__name__}{shape}{bottleneck}, width {self.width}"
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream.
 
@@ -105,31 +89,17 @@ class ResNetModule(Classifier):
     )
 
     def __init__(
-        self,
-        settings: ResNet,
-        classes: int,
-        channels: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        size: int,
+        self, settings: ResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int
     ) -> None:
         super().__init__(mean, std)
-        block = _Bottleneck if settings.depth >= 50 else _Basic
-        blocks = settings.blocks or BLOCKS[settings.depth]
-        stem, width = settings.stem, settings.width
-        padding = (stem - 1) // 2
-        self.conv1 = nn.Conv2d(channels, width, stem, settings.stem_stride, padding, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        inputs, side = width, (size + 2 * padding - stem) // settings.stem_stride + 1
-        for stage, count in enumerate(blocks):
-            planes = width * 2**stage
-            layers: list[nn.Module] = []
-            for i in range(count):
-                layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1))
-                inputs = planes * block.expansion
-            side = side if stage == 0 else (side + 1) // 2  # a padded 3x3 at stride 2 rounds up
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        self._stages, self._pool, windows = len(blocks), settings.pool, 1
+        self.conv1 = settings.stem_layer(channels)
+        self.bn1 = nn.BatchNorm2d(settings.width)
+        inputs = add_stages(self, settings, _Bottleneck if settings.depth == 50 else _Basic)
+        padding = (settings.stem - 1) // 2
+        side = (size + 2 * padding - settings.stem) // settings.stem_stride + 1
+        for _ in settings.stages[1:]:
+            side = (side + 1) // 2  # a padded 3x3 at stride 2 rounds up
+        self._stages, self._pool, windows = len(settings.stages), settings.pool, 1
         if self._pool != "mean":
             windows = (side // self._pool) ** 2
             if windows == 0:
@@ -137,7 +107,6 @@ class ResNetModule(Classifier):
                     f"model.pool={self._pool} is larger than the last map, which is {side}x{side} for images "
                     f"of {size}x{size}; use model.pool=mean"
                 )
-        self._whole = self._pool in ("mean", side)
         self.head = nn.Linear(inputs * windows, classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

@@ -1,9 +1,9 @@
-"""A compact vision transformer (Dosovitskiy et al. 2021) for small images; DeiT-Ti is the default.
+"""A vision transformer (Dosovitskiy et al. 2021) for small images, with the parameter names of timm.
 
-Patches of p x p pixels become tokens, a class token leads them, positions are added, and every block
-does x + attention(norm1(x)), then x + mlp(norm2(x)). g(x) is the class token after the last norm.
-Parameter names are those of timm, so that its files fit; `pretrained` starts from ImageNet weights with
-the patch kernel summed and the positions resized (Mo et al. 2022).
+The default is DeiT-Ti (Touvron et al. 2021) with patches of 4 x 4 pixels. Patches become tokens, a class
+token leads them, positions are added, and every block does x + attention(norm1(x)), then x + mlp(norm2(x)).
+g(x) is the class token after the last norm, [n, width]. `pretrained` starts from ImageNet weights with the
+patch kernel summed and the positions resized (Mo et al. 2022).
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,13 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier, Model, Normalise
+from crossclass.data.base import PerChannel
+from crossclass.models.base import Classifier, Model, Normalise, load_pretrained
 from crossclass.models.hub import weights_of
 
 
 class ViT(Model):
-    """Vision transformer with a class token."""
+    """Vision transformer with a class token (Dosovitskiy et al. 2021)."""
 
     kind: Literal["vit"] = "vit"
     patch: PositiveInt = 4
@@ -49,7 +50,7 @@ class ViT(Model):
         return f"{name}, width {self.width}, depth {self.depth}, patch {self.patch}"
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream, for images of that side only."""
         return ViTModule(self, classes, channels, mean, std, size)
@@ -62,19 +63,9 @@ class ViT(Model):
         if self.pretrained is None:
             return
         assert isinstance(model, ViTModule)
-        own = model.state_dict()
-        kept: tuple[str, ...] = ("mean", "std")
-        found = adapted(weights_of(self.pretrained), self.patch, model.grid)
-        if "head.bias" not in found or found["head.bias"].shape != own["head.bias"].shape:
-            kept += ("head.weight", "head.bias")
-        wanted = {name for name in own if name not in kept}
-        wrong = sorted(n for n in wanted if n not in found or found[n].shape != own[n].shape)
-        if wrong:
-            raise UserError(
-                f"model.pretrained={self.pretrained} does not fit the model: {wrong[0]} differs "
-                f"({len(wrong)} in all); choose width, depth and heads of that network"
-            )
-        model.load_state_dict({n: found[n] if n in wanted else own[n] for n in own})
+        tensors = adapted(weights_of(self.pretrained), self.patch, model.grid)
+        fresh = ("mean", "std", "head.weight", "head.bias")
+        load_pretrained(model, tensors, fresh, f"model.pretrained={self.pretrained} does not fit the model")
 
 
 class _PatchEmbed(nn.Module):
@@ -136,13 +127,7 @@ class ViTModule(Classifier):
     """The network of `ViT`."""
 
     def __init__(
-        self,
-        settings: ViT,
-        classes: int,
-        channels: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        size: int,
+        self, settings: ViT, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int
     ) -> None:
         super().__init__(mean, std)
         width, patch = settings.width, settings.patch

@@ -1,7 +1,7 @@
-"""Wide residual networks (Zagoruyko & Komodakis 2016) as TRADES and AWP train them: WRN-34-10, WRN-28-10.
+"""Wide residual networks (Zagoruyko & Komodakis 2016), as in yaodongyu/TRADES and csdongxian/AWP.
 
-Pre-activation blocks in three groups of (depth - 4) / 6 blocks with 16k, 32k and 64k channels. Where a
-block changes the number of channels, batch norm and ReLU come before the shortcut as well.
+WRN-depth-k has three groups of (depth - 4) / 6 pre-activation blocks with 16k, 32k and 64k channels, and 64k
+features. Where a block changes the number of channels, batch norm and ReLU come before the shortcut as well.
 """
 
 from typing import ClassVar, Literal
@@ -11,11 +11,12 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
+from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
 
 
 class WideResNet(Model):
-    """Wide residual network (Zagoruyko & Komodakis 2016), WRN-depth-widen."""
+    """Wide residual network WRN-depth-widen (Zagoruyko & Komodakis 2016)."""
 
     kind: Literal["wideresnet"] = "wideresnet"
     depth: int = Field(default=34, ge=10)
@@ -38,7 +39,7 @@ class WideResNet(Model):
         return f"WideResNet-{self.depth}-{self.widen}"
 
     def __call__(
-        self, classes: int, channels: int, mean: tuple[float, ...], std: tuple[float, ...], size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream; it takes images of any size."""
         return WideResNetModule(self, classes, channels, mean, std)
@@ -81,12 +82,7 @@ class WideResNetModule(Classifier):
     """TRADES registers a further first group that its forward pass never enters."""
 
     def __init__(
-        self,
-        settings: WideResNet,
-        classes: int,
-        channels: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        self, settings: WideResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel
     ) -> None:
         super().__init__(mean, std)
         count, k, drop = (settings.depth - 4) // 6, settings.widen, settings.dropout

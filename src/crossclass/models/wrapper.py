@@ -2,7 +2,7 @@
 
 One probe forward in eval mode shows which layers run, in which order and with which shapes: the head is
 the last `nn.Linear` that runs and gives one column per class, whatever its name, and Grad-CAM looks at
-the last map of the image. The network itself stays as it is; hooks live for one forward only.
+the last map of the image. The network's function stays as it is; hooks live for one forward only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.rng import generator
-from crossclass.models.base import Classifier
+from crossclass.data.base import PerChannel
+from crossclass.models.base import Classifier, subsample_first
 from crossclass.models.model_state import evaluating
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
@@ -39,8 +40,8 @@ class Wrapped(Classifier):
         net: nn.Module,
         classes: int,
         channels: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: PerChannel,
+        std: PerChannel,
         size: int,
         *,
         name: str = "the network",
@@ -49,6 +50,7 @@ class Wrapped(Classifier):
     ) -> None:
         super().__init__(mean, std)
         self.net, self.channels, self.name = net, channels, name
+        subsample_first(net)
         x = torch.rand(2, channels, size, size, generator=generator(0))
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
             calls, returned = _calls(net, self.normalise(x).to(_device(net)), name)
@@ -225,10 +227,8 @@ def _first_tensor(returned: Any, what: str) -> Tensor:
     """The logits in what a network returns: a tensor, `.logits`, or the first tensor of a tuple."""
     if isinstance(returned, Tensor):
         return returned
-    for item in (
-        getattr(returned, "logits", None),
-        *(returned if isinstance(returned, tuple | list) else ()),
-    ):
+    items = returned if isinstance(returned, tuple | list) else ()
+    for item in (getattr(returned, "logits", None), *items):
         if isinstance(item, Tensor):
             return item
     raise UserError(f"{what} returns a {type(returned).__name__}, no logits [n, classes]; return a tensor")
