@@ -93,25 +93,34 @@ ENDS = [
 
 
 class Page(HTMLParser):
-    """The tags and attributes a browser would see, and the text outside scripts and styles."""
+    """Every tag of a page with its attributes, as a browser would find them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
+        self.tags.append((tag, dict(attrs)))
 
-    def handle_data(self, data: str) -> None:
-        self.text += data if self.tags and self.tags[-1] not in ("script", "style") else ""
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        """The attributes of each tag of this name."""
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    def values(self, *names: str) -> list[str]:
+        """The values of attributes of these names, of any tag."""
+        return [value or "" for _, attributes in self.tags for k, value in attributes.items() if k in names]
+
+
+def visible_text(html: str) -> str:
+    """The words of a page, those of neighbouring cells and boxes apart."""
+    body = re.sub(r"<(style|script).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 def page_text(path: Path) -> str:
-    return " ".join(Page(path.read_text()).text.split())
+    """The words of a page in a file."""
+    return visible_text(path.read_text())
 
 
 PNG = base64.b64decode(
@@ -155,12 +164,6 @@ def write_results(folder: Path, objects: Any, name: str = "measure.json") -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(result_file(objects)))
     return folder / name
-
-
-def visible_text(html: str) -> str:
-    """The words of a page, those of neighbouring cells and boxes apart."""
-    body = re.sub(r"<(style|script).*?</\1>", "", html, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 FOREIGN = [foreign("one.pt", 0.203, 0.4), foreign("two <pt>", 0.061, 0.1), compared()]
