@@ -274,3 +274,11 @@ def test_radii_print_as_people_say_them() -> None:
     assert str(L2(eps=0.5)) == "l_2 127.5/255"
     assert str(Linf(eps=0.031)) == "l_inf 0.031"
     assert norms.Linf().eps == 8 / 255
+
+
+def test_the_uniform_start_of_either_ball_fills_it():
+    x = torch.zeros(4000, 2)
+    for threat in (Linf(eps=0.5), L2(eps=0.5)):
+        delta = threat.sample(x, threat.uniform_start, torch.Generator().manual_seed(0))
+        inner = (threat.norm(delta) <= 0.25).float().mean()  # half the radius: a quarter of the area
+        assert abs(float(inner) - 0.25) < 0.03

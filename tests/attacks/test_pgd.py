@@ -269,3 +269,17 @@ def test_kl_ignores_the_labels(trained: Any) -> None:
     assert torch.equal(attack(net, x, y, seeded(0)), attack(net, x, (y + 1) % 3, seeded(0)))
     moved = (attack(net, x, y, seeded(0)) - x).abs().amax(dim=(1, 2, 3))
     assert (moved > 0.04).all()
+
+
+def test_starts_that_break_everything_leave_nothing_to_attack():
+    class View(nn.Module):
+        """Cannot take an empty batch."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(x.size(0), -1)[:, :3]
+
+    x = torch.rand(5, 3, 4, 4)
+    wrong = (View()(x).argmax(dim=1) + 1) % 3
+    found = PGD(threat=Linf(eps=0.0), restarts=3, return_iterate="first").search(View().eval(), x, wrong)
+    assert found.success is not None
+    assert found.success.all()

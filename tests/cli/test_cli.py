@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from crossclass.analysis.records import EpochRow
 from crossclass.cli import COMMANDS, main
+from crossclass.cli.progress import ProgressDisplay
+from crossclass.core.launch_environment import is_main_process
+from crossclass.paper.entries import ENTRIES
 from crossclass.paper.runs import NAMED
 from run_file import TINY
 
@@ -60,7 +65,12 @@ def test_list_prints_one_full_name_first_on_each_line(call):
     assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= set(
         names
     )
-    assert all(len(line.split()) >= 3 for line in out.splitlines())
+    lines = [line.split(maxsplit=2) for line in out.splitlines()]
+    assert all(len(line) == 3 for line in lines)
+    assert [name for name, kind, _ in lines if kind == "paper"] == list(ENTRIES)
+    (smoothed,) = (about for name, _, about in lines if name == "wei2025-ls-linf-8")
+    assert "smoothing 0.2" in smoothed
+    assert [about for _, _, about in lines].count(smoothed) == 1
 
 
 def test_show_prints_yaml_that_is_the_run(call, here):
@@ -188,6 +198,47 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
     assert sorted(here.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["measure", "RUN", "out=."], "is a folder"),
+        (["measure", "RUN", "out=tiny.yaml/x.json"], "is a file, not a folder"),
+        (["measure", "RUN@last", "saliency=3"], "compares two checkpoints"),
+        (["measure", "RUN", "attack.step=2/255"], "a step is a fraction of eps; 2/255 at eps=8/255 is 0.25"),
+        (["measure", "own.pth", "data.path=123"], "123"),
+        (["report", "own.pth"], "crossclass measure own.pth"),
+        (["report", "RUN", "out=tiny.yaml/page.html"], "is a file, not a folder"),
+        (["sweep", "shapes-demo", "plan=maybe"], "give true or false"),
+        (["sweep", "shapes-demo", "jobs=["], "not valid YAML"),
+        (["sweep", "shapes-demo", "slurm={a: b"], "not valid YAML"),
+        (["doctor", "own.pth", "everything=maybe"], "give true or false"),
+        (["doctor", "a.pth", "transfer=b.pth", "transfer=c.pth"], "transfer=FILE once"),
+        (["verify", "RUN", "tolerance=two"], "tolerance=two"),
+        (["train"], "missing argument 'NAME|FILE.yaml'; see crossclass train --help"),
+        (["train", "cifar10-mini", "--epochs", "4"], "settings are path=value, as in epochs=4"),
+        (["train", "cifar10-mini", "--allow-partial"], "train has no switch --allow-partial"),
+        (["list", "models"], "see crossclass list --help"),
+    ],
+)
+def test_a_first_mistake_is_one_sentence_before_any_work(call, here, whole, arguments, said):
+    torch.save({"w": torch.zeros(2)}, "own.pth")
+    code, out, err = call(*(a.replace("RUN", str(whole.path)) for a in arguments))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err
+    assert "Path" not in err
+
+
+def test_no_words_at_all_ask_for_help(call):
+    code, out, _ = call()
+    assert code == 0
+    assert out.startswith("Usage: crossclass")
+
+
+def test_a_result_of_any_name_is_reported(call, here, whole):
+    assert call("measure", f"{whole.path}@last", "n=6", "out=plain")[0] == 0
+    assert Path(call("report", "plain")[1].strip()).name == "plain.html"
+
+
 def test_ctrl_c_says_how_to_go_on(call, here, monkeypatch):
     from crossclass.training import loop
 
@@ -224,16 +275,7 @@ def test_verify_says_by_its_exit_code_whether_a_run_contradicts_a_curve(call, he
     assert "rice2020" in err
 
 
-def test_list_names_the_paper_s_figures(call):
-    from crossclass.paper.entries import ENTRIES
-
-    lines = call("list")[1].splitlines()
-    assert [line.split()[0] for line in lines if line.split()[1] == "paper"] == list(ENTRIES)
-
-
 def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(monkeypatch, capsys):
-    from crossclass.cli.progress import ProgressDisplay
-    from crossclass.core.launch_environment import is_main_process
 
     monkeypatch.setenv("RANK", "1")
     assert is_main_process(), "a rank without a world is somebody else's variable"
@@ -252,3 +294,10 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
     finally:
         sys.stdout.close()
         sys.stdout = stdout
+
+
+def test_the_time_left_after_a_resume_counts_what_the_rows_took(capsys):
+    watch = ProgressDisplay("x", 200)
+    for epoch in range(1, 101):  # a hundred rows that were there already, replayed in no time
+        watch.row(EpochRow(epoch=epoch, lr=0.1, seconds=50.0, check_seconds=10.0, train_robust=0.5))
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1.7 h left")

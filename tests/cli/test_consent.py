@@ -156,17 +156,6 @@ def test_the_grid_of_a_file_is_no_consent(here, capsys, grid):
         is_refused(capsys, "sweep", "grid.yaml")
 
 
-def test_the_two_attacks_of_the_report(here, capsys):
-    Path("file.yaml").write_text(
-        "recipe: {kind: awp, inner: {kind: awp, inner: {kind: kd, teachers: [{changes: "
-        "{model: {kind: python, call: 'os:system', arguments: {command: touch ran}}}}]}}}\n"
-        "data: {kind: shapes, n_train: 16, n_val: 8}\n"
-    )
-    is_refused(capsys, "train", "file.yaml")
-    Path("grid.yaml").write_text(yaml.safe_dump({"run": "shapes-demo", "grid": GRIDS["a list of teachers"]}))
-    is_refused(capsys, "sweep", "grid.yaml")
-
-
 def test_processes_of_a_sweep_have_the_consent_that_was_typed_and_no_other(here, capsys, gate_alone):
     """The grid's values stand among the arguments of the processes, where a person would have typed them."""
     Path("tiny.yaml").write_text(TINY)

@@ -8,6 +8,7 @@ from torch import nn
 from crossclass.attacks import FGSM, PGD
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core import runtime
+from crossclass.core.config import validated
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
@@ -130,3 +131,8 @@ def test_a_resumed_run_keeps_to_what_was_decided_about_bf16(tmp_path, monkeypatc
     assert all(torch.equal(at_once[k], resumed[k]) for k in at_once)
     assert env["bf16"] == ("computed" if pays else "float32 in its place")
     assert not env["earlier"]
+
+
+def test_pieces_and_joined_batch_norm_are_refused_together():
+    with pytest.raises(UserError, match="leave out micro_batch"):
+        validated(Runtime, {"sync_batch_norm": True, "micro_batch": 8})

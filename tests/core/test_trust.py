@@ -89,16 +89,6 @@ def test_yaml_makes_plain_values_only(tmp_path):
     assert not evil.exists()
 
 
-def test_a_run_folder_cannot_name_code_to_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\ndef net(): ...\n")
-    text = TINY.replace(TINY.splitlines()[1], "model: {kind: python, call: 'evil:net'}")
-    Path("run.yaml").write_text(text)
-    assert command("train", "run.yaml") == 2
-    assert "asks to import and run 'evil:net'; give --trust" in capsys.readouterr().err
-    assert not Path("ran").exists()
-
-
 def test_no_network_unless_asked(tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise AssertionError(f"somebody wants to connect: {args}")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from crossclass.core.errors import UserError
+from crossclass.data import Npz
 from crossclass.data.arrays import read_npz
 from dataset_files import LABELS, RGB, npz, refused, sound
 
@@ -200,3 +201,10 @@ def test_npz_of_any_damage_is_read_or_refused(tmp_path: Path, data: st.DataObjec
         sound(read_npz(tmp_path, "train"))
     except UserError:
         refused(read_npz, tmp_path, "train", says=(str(path),))
+
+
+def test_one_class_is_none(tmp_path):
+    for part in ("train", "test"):
+        npz(tmp_path, part, images=RGB, labels=0 * LABELS)
+    with pytest.raises(UserError, match="there is one class"):
+        Npz(path=tmp_path)()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossclass.data import Folder
 from crossclass.data.folders import read_folder
 from dataset_files import RGB, npz, refused, sound
 
@@ -165,3 +166,12 @@ def test_folder_that_does_not_fit_or_cannot_be_listed(
     monkeypatch.setattr(Path, "iterdir", denied)
     says = (str(root / "train"), "Permission denied", "check its permissions")
     refused(read_folder, root, "train", says=says)
+
+
+def test_a_folder_of_test_images_is_enough_to_measure(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "test" / name / "a.png")
+    splits = Folder(path=tmp_path)()
+    assert (len(splits.train), len(splits.test)) == (0, 2)
+    assert splits.class_names == ("cat", "dog")

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from crossclass.core.config import validated
+from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.data import Shapes
 from crossclass.data.shapes import MAX_PARTS, draw, part
@@ -93,3 +95,9 @@ def test_planted_masks_lie_where_the_parts_are():
     edges = torch.tensor([sum(c in e for e in data.graph) for c in range(data.classes)])
     area = exclusive.flatten(1).sum(1)
     assert torch.equal(shared.flatten(1).sum(1), edges[data().test.labels] * area)
+
+
+def test_parts_need_pixels():
+    star = tuple((0, i) for i in range(1, 6))
+    with pytest.raises(UserError, match="take larger pictures"):
+        validated(Shapes, {"size": 8, "classes": 6, "edges": star})

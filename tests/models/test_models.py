@@ -329,3 +329,15 @@ def test_the_mean_over_space_is_torchs_and_its_gradient_has_the_layout_of_its_in
     (a,), (b,) = (torch.autograd.grad(out, x, up) for out in (mine, its))
     assert torch.equal(a, b)
     assert a.is_contiguous(memory_format=layout)
+
+
+def test_statistics_are_those_of_doubles():
+    pixels = torch.randint(
+        0, 256, (9, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    mean, std = models.channel_statistics(pixels, block=4)
+    values = pixels.double() / 255
+    assert torch.allclose(torch.tensor(mean).double(), values.mean(dim=(0, 2, 3)), atol=1e-7)
+    expected = values.std(dim=(0, 2, 3), correction=0)
+    assert torch.allclose(torch.tensor(std).double(), expected, atol=1e-7)
+    assert models.channel_statistics(torch.full((2, 1, 3, 3), 7, dtype=torch.uint8))[1] == (1e-3,)

@@ -8,6 +8,7 @@ import pytest
 
 from crossclass.core.errors import UserError
 from crossclass.paper.published_curves import ANCHORS, Conditions, anchor, conditions, overlay, table, verify
+from crossclass.paper.published_curves.conditions import differing
 from crossclass.paper.published_curves.curves import FOLDER
 from crossclass.paper.published_curves.table import summary
 from crossclass.training.recipes import AT
@@ -315,3 +316,14 @@ def test_mistakes_are_explained():
         verify(anchor("awp"), "awp", tolerance=2)
     with pytest.raises(UserError, match="no epoch with test_clean"):
         verify([{"epoch": 1, "test_robust": None}], "awp")
+
+
+def test_a_test_attack_in_another_ball_is_said():
+    there = ANCHORS["rice2020"]
+    assert there.test == "PGD-10, l_inf 8/255"
+    assert ANCHORS["rice2020-l2"].test == "PGD-10, l_2 128/255"
+    run = Conditions(200, (100, 150), "PGD-10, l_inf 4/255, step 0.25 eps", 10_000, None)
+    assert any("l_inf 4/255" in note for note in differing(run, there))
+    same = Conditions(200, (100, 150), "PGD-10, l_inf 8/255, step 0.25 eps", 10_000, None)
+    assert not any("attack" in note for note in differing(same, there))
+    assert verify(anchor("rice2020"), "rice2020", run=same).verdict == "holds"

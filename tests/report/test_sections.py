@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from crossclass.analysis.metrics import METRICS, Metric
+from crossclass.analysis.records import CheckpointRef, EpochRow, Measurement, ResultFile
+from crossclass.analysis.run_record import RunRecord
 from crossclass.report import comparison, measurement, run, sections, write_report
+from crossclass.report.run import RunView
 from crossclass.report.sections import Section
 from report_files import ENDS, FOREIGN, ROWS, compared, page_text, write_results, write_run
 
@@ -61,3 +64,14 @@ def test_a_new_metric_is_on_the_pages_without_an_edit(
     assert text.count("Sharpness") == 3  # a tile of each checkpoint and of the comparison
     assert "is lower by 1.75 [1.25, 2.25]" in text
     assert "How steep the loss is." in text
+
+
+def test_a_collapse_is_warned_of_once():
+    words = "predictor collapsed: 82% of the images go to one class, 2 of 6 classes are predicted at all"
+    last = Measurement(checkpoint=CheckpointRef(name="last"), warnings=[words])
+    for results, history, expected in (([], [1], 0), ([], [], 1), ([last], [1], 1)):
+        rows = [EpochRow(epoch=1, warnings=[words])]
+        run = RunRecord(Path("x"), {}, {}, rows, ResultFile(results=results), done=True)
+        view = RunView(run, "x", 1, 1000)
+        view.__dict__["history"] = history  # where an alarm of that name stands with its end
+        assert len(view.warnings) == expected

@@ -18,7 +18,7 @@ from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz, Shapes
 from crossclass.training.checkpointing import best
-from crossclass.training.loop import train
+from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run, Validation
 from crossclass.training.state import optimizer as _optimizer
@@ -226,3 +226,12 @@ class TestMeasure:
 def test_the_folder_holds_no_path(whole):
     assert "path" not in json.dumps(TINY.to_dict())
     assert str(whole.path.parent) not in whole.config()
+
+
+def test_a_busy_machine_is_said(tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    run = TINY.replace(epochs=1, lr_milestones=())
+    assert len(list(iterate_epochs(run, tmp_path, "r", CPU, log=said.append))) == 1
+    assert any("runtime.threads=1" in text for text in said)

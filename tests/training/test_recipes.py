@@ -16,7 +16,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import cross_entropy
 from crossclass.attacks.norms import Linf
 from crossclass.cli.arguments import assign
-from crossclass.core.config import load_yaml
+from crossclass.core.config import load_yaml, validated
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import members
 from crossclass.training.averaging import EMA, SWA, refresh
@@ -467,3 +467,31 @@ class TestRun:
             assert load_yaml(Run, run.yaml(), "x") == run
         digests = {Run(recipe=m()).digest() for m in members(AnyRecipe)}
         assert len(digests) == len(members(AnyRecipe))
+
+
+def test_mixup_and_cutmix_of_equal_strength_both_happen():
+    x, y = torch.arange(4.0)[:, None, None, None].expand(4, 1, 8, 8) / 4, torch.arange(4)
+    mix, kinds = Mix(mixup=1.0, cutmix=1.0, prob=1.0), set()
+    for seed in range(40):
+        mixed, _ = mix(x.clone(), y, 4, torch.Generator().manual_seed(seed))
+        kinds.add(all(float(v) in {0.0, 0.25, 0.5, 0.75} for v in mixed.flatten()))
+    assert kinds == {True, False}  # cut pixels are somebody's own, mixed ones are nobody's
+    with pytest.raises(UserError, match="mixup"):
+        validated(Mix, {"mixup": 20})  # a draw would take for ever
+
+
+def test_a_cyclic_rate_has_no_warm_up():
+    with pytest.raises(UserError, match="leave out lr_warmup"):
+        validated(Run, {"schedule": "cyclic", "lr_milestones": [], "lr_warmup": 5})
+
+
+def test_batch_norm_keeps_its_momentum_when_a_refresh_fails():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4, momentum=0.3))
+
+    def batches():
+        yield torch.rand(5, 3, 2, 2)
+        raise RuntimeError("out of images")
+
+    with pytest.raises(RuntimeError):
+        refresh(net, batches())
+    assert net[2].momentum == 0.3

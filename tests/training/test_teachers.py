@@ -11,6 +11,7 @@ from crossclass.checkpoints.card import fingerprint, load_checkpoint, save_check
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.data import Shapes
+from crossclass.models import from_text
 from crossclass.training.loop import train
 from crossclass.training.recipes import AT, AWP, KnowledgeDistillation, Standard, Teacher
 from crossclass.training.run import Run
@@ -106,3 +107,14 @@ def test_a_teacher_that_knows_nothing_is_refused(tmp_path):
     taught = run.replace(recipe=KnowledgeDistillation(inner=INNER, teachers=(Teacher(file=str(bad)),)))
     with pytest.raises(UserError, match="no better than chance"):
         train(taught, tmp_path, "kd", CPU)
+
+
+def test_a_network_of_ones_own_is_distilled_from_itself(tmp_path, monkeypatch, trusted):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "distilled_net.py").write_text(
+        "from torch import nn\n"
+        "def net(**_): return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))\n"
+    )
+    model, recipe = from_text("python:distilled_net:net"), KnowledgeDistillation(inner=TINY.recipe)
+    run = TINY.replace(model=model, recipe=recipe, epochs=1, lr_milestones=(), checkpoint_every=0)
+    assert train(run, tmp_path / "runs", "kd", CPU).done
