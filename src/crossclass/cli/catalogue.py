@@ -19,7 +19,7 @@ def lines() -> Iterator[str]:
     for id_, entry in ENTRIES.items():
         yield f"{id_:{width}} paper    {entry.title}"
     for name, run in NAMED.items():
-        yield f"{name:{width}} run      {_first(run)}"
+        yield f"{name:{width}} run      {_in_short(run)}"
     for kind, (family, plugin) in plugins().items():
         yield f"{kind:{width}} {family:8} {(plugin.__doc__ or '').splitlines()[0]}"
 
@@ -50,16 +50,13 @@ def about(entry: Entry) -> Iterator[str]:
     yield f"crossclass reproduce {entry.id} plan=true says what would be done (size=smoke, mini or paper)"
 
 
-def _first(run: Run) -> str:
-    kinds = [kind_of(type(recipe)) for recipe in run.recipe.walk()]
+def _in_short(run: Run) -> str:
     attack = run.recipe.crafting_attack or "clean images"
-    extras = [f"smoothing {run.label_smoothing:g}"] if run.label_smoothing else []
-    extras += [
-        name.replace("_", " ")
-        for name in (
-            "mixed labels" if run.mix else "",
-            *(p.kind for p in (run.ensembling, run.weight_averaging) if p),
-        )
-        if name
-    ]
-    return "; ".join([f"{' of '.join(kinds)} on {run.data.kind}: {attack}", *extras, f"{run.epochs} epochs"])
+    kinds = " of ".join(kind_of(type(recipe)) for recipe in run.recipe.walk())
+    parts = [f"{kinds} on {run.data.kind}: {attack}"]
+    if run.label_smoothing:
+        parts.append(f"smoothing {run.label_smoothing:g}")
+    if run.mix:
+        parts.append("mixed labels")
+    parts += [part.kind.replace("_", " ") for part in (run.ensembling, run.weight_averaging) if part]
+    return "; ".join([*parts, f"{run.epochs} epochs"])

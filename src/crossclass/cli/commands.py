@@ -40,6 +40,8 @@ SWITCHES = {
     "--trust": "Read pickles and import code that files name: both can run code.",
     "--allow-partial": "Load a file that lacks weights; these stay random.",
 }
+BUSY = 75
+"""Exit code where another process trains the run (EX_TEMPFAIL)."""
 _FOR_SEVERAL_PROCESSES = ("train", "measure")
 
 
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as e:
         if is_main or not e.in_every_process:
             print(f"{speaker}: {e}", file=sys.stderr)
-        sys.exit(75 if isinstance(e, BusyError) else 2)
+        sys.exit(BUSY if isinstance(e, BusyError) else 2)
 
 
 def _call(name: str, arguments: Sequence[str]) -> int:

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
+from crossclass.cli.commands import BUSY
 from crossclass.cli.consent import environment
 from crossclass.cli.sweep import Point
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log
 from crossclass.core.trust import consent, trusting
 
-BUSY = 75
-"""Exit code of a command whose run another process is training (EX_TEMPFAIL)."""
 WAIT = 5.0
 """Seconds between looks at runs that others train."""
 

@@ -7,7 +7,7 @@ training, and a run does not depend on Python's hash, on other libraries' draws,
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ Purpose = Literal[
     "subset",
     "shapes",
     "measure",
+    "unused",
     "doctor",
     "mix",
     "loss",
@@ -29,23 +30,8 @@ Purpose = Literal[
     "network",
     "evaluation",
 ]
-
-_PURPOSES: dict[str, int] = {
-    "init": 1,
-    "order": 2,
-    "augment": 3,
-    "attack": 4,
-    "check": 5,
-    "subset": 6,
-    "shapes": 7,
-    "measure": 8,
-    "doctor": 10,
-    "mix": 11,
-    "loss": 12,
-    "refresh": 13,
-    "network": 14,
-    "evaluation": 15,
-}  # appended to only: a changed number would change every run (9 is not used)
+"""Appended to only: a purpose is known by its place in this list, and another one would change every run."""
+_PURPOSES = {name: number for number, name in enumerate(get_args(Purpose), 1)}
 _MASK = (1 << 64) - 1
 
 

@@ -29,8 +29,7 @@ class Consent:
     everything: bool = False
 
 
-_NOTHING = Consent()
-_consent: ContextVar[Consent] = ContextVar("consent", default=_NOTHING)
+_consent = ContextVar("consent", default=Consent())  # noqa: B039 - frozen
 
 
 def consent() -> Consent:
