@@ -705,7 +705,8 @@ def evaluated(
 ) -> None:
     """The full evaluation of best and last in float32, best minus last; then APGD-CE on the first 1,000."""
     from crossclass.analysis import evaluate
-    from crossclass.analysis.measure import Measure, compared, evaluate_checkpoint, measurement
+    from crossclass.analysis.compare import comparison
+    from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement
     from crossclass.analysis.records import result_file, write_results
     from crossclass.attacks import AutoAttack
     from crossclass.checkpoints.load import identity, load_model
@@ -750,7 +751,7 @@ def evaluated(
     if len(set(epochs)) == 2:
         with guarded(stage, "comparison", found):
             pair = measured["best.val"], measured["last"]
-            keep(compared(*pair, (passes[epochs[0]], passes[epochs[1]])))
+            keep(comparison(*pair, (passes[epochs[0]], passes[epochs[1]])))
     stage.keep(name, found)
     apgd = AutoAttack(threat=run.threat, attacks=("apgd-ce",), batch=16 if stage.smoke else 1000,
                       steps=3 if stage.smoke else 100)  # fmt: skip

@@ -18,15 +18,14 @@ CORE = {
     "analysis/attribution.py": (
         "analysis/test_attribution analysis/test_instances analysis/test_torchmetrics",
         [
-            ("return g * W[y.long()]", "return g * W[y.long()].abs()"),
             (".clamp(min=1).to(torch.float64)", ".clamp(min=2).to(torch.float64)"),
-            ("sums / n[:, None] * W.to", "sums * n[:, None] * W.to"),
-            ("torch.where(norm > 0, unit / norm, 0.0)", "unit / norm"),
-            ("where(norm > 0, unit / norm, 0.0)", "where(norm > 0, unit / norm.square(), 0.0)"),
+            ("return sums / n[:, None]", "return sums * n[:, None]"),
+            ("means_by_class(g, y, len(W)) * W", "means_by_class(g, y, len(W)) * W.abs()"),
+            ("torch.where((scale > 0) & scale.isfinite(), A / scale, 0.0)", "A / scale"),
+            ("A.norm(dim=1, keepdim=True)", "A.square().sum(dim=1, keepdim=True)"),
             ("(unit @ unit.T).clamp(-1.0, 1.0)", "(unit @ unit.T).clamp(0.0, 1.0)"),
             ("return float(off_diagonal(C).clamp(min=0).sum())", "return float(C.clamp(min=0).sum())"),
             ("(-off_diagonal(C)).clamp(min=0)", "(-off_diagonal(C)).clamp(max=0)"),
-            ("+ 0.5 * (difference == 0)", "+ 1.0 * (difference == 0)"),
         ],
     ),
     "analysis/instances.py": (
@@ -35,9 +34,8 @@ CORE = {
             ("cosines.fill_diagonal_(-torch.inf)", "pass"),
             ("if left > top:", "if left >= top + 2 * block:"),
             ("torch.where(best.isinf(), 0.0, best", "torch.where(best.isinf(), 1.0, best"),
-            ("I.fill_diagonal_(0.0) + torch.diag(present)", "I"),
+            (".fill_diagonal_(0.0) + torch.diag(present)", ""),
             ("return means @ means.T", "return means.abs() @ means.abs().T"),
-            ("sums / n.clamp(min=1)[:, None], n", "sums / n.clamp(min=2)[:, None], n"),
         ],
     ),
     "attacks/losses.py": (

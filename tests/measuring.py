@@ -6,7 +6,7 @@ from typing import Any
 
 from crossclass.analysis import measure as measuring
 from crossclass.analysis.measure import Measure
-from crossclass.analysis.records import ResultFile, flat_comparison, flat_measurement, load_results
+from crossclass.analysis.records import ResultFile, load_results
 from crossclass.checkpoints.load import Source
 from crossclass.cli.arguments import read_arguments
 from crossclass.cli.measure import measure_settings
@@ -24,8 +24,16 @@ def measure(
 
 def flat(found: ResultFile) -> list[dict[str, Any]]:
     """One object per checkpoint, then one per comparison."""
-    compared = [{"comparison": flat_comparison(c)} for c in found.comparisons]
-    return [*map(flat_measurement, found.results), *compared]
+    results, comparisons = ([r.to_dict() for r in part] for part in (found.results, found.comparisons))
+    for r in results:
+        r |= r["matrices"] | r["data"] | _named(r["checkpoint"]) | {"data": r["data"]["name"]}
+    for c in comparisons:
+        c |= c["matrices"] | c["data"] | {"of": c["of"] and list(map(_named, c["of"]))}
+    return [*results, *({"comparison": c} for c in comparisons)]
+
+
+def _named(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    return {"checkpoint": checkpoint["name"], **{k: checkpoint[k] for k in ("run", "epoch", "chosen_by")}}
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -8,14 +8,11 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from conftest import seeded
 from crossclass.analysis import attribution, instances, intervals
 from crossclass.analysis.intervals import Interval
 
 exact = torch.float64
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # Populations whose class means are known: g = relu(m + noise), E relu(m + N(0, 1)) = m Phi(m) + phi(m)
@@ -244,19 +241,16 @@ def test_the_interval_of_cas_is_its_equations(seed: int) -> None:
     )
     W = torch.randn(k, d, generator=seeded(seed + 20)) + 0.3
     centre, deviation, freedom = literal_cas(g, W, y)
-    t = float(scipy.stats.t.ppf(0.95, freedom))
-    found = intervals.cas(g, W, y, level=0.9)
+    t = float(scipy.stats.t.ppf(0.975, freedom))
+    found = intervals.cas(g, W, y)
     assert found.estimate - found.bias == pytest.approx(centre, abs=1e-6)
     assert found.low == pytest.approx(max(0, centre - t * deviation), abs=1e-4)
     assert found.high == pytest.approx(min(12, centre + t * deviation), abs=1e-4)
-    assert found.level == 0.9
     order = torch.randperm(72, generator=seeded(5))
-    shuffled = intervals.cas(g[order], W, y[order].int(), level=0.9)
+    shuffled = intervals.cas(g[order], W, y[order].int())
     assert tuple(shuffled) == pytest.approx(tuple(found))
     for longer in (1e-12, 1e12):
-        assert tuple(intervals.cas(g.double() * longer, W * longer, y, level=0.9)) == pytest.approx(
-            tuple(found)
-        )
+        assert tuple(intervals.cas(g.double() * longer, W * longer, y)) == pytest.approx(tuple(found))
 
 
 def test_positive_part_is_unbiased_at_zero_and_on_average() -> None:
@@ -264,7 +258,7 @@ def test_positive_part_is_unbiased_at_zero_and_on_average() -> None:
     density = torch.exp(-z * z / 2) / sqrt(2 * pi) * (z[1] - z[0])
     t = torch.linspace(-6, 6, 121, dtype=exact)
     at = t[:, None] + z[None, :]
-    value, slope = (v.view(at.shape) for v in flat(at, 1.0))
+    value, slope = positive_part(at, 1.0)
     bias = (value * density).sum(1) - t.clamp(min=0)
     assert float(bias[60]) == pytest.approx(0, abs=1e-5)
     assert float(bias.sum() * 0.1) == pytest.approx(0, abs=2e-3)
@@ -274,34 +268,29 @@ def test_positive_part_is_unbiased_at_zero_and_on_average() -> None:
     assert bool((variance <= (slope**2 * density).sum(1) + 1e-3).all())  # never too narrow
 
 
-def flat(c: Tensor, s: float) -> tuple[Tensor, Tensor]:
-    """`positive_part` of any number of values, in the squares that it takes."""
-    side = int(sqrt(c.numel() - 1)) + 1
-    square = torch.zeros(side * side, dtype=exact)
-    square[: c.numel()] = c.flatten()
-    both = intervals.positive_part(square.view(side, side), torch.full((side, side), s, dtype=exact))
-    return both[0].flatten()[: c.numel()], both[1].flatten()[: c.numel()]
+def positive_part(c: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    return intervals.positive_part(c, torch.full_like(c, s))
 
 
 def test_positive_part_far_from_zero_and_without_noise() -> None:
     c = torch.tensor([-5.0, -0.3, 0.0, 0.3, 5.0], dtype=exact)
-    value, slope = flat(c, 0.0)
+    value, slope = positive_part(c, 0.0)
     assert torch.equal(value, c.clamp(min=0))
     assert slope[[0, 1, 3, 4]].tolist() == pytest.approx([0, 0, 1, 1])
-    value, slope = flat(c, 0.02)
+    value, slope = positive_part(c, 0.02)
     torch.testing.assert_close(value[[0, 1, 3, 4]], c.clamp(min=0)[[0, 1, 3, 4]])
     assert float(value[2]) < 0
     around = torch.linspace(-3, 3, 41, dtype=exact) + 0.01
-    up, down = flat(around + 1e-6, 0.7)[0], flat(around - 1e-6, 0.7)[0]
-    torch.testing.assert_close(flat(around, 0.7)[1], (up - down) / 2e-6, rtol=1e-5, atol=1e-6)
+    up, down = positive_part(around + 1e-6, 0.7)[0], positive_part(around - 1e-6, 0.7)[0]
+    torch.testing.assert_close(positive_part(around, 0.7)[1], (up - down) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
 def test_constant_and_disjoint_classifiers_leave_no_doubt() -> None:
     y = torch.arange(30) % 3
     sure = intervals.cas(torch.ones(30, 3), torch.ones(3, 3), y)
-    assert tuple(sure) == pytest.approx((6, 6, 6, 0.95, 0), abs=1e-6)
+    assert tuple(sure) == pytest.approx((6, 6, 6, 0), abs=1e-6)
     g = torch.rand(30, 3, generator=seeded(0))
-    assert tuple(intervals.cas(g, torch.eye(3), y)) == pytest.approx((0, 0, 0, 0.95, 0), abs=1e-6)
+    assert tuple(intervals.cas(g, torch.eye(3), y)) == pytest.approx((0, 0, 0, 0), abs=1e-6)
 
 
 def test_absent_single_and_unusable_classes() -> None:
@@ -335,10 +324,6 @@ def test_noise_longer_than_the_mean_gives_a_finite_interval_within_the_range() -
         assert abs(found.bias) < 20
     cancelled = intervals.cas(torch.cat([g, -g]), torch.ones(3, 200), torch.cat([y, y]))
     assert 0 <= cancelled.low <= cancelled.high <= 6
-
-
-def test_scaled_scales_all_but_the_level() -> None:
-    assert Interval(2.0, 1.0, 3.0, 0.9, 0.5).scaled(0.5) == Interval(1.0, 0.5, 1.5, 0.9, 0.25)
 
 
 # I-CAS
@@ -471,7 +456,7 @@ def test_images_on_which_both_agree_do_not_count_as_noise() -> None:
     found = intervals.accuracy_difference(right, moved)
     assert found.estimate == pytest.approx(0.01)
     assert 0 < found.low < 0.01 < found.high < 0.02
-    same = intervals.accuracy_difference(right, right, level=0.5)
+    same = intervals.accuracy_difference(right, right)
     assert 0 < same.high == -same.low < found.high
     back = intervals.accuracy_difference(moved, right)
     assert ends(back) == pytest.approx((-found.high, -found.low))
@@ -481,18 +466,11 @@ def test_images_on_which_both_agree_do_not_count_as_noise() -> None:
 
 def test_a_paired_mean_is_students() -> None:
     x, y = torch.randn(12, generator=seeded(0)) + 1, torch.randn(12, generator=seeded(1))
-    theirs = scipy.stats.ttest_rel(x, y).confidence_interval(0.9)
-    found = intervals.mean_difference(x, y, level=0.9)
+    theirs = scipy.stats.ttest_rel(x, y).confidence_interval(0.95)
+    found = intervals.mean_difference(x, y)
     assert ends(found) == pytest.approx((theirs.low, theirs.high), abs=1e-4)
     assert found.estimate == pytest.approx(float((x - y).mean()))
     assert ends(intervals.mean_difference(x[:1], y[:1])) == (-inf, inf)
-
-
-@pytest.mark.parametrize(("freedom", "error"), [(3.0, 1e-9), (8.0, 1e-9), (100.0, 1e-9), (inf, 1e-9)])
-def test_quantiles_are_students(freedom: float, error: float) -> None:
-    for level in (0.8, 0.95):
-        truth = float(scipy.stats.t.ppf(0.5 + level / 2, min(freedom, 1e12)))
-        assert intervals._quantile(level, freedom) == pytest.approx(truth, rel=error)
 
 
 def test_variances_too_small_to_be_squared_have_an_interval():
@@ -501,6 +479,6 @@ def test_variances_too_small_to_be_squared_have_an_interval():
 
     y = torch.arange(12) % 3
     v = torch.linspace(-1, 1, 12, dtype=torch.float64)
-    small, large = (_interval(_Score(0.5, 0.5, s * v), y, 0.95, -9.0, 9.0) for s in (1e-120, 1.0))
+    small, large = (_interval(_Score(0.5, 0.5, s * v), y, -9.0, 9.0) for s in (1e-120, 1.0))
     assert small.low <= small.estimate <= small.high
     assert small.high - small.low == pytest.approx((large.high - large.low) * 1e-120, abs=1e-15)

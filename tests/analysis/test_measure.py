@@ -46,6 +46,14 @@ class Net(nn.Module):
         x = torch.relu(self.conv(x)).flatten(1)
         return self.fc(torch.relu(self.hidden(x)))
 
+class Scaled(Net):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
 class Normalised(nn.Module):
     def __init__(self):
         super().__init__()
@@ -126,12 +134,14 @@ def test_the_papers_state_dict_gives_algorithm_1(here, net):
     assert low <= r["robust"] <= high
 
 
-def test_defaults_for_a_stranger_are_pgd_20_at_8(here):
-    (r,) = measure(["prn.pt"], ["data.path=data", "n=4"], CPU)
-    assert r["attack"] == "PGD-20, l_inf 8/255, step 0.25 eps, uniform start"
-    (r,) = measure(["prn.pt"], ["data.path=data", "n=4", "attack=none"], CPU)
-    assert r["attack"] == "none (clean images)"
-    assert r["clean"] == r["robust"]
+def test_foreign_files_are_attacked_by_pgd_20_at_8(here):
+    for given in ([], ["attack.kind=pgd"]):
+        (r,) = measure(["prn.pt"], ["data.path=data", "n=4", *given], CPU)
+        assert r["attack"] == "PGD-20, l_inf 8/255, step 0.25 eps, uniform start"
+    for given in ("attack=none", "attack=null"):
+        (r,) = measure(["prn.pt"], ["data.path=data", "n=4", given], CPU)
+        assert r["attack"] == "none (clean images)"
+        assert r["clean"] == r["robust"]
 
 
 def test_a_factory_of_twenty_lines(here, trusted):
@@ -147,6 +157,19 @@ def test_a_factory_of_twenty_lines(here, trusted):
     y = np.load("data/test.npz")["labels"].tolist()
     C = literal_twins.correlation(literal_twins.class_attributions(g.tolist(), model.fc.weight.tolist(), y))
     assert np.abs(np.array(r["C"]) - np.array(C)).max() < 1e-6
+
+
+def test_the_head_is_named_and_checked_with_the_weights_of_the_file(here, trusted):
+    (r,) = measure(["prn.pt"], ["data.path=data", "attack=none"], CPU)
+    assert r["head"] == {"layer": "head", "matches_logits": True}
+    for scale in (1.0, 3.0):  # what the file says; a fresh network has 1
+        model = import_callable(f"{nets(here)}:Scaled", "test")()
+        nn.init.constant_(model.scale, scale)
+        torch.save(model.state_dict(), "scaled.pt")
+        changes = [f"model=python:{nets(here)}:Scaled", "data.path=data", "attack=none"]
+        (r,) = measure(["scaled.pt"], changes, CPU)
+        assert r["head"] == {"layer": "fc", "matches_logits": scale == 1}
+        assert any("'fc'" in warning for warning in r["warnings"]) == (scale != 1)
 
 
 def test_a_network_that_normalises_itself_is_left_alone(here, trusted):
@@ -339,14 +362,6 @@ def test_a_typed_attack_starts_from_the_reference_attack(threat):
     assert other == reference_attack(L2(eps=1.0))
     with pytest.raises(UserError, match="did you mean 'steps'"):
         Measure(attack_changes={"step": 3, "stpes": 3}).attacks([threat])
-
-
-def test_no_attack_is_none_and_null(here):
-    for given in ("attack=none", "attack=null"):
-        (r,) = measure(["prn.pt"], ["data.path=data", given, "n=4"], CPU)
-        assert r["attack"] == "none (clean images)"
-    (r,) = measure(["prn.pt"], ["data.path=data", "attack.kind=pgd", "n=4"], CPU)
-    assert r["attack"].startswith("PGD-20")
 
 
 def test_saliency_of_one_checkpoint_is_refused_before_the_attack(here, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from crossclass.analysis import evaluate, records
 from crossclass.analysis.compare import comparison
 from crossclass.analysis.metrics import METRICS, Metric, metric, register_metric
-from crossclass.analysis.records import Comparison, load_results, metrics_csv, schema, write_results
+from crossclass.analysis.records import load_results, metrics_csv, schema, write_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
@@ -118,7 +118,8 @@ def test_what_is_undefined_is_null_and_never_nan(tmp_path):
     try:
         assert nothing.value(random_pass(1)) is None
         seen, other = random_pass(1), random_pass(2)
-        c = Comparison(a="x", b="y", **comparison(seen, other, ("a", "b", "c", "d")))
+        x, y = (records.Measurement(checkpoint={"name": name}, class_names=[*"abcd"]) for name in "xy")
+        c = comparison(x, y, (seen, other))
         write_results(tmp_path / "m.json", records.result_file([], [c]))
     finally:
         METRICS.remove(nothing)
@@ -141,7 +142,14 @@ def test_matrices_of_many_classes_lie_in_a_file_beside(tmp_path):
         load_results(tmp_path / "m.json")
 
 
-TYPES = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+}
 
 
 def fits(value, form, root) -> bool:
@@ -154,7 +162,8 @@ def fits(value, form, root) -> bool:
         return value == form["const"]
     if form.get("type") == "null":
         return value is None
-    if "type" in form and (not isinstance(value, TYPES[form["type"]]) or isinstance(value, bool)):
+    kind = form.get("type")
+    if kind and (not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "boolean")):
         return False
     if isinstance(value, dict):
         known, others = form.get("properties", {}), form.get("additionalProperties", True)

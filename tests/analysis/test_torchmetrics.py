@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from conftest import seeded
 from crossclass.analysis import attribution, evaluate, instances
 from crossclass.analysis.torchmetrics import CAS, ClassCorrelation, ClasswiseAccuracy, InstanceCAS
 from crossclass.core.errors import UserError
@@ -19,14 +20,14 @@ K, D, N = 4, 12, 401
 
 
 def sample() -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     y = torch.randint(0, K - 1, (N,), generator=generator)  # the last class has no samples
     g = torch.randn(N, D, generator=generator).clamp(min=0) + (y[:, None] == torch.arange(D) % K)
     return g, torch.randn(K, D, generator=generator), y
 
 
 def predictions() -> Tensor:
-    return torch.randint(0, K, (N,), generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, K, (N,), generator=seeded(1))
 
 
 def truths() -> dict[str, Tensor]:

@@ -11,43 +11,44 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
-def attribution(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
-) -> Float[Tensor, "n d"]:
-    """A_y(x) = g(x) * W[y] for every sample (eq. 5; the head's bias takes no part)."""
-    return g * W[y.long()]
-
-
 def class_means(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
 ) -> Float[Tensor, "k d"]:
     """Mean attribution of each class over all its samples (Algorithm 1), in float64.
 
-    W[i] is the same for the whole class, so the mean of g * W[i] is the mean of g, times W[i].
-    A class without samples gets a row of zeros.
+    W[i] is the same for the whole class, so the mean of g * W[i] is the mean of g, times W[i]; the head's
+    bias takes no part. A class without samples gets a row of zeros.
     """
-    k = len(W)
+    return means_by_class(g, y, len(W)) * W.to(torch.float64)
+
+
+def means_by_class(v: Float[Tensor, "n m"], y: Int[Tensor, " n"], k: int) -> Float[Tensor, "k m"]:
+    """Mean of v over the samples of each of k classes, in float64; zeros for a class without samples."""
     n = torch.bincount(y, minlength=k).clamp(min=1).to(torch.float64)
-    sums = torch.zeros(k, g.shape[1], dtype=torch.float64, device=g.device)
-    sums.index_add_(0, y.long(), g.to(torch.float64))
-    return sums / n[:, None] * W.to(torch.float64)
+    sums = torch.zeros(k, v.shape[1], dtype=torch.float64, device=v.device)
+    sums.index_add_(0, y.long(), v.to(torch.float64))
+    return sums / n[:, None]
+
+
+def unit_rows(A: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Each row divided by its length, in float64; zeros for a row that is zero or not finite."""
+    A = A.to(torch.float64)
+    scale = A.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
+    A = torch.where((scale > 0) & scale.isfinite(), A / scale, 0.0)
+    return A / A.norm(dim=1, keepdim=True).clamp(min=1.0)  # the norm is 0 or at least 1
 
 
 def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
     """C[i, j] = A_i . A_j / (|A_i| |A_j|) (eq. 6), in float64 and within [-1, 1].
 
     A class of zero norm (no samples, or features that are all off) or with a value that is not finite
-    shares nothing by definition: its row and column are 0, the diagonal too. `zero_norm` names such classes.
+    shares nothing by definition: its row and column are 0, the diagonal too. `empty_classes` lists them.
     """
-    A = A.to(torch.float64)
-    scale = A.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
-    unit = A / scale.clamp(min=torch.finfo(torch.float64).tiny)
-    norm = unit.norm(dim=1, keepdim=True)  # at least 1; 0 for a row of zeros, NaN for one that is not finite
-    unit = torch.where(norm > 0, unit / norm, 0.0)
+    unit = unit_rows(A)
     return (unit @ unit.T).clamp(-1.0, 1.0)
 
 
-def zero_norm(A: Float[Tensor, "k d"]) -> list[int]:
+def empty_classes(A: Float[Tensor, "k d"]) -> list[int]:
     """Classes whose mean attribution is exactly zero or not finite, so that C is undefined for them."""
     scale = A.abs().amax(dim=1)
     return [int(i) for i in ((scale == 0) | ~scale.isfinite()).nonzero().flatten()]

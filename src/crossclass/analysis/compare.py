@@ -7,40 +7,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from crossclass import models
-from crossclass.analysis import evaluate, intervals
+from crossclass.analysis import evaluate, intervals, saliency
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.metrics import METRICS
-from crossclass.analysis.records import ClassChange, Intervals, PairChange
+from crossclass.analysis.records import ClassChange, Comparison, Intervals, Measurement, PairChange
 from crossclass.data import Split
 
 
-def comparison(a: EvaluationPass, b: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The numbers of a `Comparison`: each metric of both, its difference with an interval, what changed most.
+def comparison(
+    first: Measurement, second: Measurement, passes: tuple[EvaluationPass, EvaluationPass]
+) -> Comparison:
+    """Each metric of both, its difference with an interval, and what changed most; `passes` are theirs.
 
-    Both must have been evaluated on the same images. Intervals are left out where attributions were taken
-    from different samples (`attribution_subset=correct`), for these are not paired.
+    Both must have been evaluated on the same images under the same attack. Intervals are left out where
+    attributions were taken from different samples (`attribution_subset=correct`), for these are not paired.
     """
+    (a, b), names = passes, tuple(first.class_names)
+    at = first.checkpoint, second.checkpoint
+    one_run = at[0].run == at[1].run and at[0].run
+    labels = [c.name if one_run else c.title for c in at]
+    labels[1] += " (2)" if labels[0] == labels[1] else ""
     numbers: dict[str, Any] = {}
     ends: dict[str, Any] = {}
     paired = a.used is None and b.used is None
     for m in METRICS:
-        first, second = m.value(a), m.value(b)
-        numbers[m.key] = (first, second)
-        numbers[f"d_{m.key}"] = None if first is None or second is None else first - second
+        x, y = m.value(a), m.value(b)
+        numbers[m.key] = (x, y)
+        numbers[f"d_{m.key}"] = None if x is None or y is None else x - y
         if m.difference is not None and (paired or m.unit == "accuracy"):
             ends[f"d_{m.key}"] = intervals.finite_ends(m.difference(a, b))
-    return {
+    return Comparison(
+        a=labels[0],
+        b=labels[1],
+        of=at,
+        data=first.data,
+        attack=first.attack,
+        conditions=first.conditions,
+        intervals=Intervals(**ends, level=intervals.LEVEL, method=intervals.METHOD),
+        pairs=_pairs(a.C, b.C, names),
+        classes=_classes(a, b, names),
+        matrices={"C_difference": evaluate.rounded(a.C - b.C)},
         **numbers,
-        "intervals": Intervals(**ends, level=intervals.LEVEL, method=intervals.METHOD),
-        "pairs": _pairs(a.C, b.C, class_names),
-        "classes": _classes(a, b, class_names),
-        "matrices": {"C_difference": evaluate.rounded(a.C - b.C)},
-    }
+    )
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,15 @@ def saliency_between(
     are of the images that each model was judged on. The first `shown` such samples in the order of their ids
     are returned for drawing, as in the paper (Fig. 11). None if there are not two such samples.
     """
-    from crossclass.analysis import saliency  # only here: captum is slow to import
-
     (first, _, one), (second, _, two) = a, b
     labels = part.labels.cpu()
-    chosen = saliency.compared(labels, one.robust, two.robust)
+    chosen = saliency.right_then_wrong(labels, one.robust, two.robust)
     if len(chosen) < 2:
         return None
-    maps = {name: _maps(model, seen, labels) for name, model, seen in (a, b)}
+    maps = {}
+    for name, model, seen in (a, b):
+        assert seen.images is not None, "the images were not kept"
+        maps[name] = saliency.grad_cam(model, seen.images, labels)
     some = chosen[:shown]
     images = part.images.cpu()[some].float() / 255
     drawn = SaliencyMaps(
@@ -97,21 +110,8 @@ def saliency_between(
     return numbers, drawn
 
 
-def _maps(
-    model: models.Classifier, seen: EvaluationPass, labels: Int[Tensor, " n"]
-) -> Float[Tensor, "n h w"]:
-    """Grad-CAM of the true class on the images that the model was judged on."""
-    from crossclass.analysis import saliency
-
-    assert seen.images is not None, "the images were not kept"
-    device = model.mean.device
-    return saliency.grad_cam(model, seen.images.to(device), labels.to(device))
-
-
 def _spread(x: Float[Tensor, "n h w"], y: Float[Tensor, "n h w"]) -> dict[str, Any]:
     """How spread the maps of two models are on the same images, and the paired difference."""
-    from crossclass.analysis import saliency
-
     out: dict[str, Any] = {}
     for name, measure in (("half_mass_area", saliency.half_mass_area), ("entropy", saliency.entropy)):
         difference = intervals.mean_difference(measure(x), measure(y))
@@ -126,19 +126,16 @@ def _spread(x: Float[Tensor, "n h w"], y: Float[Tensor, "n h w"]) -> dict[str, A
 
 def _pairs(A: Float[Tensor, "k k"], B: Float[Tensor, "k k"], names: tuple[str, ...]) -> list[PairChange]:
     """Pairs of classes by how much C changed, the largest change first; at most 20."""
-    i, j = torch.triu_indices(len(A), len(A), offset=1)
-    change = (A - B)[i, j]
-    order = change.abs().argsort(descending=True, stable=True)[:20]
     return [
         PairChange(
-            i=int(p),
-            j=int(q),
-            classes=(names[p], names[q]),
-            a=float(A[p, q]),
-            b=float(B[p, q]),
-            change=float(A[p, q] - B[p, q]),
+            i=i,
+            j=j,
+            classes=(names[i], names[j]),
+            a=float(A[i, j]),
+            b=float(B[i, j]),
+            change=float(A[i, j] - B[i, j]),
         )
-        for p, q in zip(i[order], j[order], strict=True)
+        for i, j in evaluate.top_pairs((A - B).abs(), 20)
     ]
 
 

@@ -6,8 +6,9 @@ evaluating never moves a training stream.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from crossclass.analysis import attribution, instances
 from crossclass.analysis.metrics import METRICS, Part, collapsed
-from crossclass.analysis.records import Matrix, Pair
+from crossclass.analysis.records import Head, Matrix, Pair
 from crossclass.attacks import AnyAttack
 from crossclass.core.device import full_precision
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
@@ -26,10 +27,12 @@ from crossclass.models.model_state import evaluating
 
 DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
 """`distributed_map(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
+ROUNDING = 1e-3
+"""Kernels of other batch sizes differ by about 1e-6 of the largest output; another function by far more."""
 
 
 def local_map(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> list[Any]:
-    """`DistributedMap` among nobody."""
+    """`DistributedMap` in one process."""
     return [work(i, item) for i, item in enumerate(items)]
 
 
@@ -57,15 +60,14 @@ class EvaluationPass:
     sharing: Int[Tensor, "k k"] | None = None
     """Which classes truly share a feature, where the data tell (Shapes)."""
 
-    def among_correct(self) -> "EvaluationPass":
-        """The same, with attributions of correctly classified (adversarial) images only."""
-        return replace(self, used=self.robust == self.labels)
+    head: Head | None = None
+    """Which layer W is of, and whether it gives the logits, if that was checked."""
 
-    def attributed(self) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]:
-        """Features and labels of the samples that attributions are taken from."""
-        if self.used is None:
-            return self.features, self.labels
-        return self.features[self.used], self.labels[self.used]
+    @cached_property
+    def attributed(self) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k d"], Int[Tensor, " m"]]:
+        """Features, W and labels of the samples that attributions are taken from."""
+        used = slice(None) if self.used is None else self.used
+        return self.features[used], self.W, self.labels[used]
 
     @property
     def classes(self) -> int:
@@ -80,8 +82,7 @@ class EvaluationPass:
     @cached_property
     def means(self) -> Float[Tensor, "k d"]:
         """Mean attribution vector of each class (eq. 5), float64."""
-        g, y = self.attributed()
-        return attribution.class_means(g, self.W, y)
+        return attribution.class_means(*self.attributed)
 
     @cached_property
     def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
@@ -101,13 +102,12 @@ class EvaluationPass:
     @cached_property
     def nearest(self) -> Float[Tensor, "m k"]:
         """The largest cosine of each sample to a sample of each class (`instances.nearest`); O(m^2 d)."""
-        g, y = self.attributed()
-        return instances.nearest(g, self.W, y)
+        return instances.nearest(*self.attributed)
 
     @cached_property
     def icas_matrix(self) -> Float[Tensor, "k k"]:
         """The instance-wise matrix I (section 5.3)."""
-        return instances.instance_correlation(self.nearest, self.attributed()[1])
+        return instances.instance_correlation(self.nearest, self.attributed[2])
 
     @property
     def icas(self) -> float:
@@ -117,8 +117,7 @@ class EvaluationPass:
     @cached_property
     def all_pairs_matrix(self) -> Float[Tensor, "k k"]:
         """The mean cosine over all pairs of samples of two classes."""
-        g, y = self.attributed()
-        return instances.all_pairs(g, self.W, y)
+        return instances.all_pairs(*self.attributed)
 
     @property
     def all_pairs_cas(self) -> float:
@@ -132,8 +131,21 @@ class EvaluationPass:
 
     @property
     def sharing_confusion(self) -> float | None:
-        """Rank correlation between sharing and confusion."""
-        return sharing_and_confusion(self.C, self.confusion)
+        """Spearman's correlation over pairs of classes between C[i, j] and how often i and j are confused.
+
+        Confusion of a pair is the mean of both error rates; pairs with a class without images are left out.
+        None where it is undefined: fewer than three pairs, or all alike.
+        """
+        from scipy.stats import spearmanr  # slow to import
+
+        n = self.confusion.sum(dim=1)
+        rates = self.confusion / n.clamp(min=1)[:, None]
+        i, j = torch.triu_indices(self.classes, self.classes, offset=1)
+        both = (n[i] > 0) & (n[j] > 0)
+        shared, confused = self.C[i, j][both].double(), (rates + rates.T)[i, j][both].double()
+        if len(shared) < 3 or len(shared.unique()) == 1 or len(confused.unique()) == 1:
+            return None
+        return float(spearmanr(shared.numpy(), confused.numpy()).statistic)
 
     @property
     def predicted_classes(self) -> int:
@@ -180,16 +192,16 @@ def evaluate(
     """
     attack = attack and attack.for_evaluation()
 
-    def look(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
+    def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
         index = index.to(split.labels.device)
         x = as_float(split.images[index]).contiguous(memory_format=memory_format)
         y = split.labels[index]
         x_adv, dead = x, 0
         with isolated_rng(stream_seed(seed, epoch, step, "evaluation"), x.device):
             if attack is not None:
-                found = attack.search(model, x, y, generator(seed, epoch, step, purpose))
-                x_adv = found.x_adv
-                dead = int((found.dead_gradients >= attack.gradients).sum()) if attack.gradients else 0
+                result = attack.search(model, x, y, generator(seed, epoch, step, purpose))
+                x_adv = result.x_adv
+                dead = int((result.dead_gradients >= attack.gradients).sum()) if attack.gradients else 0
             g, logits = model.outputs(x_adv)
             robust = logits.argmax(dim=1).cpu()
             clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
@@ -197,8 +209,8 @@ def evaluate(
         return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
 
     with full_precision(), evaluating(model):
-        seen = distributed_map(batches(len(split), batch, None), look)
-    clean, robust, features, dead, images = zip(*seen, strict=True)
+        parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
+    clean, robust, features, dead, images = zip(*parts, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
     kept = torch.cat(images) if keep_images else None
@@ -208,19 +220,25 @@ def evaluate(
 
 
 @torch.no_grad()
-def clean_accuracy(
-    model: Classifier, split: Split, batch: int = 250, distributed_map: DistributedMap = local_map
-) -> float:
-    """Fraction of images classified rightly, in eval mode and float32."""
+def head_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
+    """How far W g(x) + b is from what the network returns, as a share of its largest output.
 
-    def right(step: int, index: Tensor) -> int:
-        index = index.to(split.labels.device)
-        with isolated_rng(stream_seed(0, 0, step, "evaluation"), index.device):
-            logits = model(as_float(split.images[index]))
-        return int((logits.argmax(dim=1) == split.labels[index]).sum())
-
+    Infinite where the two cannot be compared. Both forward passes draw the same noise, if they draw any.
+    """
+    x = x.to(model.head.weight.dtype)
     with full_precision(), evaluating(model):
-        return sum(distributed_map(batches(len(split), batch, None), right)) / max(1, len(split))
+        with isolated_rng(0, x.device):
+            g, _ = model.outputs(x)
+        with isolated_rng(0, x.device):
+            logits = model(x)
+        return relative_difference(model.head(g).float(), logits.float())
+
+
+def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
+    """Largest difference as a share of the largest output b; infinite if they are not comparable."""
+    if a.shape != b.shape or not bool(a.isfinite().all() & b.isfinite().all()):
+        return inf
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
 
 
 def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
@@ -251,40 +269,22 @@ def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
     return None
 
 
-def sharing_and_confusion(C: Float[Tensor, "k k"], counts: Int[Tensor, "k k"]) -> float | None:
-    """Spearman's correlation over pairs of classes between C[i, j] and how often i and j are confused.
-
-    Confusion of a pair is the mean of both error rates; pairs with a class without images are left
-    out. None where it is undefined: fewer than three pairs, or all alike.
-    """
-    n = counts.sum(dim=1)
-    rates = counts / n.clamp(min=1)[:, None]
-    i, j = torch.triu_indices(len(C), len(C), offset=1)
-    there = (n[i] > 0) & (n[j] > 0)
-    shared, confused = C[i, j][there].double(), (rates + rates.T)[i, j][there].double()
-    if len(shared) < 3:
-        return None
-    from scipy.stats import spearmanr  # slow to import
-
-    if shared.unique().numel() == 1 or confused.unique().numel() == 1:
-        return None
-    return float(spearmanr(shared.numpy(), confused.numpy()).statistic)
-
-
-def pairs(C: Float[Tensor, "k k"], class_names: tuple[str, ...], most: int = 10) -> list[Pair]:
-    """The most shared pairs of classes, largest C first."""
-    i, j = torch.triu_indices(len(C), len(C), offset=1)
-    order = C[i, j].argsort(descending=True)[:most]
-    return [
-        Pair(i=int(a), j=int(b), classes=(class_names[a], class_names[b]), C=float(C[a, b]))
-        for a, b in zip(i[order], j[order], strict=True)
-    ]
+def top_pairs(scores: Float[Tensor, "k k"], most: int) -> list[tuple[int, int]]:
+    """The pairs of classes i < j with the largest scores, the largest first."""
+    i, j = torch.triu_indices(len(scores), len(scores), offset=1)
+    order = scores[i, j].argsort(descending=True, stable=True)[:most]
+    return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
 
 
 def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
-    """What a reader of the numbers must know: a collapsed predictor, empty classes, masked gradients."""
+    """What a reader of the numbers must know: collapse, another head, empty classes, masked gradients."""
     out = [w for w in [collapse(e.robust, e.classes)] if w]
-    if empty := attribution.zero_norm(e.means):
+    if e.head and e.head.matches_logits is False:
+        out.append(
+            f"the logits are not W g(x) + b of the layer '{e.head.layer}' (a softmax, a scale, a second "
+            "head?): C and CAS do not explain them"
+        )
+    if empty := attribution.empty_classes(e.means):
         names = ", ".join(class_names[i] for i in empty)
         out.append(f"classes without any attribution, counted as sharing nothing: {names}")
     if e.dead:
@@ -306,8 +306,11 @@ def summary(e: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
         **{m.key: m.value(e) for m in METRICS},
         "classwise_clean": classwise(e.clean, e.labels, e.classes),
         "classwise_robust": classwise(e.robust, e.labels, e.classes),
-        "empty_classes": attribution.zero_norm(e.means),
-        "pairs": pairs(e.C, class_names),
+        "empty_classes": attribution.empty_classes(e.means),
+        "pairs": [
+            Pair(i=i, j=j, classes=(class_names[i], class_names[j]), C=float(e.C[i, j]))
+            for i, j in top_pairs(e.C, 10)
+        ],
         "matrices": matrices,
     }
 

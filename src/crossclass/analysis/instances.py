@@ -17,19 +17,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crossclass.analysis.attribution import means_by_class, unit_rows
+
 
 def unit_attributions(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
 ) -> Float[Tensor, "n d"]:
     """a(x) / |a(x)| for every sample, in float32 (float64 if g is); a row of zeros where a(x) is zero."""
     units = torch.empty(g.shape, dtype=torch.promote_types(g.dtype, torch.float32), device=g.device)
-    W = W.to(torch.float64)
     for first in range(0, len(g), block):
         rows = slice(first, first + block)
-        a = g[rows].to(torch.float64) * W[y[rows].long()]
-        scale = a.abs().amax(dim=1, keepdim=True)  # squares of tiny attributions must not underflow
-        a = torch.where((scale > 0) & scale.isfinite(), a / scale, 0.0)
-        units[rows] = a / a.norm(dim=1, keepdim=True).clamp(min=1.0)  # the norm is 0 or at least 1
+        units[rows] = unit_rows(g[rows].to(torch.float64) * W[y[rows].long()].to(torch.float64))
     return units
 
 
@@ -42,13 +40,13 @@ def nearest(
     (a class that has no sample, or none but x) it is 0. Between input and output never more than
     block * block cosines are held, however many samples there are.
     """
-    return nearest_units(unit_attributions(g, W, y, block), y, len(W), block)
+    return largest_cosines(unit_attributions(g, W, y, block), y, len(W), block)
 
 
-def nearest_units(
+def largest_cosines(
     units: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int, block: int = 2048
 ) -> Float[Tensor, "n k"]:
-    """`nearest` for vectors of k classes that already have norm 1 (or 0)."""
+    """`nearest` of vectors of k classes that already have length 1 (or 0)."""
     order = torch.argsort(y, stable=True)  # each class becomes one run of rows and columns
     ends = torch.bincount(y, minlength=k).cumsum(0).tolist()
     runs = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -61,15 +59,15 @@ def nearest_units(
             cosines = rows @ units[left : left + block].to(torch.float64).T
             if left == top:
                 cosines.fill_diagonal_(-torch.inf)
-            _raise(best[top : top + block], cosines, runs, left)
-            if left > top:  # cosines are symmetric: the same block seen from its columns
-                _raise(best[left : left + block], cosines.T, runs, top)
+            _take_maxima(best[top : top + block], cosines, runs, left)
+            if left > top:  # cosines are symmetric: the same block from its columns
+                _take_maxima(best[left : left + block], cosines.T, runs, top)
     out = torch.empty_like(best)
     out[order] = torch.where(best.isinf(), 0.0, best.clamp(-1.0, 1.0))
     return out
 
 
-def _raise(
+def _take_maxima(
     best: Float[Tensor, "r k"], cosines: Float[Tensor, "r c"], runs: list[tuple[int, int]], left: int
 ) -> None:
     """Take the block's maxima over each class into `best`; its columns are the sorted samples from `left`."""
@@ -81,10 +79,10 @@ def _raise(
 
 
 def instance_correlation(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:
-    """I[i, j]: the mean of `nearest[:, j]` over class i, float64; the diagonal of every class seen is 1."""
-    I, n = _class_means(nearest, y, nearest.shape[1])  # noqa: E741 - the paper's matrix
-    present = (n > 0).to(torch.float64)
-    return I.fill_diagonal_(0.0) + torch.diag(present)
+    """I[i, j]: the mean of `nearest[:, j]` over class i, float64; I[i, i] is 1 for a class with samples."""
+    k = nearest.shape[1]
+    present = (torch.bincount(y, minlength=k) > 0).to(torch.float64)
+    return means_by_class(nearest, y, k).fill_diagonal_(0.0) + torch.diag(present)
 
 
 def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:
@@ -93,15 +91,5 @@ def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, "
     It is the dot product of the classes' mean unit vectors. On the diagonal every ordered pair counts, x with
     itself too, so that the matrix is that of dot products; 1/n of such a diagonal is x with itself.
     """
-    means, _ = _class_means(unit_attributions(g, W, y), y, len(W))
+    means = means_by_class(unit_attributions(g, W, y), y, len(W))
     return means @ means.T
-
-
-def _class_means(
-    v: Float[Tensor, "n m"], y: Int[Tensor, " n"], k: int
-) -> tuple[Float[Tensor, "k m"], Int[Tensor, " k"]]:
-    """Means of v over each class (0 for a class without samples) in float64, and the classes' counts."""
-    n = torch.bincount(y, minlength=k)
-    sums = torch.zeros(k, v.shape[1], dtype=torch.float64, device=v.device)
-    sums.index_add_(0, y.long(), v.to(torch.float64))
-    return sums / n.clamp(min=1)[:, None], n

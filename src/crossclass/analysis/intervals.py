@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 from torch import Tensor
 
 from crossclass.analysis import attribution, instances
@@ -39,20 +39,14 @@ Checkpoint = tuple[Float[Tensor, "n _"], Float[Tensor, "k _"]]
 
 
 class Interval(NamedTuple):
-    """A confidence interval, around `estimate - bias`; for CAS `estimate` may lie outside."""
+    """A confidence interval at `LEVEL`, around `estimate - bias`; for CAS `estimate` may lie outside."""
 
     estimate: float
     """The plain value of the sample, as it is printed everywhere else."""
     low: float
     high: float
-    level: float
-    bias: float
+    bias: float = 0.0
     """How far the estimate is expected to be above the truth."""
-
-    def scaled(self, factor: float) -> "Interval":
-        """The interval of factor * value, such as CAS / (K(K-1)); factor > 0."""
-        numbers = (self.estimate * factor, self.low * factor, self.high * factor)
-        return Interval(*numbers, self.level, self.bias * factor)
 
 
 def finite_ends(interval: Interval) -> tuple[float | None, float | None]:
@@ -61,13 +55,13 @@ def finite_ends(interval: Interval) -> tuple[float | None, float | None]:
     return low, high
 
 
-def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
+def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"]) -> Interval:
     """Of the fraction classified rightly: Wilson's score interval, for a sample with fixed class sizes.
 
     Wilson's n is replaced by the one at which a plain sample would vary as much as the stratified one
     does; class rates are drawn towards 1/2 by one success and one failure, so that 0 and 1 stay sane.
     """
-    n, k, z = len(y), int(y.max()) + 1, _quantile(level)
+    n, k, z = len(y), int(y.max()) + 1, _quantile()
     count = torch.bincount(y, minlength=k).to(torch.float64)
     hits = torch.bincount(y[right], minlength=k).to(torch.float64)
     share, rate = count / n, (hits + 1) / (count + 2)
@@ -76,69 +70,65 @@ def accuracy(right: Bool[Tensor, " n"], y: Int[Tensor, " n"], level: float = LEV
     estimate, w = int(right.sum()) / n, z * z / n_effective
     centre = (estimate + w / 2) / (1 + w)
     half = sqrt(w * estimate * (1 - estimate) + w * w / 4) / (1 + w)
-    return Interval(estimate, max(0.0, centre - half), min(1.0, centre + half), level, 0.0)
+    return Interval(estimate, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], level: float = LEVEL) -> Interval:
+def accuracy_difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"]) -> Interval:
     """Of accuracy a minus accuracy b on the same images (Bonett and Price 2012).
 
     Only images on which they differ say anything; one is added on either side, which keeps the coverage
     at small counts. Classes play no part: their differences vary too little to be worth it.
     """
-    n, z = len(a), _quantile(level)
+    n, z = len(a), _quantile()
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     up, down = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = z * sqrt((up + down - (up - down) ** 2) / (n + 2))
     low, high = max(-1.0, up - down - half), min(1.0, up - down + half)
-    return Interval((only_a - only_b) / n, low, high, level, 0.0)
+    return Interval((only_a - only_b) / n, low, high)
 
 
-def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"], level: float = LEVEL) -> Interval:
+def mean_difference(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> Interval:
     """Of the mean of x minus the mean of y, paired (Student's t); infinite for fewer than two pairs."""
     difference, n = x.to(torch.float64) - y.to(torch.float64), len(x)
     mean = float(difference.mean())
     if n < 2:
-        return Interval(mean, -inf, inf, level, 0.0)
-    half = _quantile(level, float(n - 1)) * float(difference.std()) / sqrt(n)
-    return Interval(mean, mean - half, mean + half, level, 0.0)
+        return Interval(mean, -inf, inf)
+    half = _quantile(float(n - 1)) * float(difference.std()) / sqrt(n)
+    return Interval(mean, mean - half, mean + half)
 
 
-def cas(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], level: float = LEVEL
-) -> Interval:
-    """Of CAS; `.scaled(1 / (k * (k - 1)))` is that of the normalised CAS.
+def cas(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]) -> Interval:
+    """Of CAS, between 0 and k(k-1).
 
     Not to be relied on where a class mean is no longer than its noise, or where CAS is almost 0 because
     all but a few C_ij are negative. Classes without samples share nothing; with a single sample in a class
     its spread is unknown, and the interval is the whole range.
     """
     most = float(len(W) * (len(W) - 1))
-    return _interval(_cas(g, W, y), y, level, 0.0, most)
+    return _interval(_cas(g, W, y), y, 0.0, most)
 
 
-def cas_difference(a: Checkpoint, b: Checkpoint, y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
+def cas_difference(a: Checkpoint, b: Checkpoint, y: Int[Tensor, " n"]) -> Interval:
     """Of CAS of a minus CAS of b, two checkpoints on (adversarial versions of) the same images."""
     most = float(len(a[1]) * (len(a[1]) - 1))
-    return _interval(_minus(_cas(*a, y), _cas(*b, y)), y, level, -most, most)
+    return _interval(_minus(_cas(*a, y), _cas(*b, y)), y, -most, most)
 
 
-def icas(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = LEVEL) -> Interval:
+def icas(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Interval:
     """Of I-CAS at this number of samples: outer samples vary, candidates are fixed (I-CAS grows with n)."""
     k = nearest.shape[1]
-    return _interval(_icas(nearest, y), y, level, 0.0, float(k * (k - 1)))
+    return _interval(_icas(nearest, y), y, 0.0, float(k * (k - 1)))
 
 
-def icas_difference(
-    a: Float[Tensor, "n k"], b: Float[Tensor, "n k"], y: Int[Tensor, " n"], level: float = LEVEL
-) -> Interval:
+def icas_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Interval:
     """Of I-CAS of a minus I-CAS of b; both are `instances.nearest` of the same images."""
     most = float(a.shape[1] * (a.shape[1] - 1))
-    return _interval(_minus(_icas(a, y), _icas(b, y)), y, level, -most, most)
+    return _interval(_minus(_icas(a, y), _icas(b, y)), y, -most, most)
 
 
 def positive_part(
-    c: Float[Tensor, "k k"], s: Float[Tensor, "k k"]
-) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]]:
+    c: Float[Tensor, "*shape"], s: Float[Tensor, "*shape"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """An estimate of max(E c, 0) for normal c of deviation s, and its derivative by c.
 
     No estimate is unbiased everywhere. With z = c / s, max(c, 0) is high by s h(E z), h(z) = phi(z) -
@@ -171,24 +161,24 @@ def _minus(a: _Score, b: _Score) -> _Score:
     return _Score(a.plain - b.plain, a.corrected - b.corrected, a.v - b.v)
 
 
-def _interval(score: _Score, y: Tensor, level: float, least: float, most: float) -> Interval:
+def _interval(score: _Score, y: Tensor, least: float, most: float) -> Interval:
     n = torch.bincount(y).to(torch.float64)
     if len(y) == 0 or bool((n == 1).any()):
-        return Interval(score.plain, least, most, level, 0.0)
+        return Interval(score.plain, least, most)
     n, y = n.clamp(min=2), y.long()  # absent classes have no v
     mean = torch.zeros_like(n).index_add_(0, y, score.v) / n
     part = torch.zeros_like(n).index_add_(0, y, (score.v - mean[y]) ** 2) / (n * (n - 1))
     variance = float(part.sum())
     share = part / variance if variance else torch.zeros_like(part)  # of squares only: they may underflow
     freedom = 1 / float((share**2 / (n - 1)).sum()) if variance else 1.0  # Welch
-    half = _quantile(level, freedom) * sqrt(variance)
+    half = _quantile(freedom) * sqrt(variance)
     low, high = (min(max(score.corrected + side, least), most) for side in (-half, half))
-    return Interval(score.plain, low, high, level, score.plain - score.corrected)
+    return Interval(score.plain, low, high, score.plain - score.corrected)
 
 
-def _quantile(level: float, freedom: float = inf) -> float:
+def _quantile(freedom: float = inf) -> float:
     """Student's two-sided quantile; the normal one for infinite degrees of freedom."""
-    return float(stdtrit(freedom, 0.5 + level / 2)) if isfinite(freedom) else float(ndtri(0.5 + level / 2))
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def _icas(nearest: Tensor, y: Tensor) -> _Score:

@@ -17,6 +17,7 @@ from crossclass.analysis.records import (
     CheckpointRef,
     Comparison,
     DataRef,
+    Head,
     Intervals,
     Measurement,
     ResultFile,
@@ -38,7 +39,7 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
-from crossclass.data import Splits
+from crossclass.data import Splits, as_float
 
 
 class Measure(Settings):
@@ -111,6 +112,7 @@ def evaluate_checkpoint(
 ) -> EvaluationPass:
     """The one pass over the images that every number comes from."""
     part, done = splits.part(settings.split).first(settings.n), 0
+    few = as_float(part.images[: settings.batch]).contiguous(memory_format=runtime.memory_format)
 
     def advance(count: int) -> None:
         nonlocal done
@@ -128,8 +130,13 @@ def evaluate_checkpoint(
         keep_images=settings.saliency > 0,
         distributed_map=runtime.group.map,
     )
-    seen = replace(seen, sharing=splits.sharing)
-    return seen.among_correct() if settings.attribution_subset == "correct" else seen
+    head = Head(
+        layer=model.head_name if isinstance(model, models.Wrapped) else "head",
+        matches_logits=evaluate.head_gap(model, few) <= evaluate.ROUNDING,
+    )
+    correct_only = settings.attribution_subset == "correct"
+    used = seen.robust == seen.labels if correct_only else None
+    return replace(seen, sharing=splits.sharing, used=used, head=head)
 
 
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
@@ -149,23 +156,12 @@ def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str,
     }
 
 
-def reference(who: Identity) -> CheckpointRef:
-    """How a record names a checkpoint."""
-    return CheckpointRef(
-        name=who.checkpoint,
-        sha256=who.sha256,
-        source=who.source,
-        run=who.run,
-        epoch=who.epoch,
-        chosen_by=who.chosen_by,
-    )
-
-
 def measurement(
     seen: EvaluationPass, who: Identity, splits: Splits, attack: AnyAttack | None, settings: Measure
 ) -> Measurement:
     """The record of one checkpoint under one attack: its numbers and their conditions."""
     numbers, how = evaluate.summary(seen, splits.class_names), conditions(attack, settings, len(seen.labels))
+    ends = {m.key: m.interval(seen) for m in METRICS if m.interval is not None}
     kept = (how["attack"] or {}).get("return_iterate", "last")
     if kept != "last":
         numbers["warnings"].append(
@@ -173,26 +169,29 @@ def measurement(
             "with their like only"
         )
     return Measurement(
-        checkpoint=reference(who),
+        checkpoint=CheckpointRef(
+            name=who.checkpoint,
+            sha256=who.sha256,
+            source=who.source,
+            run=who.run,
+            epoch=who.epoch,
+            chosen_by=who.chosen_by,
+        ),
         data=DataRef(name=who.data, checksum=splits.checksum, n=len(seen.labels), split=settings.split),
         model=who.model,
         normalise=who.normalise,
         loaded=who.loaded,
+        head=seen.head,
         attack=str(attack) if attack is not None else "none (clean images)",
         conditions=how,
         class_names=list(splits.class_names),
-        intervals=_intervals(seen),
+        intervals=Intervals(
+            **{key: intervals.finite_ends(i) for key, i in ends.items()},
+            level=intervals.LEVEL,
+            method=intervals.METHOD,
+            bias={key: i.bias for key, i in ends.items() if i.bias},
+        ),
         **numbers,
-    )
-
-
-def _intervals(seen: EvaluationPass) -> Intervals:
-    found = {m.key: m.interval(seen) for m in METRICS if m.interval is not None}
-    return Intervals(
-        **{key: intervals.finite_ends(i) for key, i in found.items()},
-        level=intervals.LEVEL,
-        method=intervals.METHOD,
-        bias={key: found[key].bias for key in found if found[key].bias},
     )
 
 
@@ -256,12 +255,12 @@ def measure(
     pairs = _comparable(every)
     if settings.saliency and not pairs:
         raise UserError(_NO_PAIR)
-    compared = [
+    comparisons = [
         # drawing writes a file, which is the first process's task
-        runtime.group.on_main_process(lambda: _compared(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
+        runtime.group.on_main_process(lambda: _comparison(a, b, settings, draw, len(pairs) > 1))  # noqa: B023
         for a, b in pairs
     ]
-    return result_file([one.result for one in every], compared)
+    return result_file([one.result for one in every], comparisons)
 
 
 _NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"
@@ -281,18 +280,11 @@ def _same(a: CheckpointRef, b: CheckpointRef) -> bool:
     return bool(a.run) and (a.run, a.epoch) == (b.run, b.epoch)
 
 
-def compared(a: Measurement, b: Measurement, seen: tuple[EvaluationPass, EvaluationPass]) -> Comparison:
-    """The record of what differs between two measurements under the same conditions, first minus second."""
-    same = a.checkpoint.run == b.checkpoint.run and a.checkpoint.run
-    labels = [r.checkpoint.name if same else r.checkpoint.title for r in (a, b)]
-    labels[1] += " (2)" if labels[0] == labels[1] else ""
-    numbers = compare.comparison(*seen, tuple(a.class_names))
-    of, shared = (a.checkpoint, b.checkpoint), {k: getattr(a, k) for k in ("data", "attack", "conditions")}
-    return Comparison(a=labels[0], b=labels[1], of=of, **shared, **numbers)
-
-
-def _compared(a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, several: bool) -> Comparison:
-    out = compared(a.result, b.result, (a.seen, b.seen))
+def _comparison(
+    a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, several: bool
+) -> Comparison:
+    """The comparison, with the saliency maps that the settings ask for; `several` are drawn for one file."""
+    out = compare.comparison(a.result, b.result, (a.seen, b.seen))
     if not settings.saliency or draw is None:
         return out
     part = a.loaded.splits.part(settings.split).first(settings.n)

@@ -8,7 +8,7 @@ number, append one `Metric` here, or `register` it from your own code. Nothing h
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossclass.core.errors import UserError
 
@@ -69,21 +69,11 @@ class Metric:
 
     def value(self, seen: "EvaluationPass") -> int | float | None:
         """`compute`, with None for what is not finite."""
-        found = self.compute(seen)
-        return found if found is not None and math.isfinite(found) else None
+        value = self.compute(seen)
+        return value if value is not None and math.isfinite(value) else None
 
 
 def _accuracy(kind: Literal["clean", "robust"], label: str, doc: str) -> Metric:
-    def interval(p: "EvaluationPass") -> "Interval":
-        from crossclass.analysis import intervals
-
-        return intervals.accuracy(getattr(p, kind) == p.labels, p.labels)
-
-    def difference(a: "EvaluationPass", b: "EvaluationPass") -> "Interval":
-        from crossclass.analysis import intervals
-
-        return intervals.accuracy_difference(getattr(a, kind) == a.labels, getattr(b, kind) == b.labels)
-
     return Metric(
         key=kind,
         label=label,
@@ -91,36 +81,19 @@ def _accuracy(kind: Literal["clean", "robust"], label: str, doc: str) -> Metric:
         compute=lambda p: p.accuracy(kind),
         unit="accuracy",
         direction="higher",
-        interval=interval,
-        difference=difference,
+        interval=lambda p: _intervals().accuracy(getattr(p, kind) == p.labels, p.labels),
+        difference=lambda a, b: _intervals().accuracy_difference(
+            getattr(a, kind) == a.labels, getattr(b, kind) == b.labels
+        ),
         per_epoch=("val", "test"),
         headline=True,
     )
 
 
-def _cas_interval(p: "EvaluationPass") -> "Interval":
-    from crossclass.analysis import intervals
+def _intervals() -> Any:
+    from crossclass.analysis import intervals  # it imports torch
 
-    g, y = p.attributed()
-    return intervals.cas(g, p.W, y)
-
-
-def _cas_difference(a: "EvaluationPass", b: "EvaluationPass") -> "Interval":
-    from crossclass.analysis import intervals
-
-    return intervals.cas_difference((a.features, a.W), (b.features, b.W), a.labels)
-
-
-def _icas_interval(p: "EvaluationPass") -> "Interval":
-    from crossclass.analysis import intervals
-
-    return intervals.icas(p.nearest, p.attributed()[1])
-
-
-def _icas_difference(a: "EvaluationPass", b: "EvaluationPass") -> "Interval":
-    from crossclass.analysis import intervals
-
-    return intervals.icas_difference(a.nearest, b.nearest, a.labels)
+    return intervals
 
 
 METRICS: list[Metric] = [
@@ -131,8 +104,8 @@ METRICS: list[Metric] = [
         "CAS",
         "Sum of the positive entries of C off its diagonal (eq. 7), between 0 and K(K-1).",
         lambda p: p.cas,
-        interval=_cas_interval,
-        difference=_cas_difference,
+        interval=lambda p: _intervals().cas(*p.attributed),
+        difference=lambda a, b: _intervals().cas_difference((a.features, a.W), (b.features, b.W), a.labels),
         per_epoch=("val", "test"),
         headline=True,
     ),
@@ -141,8 +114,8 @@ METRICS: list[Metric] = [
         "I-CAS",
         "CAS of the instance-wise matrix (section 5.3); it grows with the number of images per class.",
         lambda p: p.icas,
-        interval=_icas_interval,
-        difference=_icas_difference,
+        interval=lambda p: _intervals().icas(p.nearest, p.attributed[2]),
+        difference=lambda a, b: _intervals().icas_difference(a.nearest, b.nearest, a.labels),
         headline=True,
     ),
     Metric(

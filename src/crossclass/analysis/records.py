@@ -55,8 +55,12 @@ class _WithMetrics(Record):
     model_config = ConfigDict(extra="allow")
 
     def __getitem__(self, key: str) -> Any:
-        """The number of a metric, such as `record["cas"]`; raises KeyError if the record lacks it."""
-        return (self.__pydantic_extra__ or {})[key]
+        """A metric, such as `record["cas"]`, or a field; raises KeyError if the record lacks it."""
+        return getattr(self, key) if key in type(self).model_fields else self.metrics[key]
+
+    def get(self, key: str) -> Any:
+        """A metric or a field by its name; None if the record lacks it."""
+        return getattr(self, key) if key in type(self).model_fields else self.metrics.get(key)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -98,8 +102,9 @@ class Head(Record):
     """Where the weights W of the attribution come from."""
 
     layer: str
+    """The name of the linear layer in the network."""
     matches_logits: bool | None = None
-    """Whether W g(x) + b are the logits of the network on a test batch."""
+    """Whether g(x) @ W.T + b is what the network returns for the first batch; null: not checked."""
 
 
 class Pair(Record):
@@ -238,7 +243,13 @@ class ResultFile(Record):
 
     def to_pandas(self) -> Any:
         """One row per measurement, without matrices. Raises UserError where pandas is not installed."""
-        return to_frame([flat_measurement(r, matrices=False) for r in self.results])
+        rows = []
+        for r in self.results:
+            flat = {k: v for k, v in r.to_dict().items() if not isinstance(v, dict | list)}
+            at, data = r.checkpoint, r.data
+            flat |= {"checkpoint": at.name, "run": at.run, "epoch": at.epoch, "chosen_by": at.chosen_by}
+            rows.append(flat | {"data": data.name, "n": data.n, "split": data.split})
+        return to_frame(rows)
 
 
 @dataclass(frozen=True)
@@ -312,14 +323,6 @@ class EpochRow(_WithMetrics):
     restored_epoch: int | None = None
     """The epoch whose network `last` holds instead, after such an end."""
 
-    def __getitem__(self, key: str) -> Any:
-        """A column by its name; raises KeyError if the row lacks it."""
-        return getattr(self, key) if key in type(self).model_fields else super().__getitem__(key)
-
-    def get(self, key: str) -> Any:
-        """A column by its name; None if the row lacks it."""
-        return getattr(self, key) if key in type(self).model_fields else self.metrics.get(key)
-
 
 RESERVED = frozenset(
     {
@@ -334,14 +337,8 @@ RESERVED = frozenset(
 _BEFORE = ("epoch", "lr", "seconds", "train_clean", "train_robust")
 _AFTER = (
     *("train_loss", "check_seconds", "robust_gap", "cas_since_peak", "watched_fgsm", "fgsm_gap"),
-    *(
-        "gradient_cosine",
-        "watched_predicted_classes",
-        "watched_largest_share",
-        "watched",
-        "watched_n",
-        "fgsm_n",
-    ),
+    *("gradient_cosine", "watched_predicted_classes", "watched_largest_share"),
+    *("watched", "watched_n", "fgsm_n"),
 )
 
 
@@ -405,19 +402,9 @@ def write_results(path: Path, found: ResultFile) -> None:
 def load_results(path: Path | str) -> ResultFile:
     """Read a result file, with its large matrices. Raises UserError if it is not one, or is newer."""
     path = Path(path)
-    try:
-        data = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError as e:
-        raise UserError(
-            f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'"
-        ) from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
-    return parse_results(data, path)
-
-
-def parse_results(data: Any, path: Path) -> ResultFile:
-    """The content of a result file; `path` says where its npz lies. Raises UserError."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'")
+    data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise UserError(
             f"{path}: not what 'crossclass measure' writes (it has no 'schema'); restore or delete it"
@@ -430,16 +417,29 @@ def parse_results(data: Any, path: Path) -> ResultFile:
     try:
         found = ResultFile.model_validate(data)
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
-        what = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: '{where}': {what}; restore or delete the file") from e
+        raise UserError(f"{path}: {first_error(e)}; restore or delete the file") from e
     return found.model_copy(
         update={
             "results": [_with_matrices(r, path) for r in found.results],
             "comparisons": [_with_matrices(c, path) for c in found.comparisons],
         }
     )
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, with None for numbers that are not finite. Raises UserError."""
+    try:
+        return json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError) as e:
+        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
+
+
+def first_error(e: ValidationError) -> str:
+    """The first thing that is wrong in a record: its path in the file, and why."""
+    first = e.errors(include_url=False)[0]
+    # pydantic puts the type that it tried for a union into the path, such as `dict[str,...]`
+    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
+    return f"'{where}': {first['msg'].removeprefix('Value error, ')}"
 
 
 def _with_matrices(record: Any, path: Path) -> Any:
@@ -456,27 +456,6 @@ def _with_matrices(record: Any, path: Path) -> Any:
             f"{path.with_name(at.file)}, which holds matrices of {path.name}, cannot be read"
         ) from e
     return record.model_copy(update={"matrices": read})
-
-
-def flat_measurement(r: Measurement, *, matrices: bool = True) -> dict[str, Any]:
-    """One level of keys, as tables want it: the checkpoint's and the data's stand beside the metrics."""
-    out = r.to_dict()
-    at = out.pop("checkpoint")
-    data, found = out.pop("data"), out.pop("matrices")
-    out |= {"checkpoint": at["name"], "run": at["run"], "epoch": at["epoch"], "chosen_by": at["chosen_by"]}
-    out |= {"data": data["name"], "n": data["n"], "split": data["split"]}
-    if matrices:
-        return out | found
-    return {k: v for k, v in out.items() if not isinstance(v, dict | list)}
-
-
-def flat_comparison(c: Comparison) -> dict[str, Any]:
-    """One level of keys, as `flat_measurement`."""
-    out = c.to_dict()
-    data = out.pop("data")
-    of = out.pop("of")
-    out["of"] = of and [{"checkpoint": r["name"], "run": r["run"], "epoch": r["epoch"]} for r in of]
-    return out | {"n": data["n"], "split": data["split"]} | out.pop("matrices")
 
 
 def schema() -> dict[str, Any]:

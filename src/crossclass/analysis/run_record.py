@@ -8,7 +8,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from crossclass.analysis.records import EpochRow, ResultFile, columns, load_results, metric_columns, to_frame
+from crossclass.analysis.records import (
+    EpochRow,
+    ResultFile,
+    columns,
+    first_error,
+    load_results,
+    metric_columns,
+    read_json,
+    to_frame,
+)
 from crossclass.core.errors import UserError
 
 
@@ -28,7 +37,7 @@ class RunRecord:
 
     def to_pandas(self) -> Any:
         """One row per epoch, with the columns of metrics.csv. Raises UserError without pandas."""
-        return to_frame([{c: r.to_dict().get(c) for c in columns()} for r in self.rows])
+        return to_frame([{c: r.get(c) for c in columns()} for r in self.rows])
 
 
 def load_run(folder: Path | str) -> RunRecord:
@@ -43,30 +52,27 @@ def load_run(folder: Path | str) -> RunRecord:
         raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
     done = (folder / "DONE").exists()
     rows = _rows(events, done) if events.exists() else []
-    failure = _json(folder / "failure.json")
+    failure = _object(folder / "failure.json")
     if not rows:
         why = f" ({failure['evidence']})" if failure.get("evidence") else ""
         raise UserError(f"{folder}: the run has no epochs yet{why}; train it with 'crossclass train'")
     results = load_results(measured) if measured.exists() else ResultFile()
-    return RunRecord(folder, _yaml(config), _json(folder / "env.json"), rows, results, done, failure)
+    return RunRecord(folder, _yaml(config), _object(folder / "env.json"), rows, results, done, failure)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+        content = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not valid YAML; restore the file") from e
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except ValueError as e:
-        raise UserError(f"{path}: not valid JSON ({e}); restore or delete the file") from e
-    if not isinstance(found, dict):
+def _object(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
         raise UserError(f"{path}: not what a run writes there; restore or delete the file")
-    return found
+    return content
 
 
 def _rows(path: Path, done: bool) -> list[EpochRow]:
@@ -83,7 +89,6 @@ def _rows(path: Path, done: bool) -> list[EpochRow]:
         except ValueError as e:  # ValidationError is one too
             if n == len(lines) and not done:
                 break  # the run is writing this line now
-            why = e.errors(include_url=False)[0] if isinstance(e, ValidationError) else None
-            where = f"'{'.'.join(map(str, why['loc']))}': {why['msg']}" if why else str(e)
-            raise UserError(f"{path}, line {n}: not an epoch of a run ({where}); restore the line") from e
+            why = first_error(e) if isinstance(e, ValidationError) else str(e)
+            raise UserError(f"{path}, line {n}: not an epoch of a run ({why}); restore the line") from e
     return [rows[epoch] for epoch in sorted(rows)]

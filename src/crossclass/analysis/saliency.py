@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -38,6 +37,8 @@ def grad_cam(
     The model runs in eval mode and is handed back as it was. `relu=False` keeps what speaks against the
     class. Raises UserError if the layer is not the model's, is not used, or has no map of the image.
     """
+    from captum.attr import LayerGradCam  # slow to import
+
     if len(x) == 0:  # captum needs an image to know the resolution
         blank = torch.zeros(1, *x.shape[1:]), torch.zeros(1, dtype=torch.int64)
         return grad_cam(model, *blank, layer=layer, relu=relu)[:0]
@@ -109,7 +110,7 @@ def half_mass_area(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
 def entropy(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
     """Shannon entropy of the positive mass over log(h w): 1 for a flat map, 0 for one place.
 
-    A map without positive mass is 0 as well; `spread` counts them. One place alone is flat: 1.
+    A map without positive mass is 0 as well. One place alone is flat: 1.
     """
     mass = _mass(maps)
     total = mass.sum(dim=1)
@@ -119,31 +120,11 @@ def entropy(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
     return torch.where(total > 0, relative, 0).to(maps.dtype)
 
 
-def compared(
+def right_then_wrong(
     labels: Int[Tensor, " n"], best: Int[Tensor, " n"], last: Int[Tensor, " n"]
 ) -> Int[Tensor, " m"]:
     """Indices of the samples that are right at best and wrong at last, as in the paper's figures."""
     return ((best == labels) & (last != labels)).nonzero()[:, 0]
-
-
-def spread(
-    model: Classifier, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, layer: nn.Module | None = None
-) -> dict[str, Any]:
-    """How far the Grad-CAM maps of y spread over x, sample by sample, for paired comparisons.
-
-    `half_mass_area` and `entropy` are [n], `maps` [n, u, v] with their ReLU; `empty` marks the maps
-    without positive mass [n], which both numbers count as 0; `layer` is its name, `resolution` [u, v].
-    """
-    layer = model.saliency_layer() if layer is None else layer
-    maps = grad_cam(model, x, y, layer=layer)
-    return {
-        "layer": layer_name(model, layer),
-        "resolution": list(maps.shape[1:]),
-        "maps": maps,
-        "half_mass_area": half_mass_area(maps),
-        "entropy": entropy(maps),
-        "empty": _mass(maps).sum(dim=1) == 0,
-    }
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:

@@ -12,8 +12,8 @@ from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.data import Splits
 from crossclass.diagnostics import inputs, masking, outputs, weights
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
-from crossclass.diagnostics.probe import Doctor, Probe, Statistics, make_probe, restored
-from crossclass.models import Classifier
+from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
+from crossclass.models.base import Classifier, Statistics
 
 Check = Callable[[Probe], list[Finding]]
 
@@ -21,19 +21,11 @@ Needs = Callable[[Probe, list[Finding]], str]
 """Why a stage makes no sense yet; empty if it does."""
 
 
-def _always(p: Probe, found: list[Finding]) -> str:
-    return ""
+def _no_fault(name: str, otherwise: str) -> Needs:
+    return lambda p, found: otherwise if any(f.name == name and f.level == "fault" for f in found) else ""
 
 
-def _has_forward(p: Probe, found: list[Finding]) -> str:
-    return "the network does not run" if _faulty(found, "cannot-run") else ""
-
-
-def _has_finite_outputs(p: Probe, found: list[Finding]) -> str:
-    return "some outputs are not finite" if _faulty(found, "non-finite-outputs") else ""
-
-
-def _has_correct_images(p: Probe, found: list[Finding]) -> str:
+def _correct_images(p: Probe, found: list[Finding]) -> str:
     if p.all_logits.shape[1] < p.classes:
         return "there are labels without an output"
     if int(p.correct[: len(p.attack_set[0])].sum()) < min(10, len(p.attack_set[0])):
@@ -41,56 +33,33 @@ def _has_correct_images(p: Probe, found: list[Finding]) -> str:
     return ""
 
 
-def _has_gradients(p: Probe, found: list[Finding]) -> str:
+def _gradients(p: Probe, found: list[Finding]) -> str:
     return "" if masking.differentiable(p) else "the outputs carry no gradient"
 
 
-def _faulty(found: list[Finding], name: str) -> bool:
-    return any(f.name == name and f.level == "fault" for f in found)
-
-
-STAGES: tuple[tuple[Needs, dict[str, Check]], ...] = (
+STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
     (
-        _always,
-        {
-            "weights": weights.finite_weights,
-            "layers": weights.zero_layers,
-            "head rows": weights.degenerate_head,
-            "modes": weights.modes,
-            "forward": outputs.runs,
-        },
+        lambda p, found: "",
+        (
+            *(weights.finite_weights, weights.zero_layers, weights.degenerate_head, weights.modes),
+            outputs.forward_pass,
+        ),
     ),
     (
-        _has_forward,
-        {
-            "class count": outputs.class_count,
-            "finite outputs": outputs.finite,
-            "features": weights.dead_features,
-            "probabilities": outputs.probabilities,
-            "head": outputs.head,
-            "repetition": outputs.repeatable,
-            "predictions": outputs.predictions,
-        },
+        _no_fault("cannot-run", "the network does not run"),
+        (
+            *(outputs.class_count, outputs.finite_outputs, weights.dead_features, outputs.probabilities),
+            *(outputs.head, outputs.repetition, outputs.predictions),
+        ),
     ),
     (
-        _has_finite_outputs,
-        {
-            "normalisation": inputs.normalisation,
-            "orientation": inputs.orientation,
-            "labels": inputs.labels,
-            "batch norm": weights.batch_norm,
-        },
+        _no_fault("non-finite-outputs", "some outputs are not finite"),
+        (inputs.normalisation, inputs.orientation, inputs.labels, weights.batch_norm),
     ),
-    (_has_correct_images, {"gradients": masking.gradients}),
+    (_correct_images, (masking.gradients,)),
     (
-        _has_gradients,
-        {
-            "losses": masking.losses,
-            "radii": masking.radii,
-            "unbounded attack": masking.unbounded,
-            "steps": masking.iterations,
-            "weaker attacks": masking.weaker,
-        },
+        _gradients,
+        (masking.losses, masking.radii, masking.unbounded_attack, masking.steps, masking.weaker_attacks),
     ),
 )
 """The checks in order; a stage whose needs are not met ends the examination."""
@@ -120,18 +89,22 @@ def examine(
         for i, (needs, checks) in enumerate(STAGES):
             missing = needs(probe, found)
             if missing:
-                skipped = ", ".join(name for _, rest in STAGES[i:] for name in rest)
+                skipped = ", ".join(_title(check) for _, rest in STAGES[i:] for check in rest)
                 text = f"{missing}, so these were left out: {skipped}"
                 found.append(
                     finding("not-examined", "note", True, text, "mend that first, then examine again")
                 )
                 break
-            for name, check in checks.items():
-                progress(name, done, total)
+            for check in checks:
+                progress(_title(check), done, total)
                 found += check(probe)
                 done += 1
     progress("done", total, total)
     return found
+
+
+def _title(check: Check) -> str:
+    return check.__name__.replace("_", " ")
 
 
 __all__ = ["FINDINGS", "Doctor", "Finding", "Level", "examine"]

@@ -6,6 +6,7 @@ model may show is exceeded if P(Bin(n, s) >= count) is below ALPHA.
 """
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 from jaxtyping import Bool
@@ -76,15 +77,15 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
     """Plain values for JSON."""
 
-    def __str__(self) -> str:
-        line = f"{self.level}: {self.name}: {self.evidence}"
-        return f"{line}; {self.remedy}" if self.remedy else line
-
 
 def finding(name: str, level: Level, wrong: bool, evidence: str, remedy: str, **numbers: Any) -> Finding:
-    """The finding at its level if something is wrong, else `fine` and without remedy."""
+    """The finding at its level if something is wrong, else `fine` and without remedy.
+
+    Numbers that are not finite become None, as JSON has none of them.
+    """
     if name not in FINDINGS:
         raise KeyError(name)
+    numbers = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in numbers.items()}
     return Finding(name, level if wrong else "fine", evidence, remedy if wrong else "", numbers)
 
 
@@ -110,13 +111,22 @@ def exceeds(count: int, n: int, share: float) -> bool:
     return n > 0 and count / n > share and tail_probability(count, n, share) < ALPHA
 
 
+def share(right: Correct) -> float:
+    """The share of images that are correct, in [0, 1]."""
+    return float(right.double().mean())
+
+
 def percent(value: Correct | float) -> str:
     """`91.7 %` of a share, or of which images are correct."""
-    share = float(value.double().mean()) if isinstance(value, Tensor) else value
-    return f"{100 * share:.1f} %"
+    return f"{100 * (share(value) if isinstance(value, Tensor) else value):.1f} %"
 
 
 def shortened(names: list[str], most: int = 4) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def listed(names: list[str]) -> str:
+    """The first names behind a colon, to be put behind their number; nothing if there are none."""
+    return f": {shortened(names)}" if names else ""

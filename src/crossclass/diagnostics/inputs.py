@@ -4,6 +4,7 @@ Every alternative sees the same images; it is preferred only if it is right more
 half a point and by more than chance (McNemar's exact test, shared among the alternatives).
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -14,11 +15,12 @@ from crossclass.diagnostics.findings import (
     beats,
     finding,
     percent,
+    share,
     shortened,
     tail_probability,
 )
-from crossclass.diagnostics.probe import Probe, Statistics, with_normalisation
-from crossclass.models import statistics
+from crossclass.diagnostics.probe import Probe, with_normalisation
+from crossclass.models.base import Statistics, statistics
 
 EXTRA: dict[str, Statistics] = {
     "half": ((0.5,), (0.5,)),  # images in [-1, 1]
@@ -43,28 +45,26 @@ def candidates(p: Probe) -> dict[str, Statistics]:
 def normalisation(p: Probe) -> list[Finding]:
     """Accuracy as loaded against every other plausible normalisation."""
     loaded: Statistics = tuple(p.model.mean.flatten().tolist()), tuple(p.model.std.flatten().tolist())
-    tried = {n: s for n, s in candidates(p).items() if not _same(s, loaded)}
+    known = candidates(p)
+    own = next((n for n, s in known.items() if _same(s, loaded)), "its own constants")
+    tried = {n: s for n, s in known.items() if not _same(s, loaded)}
     right: dict[str, Bool[Tensor, " n"]] = {}
     for name, (mean, std) in tried.items():
         with with_normalisation(p.model, mean, std):
             right[name] = p.is_correct(p.x, p.y)
-    own = next((n for n, s in candidates(p).items() if _same(s, loaded)), "its own constants")
     best = max(right, key=lambda n: int(right[n].sum()))
     # the file's word breaks a tie: accuracies cannot tell neighbours apart
     if "file" in right and not beats(right[best], right["file"], 0.005, len(right)):
         best = "file"
     better = beats(right[best], p.correct, by=0.005, tests=len(right))
-    numbers = {"loaded": own, "as loaded": _share(p.correct), **{n: _share(r) for n, r in right.items()}}
+    numbers = {"loaded": own, "as loaded": share(p.correct), **{n: share(r) for n, r in right.items()}}
     table = ", ".join(f"{n} {percent(r)}" for n, r in right.items())
     evidence = f"as loaded ({own}) {percent(p.correct)}; {table} ({p.conditions})"
     kind = {"none": "normalised-twice", "bytes": "wrong-range"}.get(best, "wrong-normalisation")
     if better:
         alike = [n for n in right if n != best and not beats(right[best], right[n], 0.005, len(right))]
-        evidence = (
-            f"{best} is best"
-            + (f" ({shortened(alike)} as good within error)" if alike else "")
-            + f": {evidence}"
-        )
+        as_good = f" ({shortened(alike)} as good within error)" if alike else ""
+        evidence = f"{best} is best{as_good}: {evidence}"
     none, raw = right.get("none", p.correct), right.get("bytes", p.correct)
     texts = {
         "wrong-normalisation": (evidence, f"set {_setting(best, tried[best])}"),
@@ -97,7 +97,7 @@ def orientation(p: Probe) -> list[Finding]:
     for name, (what, x, remedy) in views.items():
         other = p.is_correct(x, p.y)
         evidence = f"as given {percent(p.correct)}, {what} {percent(other)} ({p.conditions})"
-        numbers = {"as given": _share(p.correct), "other": _share(other)}
+        numbers = {"as given": share(p.correct), "other": share(other)}
         wrong = beats(other, p.correct, by=0.005)
         out.append(finding(name, "fault", wrong, evidence, remedy, **numbers))
     return out
@@ -117,7 +117,7 @@ def labels(p: Probe) -> list[Finding]:
     if wrong:
         evidence += ": output " + shortened([f"{i} is {_name(p, int(true_of[i]))}" for i in changed], 10)
     remedy = "put the head's rows into the order of the data's class_names, or rename the classes"
-    numbers = {"as given": _share(before), "renumbered": _share(after), "class_of_output": true_of.tolist()}
+    numbers = {"as given": share(before), "renumbered": share(after), "class_of_output": true_of.tolist()}
     out = [finding("permuted-labels", "fault", wrong, evidence, remedy, **numbers)]
     chance = float(torch.bincount(p.y).max()) / len(p.y)
     confidence = float(logits.softmax(dim=1).amax(dim=1).mean())
@@ -131,7 +131,7 @@ def labels(p: Probe) -> list[Finding]:
         if sure
         else "it looks untrained: check that the weights were loaded (names, prefixes)"
     )
-    numbers = {"accuracy": _share(p.correct), "chance": chance, "confidence": confidence}
+    numbers = {"accuracy": share(p.correct), "chance": chance, "confidence": confidence}
     out.append(
         finding("chance-accuracy", "fault", guessing, f"{evidence} ({p.conditions})", remedy, **numbers)
     )
@@ -139,26 +139,20 @@ def labels(p: Probe) -> list[Finding]:
 
 
 def renumbering(counts: Int[Tensor, "k k"]) -> Int[Tensor, " k"]:
-    """The class meant by each output, from counts [true, predicted]: the largest entries first.
+    """The class meant by each output: the one-to-one match with the most images, of counts [true, predicted].
 
-    Greedy, one output per class; on ties an output keeps its number, so nothing moves without evidence.
+    On ties outputs keep their number, so nothing moves without evidence.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     k = len(counts)
-    order = (2 * counts + torch.eye(k, dtype=counts.dtype, device=counts.device)).flatten()
-    meant, taken = [-1] * k, [False] * k
-    for cell in order.argsort(descending=True, stable=True).tolist():
-        true, output = divmod(cell, k)
-        if meant[output] < 0 and not taken[true]:
-            meant[output], taken[true] = true, True
-    return torch.tensor(meant)
+    gain = (k + 1) * counts.cpu() + torch.eye(k, dtype=counts.dtype)
+    return torch.from_numpy(linear_sum_assignment(gain.T.numpy(), maximize=True)[1])
 
 
 def _same(a: Statistics, b: Statistics) -> bool:
-    """Equal up to a ten-thousandth, one value for all channels written either way."""
-    width = max(len(a[0]), len(b[0]))
-    wide = [[(v * width if len(v) == 1 else v) for v in s] for s in (a, b)]
-    pairs = zip(wide[0], wide[1], strict=True)
-    return all(abs(x - y) < 1e-4 for u, v in pairs for x, y in zip(u, v, strict=True))
+    """Equal up to a ten-thousandth; one value stands for all channels."""
+    return all(np.allclose(x, y, rtol=0, atol=1e-4) for x, y in zip(a, b, strict=True))
 
 
 def _setting(name: str, s: Statistics) -> str:
@@ -166,10 +160,6 @@ def _setting(name: str, s: Statistics) -> str:
         return f"model.normalise={name}"
     mean, std = (", ".join(f"{v:.6g}" for v in values) for values in s)
     return f"model.normalise={{mean: [{mean}], std: [{std}]}}"
-
-
-def _share(right: Bool[Tensor, " n"]) -> float:
-    return float(right.double().mean())
 
 
 def _name(p: Probe, i: int) -> str:

@@ -5,6 +5,7 @@ al. 2019; Tramer et al. 2020). Weaker attacks get the images that are correct un
 network loses hardly any of these to them (`TOLERANCE`).
 """
 
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import margin
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.device import full_precision
-from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, finding, percent
+from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, finding, percent, share
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import frozen
 
@@ -40,10 +41,9 @@ def gradients(p: Probe) -> list[Finding]:
         evidence = "the outputs depend on the image in no way that autograd can follow"
         return [finding("zero-gradients", "fault", True, evidence, REPAIR, images=len(x))]
     grad = _gradient(p, x, y)
-    flat = grad.flatten(1)
-    bad = ~flat.isfinite().all(dim=1)
-    dead, usable = int(_flat(p, grad).sum()), flat.isfinite().all(dim=1) & (flat != 0).any(dim=1)
-    n, at = len(x), f"margin loss at the images, {_conditions(p)}"
+    finite, nonzero = grad.flatten(1).isfinite().all(dim=1), (grad != 0).flatten(1).any(dim=1)
+    bad, dead, usable = int((~finite).sum()), int(_flat(p, grad).sum()), finite & nonzero
+    n, at = len(x), f"margin loss at the images, {p.attack_conditions}"
     ratios = [_gradient_ratio(p, grad, part)[usable] for part in STEPS]
     medians = [float(r.median()) for r in ratios if len(r)]
     wrong = bool(medians) and not any(0.1 < r < 10 for r in medians)
@@ -61,10 +61,10 @@ def gradients(p: Probe) -> list[Finding]:
         finding(
             "non-finite-gradients",
             "fault",
-            bool(bad.any()),
-            f"{int(bad.sum())} of {n} images have a NaN or infinite gradient ({at})",
+            bad > 0,
+            f"{bad} of {n} images have a NaN or infinite gradient ({at})",
             f"look for square roots and logarithms at zero and for overflow; {NOT_RELIABLE}",
-            images=int(bad.sum()),
+            images=bad,
         ),
         finding(
             "wrong-gradients",
@@ -80,13 +80,13 @@ def gradients(p: Probe) -> list[Finding]:
 def losses(p: Probe) -> list[Finding]:
     """Cross-entropy against margin and targeted PGD: where the softmax is exactly flat, or too weak."""
     ce = _pgd(p)
-    right = p.evaluate(ce)
+    right, dead = p.run_attack(ce)
     other = p.evaluate_remaining(p.evaluate_remaining(right, _pgd(p, loss="margin")), _pgd(p, targeted=True))
     missed, n = int((right & ~other).sum()), len(right)
-    flat = int(((p.dead_gradients(ce) >= ce.steps) & ~_flat(p, _gradient(p, *p.attack_set))).sum())
+    flat = int(((dead >= ce.steps) & ~_flat(p, _gradient(p, *p.attack_set))).sum())
     top = p.logits(p.attack_set[0]).softmax(dim=1).amax(dim=1)
-    sure = float((top == 1).double().mean())
-    shown = f"confidence is exactly 1 on {percent(sure)}, {_conditions(p)}"
+    sure = share(top == 1)
+    shown = f"confidence is exactly 1 on {percent(sure)}, {p.attack_conditions}"
     remedy = (
         "attack the margin (attack.loss=margin) or with AutoAttack; the logits' scale is too large for fp32"
     )
@@ -106,38 +106,39 @@ def losses(p: Probe) -> list[Finding]:
             exceeds(missed, n, 0.05),  # sound robust networks lose up to some 4 points more to the margin
             f"{percent(right)} under {ce}, {percent(other)} with margin and targeted PGD too; {shown}",
             "report the worst of several losses (attack.loss=margin), or AutoAttack",
-            cross_entropy=_share(right),
-            with_margin=_share(other),
+            cross_entropy=share(right),
+            with_margin=share(other),
         ),
     ]
 
 
 def radii(p: Probe) -> list[Finding]:
     """Robust accuracy over eps must not rise, and must fall at all."""
-    factors = (0.0, 0.5, 1.0, 2.0, 4.0)
     clean = p.is_correct(*p.attack_set)
-    right = [clean if f == 0 else p.evaluate(_pgd(p, f)) for f in factors]
-    rises = [j for j in range(1, 5) for i in range(j) if beats(right[j], right[i], by=TOLERANCE)]
-    ladder = {f"{f:g} eps": _share(r) for f, r in zip(factors, right, strict=True)}
-    shown = ", ".join(f"{v:.1%} at {k}" for k, v in ladder.items()).replace("%", " %")
-    broken = int((clean & ~right[2]).sum())
+    right = {f"{f:g} eps": p.evaluate(_pgd(p, f)) if f else clean for f in (0.0, 0.5, 1.0, 2.0, 4.0)}
+    numbers = {k: share(r) for k, r in right.items()}
+    shown = ", ".join(f"{percent(r)} at {k}" for k, r in right.items())
+    broken = int((clean & ~right["1 eps"]).sum())
     unbounded_survives = exceeds(int(p.evaluate(_unbounded_pgd(p)).sum()), len(clean), TOLERANCE)
     effect = finding(
         "attack-without-effect",
         "warning" if unbounded_survives else "note",
         broken == 0,
-        f"{_pgd(p)} breaks {broken} of {int(clean.sum())} correct images; {shown}, {_conditions(p)}",
-        f"{NOT_RELIABLE}"
+        f"{_pgd(p)} breaks {broken} of {int(clean.sum())} correct images; {shown}, {p.attack_conditions}",
+        NOT_RELIABLE
         if unbounded_survives
         else "this eps is small for this data and network; measure at a larger one",
         broken=broken,
-        **ladder,
+        **numbers,
     )
-    evidence = f"{shown} ({_pgd(p)}, {_conditions(p)})"
-    return [finding("gradient-masking-eps", "fault", bool(rises), evidence, NOT_RELIABLE, **ladder), effect]
+    evidence = f"{shown} ({_pgd(p)}, {p.attack_conditions})"
+    return [
+        finding("gradient-masking-eps", "fault", _rises(right), evidence, NOT_RELIABLE, **numbers),
+        effect,
+    ]
 
 
-def unbounded(p: Probe) -> list[Finding]:
+def unbounded_attack(p: Probe) -> list[Finding]:
     """In a ball that holds every image, hardly any image may stay correct.
 
     One picture shown for all images is right for one class, so an attack that leaves more than that share
@@ -148,7 +149,7 @@ def unbounded(p: Probe) -> list[Finding]:
     left, chance = int(right.sum()), float(torch.bincount(p.attack_set[1]).max()) / n
     level: Level = "fault" if exceeds(left, n, chance) else "warning"
     evidence = (
-        f"{percent(right)} of {_conditions(p)} survive {attack}; one picture for all would leave "
+        f"{percent(right)} of {p.attack_conditions} survive {attack}; one picture for all would leave "
         f"{percent(chance)}"
     )
     numbers: dict[str, Any] = {"survive": left / n, "chance": chance, "eps": attack.threat.eps}
@@ -156,18 +157,16 @@ def unbounded(p: Probe) -> list[Finding]:
     return [finding("gradient-masking-unbounded", level, wrong, evidence, NOT_RELIABLE, **numbers)]
 
 
-def iterations(p: Probe) -> list[Finding]:
+def steps(p: Probe) -> list[Finding]:
     """Robust accuracy over the number of steps must not rise."""
-    counts = (1, 5, 20, 50)
-    right = [p.evaluate(_pgd(p, steps=s)) for s in counts]
-    rises = [j for j in range(1, 4) for i in range(j) if beats(right[j], right[i], by=TOLERANCE)]
-    ladder = {f"{s} steps": _share(r) for s, r in zip(counts, right, strict=True)}
-    shown = ", ".join(f"{v:.1%} after {k}" for k, v in ladder.items()).replace("%", " %")
-    evidence = f"{shown} ({_pgd(p).threat}, step 0.25 eps, {_conditions(p)})"
-    return [finding("gradient-masking-steps", "fault", bool(rises), evidence, NOT_RELIABLE, **ladder)]
+    right = {f"{s} steps": p.evaluate(_pgd(p, steps=s)) for s in (1, 5, 20, 50)}
+    numbers = {k: share(r) for k, r in right.items()}
+    shown = ", ".join(f"{percent(r)} after {k}" for k, r in right.items())
+    evidence = f"{shown} ({p.threat}, step 0.25 eps, {p.attack_conditions})"
+    return [finding("gradient-masking-steps", "fault", _rises(right), evidence, NOT_RELIABLE, **numbers)]
 
 
-def weaker(p: Probe) -> list[Finding]:
+def weaker_attacks(p: Probe) -> list[Finding]:
     """FGSM, random noise, a search without gradients, and images made on another network."""
     fgsm = FGSM(threat=p.threat)
     correct = p.evaluate(_pgd(p))
@@ -177,16 +176,14 @@ def weaker(p: Probe) -> list[Finding]:
         "black-box": (f"a random search of {QUERIES} queries", _random_search(p, correct)),
     }
     if p.surrogate is not None:
-        others["transfer"] = (
-            f"{_pgd(p)} on the surrogate",
-            p.evaluate_remaining(correct, _pgd(p), on=p.surrogate),
-        )
+        still = p.evaluate_remaining(correct, _pgd(p), on=p.surrogate)
+        others["transfer"] = (f"{_pgd(p)} on the surrogate", still)
     out = []
     for name, (attack, right) in others.items():
         missed, n = int((correct & ~right).sum()), len(correct)
         evidence = (
             f"{attack} breaks {missed} of the {int(correct.sum())} images that are correct under {_pgd(p)} "
-            f"({_conditions(p)}; up to {percent(TOLERANCE)} of all is usual)"
+            f"({p.attack_conditions}; up to {percent(TOLERANCE)} of all is usual)"
         )
         numbers = {"missed": missed, "correct": int(correct.sum()), "n": n}
         wrong = exceeds(missed, n, TOLERANCE)
@@ -200,6 +197,11 @@ def differentiable(p: Probe) -> bool:
     with torch.inference_mode(False), torch.enable_grad(), frozen(p.model) as f:
         z = f(x.clone().requires_grad_())
         return z.requires_grad
+
+
+def _rises(right: dict[str, Bool[Tensor, " m"]]) -> bool:
+    """Whether some attack leaves more images correct than one before it, which is weaker."""
+    return any(beats(later, former, by=TOLERANCE) for former, later in combinations(right.values(), 2))
 
 
 def _noise(p: Probe, correct: Bool[Tensor, " m"]) -> Bool[Tensor, " m"]:
@@ -276,7 +278,7 @@ def _gradient_ratio(p: Probe, gradient: Float[Tensor, "m c h w"], part: float) -
 
 def _pgd(p: Probe, factor: float = 1.0, **changes: Any) -> PGD:
     """PGD-20 in the ball, or in one `factor` times as large."""
-    threat = p.threat if factor == 1 else _with_radius(p.threat, factor * p.threat.eps)
+    threat = _with_radius(p.threat, factor * p.threat.eps)
     return PGD(**{"threat": threat, "steps": 20, **changes})
 
 
@@ -288,13 +290,4 @@ def _unbounded_pgd(p: Probe) -> PGD:
 
 def _with_radius(threat: AnyThreat, eps: float) -> AnyThreat:
     """The same ball with another radius, unchecked: the unbounded attack needs a very large one."""
-    kept = {name: getattr(threat, name) for name in type(threat).model_fields}
-    return type(threat).model_construct(**{**kept, "eps": eps})
-
-
-def _conditions(p: Probe) -> str:
-    return f"{len(p.attack_set[0])} {p.part} images, seed {p.settings.seed}"
-
-
-def _share(right: Bool[Tensor, " m"]) -> float:
-    return float(right.double().mean())
+    return threat.model_copy(update={"eps": eps})

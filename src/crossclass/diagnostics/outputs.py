@@ -1,20 +1,13 @@
 """Are the outputs logits, one per class, of the image alone, and the same every time?"""
 
-import math
-
 import torch
 
-from crossclass.analysis.evaluate import collapse
-from crossclass.core.device import full_precision
-from crossclass.diagnostics.findings import Finding, finding, percent, shortened
-from crossclass.diagnostics.probe import Probe, relative_difference
-from crossclass.models.model_state import frozen
-
-ROUNDING = 1e-3
-"""Kernels of other batch sizes differ by about 1e-6 of the largest output; randomness by far more."""
+from crossclass.analysis.evaluate import ROUNDING, collapse, head_gap, relative_difference
+from crossclass.diagnostics.findings import Finding, finding, listed, percent
+from crossclass.diagnostics.probe import Probe
 
 
-def runs(p: Probe) -> list[Finding]:
+def forward_pass(p: Probe) -> list[Finding]:
     """One batch through the network; the error of a network that does not fit the images."""
     shape, failed = list(p.x.shape[1:]), ""
     try:
@@ -37,7 +30,7 @@ def class_count(p: Probe) -> list[Finding]:
     return [finding("wrong-class-count", "fault", wrong, evidence, remedy, **numbers)]
 
 
-def finite(p: Probe) -> list[Finding]:
+def finite_outputs(p: Probe) -> list[Finding]:
     """NaN or infinity in the outputs."""
     bad = int((~p.all_logits.isfinite().all(dim=1)).sum())
     evidence = f"{bad} of {p.conditions} have NaN or infinite outputs"
@@ -59,7 +52,7 @@ def probabilities(p: Probe) -> list[Finding]:
         f"{float(sums.max()):.3g}], logsumexp in [{float(log_sums.min()):.3g}, "
         f"{float(log_sums.max()):.3g}] ({p.conditions})"
     )
-    numbers = {"low": _plain(low), "high": _plain(high)}
+    numbers = {"low": low, "high": high}
     squash = (
         "remove the last {} and return the logits: attacks see its flat ends, and W g(x) is not the output"
     )
@@ -73,33 +66,29 @@ def probabilities(p: Probe) -> list[Finding]:
 
 def head(p: Probe) -> list[Finding]:
     """Does W g(x) + b equal what the network answers?"""
-    x, g = p.x[:32], p.outputs[0][:32]
-    with full_precision(), frozen(p.model), torch.no_grad():
-        ours = p.model.head(g.to(p.model.head.weight.dtype)).float()
-    # a random network answers otherwise each time: then only one and the same pass can be compared
-    far = relative_difference(
-        ours, p.outputs[1][:32] if p.repeat_difference > ROUNDING else p.all_logits[:32]
-    )
+    x = p.x[:32]
+    far = head_gap(p.model, x)
     evidence = f"head(features) and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
     remedy = "name the layer that gives the logits as the head (its input is g(x)); do not read C and CAS"
-    return [finding("head-mismatch", "warning", far > ROUNDING, evidence, remedy, gap=_plain(far))]
+    return [finding("head-mismatch", "warning", far > ROUNDING, evidence, remedy, gap=far)]
 
 
-def repeatable(p: Probe) -> list[Finding]:
+def repetition(p: Probe) -> list[Finding]:
     """The same batch twice, then each image alone."""
-    x, random = p.x[:32], p.repeat_difference > ROUNDING
-    evidence = (
-        f"two passes in eval mode differ by {p.repeat_difference:.2g} of the largest output ({len(x)} images)"
-    )
+    x = p.x[:32]
+    first = p.logits(x)
+    far = relative_difference(first, p.logits(x))
+    random = far > ROUNDING
+    evidence = f"two passes in eval mode differ by {far:.2g} of the largest output ({len(x)} images)"
     remedy = (
         "switch the noise off (dropout in eval mode), or attack its mean: expectation over transformations"
     )
-    out = [finding("random-outputs", "warning", random, evidence, remedy, gap=_plain(p.repeat_difference))]
+    out = [finding("random-outputs", "warning", random, evidence, remedy, gap=far)]
     if not random:
-        far = relative_difference(torch.cat([p.logits(image[None]) for image in x[:16]]), p.logits(x)[:16])
+        far = relative_difference(torch.cat([p.logits(image[None]) for image in x[:16]]), first[:16])
         evidence = f"images alone and in a batch of {len(x)} differ by {far:.2g} of the largest output"
         remedy = "use running statistics (model.eval(), track_running_stats) and nothing that sees the batch"
-        out.append(finding("batch-dependent", "fault", far > ROUNDING, evidence, remedy, gap=_plain(far)))
+        out.append(finding("batch-dependent", "fault", far > ROUNDING, evidence, remedy, gap=far))
     return out
 
 
@@ -131,14 +120,8 @@ def predictions(p: Probe) -> list[Finding]:
             "unpredicted-classes",
             "note",
             bool(missing),
-            f"{len(missing)} classes with 20 images or more are never predicted"
-            + (f": {shortened(names)}" if names else ""),
+            f"{len(missing)} classes with 20 images or more are never predicted{listed(names)}",
             "their rows of C come from wrong predictions only; train longer, or check the labels",
             classes=missing,
         ),
     ]
-
-
-def _plain(value: float) -> float | None:
-    """JSON knows no infinity."""
-    return value if math.isfinite(value) else None

@@ -23,10 +23,8 @@ from crossclass.core.config import Settings
 from crossclass.core.device import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier, channel_statistics
+from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel, in [0, 1] units."""
 
 
 class Doctor(Settings):
@@ -78,6 +76,11 @@ class Probe:
         return f"{len(self.x)} {self.part} images, seed {self.settings.seed}"
 
     @property
+    def attack_conditions(self) -> str:
+        """The same of the images that are attacked."""
+        return f"{len(self.attack_set[0])} {self.part} images, seed {self.settings.seed}"
+
+    @property
     def threat(self) -> AnyThreat:
         """The ball that the images are attacked in."""
         return self.settings.threat
@@ -88,10 +91,9 @@ class Probe:
         return self.x[: self.settings.n_attack], self.y[: self.settings.n_attack]
 
     @cached_property
-    def outputs(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-        """Features and the head's outputs of all images, as loaded, both of one forward pass."""
-        pairs = self.map_batches(self.x, self.model.outputs)
-        return torch.cat([g for g, _ in pairs]).float(), torch.cat([z for _, z in pairs]).float()
+    def features(self) -> Float[Tensor, "n d"]:
+        """g(x) of all images, as loaded."""
+        return torch.cat(self.map_batches(self.x, self.model.features)).float()
 
     @cached_property
     def correct(self) -> Bool[Tensor, " n"]:
@@ -102,12 +104,6 @@ class Probe:
     def all_logits(self) -> Float[Tensor, "n k"]:
         """What `forward` returns for all images, as loaded."""
         return self.logits(self.x)
-
-    @cached_property
-    def repeat_difference(self) -> float:
-        """Relative difference between two passes of the first 32 images."""
-        x = self.x[:32]
-        return relative_difference(self.logits(x), self.logits(x))
 
     def is_correct(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
         """Which of these images are classified correctly by `forward`, in float32."""
@@ -139,11 +135,15 @@ class Probe:
 
     def evaluate(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
         """Which images of `attack_set` are still correct; attacks with equal starts share their noise."""
-        return self._attack_once(attack)[0]
+        return self.run_attack(attack)[0]
 
-    def dead_gradients(self, attack: AnyAttack) -> Int[Tensor, " m"]:
-        """Per image, the number of steps without a usable gradient."""
-        return self._attack_once(attack)[1]
+    def run_attack(self, attack: AnyAttack) -> tuple[Bool[Tensor, " m"], Int[Tensor, " m"]]:
+        """Which images of `attack_set` are still correct, and their numbers of steps without a gradient."""
+        if attack not in self.results:
+            results = list(self._search(attack, self.model, *self.attack_set))
+            correct = self.is_correct(torch.cat([f.x_adv for f in results]), self.attack_set[1])
+            self.results[attack] = correct, torch.cat([f.dead_gradients for f in results])
+        return self.results[attack]
 
     def evaluate_remaining(
         self, correct: Bool[Tensor, " m"], attack: AnyAttack, on: Classifier | None = None
@@ -158,13 +158,6 @@ class Probe:
         if results:
             still[correct] = self.is_correct(torch.cat([f.x_adv for f in results]), y)
         return still
-
-    def _attack_once(self, attack: AnyAttack) -> tuple[Tensor, Tensor]:
-        if attack not in self.results:
-            results = list(self._search(attack, self.model, *self.attack_set))
-            correct = self.is_correct(torch.cat([f.x_adv for f in results]), self.attack_set[1])
-            self.results[attack] = correct, torch.cat([f.dead_gradients for f in results])
-        return self.results[attack]
 
     def _search(self, attack: AnyAttack, model: Classifier, x: Tensor, y: Tensor) -> Iterator[AttackResult]:
         size = self.settings.batch
@@ -194,13 +187,6 @@ def make_probe(
     x, y = as_float(split.images[drawn]).to(model.mean.device), split.labels[drawn].to(model.mean.device)
     data = channel_statistics((splits.train if len(splits.train) else split).images)
     return Probe(model, x, y, splits.class_names, part, data, file, settings, surrogate)
-
-
-def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
-    """Largest difference as a share of the largest output; infinite if they are not comparable."""
-    if a.shape != b.shape or not bool(a.isfinite().all() & b.isfinite().all()):
-        return float("inf")
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
 
 
 @contextmanager

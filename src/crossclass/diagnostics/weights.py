@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.diagnostics.findings import Finding, beats, finding, percent, shortened
+from crossclass.diagnostics.findings import Finding, beats, finding, listed, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import evaluating
 
@@ -13,9 +13,7 @@ def finite_weights(p: Probe) -> list[Finding]:
     """NaN or infinity in parameters and buffers."""
     named = [*p.model.named_parameters(), *p.model.named_buffers()]
     bad = [n for n, t in named if t.is_floating_point() and not bool(t.isfinite().all())]
-    evidence = f"{len(bad)} of {len(named)} tensors hold NaN or infinity" + (
-        f": {shortened(bad)}" if bad else ""
-    )
+    evidence = f"{len(bad)} of {len(named)} tensors hold NaN or infinity{listed(bad)}"
     remedy = "take an earlier checkpoint, or train again with a smaller lr or clipped gradients"
     return [finding("non-finite-weights", "fault", bool(bad), evidence, remedy, tensors=bad)]
 
@@ -24,9 +22,7 @@ def zero_layers(p: Probe) -> list[Finding]:
     """Weights that are zero everywhere: layers that were lost in loading, or that died."""
     weights = [(n, t) for n, t in p.model.named_parameters() if n.endswith("weight") or t.ndim > 1]
     zero = [n for n, t in weights if t.numel() and not bool(t.any())]
-    evidence = f"{len(zero)} of {len(weights)} weight tensors are all zero" + (
-        f": {shortened(zero)}" if zero else ""
-    )
+    evidence = f"{len(zero)} of {len(weights)} weight tensors are all zero{listed(zero)}"
     remedy = "check that the checkpoint holds these tensors and that their names match"
     return [finding("zero-layers", "warning", bool(zero), evidence, remedy, tensors=zero)]
 
@@ -51,7 +47,7 @@ def degenerate_head(p: Probe) -> list[Finding]:
 
 def dead_features(p: Probe) -> list[Finding]:
     """Features that are the same for every image carry nothing about any class."""
-    g = p.outputs[0]
+    g = p.features
     dead = int((g.amax(dim=0) == g.amin(dim=0)).sum())
     evidence = f"{dead} of {g.shape[1]} features are constant over {p.conditions}"
     remedy = "the last layers died (lr too high, or lost weights); C then rests on the few that are left"
@@ -82,8 +78,9 @@ def modes(p: Probe) -> list[Finding]:
         partly = bool(frozen) and trains and bool(training)
         evidence = "the network is not in train mode"
         if training:
-            evidence = f"{len(frozen)} of {len(norms)} batch norms are frozen"
-            evidence += f": {shortened(frozen)}" if partly else ""
+            evidence = (
+                f"{len(frozen)} of {len(norms)} batch norms are frozen{listed(frozen) if partly else ''}"
+            )
         remedy = "fine if meant (fine-tuning); else call model.train() and set requires_grad of their weights"
         out.append(finding("frozen-batch-norm", "note", partly, evidence, remedy, frozen=frozen))
     return out
@@ -104,7 +101,7 @@ def batch_norm(p: Probe) -> list[Finding]:
         f"{percent(p.correct)} with running statistics, {percent(with_batch)} with those of the batch "
         f"({p.conditions})"
     )
-    numbers = {"running": float(p.correct.double().mean()), "batch": float(with_batch.double().mean())}
+    numbers = {"running": share(p.correct), "batch": share(with_batch)}
     remedy = "run a few hundred training batches through it in train mode without gradients, then save"
     initial = f"{len(fresh)} of {len(norms)} batch norms have mean 0, var 1 and no batch seen"
     initial += f" ({shortened(fresh)}); {evidence}" if fresh else ""

@@ -116,7 +116,7 @@ def parts(of: FinishedRun) -> Any:
     masks = {"exclusive": drawn.exclusive, "shared": drawn.shared}
     both = [_shares(model, passed, labels, masks) for _, model, passed in pair]
     best, last = (passed.robust for _, _, passed in pair)
-    chosen = {"chosen": saliency.compared(labels, best, last), "all": torch.arange(len(labels))}
+    chosen = {"chosen": saliency.right_then_wrong(labels, best, last), "all": torch.arange(len(labels))}
     out: dict[str, Any] = {}
     for group, index in chosen.items():
         out[group] = {"n": len(index)}

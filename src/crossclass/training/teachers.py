@@ -100,7 +100,7 @@ def _require_fit(path: Path, model: Classifier, card: Card, splits: Splits) -> N
             f"{classes} and {channels}; name a teacher trained on the same data"
         )
     part = splits.train.first(1000)
-    right, chance = evaluate.clean_accuracy(model, part), 1 / classes
+    right, chance = evaluate.evaluate(model, part, None).accuracy("clean"), 1 / classes
     error = (chance * (1 - chance) / len(part)) ** 0.5
     if right < chance + 3 * error and len(part) >= 100:
         raise UserError(

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossclass.analysis import evaluate
-from crossclass.analysis.measure import Measure, compared, evaluate_checkpoint, measurement
+from crossclass.analysis.compare import comparison
+from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement
 from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow, ResultFile, result_file
 from crossclass.attacks import Network
@@ -76,9 +77,13 @@ def validate(
     for part, one in passes.items():
         update |= evaluate.epoch_metrics(one, part)
     if run.recipe.threat is not None:
-        update["train_clean"] = evaluate.clean_accuracy(
-            network, splits.train.first(run.validation.n), run.validation.batch, runtime.group.map
-        )
+        update["train_clean"] = evaluate.evaluate(
+            network,
+            splits.train.first(run.validation.n),
+            None,
+            batch=run.validation.batch,
+            distributed_map=runtime.group.map,
+        ).accuracy("clean")
     update |= {
         "watched": watched,
         "watched_n": len(parts[watched]),
@@ -189,5 +194,5 @@ def final_evaluation(
         results.append(measurement(passes[epoch], who, splits, attack, settings))
     ends = results[0], results[-1]
     epochs = [r.checkpoint.epoch or 0 for r in ends]
-    pairs = [compared(*ends, (passes[epochs[0]], passes[epochs[1]]))] if epochs[0] != epochs[1] else []
+    pairs = [comparison(*ends, (passes[epochs[0]], passes[epochs[1]]))] if epochs[0] != epochs[1] else []
     return result_file(results, pairs)
