@@ -160,9 +160,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs"]
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    cli, api = ((tmp_path / f"{name}.html").read_text() for name in ("cli", "api"))
+    commands, api = ((tmp_path / f"{name}.html").read_text() for name in ("cli", "api"))
     for command in cli.COMMANDS:
-        assert f"crossclass {command}" in cli
+        assert f"crossclass {command}" in commands
     for name in crossclass.__all__:
         assert f".{name}" in api or f">{name}<" in api, name
 

@@ -258,7 +258,7 @@ def read_entry(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         [Verdict(**v) for v in content["verdicts"]]
-        [content[key] for key in ("id", "title", "claim", "size", "numbers")]
+        [content[key] for key in ("id", "title", "claim", "size")], dict(content["numbers"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path} is not a result of reproduce; run it again") from e
     return content

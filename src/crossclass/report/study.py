@@ -17,6 +17,7 @@ from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.paper.entries import ENTRIES
+from crossclass.paper.entry import Numbers
 from crossclass.paper.reproduce import read_entry
 from crossclass.paper.verdict import WORDS
 from crossclass.report import plots
@@ -49,16 +50,13 @@ def study(entries: list[dict[str, Any]], folder: Path) -> str:
     own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem} for e in entries]
     views = [_view(e, folder) | more for e, more in zip(entries, own, strict=True)]
     counts = Counter(v["verdict"] for e in entries for v in e["verdicts"] if not v.get("extension"))
-    return (
-        environment()
-        .get_template("study.html.j2")
-        .render(
-            entries=views,
-            counts={word: counts.get(word, 0) for word in WORDS},
-            sizes=sorted({e["size"] for e in entries}),
-            version=entries[0].get("crossclass"),
-            panel=Markup(panel()) if theorem else "",
-        )
+    template = environment().get_template("study.html.j2")
+    return template.render(
+        entries=views,
+        counts={word: counts.get(word, 0) for word in WORDS},
+        sizes=sorted({e["size"] for e in entries}),
+        version=entries[0].get("crossclass"),
+        panel=Markup(panel()) if theorem else "",
     )
 
 
@@ -67,7 +65,7 @@ def _view(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     files = [folder / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
     return entry | {
         "figure": _figure(folder / f"{entry['id']}.svg", entry["id"]),
-        "description": _description(entry),
+        "description": f"{entry['title']}. {entry['claim']} Numbers: below, and in {entry['id']}.csv.",
         "settings": _settings(numbers),
         "own": [v for v in entry["verdicts"] if not v.get("extension")],
         "measured": (measured := _table(numbers)),
@@ -83,26 +81,17 @@ def _maps(entries: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, An
     maps: dict[str, dict[str, Any]] = {}
     first: dict[str, str] = {}
     for entry in entries:
-        numbers = entry["numbers"]
-        names = numbers.get("grids", []) if isinstance(numbers, Mapping) else []
-        for file in [folder / name for name in names[:1]]:
-            if file.is_file():
-                at = first.setdefault(str(file), entry["id"])
-                data = base64.b64encode(file.read_bytes()).decode() if at == entry["id"] else ""
+        for name in entry["numbers"].get("grids", [])[:1]:
+            if (folder / name).is_file():
+                at = first.setdefault(name, entry["id"])
+                data = base64.b64encode((folder / name).read_bytes()).decode() if at == entry["id"] else ""
                 maps[entry["id"]] = {"at": at, "data": data}
     return maps
 
 
-def _description(entry: dict[str, Any]) -> str:
-    """What the drawing shows, for those who cannot see it."""
-    claim = entry["claim"]
-    stop = "" if claim.endswith((".", "?", "!")) else "."
-    return f"{entry['title']}. {claim}{stop} Numbers: below, and in {entry['id']}.csv."
-
-
-def _settings(numbers: Any) -> dict[str, Any] | None:
+def _settings(numbers: Numbers) -> dict[str, Any] | None:
     """Table 2 as a table: what the paper prints, then the settings of every named run."""
-    if not isinstance(numbers, Mapping) or "wanted" not in numbers:
+    if "wanted" not in numbers:
         return None
     wanted, runs = numbers["wanted"], numbers.get("runs") or {}
     keys = list(dict.fromkeys((*wanted, *("attack", "eps", "steps", "step"))))
@@ -129,22 +118,18 @@ def _figure(path: Path, id_: str) -> Markup | None:
     return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
 
 
-def _table(numbers: Any) -> list[dict[str, Any]]:
+def _table(numbers: Numbers) -> list[dict[str, Any]]:
     """Best and last of every run and seed, as measured."""
-    rows = []
-    for name, run in (numbers.get("runs") or {}).items() if isinstance(numbers, Mapping) else ():
-        if "best" not in run:
-            return []
-        for i, seed in enumerate(run["seeds"]):
-            ends = {s: {k: v[i] for k, v in run[s].items()} for s in ("best", "last")}
-            rows.append({"run": name, "seed": seed, **ends})
-    return rows
+    return [
+        {"run": name, "seed": seed} | {s: {k: v[i] for k, v in run[s].items()} for s in ("best", "last")}
+        for name, run in (numbers.get("runs") or {}).items()
+        if "best" in run
+        for i, seed in enumerate(run["seeds"])
+    ]
 
 
-def _conditions(numbers: Any) -> list[str]:
+def _conditions(numbers: Numbers) -> list[str]:
     """The conditions of the numbers in the table, each once."""
-    if not isinstance(numbers, Mapping):
-        return []
     names_by_text: dict[str, list[str]] = {}
     for name, run in (numbers.get("runs") or {}).items():
         if "attack" in run and "best" in run:
@@ -155,14 +140,7 @@ def _conditions(numbers: Any) -> list[str]:
     return [f"{', '.join(names)}: {text}" for text, names in names_by_text.items()]
 
 
-def _printed(value: Any) -> list[tuple[str, str]]:
+def _printed(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What the paper prints, flat."""
-    if not isinstance(value, Mapping):
-        return []
-    out = []
-    for key, inner in value.items():
-        if key in ("setting", "colorbar", "what", "note"):
-            continue
-        for row in inner if isinstance(inner, list) else [inner]:
-            out.append((str(key), json.dumps(row, ensure_ascii=False).replace('"', "").strip("{}")))
-    return out
+    pairs = [(k, row) for k, v in (values or {}).items() for row in (v if isinstance(v, list) else [v])]
+    return [(key, json.dumps(row, ensure_ascii=False).replace('"', "").strip("{}")) for key, row in pairs]

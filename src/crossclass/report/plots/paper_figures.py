@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from crossclass.analysis.metrics import metric
 from crossclass.paper.entry import Numbers
 from crossclass.report import plots
@@ -124,20 +122,18 @@ def _times(value: float | None, scale: float | int) -> float | None:
 def weights(numbers: Numbers) -> plots.Figure:
     """The weights of adversarial training and of label smoothing by eps (theorem 1, corollary 1)."""
     title = "mu = {mu:g}, sigma = {sigma:g}, beta = {beta:g}".format(**numbers["setting"])
-    at, smoothed = ((np.array(a), np.array(b)) for a, b in (numbers["at"], numbers["smoothed"]))
-    eps = np.array(numbers["eps"])
-    return plots.feature_weights(eps, at, smoothed, numbers["eps0"], numbers["eps1"], title=title)
+    at, smoothed, eps0, eps1 = (numbers[key] for key in ("at", "smoothed", "eps0", "eps1"))
+    return plots.feature_weights(numbers["eps"], at, smoothed, eps0, eps1, title=title)
 
 
 def success(numbers: Numbers) -> plots.Figure:
     """Robust probabilities by the ratio of the weights (theorem 2)."""
-    return plots.success_curves(np.array(numbers["r"]), [plots.SuccessCurve(**c) for c in numbers["curves"]])
+    return plots.success_curves(numbers["r"], [plots.SuccessCurve(**c) for c in numbers["curves"]])
 
 
 def phases(numbers: Numbers) -> plots.Figure:
     """Where cross-class features are used, by eps and sigma (theorem 3)."""
-    sigma, eps0, eps1 = (np.array(v) for v in (numbers["sigma"], *numbers["thresholds"]))
-    return plots.phase_diagram(sigma, eps0, eps1, beta=numbers["setting"]["beta"])
+    return plots.phase_diagram(numbers["sigma"], *numbers["thresholds"], beta=numbers["setting"]["beta"])
 
 
 def bridge(numbers: Numbers) -> plots.Figure:
