@@ -1,12 +1,16 @@
-"""Every attack in every ball, read off the unions, and what an attack must leave alone."""
+"""Every attack in every ball, read off the unions, and all that an attack could leave changed."""
 
+import logging
+import random
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Tripped
+from conftest import Tripped, tiny_net
 from crossclass.attacks import AnyAttack, AutoAttack, External
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.errors import UserError
@@ -14,31 +18,15 @@ from crossclass.core.plugins import kind_of, members
 from crossclass.models.model_state import evaluating
 
 ATTACKS, THREATS = members(AnyAttack), members(AnyThreat)
-
-
-# What someone else's search makes of a batch, of a dead gradient or of a target is its own affair (AutoAttack
-# draws for the images that still stand, so a sample's result does depend on its batch): test_external_*.
+# An attack of other code may treat a batch, a dead gradient or a target as it likes (AutoAttack draws for the
+# images that still stand, so a sample's result does depend on its batch).
 FOREIGN = (AutoAttack, External)
-
-
 BN = ("eval", "train", "train_frozen_stats")
-
-
 Y = torch.tensor([0, 1, 2, 0, 1])
-
-
 PAIRS = {f"{kind_of(a)}-{kind_of(t)}": (a, t) for a in ATTACKS for t in THREATS}
-
-
 OURS = {name: pair for name, pair in PAIRS.items() if pair[0] not in FOREIGN}
-
-
 every = pytest.mark.parametrize(("attack", "ball"), PAIRS.values(), ids=PAIRS)
-
-
 ours = pytest.mark.parametrize(("attack", "ball"), OURS.values(), ids=OURS)
-
-
 every_ball = pytest.mark.parametrize("ball", THREATS, ids=kind_of)
 
 
@@ -101,25 +89,55 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((predicted(model, x) == y).double().mean())
 
 
-def condition(model: nn.Module) -> dict[str, Any]:
-    """All of a model's state that an attack has no business with."""
-    modes = {n: (m.training, getattr(m, "track_running_stats", None)) for n, m in model.named_modules()}
-    return {"modes": modes, "requires_grad": {n: p.requires_grad for n, p in model.named_parameters()}}
+def external(name: str, threat: Any = None, **arguments: Any) -> External:
+    return External(call=f"external_attacks:{name}", arguments=arguments, threat=threat or Linf(eps=0.1))
 
 
-def tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def unchanged(before: dict[str, Tensor], model: nn.Module) -> bool:
-    return all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
-def mixed(model: nn.Module) -> nn.Module:
-    """Some modules in train mode and some not, some parameters frozen, a batch norm that does not track."""
-    model.train()
+def mixed(training: bool = True) -> nn.Module:
+    """Modules in both modes, parameters frozen and not, a gradient, a batch norm that does not track."""
+    model = tiny_net().train(training)
     model.bn.eval()
+    model.extra = nn.BatchNorm1d(2, track_running_stats=False).train()
     model.conv.weight.requires_grad_(False)
-    model.head.bias.requires_grad_(False)
-    model.extra = nn.BatchNorm1d(2, track_running_stats=False).eval()
+    model.head.bias.grad = torch.full_like(model.head.bias, 0.25)
     return model
+
+
+def state(model: nn.Module, bn: str = "eval") -> dict[str, Any]:
+    """Everything of a model that anyone could leave changed, with the identity of its tensors.
+
+    Without the statistics of batch norm where crafting in mode `bn` may move them.
+    """
+    modules = {
+        name: (m.training, getattr(m, "track_running_stats", None), list(vars(m)["_forward_hooks"]))
+        for name, m in model.named_modules()
+    }
+    parameters = {n: (id(p), p.data_ptr(), p.dtype, p.requires_grad) for n, p in model.named_parameters()}
+    gradients = {n: (id(p.grad), p.grad is not None and p.grad.tolist()) for n, p in model.named_parameters()}
+    buffers = {n: id(b) for n, b in model.named_buffers()}
+    moving = set(buffers) if bn == "train" else set()
+    values = {n: v.tolist() for n, v in model.state_dict().items() if n not in moving}
+    return {"modules": modules, "p": parameters, "g": gradients, "b": buffers, "values": values}
+
+
+def streams() -> list[Any]:
+    """Where Python's, numpy's and torch's global streams stand."""
+    numpy = np.random.get_state()  # noqa: NPY002
+    return [random.getstate(), *(v.tolist() if isinstance(v, np.ndarray) else v for v in numpy),
+            torch.get_rng_state().tolist()]  # fmt: skip
+
+
+def switches() -> list[Any]:
+    cudnn = torch.backends.cudnn
+    return [
+        torch.get_default_dtype(), torch.get_deterministic_debug_mode(), torch.is_anomaly_enabled(),
+        torch.is_grad_enabled(), torch.get_num_threads(), sys.gettrace(), sys.stdout,
+        cudnn.benchmark, cudnn.deterministic, torch.backends.cuda.matmul.allow_tf32,
+        logging.getLogger("auto-attack").disabled,
+    ]  # fmt: skip
+
+
+def quick(threat: Any, *attacks: str, **changes: Any) -> AutoAttack:
+    """AutoAttack, but seconds short."""
+    known = {"steps": 10, "queries": 20, **changes}
+    return AutoAttack(threat=threat, attacks=attacks or ("apgd-ce",), **known)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
-pytest.register_assert_rewrite("archives", "patients", "reading")  # so that they too say what they compared
+# so that helpers too say what they compared
+pytest.register_assert_rewrite("dataset_files", "faulty_networks", "measuring", "reader_contract")
 
 
 class Plane(nn.Module):

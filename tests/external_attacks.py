@@ -1,4 +1,4 @@
-"""Attacks as strangers write them: one that behaves, and one for every way of misbehaving.
+"""Attacks as other people write them: one that behaves, and one for every way of misbehaving.
 
 Each is called as `External` calls it, `function(model, x, y, **arguments)`.
 """

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attack_cases import Y
+from attack_cases import Y, quick
 from conftest import Plane, pictures, seeded, tiny_net
 from crossclass.attacks import PGD, AutoAttack
 from crossclass.attacks.norms import L2, Linf
 from crossclass.attacks.sandbox import FrozenModule
 from crossclass.core.errors import UserError
-from state_traces import quick
 
 
 def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

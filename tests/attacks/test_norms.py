@@ -10,7 +10,6 @@ from torch import Tensor
 
 import literal_twins
 from conftest import pictures, seeded
-from crossclass.attacks import norms
 from crossclass.attacks.norms import GAUSS, L2, AnyThreat, Linf
 from crossclass.core import config
 from crossclass.core.errors import UserError
@@ -218,9 +217,8 @@ def test_mean_l2_radius_on_cifar_is_half_of_eps_for_the_papers_start_and_eps_for
 
 def test_linf_uniform_fills_the_cube_evenly() -> None:
     eps = 8 / 255
-    delta = (
-        Linf(eps=eps).sample(torch.rand(4000, 3, 2, 2, generator=seeded(9)), "uniform", seeded(0)).flatten(1)
-    )
+    x = torch.rand(4000, 3, 2, 2, generator=seeded(9))
+    delta = Linf(eps=eps).sample(x, "uniform", seeded(0)).flatten(1)
     for pixel in range(12):
         assert kolmogorov(delta[:, pixel], lambda v: min(max((v + eps) / (2 * eps), 0), 1)) < 1.95
     assert kolmogorov(delta.abs().amax(dim=1) / eps, lambda r: min(max(r, 0), 1) ** 12) < 1.95
@@ -269,11 +267,10 @@ def test_a_radius_is_exact_in_float32_where_bf16_is_not() -> None:
     assert abs(float(torch.tensor(eps).bfloat16()) - eps) > 1e-5  # what would have happened
 
 
-def test_radii_print_as_people_say_them() -> None:
+def test_radii_print_as_people_write_them() -> None:
     assert str(Linf()) == "l_inf 8/255"
     assert str(L2(eps=0.5)) == "l_2 127.5/255"
     assert str(Linf(eps=0.031)) == "l_inf 0.031"
-    assert norms.Linf().eps == 8 / 255
 
 
 def test_the_uniform_start_of_either_ball_fills_it():

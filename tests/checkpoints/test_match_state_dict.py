@@ -14,26 +14,17 @@ from conftest import seeded
 from crossclass.checkpoints import file_formats, match_state_dict as matching
 from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
+from published_networks import (
+    Shapes,
+    norm,
+    official_deit,
+    official_preactresnet18,
+    official_resnet,
+    official_wideresnet,
+)
 
 Weights = dict[str, Tensor]
-Shapes = dict[str, tuple[int, ...]]
 MU, SIGMA = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616])
-
-
-# ---- The names that repositories write, at a small width. ----
-
-
-def conv(name: str, outputs: int, inputs: int, kernel: int = 3) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs, kernel, kernel)}
-
-
-def bn(name: str, width: int) -> Shapes:
-    each = {f"{name}.{k}": (width,) for k in ("weight", "bias", "running_mean", "running_var")}
-    return {**each, f"{name}.num_batches_tracked": ()}
-
-
-def dense(name: str, outputs: int, inputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
 def filled(shapes: Shapes, seed: int = 0) -> Weights:
@@ -41,67 +32,6 @@ def filled(shapes: Shapes, seed: int = 0) -> Weights:
     g = seeded(seed)
     tensors = {name: torch.rand(shape, generator=g) + 0.1 for name, shape in shapes.items()}
     return {n: torch.tensor(seed + 7) if n.endswith("tracked") else t for n, t in tensors.items()}
-
-
-def preact18(width: int = 2, classes: int = 10) -> Shapes:
-    """PKU-ML/Cross-Class-Features-AT, locuslab/robust_overfitting, P2333/Bag-of-Tricks-for-AT, AWP."""
-    shapes = conv("conv1", width, 3)
-    inputs = width
-    for stage in range(1, 5):
-        planes = width * 2 ** (stage - 1)
-        for block in range(2):
-            p = f"layer{stage}.{block}"
-            shapes |= bn(f"{p}.bn1", inputs) | conv(f"{p}.conv1", planes, inputs)
-            shapes |= bn(f"{p}.bn2", planes) | conv(f"{p}.conv2", planes, planes)
-            if stage > 1 and block == 0:
-                shapes |= conv(f"{p}.shortcut.0", planes, inputs, 1)
-            inputs = planes
-    return shapes | bn("bn", inputs) | dense("linear", classes, inputs)
-
-
-def resnet18(width: int = 2, classes: int = 200, windows: int = 4, head: str = "linear") -> Shapes:
-    """PKU-ML's ResNet18; on 64x64 images its average pool of 4 leaves 2x2 windows."""
-    shapes = conv("conv1", width, 3) | bn("bn1", width)
-    inputs = width
-    for stage in range(1, 5):
-        planes = width * 2 ** (stage - 1)
-        for block in range(2):
-            p = f"layer{stage}.{block}"
-            shapes |= conv(f"{p}.conv1", planes, inputs) | bn(f"{p}.bn1", planes)
-            shapes |= conv(f"{p}.conv2", planes, planes) | bn(f"{p}.bn2", planes)
-            if stage > 1 and block == 0:
-                shapes |= conv(f"{p}.shortcut.0", planes, inputs, 1) | bn(f"{p}.shortcut.1", planes)
-            inputs = planes
-    return shapes | dense(head, classes, inputs * windows)
-
-
-def wrn34(widen: int = 2, classes: int = 10, idle: bool = True) -> Shapes:
-    """yaodongyu/TRADES: five blocks per group, and a group that its forward pass never enters."""
-    shapes = conv("conv1", 16, 3)
-    groups = [("block1", 16, 16 * widen), ("sub_block1", 16, 16 * widen)]
-    groups += [("block2", 16 * widen, 32 * widen), ("block3", 32 * widen, 64 * widen)]
-    for group, inputs, planes in groups:
-        for i in range(5 if idle or group != "sub_block1" else 0):
-            p = f"{group}.layer.{i}"
-            shapes |= bn(f"{p}.bn1", inputs if i == 0 else planes)
-            shapes |= conv(f"{p}.conv1", planes, inputs if i == 0 else planes)
-            shapes |= bn(f"{p}.bn2", planes) | conv(f"{p}.conv2", planes, planes)
-            if i == 0:
-                shapes |= conv(f"{p}.convShortcut", planes, inputs, 1)
-    return shapes | bn("bn1", 64 * widen) | dense("fc", classes, 64 * widen)
-
-
-def deit(width: int = 4, depth: int = 12, patches: int = 64, classes: int = 10) -> Shapes:
-    """timm's DeiT."""
-    shapes: Shapes = {"cls_token": (1, 1, width), "pos_embed": (1, patches + 1, width)}
-    shapes |= {"patch_embed.proj.weight": (width, 3, 4, 4), "patch_embed.proj.bias": (width,)}
-    for i in range(depth):
-        p = f"blocks.{i}"
-        shapes |= {f"{p}.norm1.weight": (width,), f"{p}.norm1.bias": (width,)}
-        shapes |= dense(f"{p}.attn.qkv", 3 * width, width) | dense(f"{p}.attn.proj", width, width)
-        shapes |= {f"{p}.norm2.weight": (width,), f"{p}.norm2.bias": (width,)}
-        shapes |= dense(f"{p}.mlp.fc1", 4 * width, width) | dense(f"{p}.mlp.fc2", width, 4 * width)
-    return shapes | {"norm.weight": (width,), "norm.bias": (width,)} | dense("head", classes, width)
 
 
 def under(prefix: str, tensors: Weights) -> Weights:
@@ -118,11 +48,12 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "deit": lambda: ViT(width=4, heads=1, normalise="none")(10, 3, (0.0,), (1.0,), 32),
 }
 PLAIN: dict[str, Weights] = {
-    "preact": filled(preact18()),
-    "resnet": filled(resnet18()),
-    "wrn": filled(wrn34()),
-    "deit": filled(deit()),
+    "preact": filled(official_preactresnet18(width=2)),
+    "resnet": filled(official_resnet((2, 2, 2, 2), width=2, classes=200, features=64)),
+    "wrn": filled(official_wideresnet(34, 2)),
+    "deit": filled(official_deit(width=4)),
 }
+MART = {name: tensor for name, tensor in PLAIN["wrn"].items() if "sub_block1" not in name}
 AVERAGE = {name: tensor + 1 for name, tensor in PLAIN["deit"].items()}
 NORMALIZER = {"new_mean": MU.view(3, 1, 1), "new_std": SIGMA.view(3, 1, 1)}
 
@@ -141,13 +72,16 @@ MUS = {"mu": MU.view(1, 3, 1, 1), "sigma": SIGMA.view(1, 3, 1, 1)}
 FILES: dict[str, tuple[str, Any]] = {
     "PKU-ML preactresnet18": ("preact", P),
     "PKU-ML resnet18, 2048 features": ("resnet", PLAIN["resnet"]),
-    "torchvision's name of the head": ("resnet", filled(resnet18(head="fc"))),
+    "torchvision's name of the head": (
+        "resnet",
+        {re.sub("^linear", "fc", n): t for n, t in PLAIN["resnet"].items()},
+    ),
     "Rice 2020": ("preact", under("module.", P)),
     "Rice 2020, run": ("preact", {"epoch": 3, "state_dict": under("module.", P), "opt": {"lr": 0.1}}),
     "Bag of tricks": ("preact", {"state_dict": under("module.", P), "test_robust_acc": 0.5}),
     "AWP": ("preact", {"state_dict": under("module.", P), "opt_state_dict": {"state": {0: {"buffer": MU}}}}),
     "TRADES WRN-34-10": ("wrn", under("module.", PLAIN["wrn"])),
-    "MART WRN-34-10": ("wrn", {"state_dict": under("module.", filled(wrn34(idle=False)))}),
+    "MART WRN-34-10": ("wrn", {"state_dict": under("module.", MART)}),
     "RobustBench, mu and sigma": ("preact", {**MUS, **P}),
     "RobustBench, normalize": (
         "preact",
@@ -189,14 +123,10 @@ def holds(net: nn.Module, tensors: Weights) -> bool:
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_the_field_load(name: str, nested: bool, tmp_path: Path) -> None:
     family, value = FILES[name]
-    net, plain = NETS[family](), PLAIN[family]
-    if name == "torchvision's name of the head":
-        plain = value
-    elif name.startswith("MART"):
-        plain = filled(wrn34(idle=False))
+    net = NETS[family]()
     torch.save(value if nested else flattened(value), tmp_path / "file")
     fit = matching.load(net, file_formats.read(tmp_path / "file"), where="file")
-    assert holds(net, plain)
+    assert holds(net, PLAIN[family])
     assert not fit.partial
     assert len(fit.state) == len(net.state_dict()) - 2
     if any(word in name for word in ("RobustBench", "Madry")):
@@ -248,7 +178,8 @@ class Normalised(nn.Module):
 
 
 def small(seed: int = 0, classes: int = 3) -> Weights:
-    return filled({**conv("conv", 2, 3), "conv.bias": (2,), **bn("bn", 2), **dense("fc", classes, 2)}, seed)
+    shapes = {"conv.weight": (2, 3, 3, 3), "conv.bias": (2,), **norm("bn", 2)}
+    return filled({**shapes, "fc.weight": (classes, 2), "fc.bias": (classes,)}, seed)
 
 
 def same(a: Weights, b: Weights) -> bool:
@@ -473,7 +404,7 @@ def test_what_has_no_shape_yet_is_refused() -> None:
 
 
 def test_wide_networks_are_matched_without_copies() -> None:
-    file = filled(wrn34())
+    file = PLAIN["wrn"]
     fit = matching.fit(NETS["wrn"](), file)
     assert fit.state["conv1.weight"] is file["conv1.weight"]
 

@@ -1,7 +1,6 @@
 """Recognition: names and shapes as they stand in the files of others, and in our own."""
 
 import os
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,76 +10,7 @@ import torch
 from crossclass import models
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet, recognize
 from networks import BUILT_IN, STRIDED, THIN, parameters
-
-
-def norm(name, n):
-    return {f"{name}.{k}": (n,) for k in ("weight", "bias", "running_mean", "running_var")} | {
-        f"{name}.num_batches_tracked": ()
-    }
-
-
-def official_preactresnet18(classes=10):
-    shapes = {"conv1.weight": (64, 3, 3, 3), **norm("bn", 512)}
-    shapes |= {"linear.weight": (classes, 512), "linear.bias": (classes,)}
-    for stage, (a, b) in enumerate(pairwise([64, 64, 128, 256, 512]), 1):
-        for i in range(2):
-            name, inputs = f"layer{stage}.{i}", a if i == 0 else b
-            shapes |= {**norm(f"{name}.bn1", inputs), **norm(f"{name}.bn2", b)}
-            shapes |= {f"{name}.conv1.weight": (b, inputs, 3, 3), f"{name}.conv2.weight": (b, b, 3, 3)}
-            if inputs != b:
-                shapes[f"{name}.shortcut.0.weight"] = (b, inputs, 1, 1)
-    return shapes
-
-
-def official_resnet(blocks, width=64, classes=10, features=None, short="shortcut", head="linear", kernel=3):
-    shapes, inputs = {"conv1.weight": (width, 3, kernel, kernel), **norm("bn1", width)}, width
-    for stage, count in enumerate(blocks, 1):
-        b = width * 2 ** (stage - 1)
-        for i in range(count):
-            name = f"layer{stage}.{i}"
-            shapes |= {**norm(f"{name}.bn1", b), **norm(f"{name}.bn2", b)}
-            shapes |= {f"{name}.conv1.weight": (b, inputs, 3, 3), f"{name}.conv2.weight": (b, b, 3, 3)}
-            if inputs != b and short:
-                shapes |= {f"{name}.{short}.0.weight": (b, inputs, 1, 1), **norm(f"{name}.{short}.1", b)}
-            inputs = b
-    return shapes | {f"{head}.weight": (classes, features or inputs), f"{head}.bias": (classes,)}
-
-
-def official_wideresnet(depth, widen):
-    shapes = {"conv1.weight": (16, 3, 3, 3), **norm("bn1", 64 * widen)}
-    shapes |= {"fc.weight": (10, 64 * widen), "fc.bias": (10,)}
-    groups = {
-        "block1": (16, 16),
-        "sub_block1": (16, 16),
-        "block2": (16 * widen, 32),
-        "block3": (32 * widen, 64),
-    }
-    for group, (a, b) in groups.items():
-        for i in range((depth - 4) // 6):
-            name, outputs, inputs = f"{group}.layer.{i}", b * widen, a if i == 0 else b * widen
-            shapes |= {**norm(f"{name}.bn1", inputs), **norm(f"{name}.bn2", outputs)}
-            shapes[f"{name}.conv1.weight"] = (outputs, inputs, 3, 3)
-            shapes[f"{name}.conv2.weight"] = (outputs, outputs, 3, 3)
-            if inputs != outputs:
-                shapes[f"{name}.convShortcut.weight"] = (outputs, inputs, 1, 1)
-    return shapes
-
-
-def official_deit(width=192, depth=12, patch=4, grid=8, classes=10):
-    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 1 + grid**2, width)}
-    shapes |= {"head.weight": (classes, width), "head.bias": (classes,)}
-    shapes |= {"patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,)}
-    shapes |= {"norm.weight": (width,), "norm.bias": (width,)}
-    layers = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
-    for i in range(depth):
-        for name, (a, b) in layers.items():
-            shapes |= {
-                f"blocks.{i}.{name}.weight": (a * width, b * width),
-                f"blocks.{i}.{name}.bias": (a * width,),
-            }
-        for name in ("norm1", "norm2"):
-            shapes |= {f"blocks.{i}.{name}.weight": (width,), f"blocks.{i}.{name}.bias": (width,)}
-    return shapes
+from published_networks import official_deit, official_preactresnet18, official_resnet, official_wideresnet
 
 
 def seen(shapes):

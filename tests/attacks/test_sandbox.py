@@ -15,12 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attack_cases import Y
+from attack_cases import Y, external, mixed, quick, state, streams, switches
 from conftest import Forwards, pictures, seeded, tiny_net
 from crossclass.attacks import External
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.errors import UserError
-from state_traces import mixed, quick, state, stranger, streams, switches
 
 # --- what is left behind is put back
 
@@ -35,16 +34,16 @@ pytestmark = pytest.mark.usefixtures("trusted")
 
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 @pytest.mark.parametrize("then", ["returns", "raises"])
-@pytest.mark.parametrize("found_training", [True, False], ids=["found-training", "found-eval"])
-def test_a_stranger_leaves_no_trace(misdeed: str, then: str, found_training: bool) -> None:
-    model, x, y = mixed(found_training), pictures(5), Y.clone()
+@pytest.mark.parametrize("training", [True, False], ids=["found-training", "found-eval"])
+def test_an_external_attack_leaves_no_trace(misdeed: str, then: str, training: bool) -> None:
+    model, x, y = mixed(training), pictures(5), Y.clone()
     before, stood, turned, kept = state(model), streams(), switches(), x.clone()
     if then == "returns":
-        attack = stranger(misdeed, Linf(eps=0.1))
+        attack = external(misdeed, Linf(eps=0.1))
         assert attack(model, x, y, seeded(0)).shape == x.shape
     else:
         with pytest.raises(UserError, match=r"^external_attacks:fails raised RuntimeError: the gradient$"):
-            stranger("fails", after=misdeed)(model, x, y, seeded(0))
+            external("fails", after=misdeed)(model, x, y, seeded(0))
     assert state(model) == before
     assert streams() == stood
     assert switches() == turned
@@ -58,18 +57,18 @@ def test_a_changed_weight_is_put_back_and_refused(how: str) -> None:
     for model in (mixed(), Forwards(mixed())):
         before = state(model)
         with pytest.raises(UserError, match=said):
-            stranger("changes_a_weight", how=how)(model, pictures(5), Y, seeded(0))
+            external("changes_a_weight", how=how)(model, pictures(5), Y, seeded(0))
         assert state(model) == before
     with pytest.raises(UserError, match=r"weights \(head\.weight\);"):
-        stranger("changes_a_weight")(tiny_net(), pictures(5), Y, seeded(0))
+        external("changes_a_weight")(tiny_net(), pictures(5), Y, seeded(0))
     with pytest.raises(UserError, match=r"weights \(conv\.weight and \d others\);"):
-        stranger("changes_a_weight", how="half")(tiny_net(), pictures(5), Y, seeded(0))
+        external("changes_a_weight", how="half")(tiny_net(), pictures(5), Y, seeded(0))
 
 
 def test_a_weight_that_was_nan_before_is_no_change() -> None:
     model = tiny_net()
     model.conv.bias.data[0] = float("nan")
-    assert torch.equal(stranger("stays")(model, pictures(5), Y, seeded(0)), pictures(5))
+    assert torch.equal(external("stays")(model, pictures(5), Y, seeded(0)), pictures(5))
 
 
 def test_a_tracer_goes_on_after_autoattack_has_traced() -> None:
@@ -84,7 +83,7 @@ def test_a_tracer_goes_on_after_autoattack_has_traced() -> None:
         sys.settrace(before)
 
 
-# --- what the stranger is given
+# --- what an external attack is given
 
 
 def noticing(monkeypatch: pytest.MonkeyPatch, look: Callable[..., Any]) -> External:
@@ -163,7 +162,7 @@ def test_arguments_may_be_radii_and_eps_follows_the_threat(monkeypatch: pytest.M
 
 
 def test_all_randomness_comes_from_the_generator() -> None:
-    attack, x = stranger("draws"), pictures(5)
+    attack, x = external("draws"), pictures(5)
     model = tiny_net()
     first = attack(model, x, Y, seeded(3))
     with torch.random.fork_rng(devices=[]):  # wherever the global streams stand

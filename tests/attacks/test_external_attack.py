@@ -1,4 +1,4 @@
-"""External: what a stranger returns is measured; its settings; in training and in evaluation."""
+"""External attacks: their result is checked; settings; in training and in evaluation."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attack_cases import Y
+from attack_cases import Y, external, mixed, quick, state
 from conftest import Forwards, Tripped, pictures, seeded, tiny_net
 from crossclass.analysis.evaluate import evaluate
 from crossclass.attacks import AnyAttack, AutoAttack, External
@@ -17,7 +17,6 @@ from crossclass.core.overrides import override
 from crossclass.core.plugins import members
 from crossclass.data import Split
 from crossclass.training.recipes import AT
-from state_traces import mixed, quick, state, stranger
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
@@ -41,11 +40,11 @@ pytestmark = pytest.mark.usefixtures("trusted")
         ("no_such", {}, "'external_attacks' has no 'no_such'"),
     ],
 )  # fmt: skip
-def test_what_a_stranger_returns_wrongly_is_one_sentence(name: str, arguments: Any, said: str) -> None:
+def test_a_wrong_result_is_one_sentence(name: str, arguments: Any, said: str) -> None:
     model = mixed()
     before = state(model)
     with pytest.raises(UserError, match=said) as caught:
-        stranger(name, **arguments)(model, pictures(5), Y, seeded(0))
+        external(name, **arguments)(model, pictures(5), Y, seeded(0))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(
         "'external_attacks'" if name == "no_such" else f"external_attacks:{name} "
@@ -55,7 +54,7 @@ def test_what_a_stranger_returns_wrongly_is_one_sentence(name: str, arguments: A
 
 def test_the_unit_trap_names_the_radius_as_people_write_it() -> None:
     with pytest.raises(UserError, match=r"eps in 0\.\.255 units\? give 8/255\)"):
-        stranger("moves", Linf(), by=8.0, clip=False)(tiny_net(), pictures(5), Y)
+        external("moves", Linf(), by=8.0, clip=False)(tiny_net(), pictures(5), Y)
 
 
 @pytest.mark.parametrize(("threat", "tolerance"), [(Linf(eps=0.1), 1e-6), (L2(eps=0.5), 1e-5)], ids=str)
@@ -63,7 +62,7 @@ def test_excess_by_rounding_is_removed_and_more_is_refused(threat: Any, toleranc
     x = 0.3 + 0.4 * torch.rand(5, 3, 6, 6, generator=seeded(1))
     per_pixel = 1 if threat.kind == "linf" else 108**-0.5
     for excess in (-0.01, 0.5 * tolerance, 2.5 * tolerance):
-        attack = stranger("moves", threat, by=(threat.eps + excess) * per_pixel)
+        attack = external("moves", threat, by=(threat.eps + excess) * per_pixel)
         if excess > tolerance:
             with pytest.raises(UserError, match=r"more than l_.* allows"):
                 attack(tiny_net(), x, Y)
@@ -71,17 +70,17 @@ def test_excess_by_rounding_is_removed_and_more_is_refused(threat: Any, toleranc
         size = threat.norm(attack(tiny_net(), x, Y) - x)
         expected = min(threat.eps, threat.eps + excess)
         torch.testing.assert_close(size, torch.full((5,), expected), rtol=0, atol=1.5e-7)
-    outside = stranger("raises_pixels", threat, by=5e-7)(tiny_net(), pictures(5), Y)
+    outside = external("raises_pixels", threat, by=5e-7)(tiny_net(), pictures(5), Y)
     assert float(outside.max()) == 1.0
 
 
 def test_the_input_cannot_be_spoiled_to_look_unmoved() -> None:
     with pytest.raises(UserError, match=r"moved an image by 0\.05"):
-        stranger("spoils_its_input", Linf(eps=0.01))(tiny_net(), pictures(5), Y)
+        external("spoils_its_input", Linf(eps=0.01))(tiny_net(), pictures(5), Y)
 
 
 def test_doubles_that_require_gradients_in_another_layout_come_back_as_the_images_were() -> None:
-    found = stranger("in_double").search(tiny_net(), pictures(5), Y, seeded(0))
+    found = external("in_double").search(tiny_net(), pictures(5), Y, seeded(0))
     assert torch.equal(found.x_adv, pictures(5))
     assert found.x_adv.dtype == torch.float32
     assert found.x_adv.is_contiguous()
@@ -90,9 +89,9 @@ def test_doubles_that_require_gradients_in_another_layout_come_back_as_the_image
     assert found.dead_gradients.tolist() == [0] * 5
 
 
-def test_errors_that_are_not_the_strangers_pass() -> None:
+def test_errors_that_are_not_the_attacks_own_pass() -> None:
     with pytest.raises(UserError, match=r"raised Tripped$") as caught:
-        stranger("goes_backward")(Forwards(tiny_net(), 0), pictures(5), Y)
+        external("goes_backward")(Forwards(tiny_net(), 0), pictures(5), Y)
     assert isinstance(caught.value.__cause__, Tripped)
 
     def interrupts(x: Tensor) -> Tensor:
@@ -103,14 +102,14 @@ def test_errors_that_are_not_the_strangers_pass() -> None:
 
     for model, expected in ((interrupts, KeyboardInterrupt), (fills_memory, torch.OutOfMemoryError)):
         with pytest.raises(expected):  # type: ignore[arg-type]
-            stranger("ascent", eps="eps")(model, pictures(5), Y)
+            external("ascent", eps="eps")(model, pictures(5), Y)
 
 
 # --- settings
 
 
 def test_settings_round_trip_and_say_every_condition() -> None:
-    attack = stranger("ascent", L2(eps="128/255"), eps="eps", steps=7)
+    attack = external("ascent", L2(eps="128/255"), eps="eps", steps=7)
     again = config.load_yaml(External, attack.yaml(), "f")
     assert again == attack
     assert hash(again) == hash(attack)
@@ -169,24 +168,24 @@ def trained(evaluate: Any, recipe: AT, epochs: int = 2) -> nn.Module:
     return model
 
 
-def test_training_against_a_stranger_works_and_evaluating_never_moves_it() -> None:
-    recipe = AT(attack=stranger("ascent", eps="eps"))
+def test_training_against_an_external_attack_works_and_evaluating_never_moves_it() -> None:
+    recipe = AT(attack=external("ascent", eps="eps"))
     plain = trained(None, recipe)
     assert not torch.equal(plain.head.weight, tiny_net().head.weight)
     assert int(plain.bn.num_batches_tracked) == 5 + 8  # one forward in train mode per step, crafting none
-    for attack in (quick(Linf(eps=0.4)), stranger("seeds_by_the_clock"), stranger("goes_backward")):
+    for attack in (quick(Linf(eps=0.4)), external("seeds_by_the_clock"), external("goes_backward")):
         other = trained(attack, recipe)
         for (name, a), b in zip(plain.state_dict().items(), other.state_dict().values(), strict=True):
             assert torch.equal(a, b), name
 
 
-def test_an_evaluation_counts_no_dead_gradients_of_strangers(trained_split: Any) -> None:
+def test_an_evaluation_counts_no_dead_gradients_of_external_attacks(trained_split: Any) -> None:
     model, split = trained_split
-    for attack in (stranger("stays"), quick(Linf(eps=0.05))):
+    for attack in (external("stays"), quick(Linf(eps=0.05))):
         seen = evaluate(model, split, attack, batch=8)
         assert seen.dead == 0
         assert len(seen.robust) == 20
-    assert torch.equal(evaluate(model, split, stranger("stays")).robust, seen.clean)
+    assert torch.equal(evaluate(model, split, external("stays")).robust, seen.clean)
 
 
 @pytest.fixture
