@@ -8,7 +8,7 @@ import pytest
 from crossclass.analysis.metrics import metric
 from crossclass.analysis.records import Measurement
 from crossclass.report import write_report
-from crossclass.report.best_and_last import BestAndLast, finding
+from crossclass.report.best_and_last import BestAndLast
 from crossclass.report.format import change, interval
 from report_files import ROWS, compared, foreign, measure, page_text, write_results, write_run
 
@@ -33,7 +33,7 @@ def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bo
         Measurement(checkpoint=where, robust=robust, cas=cas)
         for where, (_, robust, cas) in zip(at, (best, last), strict=True)
     )
-    sentence = finding(BestAndLast(*both, "measure.json"), done).replace("\u00a0", " ")
+    sentence = BestAndLast(*both, "measure.json").finding(done).replace("\u00a0", " ")
     assert sentence == f"Test robust accuracy {expected}"
 
 

@@ -17,6 +17,14 @@ from crossclass.analysis.run_record import RunRecord
 from crossclass.report import plots
 from crossclass.report.format import NO_ATTACK, holds_zero, level, split_name, value, value_interval
 
+VERDICTS = {
+    (True, True): "Both are lower at the last epoch than at the best one, as when robust overfitting forgets "
+    "cross-class features.",
+    (True, False): "Robust accuracy fell, CAS did not: this run does not show the two falling together.",
+    (False, True): "CAS fell, robust accuracy did not: this run does not show the two falling together.",
+    (False, False): "Neither fell: this run shows no robust overfitting.",
+}
+
 
 class BestAndLast(NamedTuple):
     """Two checkpoints of a run, measured under the same attack on the same images."""
@@ -69,14 +77,51 @@ class BestAndLast(NamedTuple):
         a, b = (round(v, 3 if metric(key).unit == "accuracy" else 2) for v in values)
         return b < a
 
+    def finding(self, done: bool) -> str:
+        """What happened between the best and the last checkpoint, in one sentence."""
+        robust, cas = metric("robust"), metric("cas")
+        best, last = self.best, self.last
+        epochs = [m.checkpoint.epoch for m in (best, last)]
+        what, at = f"{self.split.capitalize()} robust accuracy", f"epoch {epochs[0]}"
+        first, second = (value(m.metrics.get("robust"), robust) for m in (best, last))
+        shared = [value(m.metrics.get("cas"), cas) for m in (best, last)]
+        if epochs[0] == epochs[1]:
+            at += f", the best by {split_name(self.chosen_by)} and the last one checked"
+            return f"{what} is {first} in {at}{'' if done else ' so far'}; CAS there is {shared[0]}."
+        by_test = self.chosen_by == "test"
+        head = f"{what} {'peaked at' if by_test else 'was'} {first} in {at}"
+        head += "" if by_test else f", the best by {split_name(self.chosen_by)},"
+        tail = f"{'ended' if done else 'stands'} at {second} in epoch {epochs[1]}"
+        tail = f"and {'' if self.fell('robust') else 'did not fall: it '}{tail}{'' if done else ' so far'}"
+        text = {
+            None: "CAS was not measured",
+            True: f"CAS went from {shared[0]} to {shared[1]}",
+            False: f"CAS did not fall: {shared[0]} to {shared[1]}",
+        }
+        return f"{head} {tail}; {text[self.fell('cas')]}."
 
-VERDICTS = {
-    (True, True): "Both are lower at the last epoch than at the best one, as when robust overfitting forgets "
-    "cross-class features.",
-    (True, False): "Robust accuracy fell, CAS did not: this run does not show the two falling together.",
-    (False, True): "CAS fell, robust accuracy did not: this run does not show the two falling together.",
-    (False, False): "Neither fell: this run shows no robust overfitting.",
-}
+    def _certainty(self) -> str:
+        """Whether the loss of robust accuracy may be chance, by the stored paired interval alone."""
+        interval = self.interval(metric("robust"))
+        if interval is None:
+            return "No interval of the difference was computed, so this page makes no statement about chance."
+        text = f"The {level(self.intervals)} interval of the loss is "
+        text += f"{value_interval(interval, metric('robust'))} points (paired: the same images for both)"
+        return f"{text}; it holds 0, so the loss may be chance." if holds_zero(interval) else f"{text}."
+
+    def verdict(self) -> str:
+        """Whether robust accuracy and CAS fell together; empty where best and last are one checkpoint."""
+        if self.best.checkpoint.epoch == self.last.checkpoint.epoch:
+            return ""
+        robust, cas = self.fell("robust"), self.fell("cas")
+        text = "Not everything was measured that a verdict needs."
+        if robust is not None and cas is not None:
+            text = VERDICTS[robust, cas]
+        if robust:
+            text += f" {self._certainty()}"
+        if self.chosen_by == "test":
+            text += " The best checkpoint was chosen on the test set itself, so the loss is biased upwards."
+        return text
 
 
 def measured(file: ResultFile) -> BestAndLast | None:
@@ -124,54 +169,3 @@ def checked(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> BestAndLast | 
         for name, epoch, chosen_by in (("best", *best), ("last", max(tested), None))
     )
     return BestAndLast(first, last, "events.jsonl")
-
-
-def finding(both: BestAndLast, done: bool = True) -> str:
-    """What happened between the best and the last checkpoint, in one sentence."""
-    robust, cas = metric("robust"), metric("cas")
-    best, last = both.best, both.last
-    epochs = [m.checkpoint.epoch for m in (best, last)]
-    what, at = f"{both.split.capitalize()} robust accuracy", f"epoch {epochs[0]}"
-    first, second = (value(m.metrics.get("robust"), robust) for m in (best, last))
-    shared = [value(m.metrics.get("cas"), cas) for m in (best, last)]
-    if epochs[0] == epochs[1]:
-        at += (
-            f", the best by {split_name(both.chosen_by)} and the last one checked{'' if done else ' so far'}"
-        )
-        return f"{what} is {first} in {at}; CAS there is {shared[0]}."
-    by_test = both.chosen_by == "test"
-    head = f"{what} {'peaked at' if by_test else 'was'} {first} in {at}"
-    head += "" if by_test else f", the best by {split_name(both.chosen_by)},"
-    tail = f"{'ended' if done else 'stands'} at {second} in epoch {epochs[1]}"
-    tail = f"and {'' if both.fell('robust') else 'did not fall: it '}{tail}{'' if done else ' so far'}"
-    text = {
-        None: "CAS was not measured",
-        True: f"CAS went from {shared[0]} to {shared[1]}",
-        False: f"CAS did not fall: {shared[0]} to {shared[1]}",
-    }
-    return f"{head} {tail}; {text[both.fell('cas')]}."
-
-
-def certainty(both: BestAndLast) -> str:
-    """Whether the loss of robust accuracy may be chance, by the paired interval of the comparison alone."""
-    interval = both.interval(metric("robust"))
-    if interval is None:
-        return "No interval of the difference was computed, so this page makes no statement about chance."
-    text = f"The {level(both.intervals)} interval of the loss is "
-    text += f"{value_interval(interval, metric('robust'))} points (paired: the same images for both)"
-    return f"{text}; it holds 0, so the loss may be chance." if holds_zero(interval) else f"{text}."
-
-
-def verdict(both: BestAndLast) -> str:
-    """Whether robust accuracy and CAS fell together; empty where best and last are one checkpoint."""
-    if both.best.checkpoint.epoch == both.last.checkpoint.epoch:
-        return ""
-    robust, cas = both.fell("robust"), both.fell("cas")
-    text = "Not everything was measured that a verdict needs."
-    if robust is not None and cas is not None:
-        text = VERDICTS[robust, cas]
-    if robust:
-        text += f" {certainty(both)}"
-    if both.chosen_by == "test":
-        text += " The best checkpoint was chosen on the test set itself, so the loss is biased upwards."
-    return text

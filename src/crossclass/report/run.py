@@ -13,7 +13,7 @@ from crossclass.analysis.records import Matrix
 from crossclass.analysis.run_record import RunRecord
 from crossclass.core.errors import UserError
 from crossclass.report import comparison, measurement, plots
-from crossclass.report.best_and_last import BestAndLast, checked, finding, measured, verdict
+from crossclass.report.best_and_last import BestAndLast, checked, measured
 from crossclass.report.format import change, level, percent
 from crossclass.report.measurement import matrix_of
 from crossclass.report.sections import Section, download, render
@@ -54,22 +54,6 @@ class RunView:
             sizes.append(len(self.both.best.classwise_robust or ()))
         names = [str(name) for name in self.run.env.get("class_names") or ()]
         return names if len(names) == max(sizes) else [f"class {i}" for i in range(max(sizes))]
-
-    @property
-    def check(self) -> str | None:
-        """The attack of the checks during training, in words."""
-        check: str | None = self.run.env.get("check")
-        return check
-
-    @property
-    def finding(self) -> str | None:
-        """What happened, in one sentence."""
-        return finding(self.both, self.run.done) if self.both else None
-
-    @property
-    def verdict(self) -> str:
-        """Whether accuracy and CAS fell together, and whether that may be chance."""
-        return verdict(self.both) if self.both else ""
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ are those of Python, and without JavaScript they are all that is shown. Tests co
 """
 
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -30,7 +31,8 @@ def panel() -> str:
         {"key": key, "name": name, "low": low, "high": high, "step": step, "value": f"{DEFAULT[key]:.2f}"}
         for key, (name, low, high, step) in SLIDERS.items()
     ]
-    cells = {key: [_number(v) for v in pair] for key, pair in _values().items()}
+    start = values(**DEFAULT, reading=READING)
+    cells = {key: [f"{float(v):.4f}" for v in pair] for key, pair in start.items()}
     style, view = (Markup((PARTS / name).read_text("utf-8").strip()) for name in ("style.css", "view.js"))
     env = environment().overlay(trim_blocks=True, lstrip_blocks=True)
     return env.get_template(f"{PARTS.name}/panel.html.j2").render(
@@ -49,28 +51,20 @@ def script() -> str:
     return (PARTS / "maths.js").read_text("utf-8")
 
 
-def _values() -> dict[str, tuple[float, float]]:
-    """The table of the default setting: adversarial training, label smoothing."""
+def values(mu: Any, sigma: Any, eps: Any, beta: Any, reading: str) -> dict[str, tuple[Any, Any]]:
+    """The table, by numbers or arrays of one shape: adversarial training's values, label smoothing's."""
     from crossclass.paper.theory import closed  # scipy: not needed by a page of runs
 
-    mu, sigma, eps, beta = DEFAULT.values()
-    weights = [closed.optimum(mu, sigma, eps, beta=b, reading=READING) for b in (0.0, beta)]
-    pair, both = (
-        [float(p(w1, w2, mu, sigma, eps)) for w1, w2 in weights] for p in (closed.p_pair, closed.p_all)
-    )
+    at, smoothed = (closed.optimum(mu, sigma, eps, beta=b, reading=reading) for b in (0.0, beta))
     best = closed.ratio_best(np.divide(mu - 2 * eps, sigma))
-    (at, smoothed), ends = weights, (closed.eps0(mu, sigma), closed.eps1(mu, sigma, beta, READING))
-    values = {
+    with np.errstate(all="ignore"):  # no weight, no ratio
+        ratio = np.divide(smoothed[1], smoothed[0])
+    return {
         "w1": (at[0], smoothed[0]),
         "w2": (at[1], smoothed[1]),
-        "ratio": (at[1] / at[0], smoothed[1] / smoothed[0]),
-        "threshold": ends,
-        "pair": pair,
-        "all": both,
+        "ratio": (closed.ratio_at(mu, sigma, eps), ratio),
+        "threshold": (closed.eps0(mu, sigma), closed.eps1(mu, sigma, beta, reading)),
+        "pair": (closed.p_pair(*at, mu, sigma, eps), closed.p_pair(*smoothed, mu, sigma, eps)),
+        "all": (closed.p_all(*at, mu, sigma, eps), closed.p_all(*smoothed, mu, sigma, eps)),
         "best": (best, closed.p_all(1.0, best, mu, sigma, eps)),
     }
-    return {key: (float(a), float(b)) for key, (a, b) in values.items()}
-
-
-def _number(value: float | int) -> str:
-    return f"{value:.4f}"
