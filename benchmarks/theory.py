@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 import scipy
 
-from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
+from crossclass.paper.theory import closed, descent, montecarlo, samples
 from crossclass.paper.theory.setting import PAPER, admissible
 from crossclass.paper.theory.truth_table import truth_table
 
@@ -71,7 +71,6 @@ def jobs(n: int) -> dict[str, Callable[[], object]]:
             x, y, 0.7, 0.3, 0.15, 0.25
         ),
         "descent, 4,000 samples": lambda: descent.descend(x, y, 0.15),
-        "optimum by quadrature": lambda: quadrature.optimum(1.0, 0.9, 0.15, 1.0, 0.25),
     }
 
 

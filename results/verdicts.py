@@ -14,12 +14,11 @@ from typing import Any
 import yaml
 
 from crossclass.paper.entries import ENTRIES
+from crossclass.paper.verdict import WORDS
 
 HERE = Path(__file__).parent
 FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
 BEGIN, END = "<!-- verdicts: written by results/verdicts.py -->\n", "<!-- end of verdicts -->"
-WORDS = ("holds", "does not hold", "undecided")
-
 
 PREFACE = """\
 # Verdicts at size mini

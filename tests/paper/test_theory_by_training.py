@@ -1,4 +1,4 @@
-"""The tied linear model trained by the project's PGD-AT against the theory; CAS of it against loops."""
+"""The tied linear model trained by the project's PGD-AT against the theory."""
 
 import json
 import math
@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import seeded
-from crossclass.analysis import attribution
 from crossclass.attacks import PGD
-from crossclass.attacks.norms import Linf
 from crossclass.core.errors import UserError
 from crossclass.paper import theory_by_training
-from crossclass.paper.theory import closed, samples, sharing
+from crossclass.paper.theory import samples
 from crossclass.paper.theory.setting import PAPER, Layout
 from crossclass.paper.theory_by_training import (
     Others,
@@ -233,139 +230,6 @@ def test_without_smoothing_there_is_one_run() -> None:
 def test_mistakes_are_explained_in_a_sentence(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         measure_training(**{"n": 60, "seeds": 2, "steps": 20, **wrong})
-
-
-# --- CAS of the linear model
-
-
-def literal_cas(x: np.ndarray, y: np.ndarray, W: np.ndarray) -> float:
-    """Eqs. 5 to 7 in loops."""
-    k = len(W)
-    A = [[0.0] * x.shape[1] for _ in range(k)]
-    for i in range(k):
-        rows = [m for m in range(len(y)) if y[m] == i]
-        for d in range(x.shape[1]):
-            A[i][d] = sum(x[m][d] * W[i][d] for m in rows) / len(rows)
-    total = 0.0
-    for i in range(k):
-        for j in range(k):
-            if i != j:
-                dot = sum(a * b for a, b in zip(A[i], A[j], strict=True))
-                norm = math.sqrt(sum(a * a for a in A[i]) * sum(b * b for b in A[j]))
-                total += max(dot / norm, 0.0)
-    return total
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_clean_cas_is_exact_on_features_that_are_their_mean(layout: Layout) -> None:
-    active = samples.design(layout).sum(axis=1) * 1.3
-    y = np.arange(layout.classes)
-    W = samples.weights(0.7, 0.4, layout)
-    assert float(sharing.cas(0.7, 0.4, 1.3, layout=layout)) == pytest.approx(literal_cas(active, y, W))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("craft", sharing.CRAFTS)
-def test_cas_is_what_the_project_measures(layout: Layout, craft: str) -> None:
-    w1, w2, eps = 0.7, 0.6, 0.3
-    n = 20_000
-    x, y = drawn(n, layout, seed=2, sigma=0.5)
-    W = torch.tensor(samples.weights(w1, w2, layout), dtype=torch.float32)
-    if craft != "none":
-        attack = PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", loss=craft, box=None)
-        x = attack(lambda s: s @ W.T, x, y, seeded(0))
-    C = attribution.correlation(attribution.class_means(x, W, y))
-    expected = float(sharing.correlation(w1, w2, 1.0, eps, craft, layout))
-    off = attribution.off_diagonal(C)
-    assert float((off - expected).abs().max()) < 0.02
-    assert attribution.cas(C) == pytest.approx(float(sharing.cas(w1, w2, 1.0, eps, craft, layout)), rel=0.01)
-
-
-def test_which_features_the_attacks_move() -> None:
-    # the worst rival's feature falls for the margin, every feature for cross-entropy
-    for layout in LAYOUTS[:1] + LAYOUTS[3:]:
-        x, y = drawn(6_000, layout, seed=4, sigma=0.4)
-        W = torch.tensor(samples.weights(0.7, 0.6, layout), dtype=torch.float32)
-        crosses = torch.tensor(samples.design(layout)[:, 1] > 0)[y]
-        owns = torch.tensor(samples.design(layout)[:, 0] > 0)[y]
-        for loss in ("margin", "ce"):
-            attack = PGD(threat=Linf(eps=0.2), steps=1, step=1.0, start="none", loss=loss, box=None)
-            delta = attack(lambda s, W=W: s @ W.T, x, y) - x
-            e, c = sharing.active_means(1.0, 0.2, loss, layout)
-            assert 1 + float(delta[owns].mean()) == pytest.approx(float(e), abs=1e-4)
-            assert 1 + float(delta[crosses].mean()) == pytest.approx(float(c), abs=1e-5)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("craft", sharing.CRAFTS)
-def test_ratio_is_the_inverse_of_cas(layout: Layout, craft: str) -> None:
-    r = np.array([0.0, 0.2, 1.0, 3.0])
-    back = sharing.ratio(sharing.cas(1.0, r, 1.0, 0.2, craft, layout), 1.0, 0.2, craft, layout)
-    np.testing.assert_allclose(back, r, rtol=1e-9, atol=1e-12)
-    largest = sharing.cas(0.0, 1.0, layout=layout)
-    assert math.isinf(float(sharing.ratio(largest, layout=layout)))
-    with pytest.raises(UserError, match="lies between 0 and"):
-        sharing.ratio(float(largest) + 0.1, layout=layout)
-    with pytest.raises(UserError, match="lies between 0 and"):
-        sharing.ratio(-0.1, layout=layout)
-
-
-def test_cas_of_the_paper_in_numbers() -> None:
-    assert float(sharing.cas(1.0, 1.0)) == pytest.approx(2.0)
-    assert float(sharing.cas(0.0, 1.0)) == pytest.approx(3.0)
-    assert float(sharing.cas(0.0, 0.0)) == float(sharing.cas(1.0, 0.0)) == 0.0
-    assert float(sharing.cas(1.0, 0.5, 2.0, 0.3, "ce")) == float(sharing.cas(1.0, 0.5))
-    with pytest.raises(UserError, match="no closed form of CAS"):
-        sharing.cas(1.0, 1.0, craft="kl")
-
-
-def test_cas_after_training_is_0_exactly_from_the_threshold_on() -> None:
-    eps0, eps1 = closed.eps0(1.0, 0.9), closed.eps1(1.0, 0.9, 0.25)
-    eps = np.linspace(0, 0.49, 50)
-    for craft in sharing.CRAFTS:
-        plain = sharing.cas_trained(1.0, 0.9, eps, 0.0, craft)
-        np.testing.assert_array_equal(plain > 0, eps < eps0)
-        assert (np.diff(plain[eps < eps0]) < 0).all()
-    smoothed = sharing.cas_trained(1.0, 0.9, eps, 0.25)
-    inside = eps < eps1
-    np.testing.assert_array_equal(smoothed > 0, inside)
-    assert (smoothed[inside] > sharing.cas_trained(1.0, 0.9, eps)[inside]).all()
-
-
-@pytest.mark.parametrize("layout", [PAPER, LAYOUTS[3], LAYOUTS[4]], ids=str)
-def test_the_same_classifier_has_another_cas(layout: Layout) -> None:
-    W = samples.weights(0.7, 0.6, layout)
-    rows = W - W.mean(axis=0)
-    active = samples.design(layout).sum(axis=1)
-    y = np.arange(layout.classes)
-    f = active @ W.T
-    np.testing.assert_allclose((active @ rows.T) - f, ((active @ rows.T) - f)[:, :1].repeat(len(W), axis=1))
-    own, shared = sharing.centred(0.7, 0.6, layout)
-    expected = float(sharing.cas(own, shared, layout=layout))
-    assert expected == pytest.approx(literal_cas(active, y, rows))
-    assert expected < float(sharing.cas(0.7, 0.6, layout=layout))
-
-
-@pytest.mark.parametrize("layout", [PAPER, LAYOUTS[3], LAYOUTS[4]], ids=str)
-@pytest.mark.parametrize("eps", [0.0, 0.05])
-def test_cas_of_centred_rows_is_what_the_project_measures(layout: Layout, eps: float) -> None:
-    x, y = drawn(20_000, layout, seed=2, sigma=0.3)
-    W = torch.tensor(samples.weights(0.7, 0.6, layout), dtype=torch.float32)
-    W = W - W.mean(dim=0)
-    attack = PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", box=None)
-    x_adv = attack(lambda s: s @ W.T, x, y)
-    found = attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y)))
-    assert found == pytest.approx(sharing.cas_centred(0.7, 0.6, 1.0, eps, layout), abs=0.02)
-    assert found > 0.2
-    assert eps > 0 or found == pytest.approx(
-        float(sharing.cas(*sharing.centred(0.7, 0.6, layout), layout=layout)), abs=0.02
-    )
-
-
-def test_an_attack_hides_the_sharing_of_centred_rows() -> None:
-    assert sharing.cas_centred(1.0, 1.0, 1.0, 0.1) > 0 == sharing.cas_centred(1.0, 1.0, 1.0, 0.12)
-    assert sharing.cas_centred(1.0, 1.0, 2.0, 0.2) == pytest.approx(sharing.cas_centred(1.0, 1.0, 1.0, 0.1))
-    assert sharing.cas_centred(0.0, 0.0) == 0.0
 
 
 def test_attack_is_a_full_step_without_a_box() -> None:

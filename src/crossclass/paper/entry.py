@@ -39,8 +39,8 @@ class Estimate(NamedTuple):
     n: int
 
 
-def over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """The mean of one value per seed and Student's t interval: mean +- t_(n-1) s / sqrt(n).
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of one value per seed and its 95 % interval by Student's t: mean +- t_(n-1) s / sqrt(n).
 
     With three seeds t is 4.3, so a difference must be 2.5 standard deviations large to be called one. Raises
     ValueError for no value, or for one that is not finite.
@@ -54,7 +54,7 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
         return Estimate(mean, -math.inf, math.inf, 1)
     from scipy import stats  # slow to import, and whoever only lists the entries does not need it
 
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values))
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values))
     return Estimate(mean, mean - half, mean + half, n)
 
 

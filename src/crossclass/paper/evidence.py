@@ -4,7 +4,7 @@
                                       env.json     versions and device, without paths
                                       metrics.csv  one line per epoch; matrices.json C of the checked epochs
                                       measure.json the full evaluation of best and last
-                                      clean.json, saliency.json ...  what single figures need (`extras`)
+                                      clean.json, saliency.json ...  from `extra_measurements`
 
 A study can be trained in several sittings and on several machines, for nothing else of a run is needed.
 Matrices of many classes are kept for the full evaluation alone.
@@ -50,7 +50,7 @@ class Evidence:
     results: ResultFile
     """The full evaluation of best.val, best.test and last, and what differs between best and last."""
     extras: dict[str, Any] = field(default_factory=dict)
-    """Further measurements by name (`extras`)."""
+    """Further measurements by name (`extra_measurements`)."""
     lr_milestones: Sequence[int] = ()
     """Epochs after which the learning rate fell."""
 
@@ -151,14 +151,6 @@ def _slim_matrices(record: Any, kept: Sequence[str]) -> Any:
     return record.model_copy(update={"matrices": {k: _rounded(record.matrices[k], 2) for k in kept}})
 
 
-def _results(path: Path) -> ResultFile:
-    try:
-        return load_results(path)
-    except UserError as e:
-        what = "damaged" if path.exists() else "missing"
-        raise UserError(f"{path} is {what}; delete its folder to have it made again from the run") from e
-
-
 def _rounded(C: list[list[float | None]], digits: int = 4) -> list[list[float | None]]:
     return [[None if v is None else round(v, digits) for v in row] for row in C]
 
@@ -167,36 +159,45 @@ def _write(path: Path, content: Any, indent: int | None = 1) -> None:
     write_atomic(path, json.dumps(content, indent=indent) + "\n")
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
+def _unreadable(path: Path) -> UserError:
+    what = "damaged" if path.exists() else "missing"
+    return UserError(f"{path} is {what}; delete its folder to have it made again from the run")
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError as e:
-        raise UserError(f"{path} is missing; delete its folder to have it made again from the run") from e
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} is damaged; delete its folder to have it made again from the run") from e
+        raise _unreadable(path) from e
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as e:
+        raise _unreadable(path) from e
+
+
+def _results(path: Path) -> ResultFile:
+    try:
+        return load_results(path)
+    except UserError as e:
+        raise _unreadable(path) from e
 
 
 def _rows(path: Path, matrices: dict[str, Any]) -> list[EpochRow]:
     try:
-        with path.open(newline="") as f:
-            rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(f)]
+        cells = csv.DictReader(_text(path).splitlines())
+        rows = [{column: _value(cell) for column, cell in row.items()} for row in cells]
         return [EpochRow(**row, C=matrices.get(str(row["epoch"]))) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValidationError) as e:
-        raise UserError(f"{path} cannot be read; delete its folder to have it made again") from e
+    except (csv.Error, KeyError, TypeError, ValidationError) as e:
+        raise _unreadable(path) from e
 
 
-def _value(text: str | None) -> Any:
-    if text in ("", None):
+def _value(cell: str | None) -> Any:
+    if not cell:
         return None
     try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if number.is_integer() and "." not in text and "e" not in text.lower() else number
+        return json.loads(cell)  # a number is written as JSON writes it
+    except json.JSONDecodeError:
+        return cell

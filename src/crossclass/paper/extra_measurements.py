@@ -46,6 +46,9 @@ class FinishedRun:
     folder: RunFolder
     splits: Splits
     runtime: Runtime
+    evidence: Path
+    """The folder of its evidence, for what has a picture."""
+    draw_maps: DrawMaps
 
     @property
     def best(self) -> str:
@@ -88,8 +91,8 @@ def clean(of: FinishedRun) -> Any:
     return out
 
 
-def maps(of: FinishedRun, draw: DrawMaps, path: Path) -> Any:
-    """Grad-CAM where best is right and last is wrong: how wide the maps spread; some are drawn to `path`."""
+def maps(of: FinishedRun) -> Any:
+    """Grad-CAM where best is right and last is wrong: how wide the maps spread, and a picture of some."""
     best, last = of.best_and_last()
     between = compare.saliency_between(
         best, last, of.splits.test, of.splits.class_names, GRID, "adversarial images"
@@ -97,8 +100,8 @@ def maps(of: FinishedRun, draw: DrawMaps, path: Path) -> Any:
     if between is None:
         return {"n": 0, "reason": "fewer than two test images are right at best and wrong at last"}
     numbers, drawn = between
-    draw(drawn, path)
-    return {"grid": path.name, **numbers}
+    of.draw_maps(drawn, of.evidence / "saliency.png")
+    return {"grid": "saliency.png", **numbers}
 
 
 def parts(of: FinishedRun) -> Any:
@@ -150,9 +153,4 @@ def _shares(
     return out
 
 
-EXTRAS: dict[str, Callable[[FinishedRun, DrawMaps, Path], Any]] = {
-    "clean": lambda of, draw, folder: clean(of),
-    "saliency": lambda of, draw, folder: maps(of, draw, folder / "saliency.png"),
-    "parts": lambda of, draw, folder: parts(of),
-}
-"""Each by its name; `draw` and the folder of the evidence are for what has a picture."""
+EXTRAS: dict[str, Callable[[FinishedRun], Any]] = {"clean": clean, "saliency": maps, "parts": parts}

@@ -237,14 +237,8 @@ FIG6 = Entry(
     runs={"l_2": "wei2025-at-l2-128", "DeiT": "wei2025-at-linf-8-deit"},
     claims=both_fall("l_2", "DeiT"),
     printed={
-        "l2_at": {
-            "best": {"ra": 69.8, "cas": 22.1},
-            "last": {"ra": 65.6, "cas": 10.7},
-        },
-        "deit_ti": {
-            "best": {"ra": 47.9, "cas": 25.4},
-            "last": {"ra": 42.6, "cas": 16.6},
-        },
+        "l2_at": {"best": {"ra": 69.8, "cas": 22.1}, "last": {"ra": 65.6, "cas": 10.7}},
+        "deit_ti": {"best": {"ra": 47.9, "cas": 25.4}, "last": {"ra": 42.6, "cas": 16.6}},
     },
 )
 

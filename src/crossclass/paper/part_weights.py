@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossclass.core.errors import UserError
+from crossclass.paper.theory.samples import design, weights
 
 BLOCKS = 10
 """Blocks of samples, each left out once by the jackknife."""
@@ -59,3 +60,20 @@ def standard_errors(
     ]
     variance = np.var(np.array(left), axis=0) * (BLOCKS - 1)
     return sqrt(float(variance[0])), sqrt(float(variance[1]))
+
+
+def cas_of_part_weights(w_e: float, w_c: float, eps: float = 0.0) -> float:
+    """CAS of the linear model of eq. (16) with these weights, in closed form: clean, or attacked by eps.
+
+    The rows of W sum to 0 here, as a penalty makes them; the same vector added to every row changes no
+    prediction, but it changes CAS. eps is in units of mu. The attack on cross-entropy lowers every active
+    feature by eps and raises every other one to eps, where such rows have negative weights: so CAS under
+    attack can be 0 although w_C = w_E (from eps = 0.113 on).
+    """
+    W, active = weights(w_e, w_c), design().sum(axis=1)
+    A = (active * (1.0 - eps) + (1 - active) * eps) * (W - W.mean(axis=0))
+    length = np.linalg.norm(A, axis=1)
+    if not length.all():
+        return 0.0
+    C = A @ A.T / np.outer(length, length)
+    return float(np.maximum(C, 0.0).sum() - np.maximum(C.diagonal(), 0.0).sum())

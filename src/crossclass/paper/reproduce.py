@@ -25,7 +25,7 @@ from pydantic import Field
 
 from crossclass.analysis.records import EpochRow
 from crossclass.core.config import Settings
-from crossclass.core.errors import BusyError, UserError
+from crossclass.core.errors import BusyError
 from crossclass.core.files import write_atomic
 from crossclass.core.progress import Log, Progress, duration, silent
 from crossclass.core.runtime import Runtime
@@ -139,11 +139,12 @@ def _train_and_measure(job: Job, study: Study, runtime: Runtime, call: Callbacks
         call.row(row)
     if not job.extras:  # then the images are not needed
         return evidence.keep(folder, into, {})
-    finished = FinishedRun(run, folder, run.data().to(runtime.torch_device), runtime)
+    splits = run.data().to(runtime.torch_device)
+    finished = FinishedRun(run, folder, splits, runtime, into / folder.path.name, call.draw_maps)
     extras = {}
     for name in job.extras:
         call.log(f"{job.label}: measuring {name}")
-        extras[name] = EXTRAS[name](finished, call.draw_maps, into / folder.path.name)
+        extras[name] = EXTRAS[name](finished)
     return evidence.keep(folder, into, extras)
 
 
@@ -225,11 +226,10 @@ def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call:
 
 def _stored_numbers(path: Path, code: str | None) -> Any:
     """The stored numbers of an entry, if they were computed with the same code."""
-    if code is None or not path.is_file():
-        return None
-    with suppress(UserError):
-        content = read_entry(path)
-        return content["numbers"] if content.get("code") == code else None
+    if code is not None:
+        with suppress(UserError):  # what is missing or damaged is computed again
+            content = read_entry(path)
+            return content["numbers"] if content.get("code") == code else None
     return None
 
 

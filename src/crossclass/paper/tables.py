@@ -98,12 +98,7 @@ TABLE2 = Entry(
     compute=_settings,
     judge=_same_settings,
     printed={
-        "epochs": 200,
-        "sgd_momentum": 0.9,
-        "batch_size": 128,
-        "weight_decay": 5e-4,
-        "lr": 0.1,
-        "lr_decay_epochs": [100, 150],
+        **TABLE2_SETTINGS,
         "lr_decay_rate": 0.1,
         "train_pgd_steps": 10,
         "train_pgd_step_size": {"linf": "eps/4", "l2": "eps/8"},

@@ -165,8 +165,9 @@ def measure_training(
 
 def _thresholds(mu: float, sigma: float, beta: float, layout: Layout, n: int) -> dict[str, Any]:
     """Where w2 should vanish, and the standard errors of a sample of n: of that eps, and of lambda w."""
-    many, rng = 40_000, np.random.default_rng([2, 0])
-    error = montecarlo.threshold(mu, sigma, many, rng, beta, layout=layout).error * sqrt(many / n)
+    many = 40_000
+    x, y = samples.draw(many, mu, sigma, layout, np.random.default_rng([2, 0]))
+    error = montecarlo.threshold(x, y, beta, layout=layout).error * sqrt(many / n)
     fall = closed.slopes(mu, sigma, 0.0, beta, layout=layout)[1]
     fall -= closed.slopes(mu, sigma, 1.0, beta, layout=layout)[1]
     threshold = float(closed.eps1(mu, sigma, beta, layout=layout))
@@ -180,55 +181,55 @@ def _grid(runs: Sequence[Mapping[str, Any]], mu: float) -> list[float]:
     return sorted(e for e in points if 0 <= e < mu / 2)
 
 
-def judge_training(
-    numbers: Mapping[str, Any], errors: float = 3.0, agree: float = 4.0
-) -> dict[str, list[Verdict]]:
-    """Three statements on AT (`thm1`), the same on label-smoothed AT (`thm3`), and corollary 1 (`cor1`).
+ERRORS = 3.0
+"""How many standard errors from the threshold an eps must be to count, and around w2 an interval takes."""
+AGREE = 4.0
+"""How many standard errors lie at most between trained and closed form."""
 
-    `errors`: how many standard errors from the threshold an eps must be to count, and around w2 an interval
-    takes; `agree`: how many lie at most between trained and closed form.
-    """
+
+def judge_training(numbers: Mapping[str, Any]) -> dict[str, list[Verdict]]:
+    """Three statements on AT (`thm1`), the same on label-smoothed AT (`thm3`), and corollary 1 (`cor1`)."""
     where = f"{numbers['layout']}, mu = {numbers['mu']:g}, sigma = {numbers['sigma']:g}; {numbers['seeds']} "
     where += f"samples of {numbers['n']}, {numbers['steps']} steps of AT"
     runs = {"thm3" if run["beta"] else "thm1": run for run in numbers["runs"]}
-    out = {theorem: _statements(run, where, errors, agree) for theorem, run in runs.items()}
+    out = {theorem: _statements(run, where) for theorem, run in runs.items()}
     if len(runs) == 2:
-        out["cor1"] = [_corollary(runs["thm1"], runs["thm3"], where, errors)]
+        out["cor1"] = [_corollary(runs["thm1"], runs["thm3"], where)]
     return out
 
 
-def _statements(run: Mapping[str, Any], where: str, errors: float, agree: float) -> list[Verdict]:
+def _statements(run: Mapping[str, Any], where: str) -> list[Verdict]:
     """Where w2 vanishes, where it does not, and that both weights are the closed form's."""
     where += f", label smoothing {run['beta']:g}" if run["beta"] else ""
     name = "eps1" if run["beta"] else "eps0"
-    edge, points, resolution = errors * run["error"], run["points"], run["resolution"]
+    edge, points = ERRORS * run["error"], run["points"]
     over = [p for p in points if p["eps"] > run["threshold"] + edge]
     under = [p for p in points if p["eps"] < run["threshold"] - edge]
-    margin = f"{name} by more than {errors:g} standard errors"
+    margin = f"{name} by more than {ERRORS:g} standard errors"
     claims = (
-        (f"w2 reaches 0 at every eps above {margin}", over, _is_zero, errors),
-        (f"w2 stays positive at every eps below {margin}", under, _is_positive, errors),
-        (f"trained w1 and w2 are the closed form's within {agree:g} standard errors", points, _agrees, agree),
+        (f"w2 reaches 0 at every eps above {margin}", over, _is_zero),
+        (f"w2 stays positive at every eps below {margin}", under, _is_positive),
+        (f"trained w1 and w2 are the closed form's within {AGREE:g} standard errors", points, _agrees),
     )
     return [
-        _verdict(claim, where, name, run, some, [judge(p, resolution, reach) for p in some])
-        for claim, some, judge, reach in claims
+        _verdict(claim, where, name, run, some, [judge(p, run["resolution"]) for p in some])
+        for claim, some, judge in claims
     ]
 
 
-def _is_zero(point: Mapping[str, Any], resolution: float, errors: float) -> Word:
+def _is_zero(point: Mapping[str, Any], resolution: float) -> Word:
     if all(point["reached"]):
         return "holds"
-    return "does not hold" if _is_positive(point, resolution, errors) == "holds" else "undecided"
+    return "does not hold" if _is_positive(point, resolution) == "holds" else "undecided"
 
 
-def _is_positive(point: Mapping[str, Any], resolution: float, errors: float) -> Word:
-    mean, reach = float(np.mean(point["w2"])), errors * point["error"][1]
+def _is_positive(point: Mapping[str, Any], resolution: float) -> Word:
+    mean, reach = float(np.mean(point["w2"])), ERRORS * point["error"][1]
     return "does not hold" if all(point["reached"]) else exceeds((mean - reach, mean + reach), resolution)
 
 
-def _agrees(point: Mapping[str, Any], resolution: float, errors: float) -> Word:
-    return "holds" if _distance(point, resolution) <= errors else "does not hold"
+def _agrees(point: Mapping[str, Any], resolution: float) -> Word:
+    return "holds" if _distance(point, resolution) <= AGREE else "does not hold"
 
 
 def _distance(point: Mapping[str, Any], resolution: float) -> float:
@@ -244,13 +245,13 @@ def _verdict(
     name: str,
     run: Mapping[str, Any],
     points: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Word],
+    words: Sequence[Word],
 ) -> Verdict:
     if not points:
         return Verdict(claim, "undecided", where, "no eps was trained there")
-    verdict = all_hold(verdicts)
-    worst = next((p for p, w in zip(points, verdicts, strict=True) if w == verdict != "holds"), None)
+    verdict = all_hold(words)
     far = max(_distance(p, run["resolution"]) for p in points)
+    worst = next((p for p, w in zip(points, words, strict=True) if w == verdict != "holds"), None)
     if worst is None:
         w2 = [float(np.mean(p["w2"])) for p in points]
         reason = f"{len(points)} values of eps, mean w2 from {min(w2):.4f} to {max(w2):.4f}"
@@ -258,28 +259,26 @@ def _verdict(
     else:
         reason = f"at eps = {worst['eps']:.4f} w2 = {np.mean(worst['w2']):.4f} +- {worst['error'][1]:.4f}"
         reason += f", closed form {worst['closed'][1]:.4f}"
+    reason = f"{name} = {run['threshold']:.4f} +- {run['error']:.4f}; {reason}"
     numbers = {name: run["threshold"], f"{name}_error": run["error"], "points": len(points), "farthest": far}
-    return Verdict(
-        claim, verdict, where, f"{name} = {run['threshold']:.4f} +- {run['error']:.4f}; {reason}", numbers
-    )
+    return Verdict(claim, verdict, where, reason, numbers)
 
 
-def _corollary(plain: Mapping[str, Any], smoothed: Mapping[str, Any], where: str, errors: float) -> Verdict:
+def _corollary(plain: Mapping[str, Any], smoothed: Mapping[str, Any], where: str) -> Verdict:
     """w2 with label smoothing exceeds w2 without at every eps below eps1; paired, on the same samples."""
     claim = (
         f"label smoothing {smoothed['beta']:g} raises the trained w2 at every eps below eps1 (corollary 1)"
     )
-    verdicts, least = list[Word](), float("inf")
+    words, means = list[Word](), list[float]()
     without = {p["eps"]: p for p in plain["points"]}
     for b in smoothed["points"]:
         a = without.get(b["eps"])
-        if a is not None and b["eps"] < smoothed["threshold"] - errors * smoothed["error"]:
+        if a is not None and b["eps"] < smoothed["threshold"] - ERRORS * smoothed["error"]:
             gain = np.subtract(b["w2"], a["w2"])
-            reach = errors * float(gain.std(ddof=1)) / sqrt(len(gain))
-            low, high = float(gain.mean()) - reach, float(gain.mean()) + reach
-            verdicts.append(exceeds((low, high), plain["resolution"]))
-            least = min(least, float(gain.mean()))
-    if not verdicts:
+            mean, reach = float(gain.mean()), ERRORS * float(gain.std(ddof=1)) / sqrt(len(gain))
+            words.append(exceeds((mean - reach, mean + reach), plain["resolution"]))
+            means.append(mean)
+    if not words:
         return Verdict(claim, "undecided", where, "no eps was trained there")
-    reason = f"{len(verdicts)} values of eps, smallest mean gain {least:.4f}"
-    return Verdict(claim, all_hold(verdicts), where, reason, {"points": len(verdicts), "least": least})
+    reason = f"{len(words)} values of eps, smallest mean gain {min(means):.4f}"
+    return Verdict(claim, all_hold(words), where, reason, {"points": len(words), "least": min(means)})

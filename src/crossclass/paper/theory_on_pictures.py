@@ -14,12 +14,13 @@ there the rivals' margins -w1 x_E - w2 x_C,j + 2 eps (w1 + w2) tie, the softmax 
 since x_C is independent of x_E and has mean mu. So with cross-entropy w2 > 0 up to mu/2, where w1 ends too:
 **theorem 1's zero belongs to the margin loss**. What remains of it is that w2/w1 falls.
 
-A penalty makes the rows of W sum to 0; then CAS is `theory.sharing.cas_centred`, not that of eq. (16).
+A penalty makes the rows of W sum to 0; then CAS is that of `cas_of_part_weights`.
 """
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Any, Literal
 
@@ -33,14 +34,13 @@ from crossclass.attacks import PGD
 from crossclass.attacks.losses import cross_entropy, margin
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import load_model
-from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Shapes
 from crossclass.models import AnyModel, PreActResNet, Python
-from crossclass.paper.part_weights import fitted_weights, part_weights, standard_errors
-from crossclass.paper.theory import closed, sharing
-from crossclass.paper.verdict import Verdict, Word, all_hold, exceeds
+from crossclass.paper.part_weights import cas_of_part_weights, fitted_weights, part_weights, standard_errors
+from crossclass.paper.theory import closed
+from crossclass.paper.verdict import Verdict, Word, exceeds
 from crossclass.training.loop import iterate_epochs
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run, Validation
@@ -86,18 +86,6 @@ class Effort:
     epochs: int = 16
     data: Shapes = PICTURES
 
-    def __post_init__(self) -> None:
-        if self.data.classes < 3 or not self.data.graph or self.data.sigma == 0:
-            raise UserError("the bridge needs data with 3 classes or more, shared parts, and sigma > 0")
-        if self.seeds < 2 or min(self.picture_seeds, self.n // 100, self.steps // 20, self.epochs) < 1:
-            raise UserError(
-                "the bridge needs seeds >= 2, picture_seeds >= 1, n >= 100, steps >= 20, epochs >= 1"
-            )
-        for name in ("strengths", "pixels", "conv"):
-            given, limit = getattr(self, name), 0.5 if name == "strengths" else 1.0
-            if not all(0 <= e < limit for e in given) or list(given) != sorted(set(given)):
-                raise UserError(f"{name} holds rising eps, at least 0 and below {limit:g}, not {list(given)}")
-
 
 QUICK = Effort((0.0, 0.45), (0.0, 2 / 255), (0.0,), 2, 1, 300, 40, 2, PICTURES.replace(n_train=60, n_test=60))
 """Seconds: every part runs, nothing is decided."""
@@ -111,7 +99,8 @@ def fit_strengths(
 ) -> Float[Tensor, "k p"]:
     """W [k, p] of an untied linear model after AT on strengths: no box, the whole sample a step.
 
-    Margin loss: penalty 1 and steps 1/t as in `linear`. Cross-entropy: penalty 0.01, constant step, momentum.
+    Margin loss: penalty 1 and steps 1/t, as in
+    `theory_by_training`. Cross-entropy: penalty 0.01, constant step, momentum.
     """
     model = nn.utils.skip_init(nn.Linear, x.shape[1], int(y.max()) + 1, bias=False)
     nn.init.zeros_(model.weight)
@@ -136,7 +125,7 @@ def _corner(eps: float, loss: Loss) -> PGD:
     return PGD(threat=Linf(eps=eps), steps=2, step=2.0, start="none", loss=loss, box=None)
 
 
-def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str, float]:
+def _on_strengths(effort: Effort, loss: Loss, eps: float, seed: int) -> dict[str, float]:
     data = effort.data.replace(n_train=effort.n, n_test=max(effort.n, 300), seed=effort.data.seed + seed)
     x, x_test = (data.drawn(part).strengths / data.mu for part in ("train", "test"))
     y, y_test = (torch.arange(len(s)) % data.classes for s in (x, x_test))  # as the pictures come
@@ -148,8 +137,8 @@ def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str
         "shared": w_c,
         "error_exclusive": 0.0,
         "error_shared": 0.0,
-        "cas_closed": sharing.cas_centred(w_e, w_c),
-        "cas_closed_attacked": sharing.cas_centred(w_e, w_c, 1.0, eps),
+        "cas_closed": cas_of_part_weights(w_e, w_c),
+        "cas_closed_attacked": cas_of_part_weights(w_e, w_c, eps),
         "cas_clean": attribution.cas(attribution.correlation(attribution.class_means(x_test, W, y_test))),
         "cas": attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y_test))),
         "clean": evaluate.accuracy((x_test @ W.T).argmax(dim=1), y_test),
@@ -157,7 +146,7 @@ def _on_strengths(effort: Effort, eps: float, loss: Loss, seed: int) -> dict[str
     }
 
 
-def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed: int) -> dict[str, float]:
+def _on_pictures(effort: Effort, settings: AnyModel, lr: float, eps: float, seed: int) -> dict[str, float]:
     data = effort.data.replace(seed=effort.data.seed + seed)
     attack = PGD(threat=Linf(eps=eps), steps=3, step=0.5)
     run = Run(
@@ -198,148 +187,120 @@ def _on_pictures(effort: Effort, eps: float, settings: AnyModel, lr: float, seed
     }
 
 
-def measure_bridge(
-    effort: Effort | None = None, progress: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
-    """Train the three models at each eps; plain numbers to be judged. Raises UserError.
+def measure_bridge(effort: Effort | None = None) -> dict[str, Any]:
+    """Train the three models at each eps; plain numbers to be judged.
 
     eps of the strengths is in units of mu, of pictures in those of pixels; weights are per unit of mu.
     """
     effort = effort or Effort()
     data = effort.data
     linear = Python(call=f"{__name__}:pixels", arguments={"side": data.size})
-    families: tuple[tuple[str, tuple[float, ...], int, Callable[[float, int], dict[str, float]]], ...] = (
-        (
-            "strengths, margin",
-            effort.strengths,
-            effort.seeds,
-            lambda e, s: _on_strengths(effort, e, "margin", s),
-        ),
-        ("strengths, ce", effort.strengths, effort.seeds, lambda e, s: _on_strengths(effort, e, "ce", s)),
-        (
-            "pixels, ce",
-            effort.pixels,
-            effort.picture_seeds,
-            lambda e, s: _on_pictures(effort, e, linear, 0.02, s),
-        ),
-        ("conv, ce", effort.conv, effort.picture_seeds, lambda e, s: _on_pictures(effort, e, CONV, 0.1, s)),
-    )
-    out: dict[str, Any] = {}
-    for name, grid, seeds, point in families:
-        out[name] = []
-        for eps in grid:
-            progress(f"{name}, eps {eps:.4f}")
-            with trusting(linear.call):
-                ones = [point(eps, seed) for seed in range(seeds)]
-            out[name].append({"eps": eps, **{key: [one[key] for one in ones] for key in ones[0]}})
-    spread = data.sigma / data.mu
-    about = {
-        "mu": data.mu,
-        "sigma": data.sigma,
-        "classes": data.classes,
-        "size": data.size,
-        "noise": data.noise,
+    families: dict[str, tuple[tuple[float, ...], int, Callable[[float, int], dict[str, float]]]] = {
+        "strengths, margin": (effort.strengths, effort.seeds, partial(_on_strengths, effort, "margin")),
+        "strengths, ce": (effort.strengths, effort.seeds, partial(_on_strengths, effort, "ce")),
+        "pixels, ce": (effort.pixels, effort.picture_seeds, partial(_on_pictures, effort, linear, 0.02)),
+        "conv, ce": (effort.conv, effort.picture_seeds, partial(_on_pictures, effort, CONV, 0.1)),
     }
-    return {**about, "eps0": float(closed.eps0(1.0, spread)), "families": out}
+    points: dict[str, list[dict[str, Any]]] = {}
+    with trusting(linear.call):
+        for name, (grid, seeds, train_and_measure) in families.items():
+            points[name] = []
+            for eps in grid:
+                ones = [train_and_measure(eps, seed) for seed in range(seeds)]
+                points[name].append({"eps": eps, **{key: [one[key] for one in ones] for key in ones[0]}})
+    about = {key: getattr(data, key) for key in ("mu", "sigma", "classes", "size", "noise")}
+    return {**about, "eps0": float(closed.eps0(1.0, data.sigma / data.mu)), "families": points}
 
 
-def judge_bridge(
-    numbers: Mapping[str, Any], reach: float = 3.0, kept: float = 0.05, near: float = 0.1
-) -> list[Verdict]:
-    """On each family: a threshold; sharing falls; CAS follows it; on strengths, CAS is in closed form.
+REACH = 3.0
+"""Standard errors that an interval takes to either side."""
+KEPT = 0.05
+"""A weight has fallen to 0 if less than this share of what it is at the smallest eps is left of it."""
+NEAR = 0.1
+"""How far from CAS its closed form may be."""
 
-    A weight has fallen to 0 if less than the share `kept` of what it is at the smallest eps is left of it; an
-    interval takes `reach` standard errors to either side. `near`: how far from CAS its closed form may be.
-    """
+MeanError = tuple[float, float]
+"""A mean with its standard error."""
+
+
+def judge_bridge(numbers: Mapping[str, Any]) -> list[Verdict]:
+    """On each family: a threshold; w_C/w_E falls; CAS follows it; on strengths, CAS is in closed form."""
     out = []
     for name, points in numbers["families"].items():
         ends = f"eps {points[0]['eps']:.4g} to {points[-1]['eps']:.4g}" if points else "no eps"
         unit = "mu" if name.startswith("strengths") else "the pixels' range"
         where = f"{name}: {ends} of {unit}; mu = {numbers['mu']:g}, sigma = {numbers['sigma']:g}"
-        out += [_threshold(name, points, where, reach, kept), *_trend(name, points, where, reach)]
+        out += [_threshold(name, points, where), *_trend(name, points, where)]
         if points and "cas_closed" in points[0]:
-            out.append(_closed(name, points, where, near))
+            out.append(_closed(name, points, where))
     return out
 
 
-def _pooled(point: Mapping[str, Any], key: str) -> tuple[float, float]:
+def _pooled(point: Mapping[str, Any], key: str) -> MeanError:
     """Mean over seeds and its standard error: the spread between seeds, and each fit's own error."""
     values, own = np.array(point[key]), np.array(point[f"error_{key}"])
     between = float(values.var(ddof=1)) if len(values) > 1 else 0.0
     return float(values.mean()), sqrt((between + float((own**2).mean())) / len(values))
 
 
-def _quotient(a: tuple[float, float], b: tuple[float, float], reach: float) -> tuple[float, float]:
-    """The interval of a / b, each a mean with its error; everything if b may be 0."""
-    if b[0] <= reach * b[1]:
+def _quotient(a: MeanError, b: MeanError) -> tuple[float, float]:
+    """The interval of a / b; everything if b may be 0."""
+    if b[0] <= REACH * b[1]:
         return -np.inf, np.inf
     value = a[0] / b[0]
-    half = reach * sqrt(a[1] ** 2 + (value * b[1]) ** 2) / b[0]
+    half = REACH * sqrt(a[1] ** 2 + (value * b[1]) ** 2) / b[0]
     return value - half, value + half
 
 
-def _threshold(
-    name: str, points: Sequence[Mapping[str, Any]], where: str, reach: float, kept: float
-) -> Verdict:
+def _threshold(name: str, points: Sequence[Mapping[str, Any]], where: str) -> Verdict:
     claim = f"{name}: beyond some eps the weight of shared parts is 0 while that of exclusive parts is not"
     if len(points) < 2 or points[0]["eps"] != 0:
         return Verdict(claim, "undecided", where, "it takes eps = 0 and one more")
-    verdicts, reason = list[Word](), ""
     start = {key: _pooled(points[0], key) for key in ("exclusive", "shared")}
     if min(mean for mean, _ in start.values()) <= 0:
         return Verdict(claim, "undecided", where, "at eps = 0 nothing was learned")
+    all_stay, reason = True, ""
     for point in points[1:]:
-        left = {key: _quotient(_pooled(point, key), start[key], reach) for key in start}
-        shared_stays, exclusive_stays = exceeds(left["shared"], kept), exceeds(left["exclusive"], kept)
-        if shared_stays == "does not hold" and exclusive_stays == "holds":
-            return Verdict(claim, "holds", where, _weights_left(point, start), {"eps": point["eps"]})
-        verdicts.append("does not hold" if shared_stays == "holds" else "undecided")
-        reason = _weights_left(point, start)
-    verdict: Word = "does not hold" if set(verdicts) == {"does not hold"} else "undecided"
-    return Verdict(claim, verdict, where, f"nowhere; {reason}", {"eps": None})
+        now = {key: _pooled(point, key) for key in start}
+        stays = {key: exceeds(_quotient(now[key], start[key]), KEPT) for key in start}
+        left = {key: now[key][0] / start[key][0] for key in start}
+        reason = f"at eps {point['eps']:.4g} {left['shared']:.1%} of w_C is left"
+        reason += f" and {left['exclusive']:.1%} of w_E"
+        if stays == {"exclusive": "holds", "shared": "does not hold"}:
+            return Verdict(claim, "holds", where, reason, {"eps": point["eps"]})
+        all_stay = all_stay and stays["shared"] == "holds"
+    word: Word = "does not hold" if all_stay else "undecided"
+    return Verdict(claim, word, where, f"nowhere; {reason}", {"eps": None})
 
 
-def _weights_left(point: Mapping[str, Any], start: Mapping[str, tuple[float, float]]) -> str:
-    left = {key: _pooled(point, key)[0] / start[key][0] for key in start}
-    return f"at eps {point['eps']:.4g} {left['shared']:.1%} of w_C is left and {left['exclusive']:.1%} of w_E"
-
-
-def _trend(
-    name: str, points: Sequence[Mapping[str, Any]], where: str, reach: float
-) -> tuple[Verdict, Verdict]:
-    falls = f"{name}: w_C/w_E falls from the smallest to the largest eps"
-    follows = f"{name}: clean CAS moves as w_C/w_E does, from the smallest to the largest eps"
-    if len(points) < 2:
-        reason = "it takes two values of eps"
-        return Verdict(falls, "undecided", where, reason), Verdict(follows, "undecided", where, reason)
-    ends = points[0], points[-1]
-    low, high = zip(
-        *(_quotient(_pooled(p, "shared"), _pooled(p, "exclusive"), reach) for p in ends), strict=True
+def _trend(name: str, points: Sequence[Mapping[str, Any]], where: str) -> list[Verdict]:
+    claims = (
+        f"{name}: w_C/w_E falls from the smallest to the largest eps",
+        f"{name}: clean CAS moves as w_C/w_E does, from the smallest to the largest eps",
     )
+    if len(points) < 2:
+        return [Verdict(c, "undecided", where, "it takes two values of eps") for c in claims]
+    ends = points[0], points[-1]
     if any(np.mean(p["exclusive"]) <= 0 for p in ends):
         reason = "w_E is 0 at one end: nothing was learned there"
-        return Verdict(falls, "undecided", where, reason), Verdict(follows, "undecided", where, reason)
+        return [Verdict(c, "undecided", where, reason) for c in claims]
+    first, last = (_quotient(_pooled(p, "shared"), _pooled(p, "exclusive")) for p in ends)
     ratios = [float(np.mean(p["shared"]) / np.mean(p["exclusive"])) for p in ends]
     cas = [float(np.mean(p["cas_clean"])) for p in ends]
-    fall = exceeds((low[0] - high[1], high[0] - low[1]))
+    fall = exceeds((first[0] - last[1], first[1] - last[0]))
+    follow: Word = "undecided"
+    if fall != "undecided":
+        follow = "holds" if (cas[0] > cas[1]) == (fall == "holds") else "does not hold"
     numbers = {"ratio_first": ratios[0], "ratio_last": ratios[1], "cas_first": cas[0], "cas_last": cas[1]}
     reason = f"w_C/w_E from {ratios[0]:.3f} to {ratios[1]:.3f}, clean CAS from {cas[0]:.3f} to {cas[1]:.3f}"
-    same: Word = "undecided"
-    if fall != "undecided":
-        same = "holds" if (cas[0] > cas[1]) == (fall == "holds") else "does not hold"
-    return Verdict(falls, fall, where, reason, numbers), Verdict(follows, same, where, reason, numbers)
+    return [Verdict(c, w, where, reason, numbers) for c, w in zip(claims, (fall, follow), strict=True)]
 
 
-def _closed(name: str, points: Sequence[Mapping[str, Any]], where: str, near: float) -> Verdict:
+def _closed(name: str, points: Sequence[Mapping[str, Any]], where: str) -> Verdict:
     """CAS of each trained W beside that of its w_E and w_C alone; what separates them is the noise in W."""
-    claim = f"{name}: CAS, clean and attacked, is the closed form's of w_E and w_C within {near:g}"
-    pairs = [(p["eps"], p[a], p[b]) for p in points for a, b in _PAIRS]
-    far = [(float(np.abs(np.subtract(a, b)).max()), eps) for eps, a, b in pairs]
-    verdicts: list[Word] = ["holds" if distance <= near else "does not hold" for distance, _ in far]
+    claim = f"{name}: CAS, clean and attacked, is the closed form's of w_E and w_C within {NEAR:g}"
+    pairs = (("cas_clean", "cas_closed"), ("cas", "cas_closed_attacked"))
+    far = [(float(np.abs(np.subtract(p[a], p[b])).max()), p["eps"]) for p in points for a, b in pairs]
     most, eps = max(far)
-    return Verdict(
-        claim, all_hold(verdicts), where, f"at most {most:.3f} apart, at eps {eps:.4g}", {"apart": most}
-    )
-
-
-_PAIRS = (("cas_clean", "cas_closed"), ("cas", "cas_closed_attacked"))
+    reason = f"at most {most:.3f} apart, at eps {eps:.4g}"
+    return Verdict(claim, "holds" if most <= NEAR else "does not hold", where, reason, {"apart": most})

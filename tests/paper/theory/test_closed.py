@@ -10,8 +10,8 @@ import scipy.stats
 from hypothesis import given, strategies as st
 
 from crossclass.core.errors import UserError
-from crossclass.paper.theory import closed, quadrature
-from crossclass.paper.theory.order_statistics import expected_max
+from crossclass.paper.theory import closed, integrals
+from crossclass.paper.theory.integrals import expected_max
 from crossclass.paper.theory.setting import PAPER, READINGS, Layout, admissible, check, check_reading
 
 SP = sqrt(pi)
@@ -162,7 +162,7 @@ def test_top1_probability_is_the_bivariate_normal_one():
         rho = w1**2 / (w1**2 + w2**2)
         both = scipy.stats.multivariate_normal(cov=[[1, rho], [rho, 1]]).cdf([t, t])
         assert closed.p_all(w1, w2, mu, sigma, eps) == pytest.approx(both, abs=1e-6)
-        direct = quadrature.p_all(w1, w2, mu, sigma, eps)
+        direct = integrals.p_all(w1, w2, mu, sigma, eps)
         assert closed.p_all(w1, w2, mu, sigma, eps) == pytest.approx(direct, abs=1e-12)
         assert closed.p_moved(w1, w2, mu, sigma, eps) == pytest.approx(1 - both, abs=1e-6)
         assert closed.p_pair(w1, w2, mu, sigma, eps) == pytest.approx(PHI(t), abs=1e-12)
@@ -224,18 +224,6 @@ def test_numbers_of_the_tables():
     four = Layout(4, "pairwise")
     assert closed.eps0(1.0, 0.6, four) == pytest.approx(0.3731, abs=5e-5)
     assert closed.eps1(1.0, 0.6, 0.2, "A", four) == pytest.approx(0.3668, abs=5e-5)
-
-
-def test_share_of_the_grid_on_which_theorem_3_holds_by_reading():
-    beta = ((np.arange(34) + 0.5) / 34 / 3)[:, None]
-    sigma = (np.arange(100) + 0.5) / 100 * SP
-    shares = {}
-    for reading in READINGS:
-        eps1 = closed.eps1(1.0, sigma, beta, reading)
-        shares[reading] = float(((closed.eps0(1.0, sigma) < eps1) & (eps1 < 0.5)).mean())
-    assert shares["A"] == 1.0
-    assert shares["B"] == shares["C"] == pytest.approx(0.78, abs=0.01)
-    assert shares["D"] == pytest.approx(0.725, abs=0.01)
 
 
 # Limits
@@ -331,17 +319,6 @@ def test_top1_wants_cross_class_features_exactly_below_eps0_and_more_of_them(s: 
         assert best == trained == 0
     if eps < eps0 - 1e-6:
         assert 0 < trained < best < 1
-
-
-@given(st.floats(0.01, 100), share, share, share)
-def test_theorem_3_and_corollary_1_in_the_adopted_reading(mu: float, s: float, e: float, b: float):
-    sigma, eps, beta = s * SP * mu, e * mu / 2, b / 3
-    eps0, eps1 = closed.eps0(mu, sigma), closed.eps1(mu, sigma, beta)
-    assert eps0 < eps1 < mu / 2
-    w2, smooth = closed.optimum(mu, sigma, eps)[1], closed.optimum(mu, sigma, eps, 1.0, beta)[1]
-    if abs(eps - eps1) > 1e-9 * mu:
-        assert (smooth > 0) == (eps < eps1)
-        assert smooth > w2 if eps < eps1 else smooth == w2 == 0
 
 
 # Mistakes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from crossclass.paper.theory import closed, descent, montecarlo, quadrature, samples
+from crossclass.paper.theory import closed, descent, integrals, montecarlo, samples
 from crossclass.paper.theory.setting import PAPER, READINGS, Layout
 
 SEED = 20250605  # declared before anything was drawn
@@ -59,10 +59,10 @@ def test_samples_and_scores(layout: Layout):
     # as many active features as eq. (8) says, all of them in the score of the own class
     per_sample = layout.exclusive + (layout.classes - 1) * layout.shared
     assert np.all(active.sum(axis=1) == per_sample)
-    assert samples.scores(x, 1.0, 1.0, layout)[np.arange(n), y] == pytest.approx(x.sum(axis=1))
+    assert (x @ samples.weights(1.0, 1.0, layout).T)[np.arange(n), y] == pytest.approx(x.sum(axis=1))
     for row in (0, 1, layout.classes - 1):
         direct = logits(x[row], 0.7, 0.4, layout)
-        assert samples.scores(x[row : row + 1], 0.7, 0.4, layout)[0] == pytest.approx(direct)
+        assert x[row] @ samples.weights(0.7, 0.4, layout).T == pytest.approx(direct)
 
 
 def test_the_design_is_not_changed_by_accident():
@@ -134,6 +134,17 @@ def test_loss_against_monte_carlo_by_its_z_scores():
     judge(np.array(z))
 
 
+def p_robust(
+    at: tuple[float, ...], n: int, rng: np.random.Generator, layout: Layout = PAPER
+) -> tuple[montecarlo.Estimate, montecarlo.Estimate]:
+    """(P_pair, P_all): shares of samples that no perturbation moves to the next class, or to any class."""
+    w1, w2, mu, sigma, eps = at
+    x, y = samples.draw(n, mu, sigma, layout, rng)
+    behind = samples.margins(x, y, w1, w2, eps, layout) < 0
+    pair, every = behind[np.arange(n), (y + 1) % layout.classes], behind.all(axis=1)
+    return montecarlo.estimate(pair.astype(float)), montecarlo.estimate(every.astype(float))
+
+
 def test_probabilities_against_monte_carlo_by_their_z_scores():
     """A count of hits is binomial; its distribution function, spread within its step, is exactly uniform."""
     rng, n = np.random.default_rng([SEED, 1]), 2000
@@ -143,10 +154,10 @@ def test_probabilities_against_monte_carlo_by_their_z_scores():
         mu = float(rng.uniform(0.5, 2))
         sigma, eps = (float(v) for v in rng.uniform(0.02, 0.98, 2) * (layout.sigma_limit * mu, mu / 2))
         at = (*(float(w) for w in rng.uniform(0.01, 2, 2)), mu, sigma, eps)
-        one, every = montecarlo.p_robust(*at, n, rng, layout)
+        one, every = p_robust(at, n, rng, layout)
         pair.append((one.mean, float(closed.p_pair(*at, layout))))
         if layout == PAPER or (layout.kind == "complement" and layout.classes > 3):
-            top1.append((every.mean, quadrature.p_all(*at, layout.classes)))
+            top1.append((every.mean, integrals.p_all(*at, layout.classes)))
         if layout == PAPER:
             assert top1[-1][1] == pytest.approx(closed.p_all(*at), abs=1e-12)
     for seen in (pair, top1):
@@ -157,7 +168,7 @@ def test_probabilities_against_monte_carlo_by_their_z_scores():
 
 def test_probabilities_on_many_samples():
     rng = np.random.default_rng([SEED, 2])
-    pair, every = montecarlo.p_robust(1.0, 0.4, 1.0, 0.9, 0.15, 400_000, rng)
+    pair, every = p_robust((1.0, 0.4, 1.0, 0.9, 0.15), 400_000, rng)
     for found, p in (
         (pair, closed.p_pair(1.0, 0.4, 1.0, 0.9, 0.15)),
         (every, closed.p_all(1.0, 0.4, 1.0, 0.9, 0.15)),
@@ -174,10 +185,11 @@ def test_probabilities_on_many_samples():
 def test_thresholds_in_samples(layout: Layout):
     rng = np.random.default_rng([SEED, 3])
     sigma = 0.5 * layout.sigma_limit
-    found = montecarlo.threshold(1.0, sigma, 8_000, rng, layout=layout)
+    x, y = samples.draw(8_000, 1.0, sigma, layout, rng)
+    found = montecarlo.threshold(x, y, layout=layout)
     assert abs(found.mean - closed.eps0(1.0, sigma, layout)) < 4 * found.error < 0.1
     for reading in READINGS:
-        found = montecarlo.threshold(1.0, sigma, 8_000, rng, 0.2, reading, layout)
+        found = montecarlo.threshold(x, y, 0.2, reading, layout)
         assert abs(found.mean - closed.eps1(1.0, sigma, 0.2, reading, layout)) < 4 * found.error
 
 
@@ -194,9 +206,27 @@ def test_loss_of_copies_is_flat_in_w2_at_the_thresholds(layout: Layout):
 # Quadrature
 
 
+def nodes(mu: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of class 1 (eq. 8) and weights that sum to 1: weighted means are expectations (K = 3).
+
+    A sample's loss is linear but for a kink where its two cross-class features are equal, so these are
+    turned by 45 degrees and integrated on either side.
+    """
+    z, w = np.polynomial.hermite_e.hermegauss(2)
+    t, v = np.polynomial.legendre.leggauss(40)
+    d, v = 9 * (t + 1) / 2, 9 * v / 2 * scipy.stats.norm.pdf(9 * (t + 1) / 2)
+    d, v = np.concatenate([-d, d]), np.concatenate([v, v])
+    E, S, D = (a.ravel() for a in np.meshgrid(z, z, d, indexing="ij"))
+    weight = (w[:, None, None] * w[:, None] * v).ravel() / w.sum() ** 2
+    x = np.zeros((len(E), 6))
+    x[:, 0] = mu + sigma * E
+    x[:, 4], x[:, 5] = mu + sigma * (S + D) / np.sqrt(2), mu + sigma * (S - D) / np.sqrt(2)
+    return x, weight
+
+
 def test_expected_loss_by_quadrature():
     rng = np.random.default_rng(5)
-    x, weight = quadrature.nodes(1.3, 0.7)
+    x, weight = nodes(1.3, 0.7)
     assert weight.sum() == pytest.approx(1.0, abs=1e-13)
     assert weight @ x[:, [0, 4, 5]] == pytest.approx([1.3] * 3, abs=1e-12)
     assert weight @ (x[:, [0, 4, 5]] - 1.3) ** 2 == pytest.approx([0.49] * 3, abs=1e-12)
@@ -206,19 +236,10 @@ def test_expected_loss_by_quadrature():
             mu, sigma, eps, beta, w1, w2 = (
                 float(v) for v in rng.uniform((0.5, 0.1, 0, 0, 0.01, 0.01), (2, 0.8, 0.24, 0.33, 2, 2))
             )
-            direct = quadrature.loss(w1, w2, mu, sigma, eps, 0.7, beta, reading)
+            x, weight = nodes(mu, sigma)
+            worst = samples.worst_case(x, np.zeros(len(x), dtype=int), w1, w2, eps, beta, reading)
+            direct = float(weight @ worst) + 0.35 * (w1 * w1 + w2 * w2)
             assert closed.loss(w1, w2, mu, sigma, eps, 0.7, beta, reading) == pytest.approx(direct, abs=1e-12)
-
-
-@pytest.mark.parametrize("reading", READINGS)
-def test_optimum_of_the_expected_loss_is_the_closed_form(reading: str):
-    rng = np.random.default_rng(6)
-    for number in range(4):
-        mu, s, e, b, lam = (
-            float(v) for v in rng.uniform((0.5, 0.05, 0.01, 0.01, 0.5), (2, 0.95, 0.95, 0.32, 2))
-        )
-        at = (mu, s * np.sqrt(np.pi) * mu, e * mu / 2, lam, 0.0 if number == 0 else b, reading)
-        assert quadrature.optimum(*at) == pytest.approx(closed.optimum(*at), abs=1e-6)
 
 
 # Descent
@@ -232,18 +253,12 @@ def test_descent_finds_the_optimum_of_its_sample():
         own = x[np.arange(4000), y].mean()
         least = np.where(np.arange(3) == y[:, None], np.inf, x[:, 3:]).min(axis=1).mean()
         best = own - 2 * eps, max(least - 2 * eps, 0.0)
-        found = descent.descend(x, y, eps)
-        assert (found.w1, found.w2) == pytest.approx(best, abs=1e-9)
-        assert found.steps < 60
+        assert descent.descend(x, y, eps) == pytest.approx(best, abs=1e-9)
         half = descent.descend(x, y, eps, 2.0, start=(0.0, 3.0))
-        assert (2 * half.w1, 2 * half.w2) == pytest.approx(best, abs=1e-9)
+        assert half == pytest.approx((best[0] / 2, best[1] / 2), abs=1e-9)
         for reading in READINGS:
-            found, truth = (
-                descent.descend(x, y, eps, 1.0, 0.25, reading),
-                closed.optimum(1.0, 0.9, eps, 1.0, 0.25, reading),
-            )
-            assert (found.w1, found.w2) == pytest.approx(truth, abs=0.06)
-    assert descent.descend(x, y, 0.1, steps=1).steps == 1
+            truth = closed.optimum(1.0, 0.9, eps, 1.0, 0.25, reading)
+            assert descent.descend(x, y, eps, 1.0, 0.25, reading) == pytest.approx(truth, abs=0.06)
 
 
 @pytest.mark.parametrize("layout", SMALL[:4], ids=[str(layout) for layout in SMALL[:4]])

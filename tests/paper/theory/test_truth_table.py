@@ -135,77 +135,26 @@ def test_the_table_is_the_same_each_time(table: dict[str, list[Verdict]]):
     assert the(other, "closed form").reason != the(again, "closed form").reason
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 @pytest.mark.parametrize(
-    ("name", "wrong", "rows", "words"),
+    ("name", "change", "judged", "words"),
     [
-        (
-            "eps0",
-            lambda *a, **k: 0.9 * TRUE["eps0"](*a, **k),
-            lambda: theorem1.theorem1(rng(), 500),
-            "w1* > 0 for",
-        ),
-        (
-            "eps0",
-            lambda *a, **k: 1.3 * TRUE["eps0"](*a, **k),
-            lambda: theorem1.theorem1(rng(), 500),
-            "descent",
-        ),
-        (
-            "loss",
-            lambda *a, **k: 0.3 + TRUE["loss"](*a, **k),
-            lambda: theorem1.theorem1(rng(), 500),
-            "closed form",
-        ),
-        (
-            "loss",
-            lambda *a, **k: 0.5 + TRUE["loss"](*a, **k),
-            lambda: theorem3.theorem3(rng(), 500),
-            "closed form",
-        ),
-        (
-            "eps1",
-            lambda *a, **k: 1.3 * TRUE["eps1"](*a, **k),
-            lambda: theorem3.theorem3(rng(), 500),
-            "reading A:",
-        ),
-        (
-            "eps1",
-            lambda *a, **k: 0.9 * TRUE["eps1"](*a, **k),
-            lambda: theorem3.theorem3(rng(), 500),
-            "all readings",
-        ),
-        (
-            "eps1",
-            lambda *a, **k: 0.7 * TRUE["eps1"](*a, **k),
-            lambda: theorem3.theorem3(rng(), 500),
-            "descent",
-        ),
-        (
-            "signal",
-            lambda *a, **k: -TRUE["signal"](*a, **k),
-            lambda: theorem2.theorem2(rng(), 500),
-            "one fixed other",
-        ),
-        (
-            "ratio_best",
-            lambda a: 0.9 * TRUE["ratio_best"](a),
-            lambda: theorem2.theorem2(rng(), 500),
-            "r_AT",
-        ),
+        ("eps0", lambda v: 0.9 * v, theorem1.theorem1, "w1* > 0 for"),
+        ("eps0", lambda v: 1.3 * v, theorem1.theorem1, "descent"),
+        ("loss", lambda v: 0.3 + v, theorem1.theorem1, "closed form"),
+        ("loss", lambda v: 0.5 + v, theorem3.theorem3, "closed form"),
+        ("eps1", lambda v: 1.3 * v, theorem3.theorem3, "reading A:"),
+        ("eps1", lambda v: 0.9 * v, theorem3.theorem3, "all readings"),
+        ("eps1", lambda v: 0.7 * v, theorem3.theorem3, "descent"),
+        ("signal", lambda v: -v, theorem2.theorem2, "one fixed other"),
+        ("ratio_best", lambda v: 0.9 * v, theorem2.theorem2, "r_AT"),
     ],
 )
 def test_a_wrong_formula_changes_the_word(
-    monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable, rows: Callable, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable, judged: Callable, words: str
 ):
-    monkeypatch.setattr(closed, name, wrong)
-    assert the(rows(), words).verdict == "does not hold"
-
-
-TRUE = {name: getattr(closed, name) for name in ("eps0", "eps1", "loss", "signal", "ratio_best")}
+    right = getattr(closed, name)
+    monkeypatch.setattr(closed, name, lambda *a, **k: change(right(*a, **k)))
+    assert the(judged(np.random.default_rng(0), 500), words).verdict == "does not hold"
 
 
 # The arithmetic of words
@@ -245,7 +194,8 @@ def test_grids_are_admissible_and_reach_the_edges():
         for values, end in ((g.sigma, layout.sigma_limit * g.mu), (g.eps, g.mu / 2), (g.beta, 1 / 3)):
             assert (values / end).min() < 0.1
             assert (values / end).max() > 0.9
-    assert not np.all(admissible(*list(Grid.over(sigma_limit=2.0).settings().values())))
+    wide = Grid.over(sigma_limit=2.0)
+    assert not np.all(admissible(wide.mu, wide.sigma, wide.eps, wide.beta))
 
 
 def test_the_theory_needs_no_torch():

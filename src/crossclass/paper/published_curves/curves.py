@@ -43,19 +43,20 @@ class Anchor:
 
     def settings(self) -> dict[str, Any]:
         """The settings of a run's config.yaml that correspond; `attack` is the one of training."""
-        settings = {
+        return {
             "data": {"kind": self.data, "n_train": None, "n_val": 0},
             "augment": AUGMENT,
             "batch": 128,
-        }
-        settings |= {
             "epochs": self.epochs,
             "schedule": self.schedule,
             "lr_milestones": list(self.lr_milestones),
             "lr": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "recipe": {"kind": self.recipe},
+            "model": self.model,
+            "attack": self.attack,
         }
-        settings |= {"momentum": 0.9, "weight_decay": 5e-4, "recipe": {"kind": self.recipe}}
-        return {**settings, "model": dict(self.model), "attack": dict(self.attack)}
 
 
 _L2 = {"kind": "pgd", "steps": 10, "bn": "train", "threat": L2}

@@ -5,8 +5,6 @@ depend on w (all rivals' exclusive features are 0), so the mean loss is quadrati
 converges; nothing in the code relies on that.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -15,14 +13,6 @@ from crossclass.paper.theory.setting import PAPER, Layout
 
 _LEAST = 1e-9
 """The adversary sees at least this weight: at w = 0 the slope into w > 0 counts, where signs are not 0."""
-
-
-class Descent(NamedTuple):
-    """Where descent ended, and after how many steps."""
-
-    w1: float
-    w2: float
-    steps: int
 
 
 def subgradient(
@@ -53,18 +43,15 @@ def descend(
     reading: str = "A",
     layout: Layout = PAPER,
     start: tuple[Scalar, Scalar] = (1.0, 1.0),
-    steps: int = 100,
-    rate: float = 0.8,
-) -> Descent:
-    """Minimise the mean loss of samples over w1, w2 >= 0; the step is rate / lambda.
+) -> tuple[float, float]:
+    """(w1, w2) >= 0 that minimise the mean loss of samples; the step is 0.8 / lambda.
 
-    Ends when a step moves w by less than 1e-12 of its length, or after so many steps.
+    Ends when a step moves w by less than 1e-12 of its length, or after 100 steps.
     """
     w = np.array(start, dtype=float)
-    taken = 0
-    while taken < steps:
-        before, taken = w, taken + 1
-        w = np.maximum(w - rate / lam * subgradient(x, y, w, eps, lam, beta, reading, layout), 0.0)
+    for _ in range(100):
+        before = w
+        w = np.maximum(w - 0.8 / lam * subgradient(x, y, w, eps, lam, beta, reading, layout), 0.0)
         if np.linalg.norm(w - before) <= 1e-12 * np.linalg.norm(before):
             break
-    return Descent(float(w[0]), float(w[1]), taken)
+    return float(w[0]), float(w[1])

@@ -44,9 +44,9 @@ class Grid:
         sigma = s[:, None, None] * (sigma_limit or layout.sigma_limit) * mu
         return cls(mu, sigma, e[:, None] * mu / 2, b / 3)
 
-    def settings(self) -> dict[str, np.ndarray]:
-        """The four arrays by their names."""
-        return {"mu": self.mu, "sigma": self.sigma, "eps": self.eps, "beta": self.beta}
+    def slack(self, values: Number, of: str = "mu sigma eps beta", name: object = "") -> "Slack":
+        """The slack of a claim on this grid; `of` names the settings that it depends on."""
+        return Slack(values, {setting: getattr(self, setting) for setting in of.split()}, str(name))
 
 
 class Slack(NamedTuple):

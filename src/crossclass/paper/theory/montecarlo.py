@@ -48,23 +48,6 @@ def loss(
     return estimate(values)
 
 
-def p_robust(
-    w1: Scalar,
-    w2: Scalar,
-    mu: Scalar,
-    sigma: Scalar,
-    eps: Scalar,
-    n: int,
-    rng: np.random.Generator,
-    layout: Layout = PAPER,
-) -> tuple[Estimate, Estimate]:
-    """(P_pair, P_all): shares of samples that no perturbation moves to the next class, or to any class."""
-    x, y = draw(n, mu, sigma, layout, rng)
-    behind = margins(x, y, w1, w2, eps, layout) < 0
-    pair = behind[np.arange(n), (y + 1) % layout.classes]
-    return estimate(pair.astype(float)), estimate(behind.all(axis=1).astype(float))
-
-
 def p_all_gain(
     ratios: tuple[Scalar, Scalar], mu: Scalar, sigma: Scalar, eps: Scalar, n: int, rng: np.random.Generator
 ) -> Estimate:
@@ -75,10 +58,8 @@ def p_all_gain(
 
 
 def threshold(
-    mu: Scalar,
-    sigma: Scalar,
-    n: int,
-    rng: np.random.Generator,
+    x: Float[np.ndarray, "n d"],
+    y: Int[np.ndarray, " n"],
     beta: Scalar = 0.0,
     reading: str = "A",
     layout: Layout = PAPER,
@@ -88,18 +69,6 @@ def threshold(
     Each sample's worst case is linear in w2 >= 0 and in eps, so differences of `worst_case` are its slopes.
     The estimate is a ratio whose denominator is the same for all samples.
     """
-    x, y = draw(n, mu, sigma, layout, rng)
-    return threshold_of(x, y, beta, reading, layout)
-
-
-def threshold_of(
-    x: Float[np.ndarray, "n d"],
-    y: Int[np.ndarray, " n"],
-    beta: Scalar = 0.0,
-    reading: str = "A",
-    layout: Layout = PAPER,
-) -> Estimate:
-    """`threshold` of given samples."""
 
     def slope(eps: float) -> np.ndarray:
         one, none = (worst_case(x, y, 1.0, w2, eps, beta, reading, layout) for w2 in (1.0, 1e-9))

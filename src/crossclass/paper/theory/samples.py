@@ -52,13 +52,6 @@ def draw(
     return active[y] * (mu + sigma * rng.standard_normal((n, active.shape[1]))), y
 
 
-def scores(
-    x: Float[np.ndarray, "n d"], w1: Scalar, w2: Scalar, layout: Layout = PAPER
-) -> Float[np.ndarray, "n k"]:
-    """The logits f(x) (eq. 16)."""
-    return x @ weights(w1, w2, layout).T
-
-
 def margins(
     x: Float[np.ndarray, "n d"],
     y: Int[np.ndarray, " n"],

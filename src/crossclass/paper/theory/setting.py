@@ -13,7 +13,7 @@ from math import sqrt
 import numpy as np
 
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.paper.theory.order_statistics import expected_max
+from crossclass.paper.theory.integrals import expected_max
 
 Number = float | int | np.ndarray
 """A number or an array of them; functions of several broadcast."""

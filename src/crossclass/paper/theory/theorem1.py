@@ -3,6 +3,7 @@
 import numpy as np
 
 from crossclass.paper.theory import closed, descent, montecarlo, samples
+from crossclass.paper.theory.integrals import expected_max
 from crossclass.paper.theory.judge import (
     ADMISSIBLE,
     COMPLEMENT,
@@ -15,7 +16,6 @@ from crossclass.paper.theory.judge import (
     switch,
 )
 from crossclass.paper.theory.montecarlo import estimate
-from crossclass.paper.theory.order_statistics import expected_max
 from crossclass.paper.theory.setting import PAPER, Layout
 from crossclass.paper.verdict import Verdict
 
@@ -100,14 +100,14 @@ def theorem1(rng: np.random.Generator, n: int) -> list[Verdict]:
 def _threshold(layout: Layout, sigma_limit: float | None = None) -> Slack:
     g = Grid.over(layout, (200, 1, 1), sigma_limit)
     eps0 = closed.eps0(g.mu, g.sigma, layout)
-    return Slack(np.minimum(eps0, g.mu / 2 - eps0), {"mu": g.mu, "sigma": g.sigma}, str(layout))
+    return g.slack(np.minimum(eps0, g.mu / 2 - eps0), "mu sigma", layout)
 
 
 def _weights(layout: Layout) -> Slack:
     g = Grid.over(layout, (60, 60, 1))
     w1, w2 = closed.optimum(g.mu, g.sigma, g.eps, layout=layout)
     slack = np.minimum(w1, switch(w2, g.eps < closed.eps0(g.mu, g.sigma, layout)))
-    return Slack(slack, {"mu": g.mu, "sigma": g.sigma, "eps": g.eps}, str(layout))
+    return g.slack(slack, "mu sigma eps", layout)
 
 
 def _falling() -> Slack:
@@ -115,7 +115,7 @@ def _falling() -> Slack:
     ratio = closed.ratio_at(g.mu, g.sigma, g.eps)
     later = closed.ratio_at(g.mu, g.sigma, g.eps + g.mu / 1000)
     slack = np.where(g.eps < closed.eps0(g.mu, g.sigma), np.minimum(1 - ratio, ratio - later), np.nan)
-    return Slack(slack, {"mu": g.mu, "sigma": g.sigma, "eps": g.eps})
+    return g.slack(slack, "mu sigma eps")
 
 
 def _descended(rng: np.random.Generator, n: int) -> Verdict:
@@ -124,10 +124,10 @@ def _descended(rng: np.random.Generator, n: int) -> Verdict:
     for sigma in rng.uniform(0.1, 1.6, 10):
         x, y = samples.draw(n, 1.0, float(sigma), PAPER, rng)
         eps0 = float(closed.eps0(1.0, float(sigma)))
-        error = montecarlo.threshold_of(x, y).error
+        error = montecarlo.threshold(x, y).error
         for eps in (eps0 / 2, eps0 - 3.01 * error, eps0 + 3.01 * error, (eps0 + 0.5) / 2):
             if 0 < eps < 0.5:
-                w2 = descent.descend(x, y, eps).w2
+                w2 = descent.descend(x, y, eps)[1]
                 slack.append(float(switch(w2, eps < eps0)))
                 where.append((float(sigma), eps))
     sigmas, radii = np.array(where).T

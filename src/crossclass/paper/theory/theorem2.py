@@ -6,7 +6,7 @@ accuracy, P_all; both are judged here, and the form of the message that holds fo
 
 import numpy as np
 
-from crossclass.paper.theory import closed, montecarlo, quadrature
+from crossclass.paper.theory import closed, integrals, montecarlo
 from crossclass.paper.theory.judge import (
     ADMISSIBLE,
     COMPLEMENT,
@@ -41,7 +41,7 @@ def _pairwise() -> list[Verdict]:
         judge_slack(
             "the interval [0, w1] of Theorem 2 is the largest: beyond w2 = w1 the probability falls",
             ADMISSIBLE,
-            [Slack(past, {"mu": g.mu, "sigma": g.sigma, "eps": g.eps})],
+            [g.slack(past, "mu sigma eps")],
         ),
         *(
             judge_slack(
@@ -60,12 +60,12 @@ def _rise(layout: Layout) -> Slack:
     """The least rise of t (P = Phi(t) rounds to 1) from one ratio to the next, over [0, 1]."""
     g = Grid.over(layout, (40, 40, 1))
     t = closed.signal(1.0, RATIOS, g.mu[..., None], g.sigma[..., None], g.eps[..., None], layout)
-    return Slack(np.diff(t).min(axis=-1), {"mu": g.mu, "sigma": g.sigma, "eps": g.eps}, str(layout))
+    return g.slack(np.diff(t).min(axis=-1), "mu sigma eps", layout)
 
 
 def _top1(rng: np.random.Generator, n: int) -> list[Verdict]:
     g = Grid.over(sizes=(40, 40, 1))
-    at = {"mu": g.mu, "sigma": g.sigma, "eps": g.eps}
+    of = "mu sigma eps"
     a = (g.mu - 2 * g.eps) / g.sigma
     slopes = np.asarray(closed.p_all_slope(RATIOS, a[..., None]))
     before = g.eps < closed.eps0(g.mu, g.sigma)
@@ -85,7 +85,7 @@ def _top1(rng: np.random.Generator, n: int) -> list[Verdict]:
             "top-1 robust accuracy P_all ('a higher logit than any other class', all at once) rises with "
             "w2 on all of [0, w1] (the words before eq. 11, wider than it)",
             ADMISSIBLE,
-            [Slack(slopes.min(axis=-1), at)],
+            [g.slack(slopes.min(axis=-1), of)],
             f"it falls again before w2 = w1, as at mu = 1, sigma = 0.9, eps = 0.15: {always}",
         ),
         judge_mean(
@@ -96,7 +96,7 @@ def _top1(rng: np.random.Generator, n: int) -> list[Verdict]:
         judge_slack(
             "for every eps some w2 > 0 has a higher P_all than w2 = 0 ('always more beneficial', top-1)",
             ADMISSIBLE,
-            [Slack(slopes[..., :-1].max(axis=-1), at)],
+            [g.slack(slopes[..., :-1].max(axis=-1), of)],
             example,
         ),
         judge_mean(
@@ -107,18 +107,18 @@ def _top1(rng: np.random.Generator, n: int) -> list[Verdict]:
         judge_slack(
             "for eps >= eps0 P_all is largest at w2 = 0, where adversarial training puts it",
             ADMISSIBLE + ", eps >= eps0",
-            [Slack(np.where(before, np.nan, -slopes.max(axis=-1)), at)],
+            [g.slack(np.where(before, np.nan, -slopes.max(axis=-1)), of)],
         ),
         judge_slack(
             "for eps < eps0 P_all has exactly one maximum over w2, and it lies strictly between 0 and w1",
             ADMISSIBLE + ", eps < eps0",
-            [Slack(np.minimum(inside, turns), at)],
+            [g.slack(np.minimum(inside, turns), of)],
         ),
         judge_slack(
             "0 < r_AT < r_opt: for eps < eps0 adversarial training uses cross-class features less than top-1 "
             "robust accuracy wants (the message of Theorem 2 in a form that holds)",
             ADMISSIBLE + ", eps < eps0; r = w2/w1",
-            [Slack(np.where(before, np.minimum(trained, best - trained), np.nan), at)],
+            [g.slack(np.where(before, np.minimum(trained, best - trained), np.nan), of)],
         ),
     ]
 
@@ -131,7 +131,7 @@ def _more_classes() -> list[Verdict]:
         for sigma in np.array([0.2, 0.5, 0.8]) * layout.sigma_limit:
             eps0 = float(closed.eps0(1.0, float(sigma), layout))
             eps = eps0 + np.array([-0.5, -0.1, 0.1, 0.5]) * min(eps0, 0.5 - eps0)
-            p = [quadrature.p_all(1.0, r, 1.0, float(sigma), float(e), layout.classes) for e in eps]
+            p = [integrals.p_all(1.0, r, 1.0, float(sigma), float(e), layout.classes) for e in eps]
             rise = np.array(p) - closed.p_pair(1.0, 0.0, 1.0, float(sigma), eps)  # at w2 = 0 all rivals tie
             parts.append(Slack(np.where(eps < eps0, rise, -rise), {"sigma": sigma, "eps": eps}, str(layout)))
     return [

@@ -36,19 +36,19 @@ def theorem3(rng: np.random.Generator, n: int) -> list[Verdict]:
         )
         for r in READINGS
     ]
-    switches = [switched(PAPER, r) for r in READINGS]
-    w1_gone = [_w1_gone()]
     return [
         *rows,
         judge_slack(
-            "w2_LS > 0 for eps < eps1 and w2_LS = 0 for eps > eps1, in all readings", SMOOTHED, switches
+            "w2_LS > 0 for eps < eps1 and w2_LS = 0 for eps > eps1, in all readings",
+            SMOOTHED,
+            [switched(PAPER, r) for r in READINGS],
         ),
         _losses(rng, n),
         _descended(rng, n),
         judge_slack(
             "Theorem 3 is about w2 only: w1_LS is 0 from eps = (1 - beta) mu/(2 - beta) < mu/2 on, reading A",
             SMOOTHED,
-            w1_gone,
+            [_w1_gone()],
         ),
         *theorem_layouts(),
     ]
@@ -65,7 +65,7 @@ def corollary1(rng: np.random.Generator, n: int) -> list[Verdict]:
             judge_slack(
                 f"Theorem 3's eps1 exists and w2_LS > w2* below it (Corollary 1 as printed), reading {r}",
                 SMOOTHED + ", eps < eps1",
-                [Slack(np.where(np.isnan(more), np.nan, np.minimum(chain, more)), g.settings())],
+                [g.slack(np.where(np.isnan(more), np.nan, np.minimum(chain, more)))],
                 f"mu = 1, sigma = {sigma}, beta = {beta} has eps1 = {eps1[r]:.4f} > mu/2",
             )
         )
@@ -87,7 +87,7 @@ def _w1_gone() -> Slack:
     w1 = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta)[0]
     end = (1 - g.beta) * g.mu / (2 - g.beta)
     slack = np.minimum(switch(w1, g.eps < end), g.mu / 2 - end)
-    return Slack(slack, {"mu": g.mu, "eps": g.eps, "beta": g.beta})
+    return g.slack(slack, "mu eps beta")
 
 
 def _losses(rng: np.random.Generator, n: int) -> Verdict:
@@ -111,10 +111,10 @@ def _descended(rng: np.random.Generator, n: int) -> Verdict:
     for sigma, beta in zip(rng.uniform(0.1, 1.6, 8), rng.uniform(0.05, 0.33, 8), strict=True):
         x, y = samples.draw(n, 1.0, float(sigma), PAPER, rng)
         eps1, eps0 = float(closed.eps1(1.0, float(sigma), float(beta))), float(closed.eps0(1.0, float(sigma)))
-        error = montecarlo.threshold_of(x, y, float(beta)).error
+        error = montecarlo.threshold(x, y, float(beta)).error
         for eps in ((eps0 + eps1) / 2, eps1 - 3.01 * error, eps1 + 3.01 * error, (eps1 + 0.5) / 2):
             if 0 < eps < 0.5 and abs(eps - eps1) > 3 * error:
-                w2 = descent.descend(x, y, eps, 1.0, float(beta)).w2
+                w2 = descent.descend(x, y, eps, 1.0, float(beta))[1]
                 slack.append(float(switch(w2, eps < eps1)))
                 where.append((float(sigma), eps, float(beta)))
     sigmas, radii, betas = np.array(where).T
@@ -134,7 +134,7 @@ def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verd
         for block in range(blocks):
             x, y = samples.draw(n // 2, 1.0, float(sigma), PAPER, rng)
             for i, share in enumerate((0.4, 0.8)):
-                plain, smooth = (descent.descend(x, y, share * eps1, 1.0, b).w2 for b in (0.0, float(beta)))
+                plain, smooth = (descent.descend(x, y, share * eps1, 1.0, b)[1] for b in (0.0, float(beta)))
                 gains[i, block] = smooth - plain
         for gain in gains:
             low, high = montecarlo.estimate(gain).interval(ERRORS)
@@ -158,7 +158,7 @@ def _side_effects() -> list[Verdict]:
     early = below & (g.eps < closed.eps0(g.mu, g.sigma))
 
     def part(slack: Number, where: Number = below) -> Slack:
-        return Slack(np.where(where, slack, np.nan), g.settings())
+        return g.slack(np.where(where, slack, np.nan))
 
     left = np.asarray(smooth[0] - smooth[1])
     inside = g.beta * (g.mu - g.eps) < (1 - g.beta) * g.sigma / np.sqrt(np.pi)
@@ -206,13 +206,9 @@ def _side_effects() -> list[Verdict]:
         judge_slack(
             "a little label smoothing (beta = 0.01) brings w2/w1 closer to r_opt without passing it",
             ADMISSIBLE + ", eps < eps0; reading A",
-            [Slack(np.where(g.eps < closed.eps0(g.mu, g.sigma), little, np.nan), _without_beta(g))],
+            [g.slack(np.where(g.eps < closed.eps0(g.mu, g.sigma), little, np.nan), "mu sigma eps")],
         ),
     ]
-
-
-def _without_beta(g: Grid) -> dict[str, np.ndarray]:
-    return {"mu": g.mu, "sigma": g.sigma, "eps": g.eps}
 
 
 def _example(sigma: float, eps: float, beta: float) -> str:

@@ -13,7 +13,7 @@ def ordered(layout: Layout, reading: str = "A", sizes: tuple[int, int, int] = (1
     g = Grid.over(layout, sizes)
     eps1 = closed.eps1(g.mu, g.sigma, g.beta, reading, layout)
     slack = np.minimum(eps1 - closed.eps0(g.mu, g.sigma, layout), g.mu / 2 - eps1)
-    return Slack(slack, {"mu": g.mu, "sigma": g.sigma, "beta": g.beta}, _name(layout, reading))
+    return g.slack(slack, "mu sigma beta", _name(layout, reading))
 
 
 def switched(layout: Layout, reading: str = "A") -> Slack:
@@ -21,7 +21,7 @@ def switched(layout: Layout, reading: str = "A") -> Slack:
     g = Grid.over(layout)
     w2 = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta, reading, layout)[1]
     on = g.eps < closed.eps1(g.mu, g.sigma, g.beta, reading, layout)
-    return Slack(switch(w2, on), g.settings(), _name(layout, reading))
+    return g.slack(switch(w2, on), name=_name(layout, reading))
 
 
 def gained(layout: Layout, reading: str = "A") -> Slack:
@@ -30,7 +30,7 @@ def gained(layout: Layout, reading: str = "A") -> Slack:
     plain = closed.optimum(g.mu, g.sigma, g.eps, layout=layout)[1]
     smooth = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta, reading, layout)[1]
     below = g.eps < closed.eps1(g.mu, g.sigma, g.beta, reading, layout)
-    return Slack(np.where(below, smooth - plain, np.nan), g.settings(), _name(layout, reading))
+    return g.slack(np.where(below, smooth - plain, np.nan), name=_name(layout, reading))
 
 
 def _name(layout: Layout, reading: str) -> str:
@@ -43,7 +43,7 @@ def theorem_layouts() -> list[Verdict]:
     def order(layout: Layout) -> Slack:
         g = Grid.over(layout, (100, 1, 34))
         slack = closed.eps1(g.mu, g.sigma, g.beta, "A", layout) - closed.eps0(g.mu, g.sigma, layout)
-        return Slack(slack, {"mu": g.mu, "sigma": g.sigma, "beta": g.beta}, str(layout))
+        return g.slack(slack, "mu sigma beta", layout)
 
     def region(layout: Layout) -> Slack:
         """The chain holds exactly inside the stated region."""
@@ -126,7 +126,7 @@ def _gain_region(layout: Layout) -> Slack:
     smooth = closed.optimum(g.mu, g.sigma, g.eps, 1.0, g.beta, "A", layout)[1]
     region = g.sigma * layout.max_normal > (layout.classes - 3) * (g.mu - g.eps)
     slack = np.where(region, smooth - plain, plain - smooth)
-    return Slack(np.where(plain + 0 * smooth > 0, slack, np.nan), g.settings(), str(layout))
+    return g.slack(np.where(plain + 0 * smooth > 0, slack, np.nan), name=layout)
 
 
 def _late(layout: Layout) -> float:
@@ -139,7 +139,7 @@ def _never(layout: Layout) -> Slack:
     g = Grid.over(layout, (100, 1, 34))
     eps1 = closed.eps1(g.mu, g.sigma, g.beta, "A", layout)
     slack = np.where(g.beta >= _late(layout), eps1 - g.mu / 2, np.nan)
-    return Slack(slack, {"mu": g.mu, "sigma": g.sigma, "beta": g.beta}, str(layout))
+    return g.slack(slack, "mu sigma beta", layout)
 
 
 def _example_eps(layout: Layout, sigma: float, beta: float) -> str:

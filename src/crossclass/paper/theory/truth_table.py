@@ -1,6 +1,6 @@
 """The truth table: each theorem as claims with a verdict, the region that it is about, and its numbers.
 
-The verdicts are computed on closed forms, samples and descents (see `grid`), so a wrong formula changes them.
+The verdicts are computed (`judge`) on closed forms, samples and descents: a wrong formula changes them.
 """
 
 import numpy as np
