@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossclass.attacks import PGD
 from crossclass.core.errors import UserError
 from crossclass.paper import theory_by_training
 from crossclass.paper.theory import samples
@@ -41,10 +40,15 @@ def drawn(n: int, layout: Layout = PAPER, seed: int = 0, sigma: float = 0.9) -> 
 # --- the model and its loss, literally
 
 
-def test_logits_are_equation_16() -> None:
-    model = Tied()
+def tied(*w: list[float], layout: Layout = PAPER) -> Tied:
+    model = Tied(len(w), layout)
     with torch.no_grad():
-        model.w.copy_(torch.tensor([[0.7, 0.3]]))
+        model.w.copy_(torch.tensor(w))
+    return model
+
+
+def test_logits_are_equation_16() -> None:
+    model = tied([0.7, 0.3])
     x, _ = drawn(12)
     f = model(x).detach()
     for m, row in enumerate(x.tolist()):
@@ -55,14 +59,11 @@ def test_logits_are_equation_16() -> None:
 
 
 def test_models_side_by_side_are_models_alone() -> None:
-    both = Tied(2)
-    with torch.no_grad():
-        both.w.copy_(torch.tensor([[0.7, 0.3], [0.2, 0.5]]))
+    w = [0.7, 0.3], [0.2, 0.5]
+    both = tied(*w)
     x, _ = drawn(10)
     for block in range(2):
-        alone = Tied()
-        with torch.no_grad():
-            alone.w.copy_(both.w[block : block + 1])
+        alone = tied(w[block])
         rows = slice(5 * block, 5 * block + 5)
         torch.testing.assert_close(both(x)[rows], alone(x[rows]))
 
@@ -71,23 +72,11 @@ def test_models_side_by_side_are_models_alone() -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.25])
 def test_the_crafted_loss_is_the_exact_worst_case(layout: Layout, beta: float) -> None:
     x, y = drawn(40, layout)
-    model = Tied(1, layout)
-    with torch.no_grad():
-        model.w.copy_(torch.tensor([[0.8, 0.35]]))
+    model = tied([0.8, 0.35], layout=layout)
     found = robust_loss(model, x, y, theory_by_training.at(0.2), beta)
     expected = samples.worst_case(x.numpy().astype(float), y.numpy(), 0.8, 0.35, 0.2, beta, "A", layout)
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-5)
     assert model.w.grad is None
-
-
-def test_the_crafted_loss_is_the_worst_of_all_corners() -> None:
-    x, y = drawn(30)
-    model = Tied()
-    with torch.no_grad():
-        model.w.copy_(torch.tensor([[0.5, 0.45]]))
-    found = robust_loss(model, x, y, theory_by_training.at(0.3), 0.2).detach().numpy()
-    expected = samples.worst_of_corners(x.numpy().astype(float), y.numpy(), 0.5, 0.45, 0.3, 0.2)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_others_is_the_sum_of_the_other_logits() -> None:
@@ -230,13 +219,3 @@ def test_without_smoothing_there_is_one_run() -> None:
 def test_mistakes_are_explained_in_a_sentence(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         measure_training(**{"n": 60, "seeds": 2, "steps": 20, **wrong})
-
-
-def test_attack_is_a_full_step_without_a_box() -> None:
-    attack = theory_by_training.at(0.3).attack
-    assert isinstance(attack, PGD)
-    assert attack.box is None
-    assert attack.loss == "margin"
-    assert attack.gradients == 1
-    with pytest.raises(UserError, match="too large"):
-        theory_by_training.at(1.01)

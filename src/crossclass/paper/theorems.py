@@ -63,7 +63,7 @@ def _training(size: Size) -> dict[str, Any]:
     return measure_training(seeds=2, n=300, steps=30) if size == "smoke" else measure_training()
 
 
-def _weights(size: Size, rows: Sequence[str], trained: Sequence[str]) -> Numbers:
+def _weights(evidence: RunEvidence, size: Size, rows: Sequence[str], trained: Sequence[str]) -> Numbers:
     """The verdicts of the truth table and of training on some theorems each, and the weights over eps."""
     import numpy as np
 
@@ -85,10 +85,6 @@ def _weights(size: Size, rows: Sequence[str], trained: Sequence[str]) -> Numbers
         "eps1": float(closed.eps1(MU, SIGMA, BETA)),
         "training": training,
     }
-
-
-def _theorem1(evidence: RunEvidence, size: Size) -> Numbers:
-    return _weights(size, ("lemma1", "thm1"), ("thm1",))
 
 
 def _theorem2(evidence: RunEvidence, size: Size) -> Numbers:
@@ -115,20 +111,16 @@ def _theorem3(evidence: RunEvidence, size: Size) -> Numbers:
     sigma = np.linspace(0.005, 1.77, 180)
     thresholds = closed.eps0(1.0, sigma), closed.eps1(1.0, sigma, BETA)
     return {
-        **_weights(size, ("thm3",), ("thm3",)),
+        **_weights(evidence, size, ("thm3",), ("thm3",)),
         "sigma": sigma.tolist(),
         "thresholds": [np.asarray(t).tolist() for t in thresholds],
     }
 
 
-def _corollary1(evidence: RunEvidence, size: Size) -> Numbers:
-    return _weights(size, ("cor1",), ("thm3", "cor1"))
-
-
 def _bridge(evidence: RunEvidence, size: Size) -> Numbers:
-    from crossclass.paper.theory_on_pictures import QUICK, judge_bridge, measure_bridge
+    from crossclass.paper.theory_on_pictures import QUICK, Effort, judge_bridge, measure_bridge
 
-    numbers = measure_bridge(QUICK if size == "smoke" else None)
+    numbers = measure_bridge(QUICK if size == "smoke" else Effort())
     return {**numbers, "verdicts": [asdict(v) for v in judge_bridge(numbers)]}
 
 
@@ -150,7 +142,7 @@ THEOREMS = (
         "thm1",
         "Theorem 1: cross-class features are given up first (with Lemma 1)",
         "Under a robust loss w2 becomes 0 beyond some eps0 < mu/2, while w1 stays positive up to mu/2.",
-        _theorem1,
+        partial(_weights, rows=("lemma1", "thm1"), trained=("thm1",)),
     ),
     _entry(
         "thm2",
@@ -168,7 +160,7 @@ THEOREMS = (
         "cor1",
         "Corollary 1: and keeps more of them",
         "For every eps below eps1, smoothed labels return a larger w2.",
-        _corollary1,
+        partial(_weights, rows=("cor1",), trained=("thm3", "cor1")),
     ),
     _entry(
         "bridge",

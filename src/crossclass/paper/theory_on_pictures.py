@@ -187,12 +187,11 @@ def _on_pictures(effort: Effort, settings: AnyModel, lr: float, eps: float, seed
     }
 
 
-def measure_bridge(effort: Effort | None = None) -> dict[str, Any]:
+def measure_bridge(effort: Effort) -> dict[str, Any]:
     """Train the three models at each eps; plain numbers to be judged.
 
     eps of the strengths is in units of mu, of pictures in those of pixels; weights are per unit of mu.
     """
-    effort = effort or Effort()
     data = effort.data
     linear = Python(call=f"{__name__}:pixels", arguments={"side": data.size})
     families: dict[str, tuple[tuple[float, ...], int, Callable[[float, int], dict[str, float]]]] = {

@@ -33,14 +33,14 @@ class Part:
 
     name: str
     quantity: str
-    run: float | None
-    anchor: float | None
-    allowed: float | None
-    """The largest difference that counts as agreement; None where only directions are compared."""
     agrees: bool | None
     """None: it could not be judged."""
     text: str
     """The comparison as a sentence with its numbers."""
+    run: float | None = None
+    anchor: float | None = None
+    allowed: float | None = None
+    """The largest difference that counts as agreement; None where only directions are compared."""
 
 
 @dataclass(frozen=True)
@@ -169,35 +169,40 @@ def _levels(own: _Curve, published: _Curve, tolerance: float) -> Iterator[Part]:
     """Part by part, on the epochs that both have checked."""
     there = {r["epoch"] for r in own.rows} & {r["epoch"] for r in published.rows}
     a, b = (c._replace(rows=[r for r in c.rows if r["epoch"] in there]) for c in (own, published))
-
-    def level(name: str, quantity: str, p: float | None, q: float | None) -> Part:
-        if p is None or q is None:
-            return Part(name, quantity, p, q, None, None, f"{name}: {quantity} {UNMEASURED}")
-        allowed = tolerance + 2 * math.sqrt(a.variance(p) + b.variance(q))
-        return _compare_level(name, quantity, p, q, allowed)
-
     for key, quantity in ACCURACIES.items():
         for phase in _phases(own):
             name = f"{phase.name} (epochs {phase.first} to {phase.last})"
-            yield level(name, quantity, _value(a.rows, key, phase), _value(b.rows, key, phase))
+            p, q = (_value(c.rows, key, phase) for c in (a, b))
+            if p is None or q is None:
+                yield _not_measured(name, quantity)
+            else:
+                yield _compare_level(name, quantity, p, q, tolerance, a.variance(p) + b.variance(q))
     if not a.rows or a.rows[-1]["epoch"] < own.epochs:
-        for quantity in ("best", "last", "best minus last", "epoch of the best"):
-            yield Part(
-                quantity, "robust accuracy", None, None, None, None, f"{quantity}: the run is not finished"
-            )
+        for name in ("best", "last", "best minus last", "epoch of the best"):
+            yield Part(name, "robust accuracy", None, f"{name}: the run is not finished")
         return
     tops, ends = (a.best(), b.best()), (a.rows[-1], b.rows[-1])
-    for name, (values, reference) in {"best": tops, "last": ends}.items():
+    for name, (mine, theirs) in {"best": tops, "last": ends}.items():
         for key, quantity in ACCURACIES.items():
-            yield level(name, quantity, float(values[key]), float(reference[key]))
+            p, q = float(mine[key]), float(theirs[key])
+            yield _compare_level(name, quantity, p, q, tolerance, a.variance(p) + b.variance(q))
     p, q = (top["test_robust"] - end["test_robust"] for top, end in zip(tops, ends, strict=True))
-    four = (
-        c.variance(r["test_robust"])
-        for c, pair in zip((a, b), zip(tops, ends, strict=True), strict=True)
-        for r in pair
-    )
-    yield _compare_level("best minus last", "robust accuracy", p, q, tolerance + 2 * math.sqrt(sum(four)))
+    four = sum(c.variance(r["test_robust"]) for c, *two in zip((a, b), tops, ends, strict=True) for r in two)
+    yield _compare_level("best minus last", "robust accuracy", p, q, tolerance, four)
     yield _compare_best_epoch(a, tops[0], tops[1])
+
+
+def _not_measured(name: str, quantity: str) -> Part:
+    return Part(name, quantity, None, f"{name}: {quantity} {UNMEASURED}")
+
+
+def _compare_level(name: str, quantity: str, p: float, q: float, tolerance: float, variance: float) -> Part:
+    allowed = tolerance + 2 * math.sqrt(variance)
+    apart = (
+        "equal" if abs(p - q) < 5e-4 else f"{100 * abs(p - q):.1f} points {'lower' if p < q else 'higher'}"
+    )
+    text = f"{name}: {quantity} {_pct(p)}, anchor {_pct(q)}: {apart} ({100 * allowed:.1f} allowed)"
+    return Part(name, quantity, abs(p - q) <= allowed, text, p, q, allowed)
 
 
 def _compare_best_epoch(a: _Curve, top: Row, reference: Row) -> Part:
@@ -207,33 +212,28 @@ def _compare_best_epoch(a: _Curve, top: Row, reference: Row) -> Part:
     unclear = top["test_robust"] - same <= 2 * math.sqrt(a.variance(top["test_robust"]) + a.variance(same))
     text = f"{name}: {p}, anchor {q}, {abs(p - q)} epochs apart ({a.window} allowed)"
     text += "; within noise of the run's best" if unclear and abs(p - q) > a.window else ""
-    return Part(name, "epoch", float(p), float(q), float(a.window), abs(p - q) <= a.window or unclear, text)
+    return Part(name, "epoch", abs(p - q) <= a.window or unclear, text, float(p), float(q), float(a.window))
 
 
 def _shape(own: _Curve, published: _Curve, tolerance: float) -> Iterator[Part]:
     """From part to part: does it rise, fall or stay, where the anchor does?"""
-    sides = _matching_phases(own, published)
+    curves, sides = (own, published), _matching_phases(own, published)
     for key, quantity in ACCURACIES.items():
-        for (a1, b1), (a2, b2) in pairwise(zip(*sides, strict=True)):
-            values = [_value(own.rows, key, phase) for phase in (a1, a2)]
-            reference = [_value(published.rows, key, phase) for phase in (b1, b2)]
-            yield _compare_direction(
-                f"from {a1.name} to {a2.name}", quantity, (own, values), (published, reference), tolerance
-            )
+        for phases in zip(*map(pairwise, sides), strict=True):
+            ends = [[_value(c.rows, key, p) for p in two] for c, two in zip(curves, phases, strict=True)]
+            name = f"from {phases[0][0].name} to {phases[0][1].name}"
+            yield _compare_direction(name, quantity, curves, ends, tolerance)
     done = own.rows[-1]["epoch"] == own.epochs
-    values = [float(r["test_robust"]) if done else None for r in (own.best(), own.rows[-1])]
-    reference = [float(r["test_robust"]) for r in (published.best(), published.rows[-1])]
-    yield _compare_direction(
-        "from best to last", "robust accuracy", (own, values), (published, reference), tolerance
-    )
-    p, q = (c.best()["epoch"] / c.epochs for c in (own, published))
+    ends = [[c.best()["test_robust"], c.rows[-1]["test_robust"]] if done else [None, None] for c in curves]
+    yield _compare_direction("from best to last", "robust accuracy", curves, ends, tolerance)
+    p, q = (c.best()["epoch"] / c.epochs for c in curves)
     names = [
         next((f.name for f in side if f.first <= c.best()["epoch"] <= f.last), "the start")
-        for side, c in zip(sides, (own, published), strict=True)
+        for side, c in zip(sides, curves, strict=True)
     ]
     text = f"the best lies at {p:.0%} of the schedule ({names[0]}), in the anchor at {q:.0%} ({names[1]})"
     near = abs(p - q) <= WINDOW or names[0] == names[1]
-    yield Part("epoch of the best", "share of the schedule", p, q, None, near if done else None, text)
+    yield Part("epoch of the best", "share of the schedule", near if done else None, text, p, q)
 
 
 def _matching_phases(own: _Curve, published: _Curve) -> tuple[list[_Phase], list[_Phase]]:
@@ -250,16 +250,14 @@ def _matching_phases(own: _Curve, published: _Curve) -> tuple[list[_Phase], list
 def _compare_direction(
     name: str,
     quantity: str,
-    values: tuple[_Curve, Sequence[float | None]],
-    reference: tuple[_Curve, Sequence[float | None]],
+    curves: Sequence[_Curve],
+    ends: Sequence[Sequence[float | None]],
     tolerance: float,
 ) -> Part:
-    ways: list[str] = []
-    changes: list[float] = []
-    texts: list[str] = []
-    for curve, (start, end) in (values, reference):
+    ways, changes, texts = list[str](), list[float](), list[str]()
+    for curve, (start, end) in zip(curves, ends, strict=True):
         if start is None or end is None:
-            return Part(name, quantity, None, None, None, None, f"{name}: {quantity} {UNMEASURED}")
+            return _not_measured(name, quantity)
         change, least = end - start, 2 * math.sqrt(curve.variance(start) + curve.variance(end))
         way = "stays" if abs(change) <= max(least, tolerance) else "rises" if change > 0 else "falls"
         ways.append(way)
@@ -267,15 +265,7 @@ def _compare_direction(
         texts.append(f"{way} ({_pct(start)} to {_pct(end)})")
     agrees = True if ways[0] == ways[1] else None if "stays" in ways else False
     text = f"{name}: {quantity} {texts[0]}, in the anchor it {texts[1]}"
-    return Part(name, quantity, changes[0], changes[1], None, agrees, text)
-
-
-def _compare_level(name: str, quantity: str, p: float, q: float, allowed: float) -> Part:
-    apart = (
-        "equal" if abs(p - q) < 5e-4 else f"{100 * abs(p - q):.1f} points {'lower' if p < q else 'higher'}"
-    )
-    text = f"{name}: {quantity} {_pct(p)}, anchor {_pct(q)}: {apart} ({100 * allowed:.1f} allowed)"
-    return Part(name, quantity, p, q, allowed, abs(p - q) <= allowed, text)
+    return Part(name, quantity, agrees, text, *changes)
 
 
 def _pct(value: float) -> str:

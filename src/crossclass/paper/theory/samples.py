@@ -126,11 +126,6 @@ def worst_case(
     return (1 - beta) * bracket - beta / (layout.classes - 1) * foreign
 
 
-def corners(d: int, eps: Scalar) -> Float[np.ndarray, "c d"]:
-    """All 2^d corners of the cube of half-width eps."""
-    return eps * np.array(list(product((-1.0, 1.0), repeat=d)))
-
-
 def worst_of_corners(
     x: Float[np.ndarray, "n d"],
     y: Int[np.ndarray, " n"],
@@ -147,7 +142,7 @@ def worst_of_corners(
     the bracket ignores.
     """
     check_reading(reading)
-    W, cube = weights(w1, w2, layout), corners(x.shape[1], eps)
+    W, cube = weights(w1, w2, layout), eps * np.array(list(product((-1.0, 1.0), repeat=x.shape[1])))
     f = (x @ W.T)[:, None, :] + (cube @ W.T)[None]  # n, corner, class
     own = np.arange(layout.classes) == y[:, None]
     f_own = np.where(own[:, None, :], f, 0.0).sum(axis=2)
