@@ -25,7 +25,7 @@ from pydantic import Field
 
 from crossclass.analysis.records import EpochRow
 from crossclass.core.config import Settings
-from crossclass.core.errors import BusyError
+from crossclass.core.errors import BusyError, UserError
 from crossclass.core.files import write_atomic
 from crossclass.core.progress import Log, Progress, duration, silent
 from crossclass.core.runtime import Runtime
