@@ -10,7 +10,7 @@ from crossclass.core.errors import UserError
 from crossclass.paper.published_curves import ANCHORS, Conditions, anchor, conditions, overlay, table, verify
 from crossclass.paper.published_curves.conditions import differing
 from crossclass.paper.published_curves.curves import FOLDER
-from crossclass.paper.published_curves.table import summary
+from crossclass.paper.published_curves.verify import summary
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run
 

@@ -2,8 +2,7 @@
 
 from crossclass.paper.published_curves.conditions import Conditions, conditions
 from crossclass.paper.published_curves.curves import ANCHORS, Anchor, anchor, known
-from crossclass.paper.published_curves.table import overlay, table
-from crossclass.paper.published_curves.verify import Agreement, Part, verify
+from crossclass.paper.published_curves.verify import Agreement, Part, overlay, table, verify
 
 __all__ = [
     "ANCHORS",

@@ -9,18 +9,16 @@ other is compared in shape, as in "rises, then falls": it can contradict the anc
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crossclass.core.errors import UserError
-from crossclass.paper.published_curves.conditions import Conditions, differing
+from crossclass.paper.published_curves.conditions import Conditions, Row, differing
 from crossclass.paper.published_curves.curves import anchor as curve_of, known
 from crossclass.paper.verdict import Word
-
-Row = Mapping[str, Any]
 
 WINDOW = 0.05  # of a schedule: how long the peak after a drop and the end are
 UNMEASURED = "was not measured; finish the run, validate more often (validation.every) or train more epochs"
@@ -270,3 +268,48 @@ def _compare_direction(
 
 def _pct(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+# An agreement as lines for a terminal, and the two curves for a figure
+
+
+def table(agreement: Agreement) -> Iterator[str]:
+    """The verdict, every comparison, and the conditions that differ."""
+    mode = (
+        "shape only" if agreement.shape_only else f"tolerance {100 * agreement.tolerance:g} points plus noise"
+    )
+    yield f"against {agreement.anchor} (published): {agreement.verdict} ({mode})"
+    marks = {True: "agrees", False: "DISAGREES", None: "undecided"}
+    for part in agreement.parts:
+        yield f"  {marks[part.agrees]:10}{part.text}"
+    for note in agreement.notes:
+        yield f"  note      {note}"
+    yield summary(agreement)
+
+
+def summary(agreement: Agreement) -> str:
+    """One sentence: the verdict, and which part of the curve it is about."""
+    name, counted = agreement.anchor, len(agreement.parts)
+    if agreement.verdict == "holds":
+        return f"the run follows {name} in all {counted} comparisons"
+    if agreement.verdict == "does not hold":
+        return f"the run does not follow {name}: {_names(p for p in agreement.parts if p.agrees is False)}"
+    unclear = _names(p for p in agreement.parts if p.agrees is None)
+    if not unclear:
+        return f"the run has the shape of {name}, but {agreement.where[0]}"
+    return f"whether the run follows {name} is undecided: {unclear}"
+
+
+def _names(parts: Iterator[Part]) -> str:
+    return "; ".join(dict.fromkeys(f"{p.name}, {p.quantity}" for p in parts))
+
+
+def overlay(
+    rows: Sequence[Row], name: str, label: str = "this run", run: Conditions | None = None
+) -> dict[str, list[Row]]:
+    """The rows of the run and of the anchor by label; an anchor of another length is scaled to the run's."""
+    epochs = (run.epochs if run else None) or rows[-1]["epoch"]
+    scale = epochs / known(name).epochs
+    stretched = [{**row, "epoch": max(1, round(row["epoch"] * scale))} for row in curve_of(name)]
+    title = "published" if scale == 1 else f"published, {known(name).epochs} epochs drawn as {epochs}"
+    return {label: list(rows), f"{name} ({title})": list(stretched)}
