@@ -19,7 +19,7 @@ from crossclass.analysis.measure import Measure
 from crossclass.attacks import FGSM, PGD, reference_attack
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import Card, save_checkpoint
-from crossclass.checkpoints.load import Source, load_checkpoints
+from crossclass.checkpoints.load import Source
 from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
@@ -266,25 +266,6 @@ def test_mistakes_are_one_sentence(here, net, what):
     assert words in str(e.value)
     assert "\n" not in str(e.value)
     assert not Path("poisoned").exists()
-
-
-def test_trust_is_asked_for_code_that_a_file_names(here):
-    model = f"{{kind: python, call: '{nets(here)}:Net'}}"
-    config = f"data: {{kind: npz}}\nmodel: {model}\nepochs: 1\nlr_milestones: []\n"
-    Path("run.yaml").write_text(config)
-    with pytest.raises(SystemExit) as e:
-        main(["train", "run.yaml", "data.path=data"])
-    assert e.value.code == 2
-    changes = ["recipe.attack.steps=1", "augment=null", "lr=0.01"]
-    changes += ["validation.attack={kind: fgsm}", "validation.final={kind: fgsm}"]
-    with pytest.raises(SystemExit) as e:
-        main(["train", "run.yaml", "data.path=data", "--trust", *changes])
-    assert not e.value.code
-    folder = next(Path("runs").iterdir())
-    with pytest.raises(UserError, match="--trust"):
-        list(load_checkpoints([str(folder)], runtime=CPU))
-    with trusting(everything=True):
-        assert len(list(load_checkpoints([str(folder)], runtime=CPU))) == 2
 
 
 def test_partial_loads_are_refused_unless_allowed(here, net):
