@@ -14,8 +14,8 @@ from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits
 from crossclass.diagnostics import FINDINGS, examine
 from crossclass.diagnostics.findings import beats
+from crossclass.diagnostics.gradient_masking import _gradient_ratio
 from crossclass.diagnostics.inputs import labels, renumbering
-from crossclass.diagnostics.masking import _gradient_ratio
 from crossclass.diagnostics.probe import make_probe
 from crossclass.models import statistics
 from crossclass.models.wrapper import Wrapped

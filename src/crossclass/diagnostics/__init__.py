@@ -10,7 +10,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.data import Splits
-from crossclass.diagnostics import inputs, masking, outputs, weights
+from crossclass.diagnostics import gradient_masking, inputs, outputs, weights
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
 from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
 from crossclass.models.base import Classifier, Statistics
@@ -34,7 +34,7 @@ def _correct_images(p: Probe, found: list[Finding]) -> str:
 
 
 def _gradients(p: Probe, found: list[Finding]) -> str:
-    return "" if masking.differentiable(p) else "the outputs carry no gradient"
+    return "" if gradient_masking.differentiable(p) else "the outputs carry no gradient"
 
 
 STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
@@ -56,10 +56,16 @@ STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
         _no_fault("non-finite-outputs", "some outputs are not finite"),
         (inputs.normalisation, inputs.orientation, inputs.labels, weights.batch_norm),
     ),
-    (_correct_images, (masking.gradients,)),
+    (_correct_images, (gradient_masking.gradients,)),
     (
         _gradients,
-        (masking.losses, masking.radii, masking.unbounded_attack, masking.steps, masking.weaker_attacks),
+        (
+            gradient_masking.losses,
+            gradient_masking.radii,
+            gradient_masking.unbounded_attack,
+            gradient_masking.steps,
+            gradient_masking.weaker_attacks,
+        ),
     ),
 )
 """The checks in order; a stage whose needs are not met ends the examination."""
