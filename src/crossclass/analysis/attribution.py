@@ -65,7 +65,7 @@ def cas(C: Float[Tensor, "k k"]) -> float:
 
 
 def negative_mass(C: Float[Tensor, "k k"]) -> float:
-    """Sum over i != j of max(-C[i, j], 0): what eq. 7 leaves out, said by the paper to be small."""
+    """Sum over i != j of max(-C[i, j], 0): what eq. 7 leaves out; small, says the paper."""
     return float((-off_diagonal(C)).clamp(min=0).sum())
 
 

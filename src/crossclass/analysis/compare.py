@@ -86,9 +86,9 @@ def saliency_between(
     if len(chosen) < 2:
         return None
     maps = {}
-    for name, model, seen in (a, b):
-        assert seen.images is not None, "the images were not kept"
-        maps[name] = saliency.grad_cam(model, seen.images, labels)
+    for name, model, evaluation in (a, b):
+        assert evaluation.images is not None, "the images were not kept"
+        maps[name] = saliency.grad_cam(model, evaluation.images, labels)
     some = chosen[:shown]
     images = part.images.cpu()[some].float() / 255
     drawn = SaliencyMaps(

@@ -119,7 +119,7 @@ def evaluate_checkpoint(
         done += count * runtime.group.size  # the others do as much
         progress("measure", min(done, len(part)), len(part))
 
-    seen = evaluate.evaluate(
+    evaluation = evaluate.evaluate(
         model,
         part,
         attack,
@@ -135,8 +135,8 @@ def evaluate_checkpoint(
         matches_logits=evaluate.head_gap(model, few) <= evaluate.ROUNDING,
     )
     correct_only = settings.attribution_subset == "correct"
-    used = seen.robust == seen.labels if correct_only else None
-    return replace(seen, sharing=splits.sharing, used=used, head=head)
+    used = evaluation.robust == evaluation.labels if correct_only else None
+    return replace(evaluation, sharing=splits.sharing, used=used, head=head)
 
 
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
@@ -157,11 +157,12 @@ def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str,
 
 
 def measurement(
-    seen: EvaluationPass, who: Identity, splits: Splits, attack: AnyAttack | None, settings: Measure
+    evaluation: EvaluationPass, who: Identity, splits: Splits, attack: AnyAttack | None, settings: Measure
 ) -> Measurement:
     """The record of one checkpoint under one attack: its numbers and their conditions."""
-    numbers, how = evaluate.summary(seen, splits.class_names), conditions(attack, settings, len(seen.labels))
-    ends = {m.key: m.interval(seen) for m in METRICS if m.interval is not None}
+    n = len(evaluation.labels)
+    numbers, how = evaluate.summary(evaluation, splits.class_names), conditions(attack, settings, n)
+    ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     kept = (how["attack"] or {}).get("return_iterate", "last")
     if kept != "last":
         numbers["warnings"].append(
@@ -177,11 +178,11 @@ def measurement(
             epoch=who.epoch,
             chosen_by=who.chosen_by,
         ),
-        data=DataRef(name=who.data, checksum=splits.checksum, n=len(seen.labels), split=settings.split),
+        data=DataRef(name=who.data, checksum=splits.checksum, n=n, split=settings.split),
         model=who.model,
         normalise=who.normalise,
         loaded=who.loaded,
-        head=seen.head,
+        head=evaluation.head,
         attack=str(attack) if attack is not None else "none (clean images)",
         conditions=how,
         class_names=list(splits.class_names),
@@ -205,7 +206,7 @@ class _Measured:
 
     loaded: LoadedCheckpoint
     attack: AnyAttack | None
-    seen: EvaluationPass
+    evaluation: EvaluationPass
     result: Measurement
 
 
@@ -227,7 +228,7 @@ def measure(
         settings: The attack, the images and their number.
         source: The network and the images of foreign files, and changes of the images of runs.
         runtime: Device, threads and processes.
-        progress: Is told how many images are done.
+        progress: Called with how many images are done.
         trust: Read pickles and import code that files name; both can run code.
         allow_partial: Leave weights that a file lacks at random values.
         draw: Given the saliency maps of a comparison if `settings.saliency` asks for them.
@@ -249,9 +250,9 @@ def measure(
     with trusting(everything=trust):
         for one in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
             for attack in settings.attacks(one.threats):
-                seen = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
-                result = measurement(seen, one.about, one.splits, attack, settings)
-                every.append(_Measured(one, attack, seen, result))
+                evaluation = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
+                result = measurement(evaluation, one.about, one.splits, attack, settings)
+                every.append(_Measured(one, attack, evaluation, result))
     pairs = _comparable(every)
     if settings.saliency and not pairs:
         raise UserError(_NO_PAIR)
@@ -284,16 +285,16 @@ def _comparison(
     a: _Measured, b: _Measured, settings: Measure, draw: Draw | None, several: bool
 ) -> Comparison:
     """The comparison, with the saliency maps that the settings ask for; `several` are drawn for one file."""
-    out = compare.comparison(a.result, b.result, (a.seen, b.seen))
+    out = compare.comparison(a.result, b.result, (a.evaluation, b.evaluation))
     if not settings.saliency or draw is None:
         return out
     part = a.loaded.splits.part(settings.split).first(settings.n)
-    pair = [(name, one.loaded.model, one.seen) for name, one in zip((out.a, out.b), (a, b), strict=True)]
+    first, second = (out.a, a.loaded.model, a.evaluation), (out.b, b.loaded.model, b.evaluation)
     at, names = "adversarial images" if a.result.attacked else "clean images", a.loaded.splits.class_names
-    found = compare.saliency_between(pair[0], pair[1], part, names, settings.saliency, at)
-    if found is None:
+    result = compare.saliency_between(first, second, part, names, settings.saliency, at)
+    if result is None:
         return out
-    numbers, maps = found
+    numbers, maps = result
     threat = getattr(a.attack, "threat", None)
     name = f"{threat.kind}-{round(255 * threat.eps, 2):g}" if several and threat is not None else ""
     return out.model_copy(update={"saliency": Saliency(grid=draw(maps, name), **numbers)})

@@ -67,9 +67,9 @@ class Metric:
         low, high = (f"{factor * v:.{digits}f}" for v in ends if v is not None)
         return f"[{low}, {high}]"
 
-    def value(self, seen: "EvaluationPass") -> int | float | None:
+    def value(self, evaluation: "EvaluationPass") -> int | float | None:
         """`compute`, with None for what is not finite."""
-        value = self.compute(seen)
+        value = self.compute(evaluation)
         return value if value is not None and math.isfinite(value) else None
 
 

@@ -380,10 +380,10 @@ def result_file(results: Sequence[Measurement], comparisons: Sequence[Comparison
     )
 
 
-def write_results(path: Path, found: ResultFile) -> None:
+def write_results(path: Path, results: ResultFile) -> None:
     """Write a result file in one step; matrices of more than `INLINE` classes to `<name>.npz` beside it."""
     large: dict[str, Any] = {}
-    content = found.to_dict()
+    content = results.to_dict()
     for group in ("results", "comparisons"):
         for n, one in enumerate(content[group]):
             if any(len(m) > INLINE for m in one["matrices"].values() if isinstance(m, list)):
@@ -415,13 +415,13 @@ def load_results(path: Path | str) -> ResultFile:
             "upgrade crossclass"
         )
     try:
-        found = ResultFile.model_validate(data)
+        file = ResultFile.model_validate(data)
     except ValidationError as e:
         raise UserError(f"{path}: {first_error(e)}; restore or delete the file") from e
-    return found.model_copy(
+    return file.model_copy(
         update={
-            "results": [_with_matrices(r, path) for r in found.results],
-            "comparisons": [_with_matrices(c, path) for c in found.comparisons],
+            "results": [_with_matrices(r, path) for r in file.results],
+            "comparisons": [_with_matrices(c, path) for c in file.comparisons],
         }
     )
 

@@ -6,7 +6,8 @@ With F_k the k-th channel of a layer's map and f_y the true logit,
 
 At the last map before the mean pooling the gradient is W[y, k] / (h w) everywhere. Without its ReLU the
 map is then h w times too small a picture of the attribution A_y(x) = W[y] * g(x) (eq. 4): it *sums* over
-(u, v) to sum_k A_y(x)_k = f_y - b_y, so h w times its mean does. What CAS compares is what is seen here.
+(u, v) to sum_k A_y(x)_k = f_y - b_y, so h w times its mean does: the map shows
+where in the image the attributions that CAS compares come from.
 """
 
 import math
@@ -51,7 +52,7 @@ def grad_cam(
         """Let the map pass the probe and give the layer's output back, unchanged to the last bit.
 
         The pull-back of `as_map` carries the map's gradient to the tokens it was read from, so weights
-        average over the places of the map: neither over channels nor over a class token.
+        average over the positions of the map: neither over channels nor over a class token.
         """
         nonlocal reached
         reached = True
@@ -72,8 +73,8 @@ def grad_cam(
             for start in range(0, len(x), batch):
                 part = slice(start, start + batch)
                 images = x[part].detach().to(device).requires_grad_()
-                found = cam.attribute(images, target=y[part].to(device), relu_attributions=relu)
-                maps.append(found.detach()[:, 0].float().cpu())
+                cam_maps = cam.attribute(images, target=y[part].to(device), relu_attributions=relu)
+                maps.append(cam_maps.detach()[:, 0].float().cpu())
     except AssertionError as e:
         if reached:
             raise
@@ -85,7 +86,7 @@ def grad_cam(
 
 
 def resized(maps: Float[Tensor, "n u v"], size: int | tuple[int, int]) -> Float[Tensor, "n h w"]:
-    """The maps at the size of the images, bilinear: to be looked at, not to be measured."""
+    """The maps at the size of the images, bilinear: for drawings, not for measurements."""
     to = (size, size) if isinstance(size, int) else size
     return F.interpolate(maps[:, None], to, mode="bilinear", align_corners=False)[:, 0]
 
@@ -93,14 +94,14 @@ def resized(maps: Float[Tensor, "n u v"], size: int | tuple[int, int]) -> Float[
 def half_mass_area(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
     """The smallest share of the area that holds half of a map's positive mass, in (0, 0.5].
 
-    Places are taken from the brightest down, the last one in part, so the number is continuous: 0.5 for
-    a flat map, 0.5 / (h w) if all is in one place. A map without positive mass looks nowhere and is 0,
-    the only way to reach 0. Only maps of one resolution compare: finer ones can be narrower.
+    Positions are taken from the brightest down, the last one in part, so the number is continuous: 0.5 for
+    a flat map, 0.5 / (h w) if all is in one position. Only a map without positive mass is 0. Compare maps of
+    one resolution only: finer ones can be narrower.
     """
     mass = _mass(maps).sort(dim=1, descending=True).values
     reached = mass.cumsum(dim=1)
     half = reached[:, -1:] / 2
-    whole = (reached < half).sum(dim=1, keepdim=True).clamp(max=mass.shape[1] - 1)  # places taken in full
+    whole = (reached < half).sum(dim=1, keepdim=True).clamp(max=mass.shape[1] - 1)  # positions taken in full
     before = (reached - mass).gather(1, whole)
     last = mass.gather(1, whole)
     area = (whole + (half - before) / torch.where(last > 0, last, 1)) / mass.shape[1]
@@ -108,9 +109,9 @@ def half_mass_area(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
 
 
 def entropy(maps: Float[Tensor, "n u v"]) -> Float[Tensor, " n"]:
-    """Shannon entropy of the positive mass over log(h w): 1 for a flat map, 0 for one place.
+    """Shannon entropy of the positive mass over log(h w): 1 for a flat map, 0 for one position.
 
-    A map without positive mass is 0 as well. One place alone is flat: 1.
+    A map without positive mass is 0 as well. A map of one position is flat: 1.
     """
     mass = _mass(maps)
     total = mass.sum(dim=1)

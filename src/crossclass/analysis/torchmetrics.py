@@ -8,7 +8,7 @@ uneven shards, any batch size and any number of processes give one result, and `
     C.compute()  # [10, 10]
 
 A confusion matrix is torchmetrics' own: `MulticlassConfusionMatrix(num_classes)`. Its classwise accuracy,
-`MulticlassAccuracy(num_classes, average=None)`, says 0 for a class without samples; ours says NaN.
+`MulticlassAccuracy(num_classes, average=None)`, is 0 for a class without samples; `ClasswiseAccuracy` is NaN.
 """
 
 import torch
@@ -55,7 +55,7 @@ class ClassCorrelation(Metric):
         self.counts += torch.bincount(labels, minlength=self.num_classes)
 
     def compute(self) -> Float[Tensor, "k k"]:
-        """C over everything seen; a class without samples has a row and a column of 0."""
+        """C over all samples; a class without samples has a row and a column of 0."""
         return attribution.correlation(self.sums / self.counts.clamp(min=1)[:, None])
 
 
@@ -63,7 +63,7 @@ class CAS(ClassCorrelation):
     """CAS = sum over i != j of max(C[i, j], 0) (eq. 7), a float64 scalar; read it beside accuracy."""
 
     def compute(self) -> Float[Tensor, ""]:
-        """CAS over everything seen, between 0 and K(K-1)."""
+        """CAS over all samples, between 0 and K(K-1)."""
         return self.sums.new_tensor(attribution.cas(super().compute()))
 
 
@@ -107,7 +107,7 @@ class InstanceCAS(Metric):
         self.labels.append(labels.long())
 
     def compute(self) -> Float[Tensor, ""]:
-        """I-CAS over everything seen, between 0 and K(K-1)."""
+        """I-CAS over all samples, between 0 and K(K-1)."""
         units, labels = dim_zero_cat(self.units), dim_zero_cat(self.labels)
         nearest = instances.largest_cosines(units, labels, self.num_classes, self.block)
         I = instances.instance_correlation(nearest, labels)  # noqa: E741 - the paper's matrix
@@ -119,24 +119,24 @@ class ClasswiseAccuracy(Metric):
 
     full_state_update = False
     is_differentiable = False
-    right: Tensor
-    seen: Tensor
+    correct: Tensor
+    counts: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        for name in ("right", "seen"):
+        for name in ("correct", "counts"):
             self.add_state(name, default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> None:
         """Count a batch of predicted classes; raises UserError for a label out of range."""
         _check_labels(self.num_classes, labels)
-        self.seen += torch.bincount(labels, minlength=self.num_classes)
-        self.right += torch.bincount(labels[predicted == labels], minlength=self.num_classes)
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self.correct += torch.bincount(labels[predicted == labels], minlength=self.num_classes)
 
     def compute(self) -> Float[Tensor, " k"]:
         """Accuracies in [0, 1]."""
-        return self.right.to(torch.float64) / self.seen
+        return self.correct.to(torch.float64) / self.counts
 
 
 def _check_labels(k: int, labels: Tensor) -> None:

@@ -66,7 +66,7 @@ FINDINGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One named result of an examination; level `fine` says that the fault was looked for and is absent."""
+    """One named result of an examination; level `fine` means that the fault was checked for and is absent."""
 
     name: str
     level: Level

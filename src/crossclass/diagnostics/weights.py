@@ -1,4 +1,4 @@
-"""What can be told from the weights and modes alone, and whether batch norm fits the data."""
+"""What the weights and modes alone show, and whether batch norm fits the data."""
 
 import torch
 from torch import nn
