@@ -359,14 +359,10 @@ def metrics_csv(rows: Sequence[EpochRow | Mapping[str, Any]]) -> str:
     text, names = io.StringIO(), columns()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _cell(r.get(k)) for k in names} for r in rows)
+    for row in rows:
+        cells = {k: row.get(k) for k in names}
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()})
     return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def result_file(results: Sequence[Measurement], comparisons: Sequence[Comparison] = ()) -> ResultFile:
