@@ -114,30 +114,17 @@ def test_the_standard_version_runs_whole(threat: Any) -> None:
 
 
 def as_the_original(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """In pyautoattack's place its original, by its signature: `attacks_to_run`, `bs`, images alone."""
+    """In pyautoattack's place its original, where that differs: `attacks_to_run`, `bs`, images alone."""
     import pyautoattack
 
     made: list[dict[str, Any]] = []
 
     class Original:
         def __init__(
-            self,
-            model: nn.Module,
-            norm: str = "Linf",
-            eps: float = 0.3,
-            seed: int | None = None,
-            verbose: bool = True,
-            attacks_to_run: list[str] | None = None,
-            version: str = "standard",
-            is_tf_model: bool = False,
-            device: str = "cuda",
-            log_path: str | None = None,
+            self, model: nn.Module, *, verbose: bool, attacks_to_run: list[str], **same: Any
         ) -> None:
-            made.append({"seed": seed, "verbose": verbose, "version": version, "attacks": attacks_to_run})
-            self.inner = pyautoattack.AutoAttack(
-                model, norm=norm, eps=eps, seed=seed, version=version, device=device,
-                attacks=attacks_to_run or None,
-            )  # fmt: skip
+            made.append({"verbose": verbose, "attacks": attacks_to_run, **same})
+            self.inner = pyautoattack.AutoAttack(model, attacks=attacks_to_run or None, **same)
             self.apgd, self.apgd_targeted = self.inner.apgd, self.inner.apgd_targeted
             self.fab, self.square = self.inner.fab, self.inner.square
 

@@ -1,12 +1,14 @@
 """Crafting by replay gives what running gives. Without a GPU, a recording runs the job once more."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from conftest import seeded
 from crossclass import models
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.cuda_graphs import Capture, CudaGraphs, Job
@@ -23,17 +25,6 @@ RECORDED = {
     "fast AT": FGSM(start="uniform", step=1.25, bn="train"),
     "bf16": PGD(steps=2, bn="train", precision="bf16"),
 }
-
-
-class Dropping(nn.Module):
-    """A linear network with dropout, which draws from the global generator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 16 * 16, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
 
 
 def net() -> nn.Module:
@@ -64,11 +55,11 @@ def test_replays_are_what_running_gives(attack: PGD) -> None:
     one, other = net(), net()
     graphs, results = CudaGraphs(emulated(attack, one)), []
     for step, n in enumerate((8, 8, 8, 8, 5)):
-        g = torch.Generator().manual_seed(step)
+        g = seeded(step)
         x, y = torch.rand(n, 3, 16, 16, generator=g), torch.arange(n) % 4
         with graphs.active():
-            replayed = attack(one, x, y, torch.Generator().manual_seed(step))
-        plain = attack(other, x, y, torch.Generator().manual_seed(step))
+            replayed = attack(one, x, y, seeded(step))
+        plain = attack(other, x, y, seeded(step))
         assert torch.equal(replayed, plain)
         results.append((replayed, plain))
         with torch.no_grad():  # weights change in place, as an optimizer changes them
@@ -84,34 +75,26 @@ def test_replays_are_what_running_gives(attack: PGD) -> None:
 
 
 def test_recording_does_not_move_the_global_generator() -> None:
-    attack, network = PGD(steps=2, bn="train"), Dropping().train()
+    attack = PGD(steps=2, bn="train")
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 16 * 16, 4)).train()
     graphs, y = CudaGraphs(emulated(attack, network)), torch.arange(4)
     for step in range(3):
-        x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        x = torch.rand(4, 3, 16, 16, generator=seeded(step))
         found = []
-        for replay in (True, False):
-            with isolated_rng(step, torch.device("cpu")):
-                if replay:
-                    with graphs.active():
-                        found.append(attack(network, x, y, torch.Generator().manual_seed(step)))
-                else:
-                    found.append(attack(network, x, y, torch.Generator().manual_seed(step)))
+        for context in (graphs.active(), nullcontext()):
+            with isolated_rng(step, torch.device("cpu")), context:
+                found.append(attack(network, x, y, seeded(step)))
         assert torch.equal(*found)
     assert graphs.replays == 2
 
 
 @pytest.mark.parametrize(
-    "attack",
-    [
-        PGD(steps=1, restarts=2),
-        PGD(steps=1, return_iterate="best"),
-        PGD(steps=1, return_iterate="first"),
-        PGD(steps=1, bn="train_frozen_stats"),
-    ],
-    ids=["restarts", "best", "first", "frozen statistics"],
+    "change",
+    [{"restarts": 2}, {"return_iterate": "best"}, {"return_iterate": "first"}, {"bn": "train_frozen_stats"}],
+    ids=str,
 )
-def test_what_depends_on_results_is_not_recorded(attack: PGD) -> None:
-    network = net()
+def test_what_depends_on_results_is_not_recorded(change: dict[str, Any]) -> None:
+    attack, network = PGD(steps=1, **change), net()
     graphs = CudaGraphs(emulated(attack, network))
     with graphs.active():
         for _ in range(3):
@@ -126,7 +109,7 @@ def test_where_recording_fails_crafting_goes_on_and_one_warning_says_why() -> No
     graphs, network = CudaGraphs(refused), net()
     attack, x, y = PGD(steps=1, bn="train"), torch.rand(4, 3, 16, 16), torch.arange(4)
     with graphs.active():
-        found = [attack(network, x, y, torch.Generator().manual_seed(0)) for _ in range(3)]
+        found = [attack(network, x, y, seeded(0)) for _ in range(3)]
     assert all(f.shape == x.shape for f in found)
     assert graphs.failed
     warning = graphs.pop_warning()

@@ -139,15 +139,11 @@ def test_numpy_in_torch_files_is_read_without_trust(tmp_path: Path) -> None:
     assert not [one for one in left if isinstance(one, tuple) and "numpy" in one[1]]
 
 
-def test_a_tuple_at_the_top_is_looked_into(tmp_path: Path) -> None:
+def test_unusual_nesting(tmp_path: Path) -> None:
     assert same(file_formats.read(torch_file(tmp_path / "a.pt", (STATE, 7)))["0"], STATE)
-
-
-def test_a_dict_that_contains_itself_ends(tmp_path: Path) -> None:
     value: dict[str, Any] = {"w": torch.ones(1)}
     value["again"] = value
-    tree = file_formats.read(torch_file(tmp_path / "a.pt", value))
-    assert torch.equal(tree["w"], torch.ones(1))
+    assert torch.equal(file_formats.read(torch_file(tmp_path / "a.pt", value))["w"], torch.ones(1))
 
 
 # ---- What is not a file of weights. ----
@@ -279,18 +275,15 @@ def test_poison_is_refused_and_does_not_act(tmp_path: Path, how: str) -> None:
 
 
 def test_what_is_refused_is_named_and_trust_reads_it(tmp_path: Path) -> None:
-    value = {"args": argparse.Namespace(eps=8), "net": STATE, "model": nn.DataParallel(TinyNet())}
+    net = TinyNet()
+    value = {"args": argparse.Namespace(eps=8), "net": STATE, "model": nn.DataParallel(net)}
     path = torch_file(tmp_path / "a.pt", value)
     message = complaint(path)
     assert "its pickle wants to import argparse.Namespace, and unpickling it could run any code" in message
     tree = read_trusted(path)
     assert same(tree["net"], STATE)
     assert "module.conv.weight" in tree["model"]
-
-
-def test_trust_reads_whole_models_and_bare_pickles(tmp_path: Path) -> None:
-    net = TinyNet()
-    path = torch_file(tmp_path / "a.pt", net)
+    torch_file(path, net)
     assert "conftest.TinyNet" in complaint(path)
     assert same(read_trusted(path), dict(net.state_dict()))
     path.write_bytes(pickle.dumps({"w": np.ones(2, dtype=np.float32), "n": 3}))
@@ -443,16 +436,14 @@ def test_copies_of_the_constants_are_listed_and_others_are_not() -> None:
     "file",
     [
         {"bn.running_mean": MEAN, "bn.running_var": STD, "bn.running_std": STD},
-        {"mean": MEAN},
-        {"std": STD},
-        {"mean": MEAN, "x.std": STD},
-        {"mean": MEAN, "std": STD * 0},
-        {"mean": MEAN, "std": -STD},
-        {"mean": torch.ones(4), "std": torch.ones(4)},
-        {"mean": torch.ones(1), "std": torch.ones(3)},
-        {"mean": MEAN * torch.nan, "std": STD},
+        *({"mean": MEAN}, {"std": STD}, {"mean": MEAN, "x.std": STD}, {"meanings": MEAN, "stdings": STD}),
+        *(
+            {"mean": MEAN, "std": STD * 0},
+            {"mean": MEAN, "std": -STD},
+            {"mean": MEAN * torch.nan, "std": STD},
+        ),
+        *({"mean": torch.ones(n), "std": torch.ones(m)} for n, m in ((4, 4), (1, 3))),
         {"mean": MEAN, "sigma_of_noise": STD},
-        {"meanings": MEAN, "stdings": STD},
     ],
 )
 def test_what_is_no_normalisation(file: dict[str, Tensor]) -> None:
