@@ -4,7 +4,6 @@ import json
 import re
 from html import unescape
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -19,7 +18,6 @@ from report_files import (
     Page,
     page_text,
     row,
-    square,
     visible_text,
     write_run,
 )
@@ -146,41 +144,6 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pages", "run"]
     assert out.read_text() == "old"
-
-
-def test_figures_are_deterministic(tmp_path: Path) -> None:
-    def drawn() -> list[str]:
-        several = plots.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]})
-        one, C = plots.curves({"a": ROWS}, {"a": [3]}), plots.matrix(square(6, 0.1), EVIL)
-        minus = plots.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"])
-        return [plots.svg(figure) for figure in (several, one, C, minus)]
-
-    first = drawn()
-    assert first == drawn()
-    assert all(ElementTree.fromstring(s).tag.endswith("}svg") for s in first)
-    assert all("<style" not in s and "<metadata" not in s for s in first)
-    ids = [set(re.findall(r'\bid="([^"]*)"', s)) for s in first]
-    assert not ids[0] & ids[1]
-    figure = plots.curves({"a": ROWS}, {"a": [3]})
-    assert plots.svg(figure) == plots.svg(figure)
-    assert "lr /10" in first[1]
-    for kind in ("svg", "png", "pdf"):
-        assert plots.save(figure, tmp_path / f"f.{kind}").stat().st_size > 1000
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_the_best_epoch_is_chosen_by_validation_where_there_is_any() -> None:
-    assert plots.best_epoch(ROWS) == (2, "test")
-    assert plots.best_epoch([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
-    assert plots.best_epoch([{"epoch": 1}]) is None
-    assert plots.series(ROWS, "cas")[-1][0] == 4
-
-
-def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
-    rows = [row(1, 0.1, 0.99, predicted_classes=1), *(row(e, 0.2, 0.1) for e in range(2, 6))]
-    figure = plots.curves({"a": rows})
-    assert figure.axes[1].get_ylim()[1] < 10
-    assert "few classes predicted" in plots.svg(figure)
 
 
 def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):

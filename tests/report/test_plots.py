@@ -1,9 +1,13 @@
-"""Sheets of small pictures: what is drawn is what was given, on one scale, the same bytes every time."""
+"""Figures: what is drawn is what was given, and the same numbers give the same bytes."""
+
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from crossclass.report import plots
+from report_files import EVIL, ROWS, row, square
 
 A = [[1.0, 0.2], [0.2, 1.0]]
 B = [[1.0, None], [0.4, 1.0]]
@@ -62,14 +66,56 @@ def test_words_are_all_there():
     assert [t.get_text() for t in figure.axes[0].texts] == ["run", "eps", "AT", "8", "$x^2$", "None"]
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: plots.matrix_grid({"AT": {"best": A}}),
-        lambda: plots.dots({"CAS": {"AT": {"best": [1.0, 2.0]}}}),
-        lambda: plots.lines({"x": {"a": [(0.0, [1.0])]}}),
-        lambda: plots.text_table(["a"], [["b"]]),
-    ],
-)
+def test_the_best_epoch_is_chosen_by_validation_where_there_is_any() -> None:
+    assert plots.best_epoch(ROWS) == (2, "test")
+    assert plots.best_epoch([*ROWS, row(5, 0.0, 0.1, val_robust=0.1)]) == (5, "val")
+    assert plots.best_epoch([{"epoch": 1}]) is None
+    assert plots.series(ROWS, "cas")[-1][0] == 4
+
+
+def test_an_epoch_of_few_classes_does_not_flatten_cas() -> None:
+    rows = [row(1, 0.1, 0.99, predicted_classes=1), *(row(e, 0.2, 0.1) for e in range(2, 6))]
+    figure = plots.curves({"a": rows})
+    assert figure.axes[1].get_ylim()[1] < 10
+    assert "few classes predicted" in plots.svg(figure)
+
+
+def test_a_drop_of_the_learning_rate_says_by_how_much() -> None:
+    assert "lr /10" in plots.svg(plots.curves({"a": ROWS}, {"a": [3]}))
+
+
+EPS = np.linspace(0, 0.5, 11)
+DRAWN = [
+    lambda: plots.curves({"a seed 0": ROWS, "a seed 1": ROWS, "b": ROWS[:2]}),
+    lambda: plots.curves({"a": ROWS}, {"a": [3]}),
+    lambda: plots.matrix(square(6, 0.1), EVIL),
+    lambda: plots.difference([[0.0, None], [-0.3, 0.0]], ["a", "b"]),
+    lambda: plots.matrix_grid({"AT": {"best": A}}),
+    lambda: plots.dots({"CAS": {"AT": {"best": [1.0, 2.0]}}}),
+    lambda: plots.lines({"x": {"a": [(0.0, [1.0])]}}),
+    lambda: plots.text_table(["a"], [["b"]]),
+    lambda: plots.feature_weights(EPS, (EPS, EPS), (EPS, EPS), 0.2, 0.3),
+    lambda: plots.success_curves(3 * EPS, [plots.SuccessCurve("a", EPS, EPS, 0.2, 0.3)]),
+    lambda: plots.phase_diagram(EPS, EPS, EPS, beta=0.1),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWN)
 def test_the_same_numbers_give_the_same_bytes(draw):
-    assert plots.svg(draw()) == plots.svg(draw())
+    figure = draw()
+    first = plots.svg(figure)
+    assert first == plots.svg(figure) == plots.svg(draw())
+    assert ElementTree.fromstring(first).tag.endswith("}svg")
+    assert "<style" not in first
+    assert "<metadata" not in first
+
+
+def test_figures_share_no_id():
+    ids = [set(re.findall(r'\bid="([^"]*)"', plots.svg(draw()))) for draw in DRAWN]
+    assert sum(map(len, ids)) == len(set.union(*ids))
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_a_figure_is_written_in_every_format(tmp_path, kind):
+    assert plots.save(DRAWN[0](), tmp_path / f"f.{kind}").stat().st_size > 1000
+    assert len(list(tmp_path.iterdir())) == 1
