@@ -9,7 +9,7 @@ from crossclass.analysis.metrics import metric
 from crossclass.analysis.records import Measurement
 from crossclass.report import write_report
 from crossclass.report.best_and_last import BestAndLast
-from crossclass.report.format import change, interval
+from crossclass.report.format import change, value_interval
 from report_files import ROWS, compared, foreign, measure, page_text, write_results, write_run
 
 
@@ -93,4 +93,4 @@ def test_a_change_has_a_direction_and_its_interval(
     d: float, ends: Any, key: str, within: bool, expected: str
 ) -> None:
     assert change(d, ends, metric(key), within=within).replace("\u00a0", " ") == expected
-    assert interval(None) == ""
+    assert value_interval(None, metric(key)) == value_interval([None, 0.1], metric(key)) == ""

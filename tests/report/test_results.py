@@ -76,7 +76,10 @@ def test_comparison_of_foreign_files(page_of_results: str) -> None:
     assert text.count("it holds 0, so this may be chance") == 1
     assert "15.00 → 6.00 is lower by 9.00 no interval was computed" in text
     assert "0.40 0.10 −0.30" in text  # the pair that changed most, from a to b
-    assert "share of the image that holds half of a map these images 24.1 % 16.6 % +7.5 [6.4, 8.6]" in text
+    assert (
+        "share of the image that holds half of a map these images 24.1 % 16.6 % +7.5 points [6.4, 8.6]"
+        in text
+    )
     assert "174 of 1,000 test images" in text
     assert "at layer4.1, on adversarial images" in text
     assert "That choice itself favours one.pt" in text
@@ -194,7 +197,7 @@ def test_all_images_are_the_control_of_those_chosen(tmp_path: Path) -> None:
     text = visible_text(
         write_report([write_results(tmp_path, [*FOREIGN[:2], both])], tmp_path / "a.html").read_text()
     )
-    assert "all images 18.8 % 16.5 % +2.3 [1.8, 2.8]" in text
+    assert "all images 18.8 % 16.5 % +2.3 points [1.8, 2.8]" in text
 
 
 @pytest.mark.usefixtures("undrawn")

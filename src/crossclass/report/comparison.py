@@ -11,26 +11,15 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import METRICS, Metric, metric
 from crossclass.analysis.records import Comparison, Ends, Measurement, ResultFile
 from crossclass.report import plots
-from crossclass.report.format import (
-    NO_ATTACK,
-    UNKNOWN,
-    change,
-    holds_zero,
-    interval,
-    level,
-    number,
-    percent,
-    sentence,
-    signed,
-    value,
-)
+from crossclass.report.format import NO_ATTACK, change, holds_zero, level, sentence, value
 from crossclass.report.measurement import class_names, matrix_of
 from crossclass.report.sections import Section, render
 
-SPREAD = {
-    "half_mass_area": "share of the image that holds half of a map",
-    "entropy": "entropy of a map, 1 if it is flat",
-}
+SPREAD = (
+    Metric("half_mass_area", "share of the image that holds half of a map", "", lambda _: None, "accuracy"),
+    Metric("entropy", "entropy of a map, 1 if it is flat", "", lambda _: None, "share"),
+)
+"""What is stored of saliency maps, and how it is printed."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -181,21 +170,8 @@ def saliency(view: ComparisonView) -> dict[str, Any] | None:
     data = path.read_bytes() if path and path.is_file() else b""
     picture = f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(PNG) else None
     sets = (("these images", s), ("all images", s.get("all_images") or {}))
-    rows = [_spread(key, of, numbers[key]) for key in SPREAD for of, numbers in sets if numbers.get(key)]
+    rows = [(m, of, numbers[m.key]) for m in SPREAD for of, numbers in sets if numbers.get(m.key)]
     return {"s": s, "picture": picture, "rows": rows}
-
-
-def _spread(key: str, of: str, numbers: dict[str, Any]) -> dict[str, str]:
-    scale, digits = (100, 1) if key == "half_mass_area" else (1, 3)
-    a, b, d = (numbers.get(k) for k in ("a", "b", "difference"))
-    return {
-        "name": SPREAD[key],
-        "of": of,
-        "a": percent(a) if scale == 100 else number(a, digits),
-        "b": percent(b) if scale == 100 else number(b, digits),
-        "difference": signed(None if d is None else scale * d, digits),
-        "interval": interval(numbers.get("interval"), scale, digits) or UNKNOWN,
-    }
 
 
 SECTIONS: list[Section[ComparisonView]] = [

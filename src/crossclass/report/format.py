@@ -42,14 +42,6 @@ def signed(value: float | int | None, digits: int = 1) -> str:
     return text if text.strip("+0.") else text.replace("+", "±")
 
 
-def interval(ends: Sequence[float | int] | None, scale: float | int = 1, digits: int = 1) -> str:
-    """The two ends as "[low, high]", times `scale` (100 for percent); an empty text for None."""
-    if not ends:
-        return ""
-    low, high = (number(scale * end, digits) for end in ends)
-    return f"[{low},\u00a0{high}]"
-
-
 def holds_zero(ends: Sequence[float | None] | None) -> bool:
     """Whether an interval of a difference leaves its sign open, so that the difference may be chance."""
     low, high = ends or (None, None)
@@ -64,10 +56,10 @@ def value(x: float | int | None, metric: Metric) -> str:
 
 
 def value_interval(ends: Sequence[float | None] | None, metric: Metric) -> str:
-    """An interval of a metric, or of its difference, in its unit; an empty text where there is none."""
-    if ends is None or None in ends:
-        return ""
-    return interval([end for end in ends if end is not None], *_scale(metric))
+    """An interval of a metric or of its difference, "[low, high]" in its unit; empty where there is none."""
+    scale, digits = _scale(metric)
+    known = [number(scale * end, digits) for end in ends or () if end is not None]
+    return f"[{known[0]},\u00a0{known[1]}]" if len(known) == 2 else ""
 
 
 def value_change(difference: float | int | None, metric: Metric) -> str:

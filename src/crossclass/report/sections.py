@@ -20,7 +20,7 @@ from crossclass.report import format as texts, plots
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
-    *(texts.percent, texts.number, texts.signed, texts.split_name, texts.interval),
+    *(texts.percent, texts.number, texts.signed, texts.split_name),
     *(texts.value, texts.value_interval, texts.value_change),
 )
 T = TypeVar("T")

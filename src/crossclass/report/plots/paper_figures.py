@@ -57,7 +57,10 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
     for key in keys:
         scale = 100 if key in ("robust", "clean") else 1
         panels[metric(key).label + (" (%)" if scale == 100 else "")] = {
-            name: {stage: [_times(v, scale) for v in run[stage][key]] for stage in ("best", "last")}
+            name: {
+                stage: [None if v is None else scale * v for v in run[stage][key]]
+                for stage in ("best", "last")
+            }
             for name, run in numbers["runs"].items()
         }
     return plots.dots(panels)
@@ -113,10 +116,6 @@ def _caption(run: Any, stage: str, stages: Sequence[str]) -> str:
     at = run["checks"][stage] if any("%" in s for s in stages) else run[stage]
     epoch, robust, cas = (at[k][0] for k in ("epoch", "robust", "cas"))
     return f"{stage} (epoch {epoch})\nRA {100 * robust:.1f} %, CAS {cas:.1f}"
-
-
-def _times(value: float | None, scale: float | int) -> float | None:
-    return None if value is None else scale * value
 
 
 def weights(numbers: Numbers) -> plots.Figure:
