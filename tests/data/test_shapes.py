@@ -6,9 +6,8 @@ import torch.nn.functional as F
 
 from crossclass.core.config import validated
 from crossclass.core.errors import UserError
-from crossclass.core.rng import generator
 from crossclass.data import Shapes
-from crossclass.data.shapes import MAX_PARTS, draw, part
+from crossclass.data.shapes import MAX_PARTS, part
 
 
 def similarity_of_parts(parts: int, size: int) -> torch.Tensor:
@@ -51,8 +50,8 @@ def test_parts_are_mutually_dissimilar():
 def test_a_class_shows_its_parts_and_no_others():
     # without noise: correlate every image with every part; the two shown parts stand out
     n, k, edges = 12, 4, ((0, 1), (2, 3))
-    g = generator(0, 0, 0, "shapes")
-    images, labels, *_ = draw(n, k, edges, 32, mu=0.4, sigma=0.0, noise=0.0, g=g)
+    data = Shapes(n_train=n, classes=k, edges=edges, mu=0.4, sigma=0.0, noise=0.0)
+    images, labels, *_ = data.drawn("train")
     x = images.float() / 255 - 0.5
     stamps = torch.stack([part(p, 12) for p in range(k + len(edges))])
     response = F.conv2d(x, stamps).amax(dim=(2, 3))
@@ -63,8 +62,8 @@ def test_a_class_shows_its_parts_and_no_others():
 
 
 def test_strengths_have_the_planted_mean_and_spread():
-    g = generator(1, 0, 0, "shapes")
-    images, labels, *_ = draw(800, 2, (), 16, mu=0.2, sigma=0.05, noise=0.0, g=g)
+    data = Shapes(n_train=800, classes=2, edges=(), size=16, mu=0.2, sigma=0.05, noise=0.0, seed=1)
+    images, labels, *_ = data.drawn("train")
     x = images.double() / 255 - 0.5
     energy = x[labels == 0].flatten(1).norm(dim=1)
     full = part(0, 12).double().norm()

@@ -20,7 +20,6 @@ from crossclass.models import (
     ViT,
     WideResNet,
     statistics,
-    vit,
 )
 from crossclass.models.base import space_mean, subsample_first
 from crossclass.training.run import Run
@@ -164,47 +163,17 @@ def test_dropout_acts_in_training_only():
     assert not torch.allclose(net(x), plain(x))
 
 
+def test_a_wide_nets_depth_is_a_whole_number_of_blocks():
+    with pytest.raises(ValueError, match="6n \\+ 4"):
+        WideResNet(depth=18)
+
+
 def test_a_wide_net_starts_with_he_et_als_variance_over_the_fan_out():
     net = models.build(WideResNet(depth=10, widen=4), IMAGES, 5, 0)
     kernel = net.block3.layer[0].conv1.weight
     assert kernel.shape == (256, 128, 3, 3)
     assert abs(kernel.std() / (2 / (9 * 256)) ** 0.5 - 1) < 0.01
     assert (net.head.bias == 0).all()
-
-
-def test_a_vit_starts_as_timms_and_refuses_what_does_not_fit():
-    net = models.build(ViT(width=96, depth=2), IMAGES, 5, 0)
-    for name, p in net.named_parameters():
-        if name == "cls_token":
-            assert 0 < p.abs().max() < 1e-5
-        elif "norm" in name:
-            assert (p == float(name.endswith("weight"))).all()
-        elif name.endswith("bias") and "proj.bias" not in name.removeprefix("patch_embed."):
-            assert (p == 0).all()
-        elif (name.endswith("weight") and "patch" not in name) or name == "pos_embed":
-            assert 0.018 < p.std() < 0.022, name
-    with pytest.raises(UserError, match="images of 16x16, not 32x32"):
-        net(torch.rand(1, 3, 32, 32))
-    with pytest.raises(UserError, match=r"model\.patch=5 does not divide"):
-        models.build(ViT(patch=5), IMAGES, 5, 0)
-    with pytest.raises(ValueError, match="cannot be shared by heads=5"):
-        ViT(heads=5)
-    with pytest.raises(ValueError, match="6n \\+ 4"):
-        WideResNet(depth=18)
-
-
-def test_a_vits_tokens_become_the_map_in_reading_order():
-    net = models.build(ViT(width=12, depth=1), IMAGES, 5, 0)
-    tokens = torch.randn(2, 17, 12)
-    for u in range(4):
-        for v in range(4):
-            assert torch.equal(net.as_map(tokens)[:, :, u, v], tokens[:, 1 + 4 * u + v])
-
-
-def test_a_ratio_of_whole_numbers_gives_a_whole_number_of_hidden_units():
-    assert int(11 * (15 / 11)) == 14, "floating point alone loses one"
-    net = ViT(width=11, heads=1, depth=1, mlp_ratio=15 / 11)(5, 3, (0.0,), (1.0,), 16)
-    assert net.blocks[0].mlp.fc1.out_features == 15
 
 
 # Normalisation
@@ -259,26 +228,19 @@ def test_what_stood_in_runs_before_keeps_its_digest():
     assert Run(model=PreActResNet()).digest() == Run().digest() == "44136fa355b3"
 
 
-def test_networks_are_described_in_a_line():
-    assert models.describe(PreActResNet(), 10) == "PreActResNet-18, width 64, 10 classes"
-    assert models.describe(ResNet(depth=50, blocks=(3, 4, 6, 3)), 10) == "ResNet-50, width 64, 10 classes"
-    assert models.describe(ResNet(blocks=(3, 3, 3), width=16), 10) == "ResNet 3-3-3, width 16, 10 classes"
-    assert (
-        models.describe(ResNet(depth=50, blocks=(1, 2)), 3) == "ResNet 1-2, bottlenecks, width 64, 3 classes"
-    )
-    assert models.describe(WideResNet(), 100) == "WideResNet-34-10, 100 classes"
-    assert models.describe(ViT(), 10) == "DeiT-Ti, width 192, depth 12, patch 4, 10 classes"
-    assert models.describe(ViT(depth=3), 10) == "ViT, width 192, depth 3, patch 4, 10 classes"
-    assert models.describe(Python(call="my_nets:f"), 10) == "my_nets:f, 10 classes"
-
-
-def test_attention_in_bf16_on_a_cpu_is_attention() -> None:
-    q, k, v = (torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    expected = (q.double() @ k.double().mT / 8**0.5).softmax(dim=-1) @ v.double()
-    torch.testing.assert_close(vit._attend(q, k, v).double(), expected, rtol=0, atol=1e-6)
-    low = vit._attend(*(t.bfloat16() for t in (q, k, v)))
-    assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.double(), expected, rtol=0, atol=0.03)  # 8 bits of numbers up to 2
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (PreActResNet(), "PreActResNet-18, width 64"),
+        (ResNet(depth=50, blocks=(3, 4, 6, 3)), "ResNet-50, width 64"),
+        (ResNet(depth=50, blocks=(1, 2)), "ResNet 1-2, bottlenecks, width 64"),
+        (WideResNet(), "WideResNet-34-10"),
+        (ViT(depth=3), "ViT, width 192, depth 3, patch 4"),
+        (Python(call="my_nets:f"), "my_nets:f"),
+    ],
+)
+def test_networks_are_described_in_a_line(settings, words):
+    assert models.describe(settings, 10) == f"{words}, 10 classes"
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

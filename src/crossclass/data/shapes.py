@@ -22,28 +22,12 @@ from torch import Tensor
 from crossclass.core.rng import generator
 from crossclass.data.base import Data, Split, Splits, checksum
 
-Edges = tuple[tuple[int, int], ...]
-
 SILHOUETTES = ("disk", "square", "triangle", "ring", "cross", "diamond")
 _AXES = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
 _AXES = _AXES / _AXES.norm(dim=1, keepdim=True) * math.sqrt(3)
 _ANGLES = (0, 45, 90, 135)
 _CYCLES = (2.0, 4.0)  # periods across a part
 MAX_PARTS = len(_AXES) * len(_ANGLES) * len(_CYCLES)
-
-
-def default_edges(classes: int) -> Edges:
-    """Classes 0-1, 2-3, 4-5, ... share a part, and 1-2: pairs, and one chain of four."""
-    pairs = [(i, i + 1) for i in range(0, classes - 1, 2)]
-    return tuple(pairs + ([(1, 2)] if classes >= 3 else []))
-
-
-def sharing_matrix(classes: int, edges: Edges) -> Int[Tensor, "k k"]:
-    """1 where two classes share a planted part (and on the diagonal), else 0."""
-    matrix = torch.eye(classes, dtype=torch.int64)
-    for i, j in edges:
-        matrix[i, j] = matrix[j, i] = 1
-    return matrix
 
 
 def silhouette(name: str, size: int) -> Float[Tensor, "s s"]:
@@ -94,67 +78,6 @@ class Drawn(NamedTuple):
     """Where cross-class parts lie; nowhere for a class that shares none."""
 
 
-def _shown(classes: int, edges: Edges) -> list[list[int]]:
-    """The parts that each class shows: its own, and those of its edges."""
-    return [[i] + [classes + e for e, pair in enumerate(edges) if i in pair] for i in range(classes)]
-
-
-def _cells(classes: int, edges: Edges) -> int:
-    """Cells along a side of a picture, so that every part has one."""
-    return math.ceil(math.sqrt(max(len(s) for s in _shown(classes, edges))))
-
-
-def stamp_size(classes: int, edges: Edges, size: int) -> int:
-    """Pixels along a side of a part, in a picture of so many."""
-    return int(size // _cells(classes, edges) * 0.75)
-
-
-def draw(
-    n: int,
-    classes: int,
-    edges: Edges,
-    size: int,
-    mu: float,
-    sigma: float,
-    noise: float,
-    g: torch.Generator,
-) -> Drawn:
-    """n pictures of size x size pixels, with their labels, and the strengths and positions of their parts.
-
-    `mu` and `sigma` are contrasts in [0, 1] units; `noise` is the standard deviation of the texture.
-    Each part sits in a cell of its own (parts never overlap), at a random place in it and tinted a little.
-    """
-    shown, cells, side = _shown(classes, edges), _cells(classes, edges), stamp_size(classes, edges, size)
-    cell = size // cells
-    stamps = torch.stack([part(p, side) for p in range(classes + len(edges))])
-    labels = torch.arange(n) % classes
-
-    coarse = torch.randn(n, 3, max(1, size // 4), max(1, size // 4), generator=g)
-    texture = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
-    fine = torch.randn(n, 3, size, size, generator=g)
-    images = 0.5 + noise * (0.8 * texture + 0.6 * fine)
-
-    # all draws at once, so that image m does not depend on how many parts image m - 1 shows
-    most = max(len(s) for s in shown)
-    strength = mu + sigma * torch.randn(n, most, generator=g)
-    tint = 1 + 0.15 * torch.randn(n, most, 3, generator=g)
-    where = torch.rand(n, cells * cells, generator=g).argsort(dim=1)
-    offset = (torch.rand(n, most, 2, generator=g) * (cell - side + 1)).long()
-    exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
-    strengths = torch.zeros(n, classes + len(edges))
-    for m in range(n):
-        for q, p in enumerate(shown[int(labels[m])]):
-            top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
-            left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
-            window = images[m, :, top : top + side, left : left + side]
-            window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
-            strengths[m, p] = strength[m, q]
-            mask = exclusive if p < classes else shared
-            mask[m, top : top + side, left : left + side] = True
-    pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
-    return Drawn(pictures, labels, strengths, exclusive, shared)
-
-
 class Shapes(Data):
     """The paper's data model (eq. 8) as pictures, generated: the cross-class features are known."""
 
@@ -185,21 +108,42 @@ class Shapes(Data):
             raise ValueError(
                 f"{parts} dissimilar parts are needed, and there are {MAX_PARTS}; take fewer classes or edges"
             )
-        if (stamp := stamp_size(self.classes, self.graph, self.size)) < 2:
-            raise ValueError(f"size={self.size} leaves {stamp} pixels for a part; take larger pictures")
+        if (side := self.part_size) < 2:
+            raise ValueError(f"size={self.size} leaves {side} pixels for a part; take larger pictures")
         return self
 
     @property
-    def graph(self) -> Edges:
-        """The planted sharing graph."""
-        return default_edges(self.classes) if self.edges is None else self.edges
+    def graph(self) -> tuple[tuple[int, int], ...]:
+        """The planted sharing graph: pairs, and one chain of four, if `edges` says nothing else."""
+        if self.edges is not None:
+            return self.edges
+        pairs = [(i, i + 1) for i in range(0, self.classes - 1, 2)]
+        return (*pairs, (1, 2)) if self.classes >= 3 else tuple(pairs)
+
+    @property
+    def parts_of(self) -> list[list[int]]:
+        """The parts that each class shows: its own, then those of its edges."""
+        k = self.classes
+        return [[i] + [k + e for e, pair in enumerate(self.graph) if i in pair] for i in range(k)]
+
+    @property
+    def cells(self) -> int:
+        """Cells along a side of a picture, so that every part of a class has one."""
+        return math.ceil(math.sqrt(max(map(len, self.parts_of))))
+
+    @property
+    def part_size(self) -> int:
+        """Pixels along a side of a part."""
+        return int(self.size // self.cells * 0.75)
 
     def __call__(self) -> Splits:
         """Draw the three parts; each has a stream of its own."""
         drawn = [self.drawn(split) for split in ("train", "val", "test")]
         parts = [Split(d.images, d.labels) for d in drawn]
         found = checksum(*(a.numpy() for s in parts for a in (s.images, s.labels)))
-        sharing = sharing_matrix(self.classes, self.graph)
+        sharing = torch.eye(self.classes, dtype=torch.int64)
+        for i, j in self.graph:
+            sharing[i, j] = sharing[j, i] = 1
         return Splits(parts[0], parts[1], parts[2], self._names(), found, sharing)
 
     def for_seed(self, seed: int) -> "Shapes":
@@ -207,12 +151,43 @@ class Shapes(Data):
         return self.replace(seed=seed)
 
     def drawn(self, split: Literal["train", "val", "test"]) -> Drawn:
-        """The images of one split, with the strengths and positions of their parts."""
+        """The images of one split, with the strengths and positions of their parts.
+
+        Each part lies in a cell of its own, so that parts never overlap, at a random position, tinted.
+        """
         stream = ("train", "val", "test").index(split)
-        n = (self.n_train, self.n_val, self.n_test)[stream]
-        appearance = (self.size, self.mu, self.sigma, self.noise)
-        stream_of_split = generator(self.seed, stream, 0, "shapes")
-        return draw(n, self.classes, self.graph, *appearance, stream_of_split)
+        n, size = (self.n_train, self.n_val, self.n_test)[stream], self.size
+        g = generator(self.seed, stream, 0, "shapes")
+        shown, cells, side = self.parts_of, self.cells, self.part_size
+        cell = size // cells
+        parts = self.classes + len(self.graph)
+        stamps = torch.stack([part(p, side) for p in range(parts)])
+        labels = torch.arange(n) % self.classes
+
+        coarse = torch.randn(n, 3, max(1, size // 4), max(1, size // 4), generator=g)
+        texture = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+        fine = torch.randn(n, 3, size, size, generator=g)
+        images = 0.5 + self.noise * (0.8 * texture + 0.6 * fine)
+
+        # all draws at once, so that image m does not depend on how many parts image m - 1 shows
+        most = max(map(len, shown))
+        strength = self.mu + self.sigma * torch.randn(n, most, generator=g)
+        tint = 1 + 0.15 * torch.randn(n, most, 3, generator=g)
+        where = torch.rand(n, cells * cells, generator=g).argsort(dim=1)
+        offset = (torch.rand(n, most, 2, generator=g) * (cell - side + 1)).long()
+        exclusive, shared = torch.zeros(2, n, size, size, dtype=torch.bool)
+        strengths = torch.zeros(n, parts)
+        for m in range(n):
+            for q, p in enumerate(shown[int(labels[m])]):
+                top = int(where[m, q]) // cells * cell + int(offset[m, q, 0])
+                left = int(where[m, q]) % cells * cell + int(offset[m, q, 1])
+                window = images[m, :, top : top + side, left : left + side]
+                window += strength[m, q] * tint[m, q][:, None, None] * stamps[p]
+                strengths[m, p] = strength[m, q]
+                mask = exclusive if p < self.classes else shared
+                mask[m, top : top + side, left : left + side] = True
+        pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+        return Drawn(pictures, labels, strengths, exclusive, shared)
 
     def _names(self) -> tuple[str, ...]:
         known = SILHOUETTES

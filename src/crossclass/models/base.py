@@ -59,7 +59,7 @@ class Model(Settings):
     """
 
     kind: str
-    normalise: Normalise
+    normalise: Normalise = "cifar10"
     """Constants that the model normalises with; `data` takes those of the training part."""
 
     shorthand: ClassVar[str | None] = None
@@ -167,7 +167,7 @@ def subsample_first(net: nn.Module) -> None:
             module.__class__ = SubsampledConv
 
 
-def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+def conv1x1(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     """A 1x1 convolution without bias, as residual networks have in their shortcuts."""
     conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
     subsample_first(conv)
@@ -183,9 +183,3 @@ def space_mean(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
     if x.stride(1) == 1:
         return x.permute(0, 2, 3, 1).mean(dim=(1, 2))
     return x.mean(dim=(2, 3))
-
-
-def last_block(stage: nn.Module) -> nn.Module:
-    """The last module of a sequence of blocks."""
-    *_, block = stage.children()
-    return block

@@ -117,10 +117,6 @@ class Timm(ExternalModel):
         """timm's network; raises UserError if timm is not there or does not know it."""
         if not self.name:
             raise UserError("model.kind=timm needs model.name=..., such as resnet18")
-        _refuse_files(self.arguments)
-        timm = _timm()
-        if not timm.is_model(self.name):
-            raise UserError(f"timm knows no '{self.name}'; timm.list_models('*resnet*') lists such names")
         return _from_timm(self.name, classes, channels, self.arguments, pretrained)
 
     def load_pretrained(self, model: Classifier) -> None:
@@ -179,7 +175,6 @@ class HF(ExternalModel):
         """What the repository's config.json describes; raises UserError if timm cannot make it."""
         if not self.repo:
             raise UserError("model.kind=hf needs model.repo=OWNER/NAME")
-        _refuse_files(self.arguments)
         if not isinstance(config_of(self.repo).get("architecture"), str):
             raise UserError(
                 f"config.json of {self.repo} names no timm architecture; write a function that returns the "
@@ -196,23 +191,17 @@ _TIMM_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
 """Arguments with which timm reads a file of weights; older versions unpickle it, which runs code."""
 
 
-def _refuse_files(arguments: Mapping[str, Any]) -> None:
+def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any], pretrained: bool) -> Any:
     if (files := [a for a in _TIMM_FILES if a in arguments]) and not consent().everything:
         raise UserError(
             f"model.arguments has {files[0]}, by which timm reads a file that may run code; leave it out and "
             f"measure the file itself, or {CONSENT}"
         )
-
-
-def _timm() -> Any:
     with _import_errors("timm", "timm"):
         import timm
-    return timm
-
-
-def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any], pretrained: bool) -> Any:
+    if not name.startswith("hf-hub:") and not timm.is_model(name):
+        raise UserError(f"timm knows no '{name}'; timm.list_models('*resnet*') lists such names")
     given = {"num_classes": classes, "in_chans": channels, **arguments}
-    timm = _timm()
     with _factory_errors(f"timm's {name}"):
         return timm.create_model(name, pretrained=pretrained, **given)
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, Model, conv1x1, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
@@ -30,8 +30,6 @@ class Residual(Model):
     stem: PositiveInt = 3
     """Kernel of the first convolution."""
     stem_stride: PositiveInt = 1
-    normalise: Normalise = "cifar10"
-    """Constants that the model normalises with; `data` takes those of the training part."""
 
     def __str__(self) -> str:
         default = self.blocks in (None, BLOCKS[self.depth])
@@ -149,4 +147,5 @@ class PreActResNetModule(Classifier):
 
     def saliency_layer(self) -> nn.Module:
         """The last block: the residual stream before the last batch norm and ReLU."""
-        return last_block(getattr(self, f"layer{self._stages}"))
+        block: nn.Module = getattr(self, f"layer{self._stages}")[-1]
+        return block

@@ -32,9 +32,6 @@ class Recognized(NamedTuple):
 
     settings: BuiltIn
     classes: int
-    channels: int
-    size: int
-    """Side of the images; 32 where the network takes any."""
     share: float
     """Tensors with equal names and shapes, of all in the network or the file; 1.0 is exact."""
 
@@ -130,7 +127,7 @@ def _candidate(
     own = {n: tuple(t.shape) for n, t in model.state_dict().items() if not _NO_WEIGHTS.search(n)}
     theirs = {_renamed(n, model): s for n, s in shapes.items() if not _is_unused(n, model)}
     same = sum(theirs.get(name) == shape for name, shape in own.items())
-    yield Recognized(settings, classes, channels, size, same / len(own.keys() | theirs.keys()))
+    yield Recognized(settings, classes, same / len(own.keys() | theirs.keys()))
 
 
 def _renamed(name: str, model: Classifier) -> str:

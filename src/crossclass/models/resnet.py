@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, conv1x1, space_mean
 from crossclass.models.preactresnet import Residual, add_stages
 
 
@@ -120,4 +120,5 @@ class ResNetModule(Classifier):
 
     def saliency_layer(self) -> nn.Module:
         """The last block."""
-        return last_block(getattr(self, f"layer{self._stages}"))
+        block: nn.Module = getattr(self, f"layer{self._stages}")[-1]
+        return block

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, Normalise, load_pretrained
+from crossclass.models.base import Classifier, Model, load_pretrained
 from crossclass.models.hub import weights_of
 
 
@@ -35,8 +35,6 @@ class ViT(Model):
     pretrained: str | None = None
     """Where training starts: a repository of the Hugging Face Hub with timm's names, such as
     timm/deit_tiny_patch16_224.fb_in1k. Unset starts from scratch."""
-    normalise: Normalise = "cifar10"
-    """Constants that the model normalises with; `data` takes those of the training part."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "ViT":

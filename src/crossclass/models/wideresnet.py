@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, Normalise, conv1x1, last_block, space_mean
+from crossclass.models.base import Classifier, Model, conv1x1, space_mean
 
 
 class WideResNet(Model):
@@ -25,8 +25,6 @@ class WideResNet(Model):
     """Factor k on the 16, 32 and 64 channels."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations that are left out between the two convolutions of a block, in [0, 1)."""
-    normalise: Normalise = "cifar10"
-    """Constants that the model normalises with; `data` takes those of the training part."""
 
     @field_validator("depth")
     @classmethod
@@ -105,4 +103,4 @@ class WideResNetModule(Classifier):
 
     def saliency_layer(self) -> nn.Module:
         """The last block of the last group."""
-        return last_block(self.block3.layer)
+        return self.block3.layer[-1]

@@ -52,8 +52,9 @@ class Wrapped(Classifier):
         self.net, self.channels, self.name = net, channels, name
         subsample_first(net)
         x = torch.rand(2, channels, size, size, generator=generator(0))
+        device = next((t.device for t in net.parameters()), x.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
-            calls, returned = _calls(net, self.normalise(x).to(_device(net)), name)
+            calls, returned = _calls(net, self.normalise(x).to(device), name)
         logits = _first_tensor(returned, name)
         if logits.shape != (2, classes):
             raise UserError(
@@ -241,7 +242,3 @@ def _side(tokens: int) -> int | None:
         if side > 1 and side * side == tokens - lead:
             return side
     return None
-
-
-def _device(net: nn.Module) -> torch.device:
-    return next((t.device for t in net.parameters()), torch.device("cpu"))

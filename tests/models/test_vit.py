@@ -1,11 +1,59 @@
-"""Pretrained transformers: kernels and positions are adapted to small images, or refused."""
+"""The vision transformer: its start, its map, its attention, pretrained weights for small images."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from crossclass import models
 from crossclass.core.errors import UserError
+from crossclass.models import ViT, vit
 from crossclass.models.vit import adapted
+from networks import IMAGES
+
+
+def test_a_vit_starts_as_timms_and_refuses_what_does_not_fit():
+    net = models.build(ViT(width=96, depth=2), IMAGES, 5, 0)
+    for name, p in net.named_parameters():
+        if name == "cls_token":
+            assert 0 < p.abs().max() < 1e-5
+        elif "norm" in name:
+            assert (p == float(name.endswith("weight"))).all()
+        elif name.endswith("bias") and "proj.bias" not in name.removeprefix("patch_embed."):
+            assert (p == 0).all()
+        elif (name.endswith("weight") and "patch" not in name) or name == "pos_embed":
+            assert 0.018 < p.std() < 0.022, name
+    with pytest.raises(UserError, match="images of 16x16, not 32x32"):
+        net(torch.rand(1, 3, 32, 32))
+    with pytest.raises(UserError, match=r"model\.patch=5 does not divide"):
+        models.build(ViT(patch=5), IMAGES, 5, 0)
+    with pytest.raises(ValueError, match="cannot be shared by heads=5"):
+        ViT(heads=5)
+
+
+def test_a_vits_tokens_become_the_map_in_reading_order():
+    net = models.build(ViT(width=12, depth=1), IMAGES, 5, 0)
+    tokens = torch.randn(2, 17, 12)
+    for u in range(4):
+        for v in range(4):
+            assert torch.equal(net.as_map(tokens)[:, :, u, v], tokens[:, 1 + 4 * u + v])
+
+
+def test_a_ratio_of_whole_numbers_gives_a_whole_number_of_hidden_units():
+    assert int(11 * (15 / 11)) == 14, "floating point alone loses one"
+    net = ViT(width=11, heads=1, depth=1, mlp_ratio=15 / 11)(5, 3, (0.0,), (1.0,), 16)
+    assert net.blocks[0].mlp.fc1.out_features == 15
+
+
+def test_attention_in_bf16_on_a_cpu_is_attention() -> None:
+    q, k, v = (torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    expected = (q.double() @ k.double().mT / 8**0.5).softmax(dim=-1) @ v.double()
+    torch.testing.assert_close(vit._attend(q, k, v).double(), expected, rtol=0, atol=1e-6)
+    low = vit._attend(*(t.bfloat16() for t in (q, k, v)))
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.double(), expected, rtol=0, atol=0.03)  # 8 bits of numbers up to 2
+
+
+# Pretrained weights
 
 
 def test_a_summed_kernel_sees_an_image_as_the_old_one_sees_it_enlarged():
