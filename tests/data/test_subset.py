@@ -43,6 +43,9 @@ def test_too_many_images_are_refused(tmp_path):
     numbered_npz(tmp_path)
     with pytest.raises(UserError, match=r"n_train \+ n_val is 24, but there are 20 training images"):
         Npz(path=tmp_path, n_train=20, n_val=4)()
+    for n_val in (20, 25):  # nothing would be left to train on
+        with pytest.raises(UserError, match=rf"n_train \+ n_val is {n_val + 1}, but there are 20 training"):
+            Npz(path=tmp_path, n_val=n_val)()
     with pytest.raises(UserError, match="n_test is 9, but there are 8"):
         Npz(path=tmp_path, n_test=9)()
     with pytest.raises(UserError, match="no val images"):
@@ -73,13 +76,6 @@ def test_unnamed_classes_are_counted_over_both_parts(tmp_path):
     test = dict(np.load(tmp_path / "test.npz"))
     np.savez(tmp_path / "test.npz", images=test["images"], labels=np.zeros(8, dtype=np.int64))
     assert Npz(path=tmp_path)().class_names == ("0", "1", "2", "3")
-
-
-def test_sizes_that_leave_nothing_to_train_on_are_refused(tmp_path):
-    numbered_npz(tmp_path)
-    for n_val in (20, 25):
-        with pytest.raises(UserError, match=rf"n_train \+ n_val is {n_val + 1}, but there are 20 training"):
-            Npz(path=tmp_path, n_val=n_val)()
 
 
 class TestWithoutTrainingImages:
