@@ -9,15 +9,13 @@ from crossclass.paper.tables import TABLES
 from crossclass.paper.theorems import THEOREMS
 
 _ORDER = (
-    *("fig1", "fig2", "fig3ab", "soft", "fig3c", "fig4", "fig5", "fig6", "thm1", "thm2", "thm3"),
-    *("cor1", "bridge", "table1", "fig7", "fig8", "fig9", "table2", "fig10", "fig11"),
+    "fig1 fig2 fig3ab soft fig3c fig4 fig5 fig6 thm1 thm2 thm3 cor1 bridge table1 fig7 fig8 fig9 table2 "
+    "fig10 fig11"
 )
-_PLACE = {id_: place for place, id_ in enumerate(_ORDER)}
+_BY_ID = {entry.id: entry for entry in (*FIGURES, *TABLES, *THEOREMS)}
 
-ENTRIES: dict[str, Entry] = {
-    e.id: e for e in sorted((*FIGURES, *TABLES, *THEOREMS), key=lambda e: _PLACE.get(e.id, len(_PLACE)))
-}
-"""An entry that the paper's order does not name comes last."""
+ENTRIES: dict[str, Entry] = {id_: _BY_ID[id_] for id_ in dict.fromkeys((*_ORDER.split(), *_BY_ID))}
+"""Those that `_ORDER` does not name come last."""
 
 
 def chosen(ids: Sequence[str]) -> list[Entry]:

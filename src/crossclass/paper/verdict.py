@@ -29,9 +29,6 @@ class Verdict:
     extension: bool = False
     """Whether this is not a statement of the paper, but a check of it, another reading or an extension."""
 
-    def __str__(self) -> str:
-        return f"{self.verdict}: {self.claim}" + (f" ({self.reason})" if self.reason else "")
-
 
 def exceeds(interval: tuple[float, float], margin: float = 0.0) -> Word:
     """The verdict on "this quantity is larger than `margin`", from its interval (low, high).

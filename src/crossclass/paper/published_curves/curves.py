@@ -81,7 +81,7 @@ ANCHORS: dict[str, Anchor] = {
 """`awp-at*` are the plain adversarial training runs in AWP's repository: re-runs of Rice's recipe."""
 
 
-def known(name: str) -> Anchor:
+def find_anchor(name: str) -> Anchor:
     """The anchor of a name; raises UserError with the nearest one."""
     if name not in ANCHORS:
         raise UserError(f"unknown anchor '{name}'{did_you_mean(name, ANCHORS)}")
@@ -90,6 +90,6 @@ def known(name: str) -> Anchor:
 
 def anchor(name: str) -> list[dict[str, Any]]:
     """The rows of a published curve, named as in metrics.csv, epochs from 1. Raises UserError."""
-    with open(FOLDER / f"{known(name).file}.csv", newline="") as file:
+    with open(FOLDER / f"{find_anchor(name).file}.csv", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return [{**row, "epoch": int(row["epoch"]) + 1} for row in rows]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from crossclass.core.errors import UserError
 from crossclass.paper.published_curves.conditions import Conditions, Row, differing
-from crossclass.paper.published_curves.curves import anchor as curve_of, known
+from crossclass.paper.published_curves.curves import anchor as curve_of, find_anchor
 from crossclass.paper.verdict import Word
 
 WINDOW = 0.05  # of a schedule: how long the peak after a drop and the end are
@@ -96,7 +96,7 @@ def verify(
     reads them from the files of its folder). Raises UserError for an unknown name, another tolerance, or rows
     without test accuracies.
     """
-    source, run = known(name), run or Conditions()
+    source, run = find_anchor(name), run or Conditions()
     if not 0 < tolerance < 0.5:
         raise UserError(
             f"tolerance={tolerance:g} must be a fraction in (0, 0.5), such as 0.02 for two points"
@@ -309,7 +309,7 @@ def overlay(
 ) -> dict[str, list[Row]]:
     """The rows of the run and of the anchor by label; an anchor of another length is scaled to the run's."""
     epochs = (run.epochs if run else None) or rows[-1]["epoch"]
-    scale = epochs / known(name).epochs
+    scale = epochs / find_anchor(name).epochs
     stretched = [{**row, "epoch": max(1, round(row["epoch"] * scale))} for row in curve_of(name)]
-    title = "published" if scale == 1 else f"published, {known(name).epochs} epochs drawn as {epochs}"
+    title = "published" if scale == 1 else f"published, {find_anchor(name).epochs} epochs drawn as {epochs}"
     return {label: list(rows), f"{name} ({title})": list(stretched)}
