@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from crossclass.core.errors import UserError
-from crossclass.paper import theory_by_training
 from crossclass.paper.theory import samples
 from crossclass.paper.theory.setting import PAPER, Layout
 from crossclass.paper.theory_by_training import (
@@ -73,7 +72,7 @@ def test_models_side_by_side_are_models_alone() -> None:
 def test_the_crafted_loss_is_the_exact_worst_case(layout: Layout, beta: float) -> None:
     x, y = drawn(40, layout)
     model = tied([0.8, 0.35], layout=layout)
-    found = robust_loss(model, x, y, theory_by_training.at(0.2), beta)
+    found = robust_loss(model, x, y, corner_training(0.2), beta)
     expected = samples.worst_case(x.numpy().astype(float), y.numpy(), 0.8, 0.35, 0.2, beta, "A", layout)
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-5)
     assert model.w.grad is None

@@ -204,7 +204,10 @@ FIG3AB = Entry(
         has_more("KD's last checkpoint is more robust than AT's", "robust", "last", "KD", "AT"),
         has_more(
             "KD's best checkpoint is more robust than AT's (48.1 against 47.8 %)",
-            *("robust", "best", "KD", "AT"),
+            "robust",
+            "best",
+            "KD",
+            "AT",
         ),
     ),
     printed=FIG3_PRINTED,

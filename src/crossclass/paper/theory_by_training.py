@@ -67,7 +67,7 @@ class Others(nn.Module):
         return torch.stack((torch.zeros_like(rest), rest), dim=1)
 
 
-def at(eps: float) -> AT:
+def corner_training(eps: float) -> AT:
     """AT with a linear model's adversary: one full step from x to the corner, no box. Raises UserError."""
     if eps > 1:
         raise UserError(
@@ -99,7 +99,7 @@ def fit(
     steps: int = 100,
 ) -> tuple[Float[Tensor, "m 2"], list[bool]]:
     """(w1, w2) of each model after AT on its block of samples, and whether its w2 reached 0."""
-    model, recipe = Tied(models, layout), at(eps)
+    model, recipe = Tied(models, layout), corner_training(eps)
     optimizer = torch.optim.SGD([model.w], lr=1 / lam, weight_decay=lam)
     reached = torch.zeros(models, dtype=torch.bool)
     for t in range(1, steps + 1):
