@@ -15,6 +15,7 @@ from crossclass.paper.theory.setting import PAPER, Layout
 from crossclass.paper.theory_by_training import (
     Others,
     Tied,
+    corner_training,
     fit,
     judge_training,
     measure_training,
