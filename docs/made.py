@@ -27,15 +27,16 @@ def cli() -> str:
 def api() -> str:
     """Every public name, from its docstring, under the module it lives in."""
     parts = []
-    for module, names in crossclass._HOME.items():
-        parts.append(f"## crossclass.{module}")
-        parts.append(_directive("module", f"crossclass.{module}", ["no-members:", "no-index:"]))
-        for name in names:
+    homes = crossclass._homes()
+    for module in dict.fromkeys(homes.values()):
+        parts.append(f"## {module}")
+        parts.append(_directive("module", module, ["no-members:", "no-index:"]))
+        for name in (n for n, home in homes.items() if home == module):
             thing = getattr(crossclass, name)
             error = inspect.isclass(thing) and issubclass(thing, Exception)
             kind = "exception" if error else "class" if inspect.isclass(thing) else "function"
             options = ["members:", "special-members: __call__"] if kind == "class" else []
-            parts.append(_directive(kind, f"crossclass.{module}.{name}", options))
+            parts.append(_directive(kind, f"{module}.{name}", options))
     return "\n\n".join(parts) + "\n"
 
 

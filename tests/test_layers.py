@@ -55,7 +55,7 @@ def imports(path: Path) -> set[str]:
 
 def test_there_are_these_packages_and_nothing_beside_them():
     inside = {p.name for p in ROOT.iterdir() if p.name != "__pycache__"}
-    assert inside == {*PACKAGES, "__init__.py", "__main__.py", "py.typed"}
+    assert inside == {*PACKAGES, "__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
     assert not [p for p in ROOT.rglob("*.py") if "util" in p.stem or "helper" in p.stem]
 
 
