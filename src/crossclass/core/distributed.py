@@ -8,8 +8,7 @@ process writes the files; what it does alone (`on_main_process`) returns or fail
 
 import atexit
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -86,20 +85,6 @@ class ProcessGroup:
             raise result
         value: R = result
         return value
-
-    @contextmanager
-    def enter_on_main_process(self, context: AbstractContextManager[Any]) -> Iterator[None]:
-        """Inside, the main process is in `context`, such as one that holds a lock.
-
-        Raises, in all processes, the UserError that entering it raised.
-        """
-        with ExitStack() as stack:
-
-            def enter() -> None:
-                stack.enter_context(context)
-
-            self.on_main_process(enter)
-            yield
 
 
 def join_processes(cpu: bool, tracker: str | None) -> ProcessGroup:

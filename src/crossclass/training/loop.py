@@ -6,6 +6,7 @@ uninterrupted one bit for bit on a CPU, and validation never changes what is tra
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def iterate_epochs(
 
     if not main(lambda: folder.done):
         held = lock(folder.path / ".lock", f"{folder.path} is being trained")
-        with runtime.group.enter_on_main_process(held):
+        with ExitStack() as stack:
+            main(lambda: stack.enter_context(held))
             if not main(lambda: folder.done):  # another may have finished it since
                 uses_bf16 = runtime.uses_bf16(main(lambda: _used_bf16(folder)))
                 env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
