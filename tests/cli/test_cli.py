@@ -146,7 +146,7 @@ BAD = {
     "unknown setting": (["train", "tiny.yaml", "epoch=3"], ["epoch", "did you mean 'epochs'"]),
     "unknown runtime": (["train", "tiny.yaml", "runtime.thread=3"], ["thread", "threads"]),
     "eps=8": (["train", "tiny.yaml", "recipe.attack.threat.eps=8"], ["8/255"]),
-    "no run file": (["train", "no.yaml"], ["no.yaml"]),
+    "no run file": (["train", "no.yaml"], ["there is no run file no.yaml"]),
     "no data path": (["train", "cifar10-mini"], ["data.path=DIR", "train.npz"]),
     "missing data": (["train", "cifar10-mini", "data.path=nowhere"], ["nowhere"]),
     "empty data folder": (["train", "cifar10-mini", "data.path=."], ["train.npz"]),
