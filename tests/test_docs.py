@@ -1,5 +1,6 @@
 """The documents are true: every block runs, every name that exists is documented."""
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -101,3 +102,9 @@ def test_documents_name_what_exists(path):
         words = line.split("#")[0].split()
         if "crossclass" in words:
             assert words[words.index("crossclass") + 1] in COMMANDS, line
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *DOCS], ids=lambda p: p.name)
+def test_python_names_in_documents_exist(path):
+    for name in set(re.findall(r"\b(?:cc|crossclass)\.([A-Za-z_][\w.]*\w)", path.read_text())):
+        pkgutil.resolve_name(f"crossclass.{name}")
