@@ -9,21 +9,21 @@ from crossclass.analysis.records import Comparison, Measurement, ResultFile
 CAUTION = "CAS says nothing without accuracy: a constant classifier maximises it."
 
 
-def table(found: ResultFile) -> Iterator[str]:
+def table(file: ResultFile) -> Iterator[str]:
     """A result file in lines: numbers with intervals and conditions, then the comparisons."""
-    names = _names(found.results)
+    names = _names(file.results)
     width = max([10, *map(len, names)])
     columns = [m for m in METRICS if m.headline]
     heads = " ".join(f"{m.label.removesuffix(' accuracy'):>7}" for m in columns)
     yield f"{'checkpoint':{width}} {'epoch':>5} {heads}  conditions"
-    for name, r in zip(names, found.results, strict=True):
+    for name, r in zip(names, file.results, strict=True):
         epoch = "-" if r.checkpoint.epoch is None else r.checkpoint.epoch
         shown = {**r.metrics, **({} if r.attacked else {"robust": None})}
         numbers = " ".join(f"{m.text(shown.get(m.key)):>7}" for m in columns)
         yield f"{name:{width}} {epoch:>5} {numbers}  {_conditions(r)}"
-    for name, r in zip(names, found.results, strict=True):
+    for name, r in zip(names, file.results, strict=True):
         yield from _details(name, r)
-    for c in found.comparisons:
+    for c in file.comparisons:
         yield from _comparison(c)
     yield CAUTION
 

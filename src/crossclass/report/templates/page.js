@@ -39,7 +39,7 @@
     const cells = document.createElement("canvas");
     cells.width = cells.height = K;
     let now = ends[0] >= 0 ? ends[0] : frames.length - 1;
-    let low = 0, cell = null, timer = null, place = null;
+    let low = 0, cell = null, timer = null, drawn = null;
 
     function fit(context, text, room) {
       if (context.measureText(text).width <= room) return text;
@@ -119,10 +119,10 @@
         context.strokeRect(left + (cell[1] + 0.5) * step - around / 2, (cell[0] + 0.5) * step - around / 2, around, around);
         context.lineWidth = 1;
       }
-      place = { left, side, step };
+      drawn = { left, side, step };
     }
 
-    function tell() {
+    function describe() {
       const text = part("cell");
       if (cell === null) {
         text.textContent = "Pick a cell to read it.";
@@ -172,7 +172,7 @@
         part(role).querySelector(".cursor").setAttribute("d", `M${across(frame.epoch)} 0V100`);
       }
       draw();
-      tell();
+      describe();
     }
 
     function stop() {
@@ -218,12 +218,12 @@
     });
     function pick(event) {
       const bounds = canvas.getBoundingClientRect();
-      const j = Math.floor((event.clientX - bounds.left - place.left) / place.step);
-      const i = Math.floor((event.clientY - bounds.top) / place.step);
+      const j = Math.floor((event.clientX - bounds.left - drawn.left) / drawn.step);
+      const i = Math.floor((event.clientY - bounds.top) / drawn.step);
       if (i < 0 || j < 0 || i >= K || j >= K) return;
       cell = [i, j];
       draw();
-      tell();
+      describe();
     }
     canvas.addEventListener("pointermove", pick);
     canvas.addEventListener("pointerdown", pick);
@@ -233,7 +233,7 @@
       event.preventDefault();
       cell = cell === null ? [0, 0] : cell.map((c, axis) => Math.min(Math.max(c + move[axis], 0), K - 1));
       draw();
-      tell();
+      describe();
     });
 
     box.hidden = false;
