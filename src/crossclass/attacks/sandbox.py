@@ -8,6 +8,7 @@ switch and every tensor of the model are what they would have been without the c
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,19 +20,21 @@ from crossclass.core.errors import UserError
 from crossclass.core.rng import isolated_rng
 from crossclass.models.model_state import frozen
 
-_SETTERS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
-)
 _FLAGS = (
     (torch.backends.cudnn, "enabled"),
     (torch.backends.cudnn, "benchmark"),
     (torch.backends.cudnn, "deterministic"),
     (torch.backends.cudnn, "allow_tf32"),
     (torch.backends.cuda.matmul, "allow_tf32"),
+)
+# how each switch is read and set
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
 )
 # what torch itself keeps in every module: parameters, buffers, submodules, hooks
 _STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
@@ -64,7 +67,7 @@ def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterat
     """
     with (
         isolated_rng(seed, device),
-        _restored_flags(),
+        _restored_switches(),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
@@ -75,19 +78,15 @@ def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterat
 
 
 @contextmanager
-def _restored_flags() -> Iterator[None]:
+def _restored_switches() -> Iterator[None]:
     """Default dtype, threads, determinism, tracing and cuDNN's flags are afterwards what they were."""
-    by_call = [(get, put, get()) for get, put in _SETTERS]
-    by_name = [(owner, name, getattr(owner, name)) for owner, name in _FLAGS]
+    switches = [(get, put, get()) for get, put in _SWITCHES]
     try:
         yield
     finally:
-        for get, put, before in by_call:
+        for get, put, before in switches:
             if get() != before:
                 put(before)
-        for owner, name, before in by_name:
-            if getattr(owner, name) != before:
-                setattr(owner, name, before)
 
 
 @contextmanager
