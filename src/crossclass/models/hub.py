@@ -4,29 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from crossclass.core.errors import UserError, first_line
+from crossclass.data.base import guarded
 
 
 def weights_of(repo: str) -> dict[str, Tensor]:
     """The tensors of `model.safetensors` in a repository; raises UserError if it cannot be had."""
     path = downloaded(repo, "model.safetensors")
-    try:
+    with guarded(path, f"the file from {repo} is damaged", "delete it and try again"):
         return load_file(path)
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path}, downloaded from {repo}, is damaged; delete it and try again") from e
 
 
 def config_of(repo: str) -> dict[str, Any]:
     """The object in a repository's `config.json`; raises UserError if it cannot be had."""
     path = downloaded(repo, "config.json")
-    try:
+    with guarded(path, f"the file from {repo} is damaged", "delete it and try again"):
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
-        raise UserError(f"{path}, downloaded from {repo}, is damaged; delete it and try again") from e
     return config if isinstance(config, dict) else {}
 
 

@@ -2,7 +2,8 @@
 
 One probe forward in eval mode shows which layers run, in which order and with which shapes: the head is
 the last `nn.Linear` that runs and gives one column per class, whatever its name, and Grad-CAM looks at
-the last map of the image. The network's function stays as it is; hooks live for one forward only.
+the last map of the image. Hooks live for one forward only, and the network's function and weights stay as
+they are; some convolutions are computed in another way, for the reason that `subsample_first` gives.
 """
 
 from collections.abc import Iterator, Mapping
