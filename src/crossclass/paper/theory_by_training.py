@@ -38,10 +38,10 @@ class Tied(nn.Module):
 
     maps: Tensor
 
-    def __init__(self, models: int = 1, layout: Layout = PAPER, start: float = 1.0) -> None:
+    def __init__(self, models: int = 1, layout: Layout = PAPER) -> None:
         super().__init__()
         self.register_buffer("maps", torch.tensor(samples.design(layout), dtype=torch.float32))
-        self.w = nn.Parameter(torch.full((models, 2), start))
+        self.w = nn.Parameter(torch.ones(models, 2))
 
     def weights(self) -> Float[Tensor, "m k d"]:
         """W of every model: w1 on E_i, w2 on the cross-class features of class i."""

@@ -167,7 +167,8 @@ def _descended(rng: np.random.Generator, n: int) -> Verdict:
     )
 
 
-def _paired_descents(rng: np.random.Generator, n: int, blocks: int = 10) -> Verdict:
+def _paired_descents(rng: np.random.Generator, n: int) -> Verdict:
+    blocks = 10
     verdicts, least = [], np.inf
     for sigma, beta in zip(rng.uniform(0.3, 1.6, 6), rng.uniform(0.1, 0.33, 6), strict=True):
         eps1 = float(closed.eps1(1.0, float(sigma), float(beta)))
