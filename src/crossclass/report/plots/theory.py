@@ -41,8 +41,8 @@ class SuccessCurve:
 
 def feature_weights(
     eps: ArrayLike,
-    at: tuple[ArrayLike, ArrayLike],
-    smoothed: tuple[ArrayLike, ArrayLike],
+    at: Sequence[ArrayLike],
+    smoothed: Sequence[ArrayLike],
     eps0: float | int,
     eps1: float | int,
     *,
