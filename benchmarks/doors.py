@@ -32,9 +32,10 @@ from crossclass.paper.runs import NAMED, resolve
 from crossclass.training.run import Run
 
 TYPED = """
-    recipe.attack.threat.eps=4/255 model.width=64 lr_milestones=[45,68] recipe.kind=awp average.kind=ema
-    recipe.inner.kind=trades data.path=DIR model=python:my_nets:f seed=0,1,2 validation.attack=null
-    recipe={kind:kd} model.normalise={mean:[0.5]} lr=1e-3 stop_on_alarms=[a] recipe.attack.steps=10
+    recipe.attack.threat.eps=4/255 model.width=64 lr_milestones=[45,68] recipe.kind=awp
+    recipe.inner.kind=trades data.path=DIR model=python:my_nets:f seed=0,1,2 weight_averaging.kind=ema
+    recipe={kind:kd} validation.attack=null model.normalise={mean:[0.5]} lr=1e-3 stop_on_alarms=[a]
+    recipe.attack.steps=10
 """
 
 Read = Callable[[Path, bytes], object]

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import linear_regression, median
-from time import perf_counter
 from typing import Any
 
 import torch
+from timing import in_turns, write
 
 from crossclass import models
 from crossclass.analysis import attribution, instances, intervals
@@ -76,7 +76,7 @@ def measures() -> dict[str, dict[str, dict[int, float]]]:
         inputs = {v: sample(*(standard | {quantity: v}).values()) for v in values}
         for name, measure in MEASURES.items():
             jobs = {v: (lambda given=given, measure=measure: measure(*given)) for v, given in inputs.items()}
-            found[name][quantity] = in_turns(jobs)
+            found[name][quantity] = medians(jobs)
     return found
 
 
@@ -95,20 +95,13 @@ def attack() -> dict[str, dict[int, float]]:
             x = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
             pgd, y = PGD(steps=steps, precision="bf16"), torch.arange(batch) % 10
             jobs[v] = lambda pgd=pgd, net=net, x=x, y=y: pgd(net, x, y)
-        found[quantity] = in_turns(jobs)
+        found[quantity] = medians(jobs)
     return found
 
 
-def in_turns(jobs: dict[int, Callable[[], object]]) -> dict[int, float]:
-    """Median seconds; a first round warms up."""
-    times: dict[int, list[float]] = {v: [] for v in jobs}
-    for i in range(ROUNDS + 1):
-        for v, job in jobs.items():
-            started = perf_counter()
-            job()
-            if i:
-                times[v].append(perf_counter() - started)
-    return {v: median(t) for v, t in times.items()}
+def medians(jobs: dict[int, Callable[[], object]]) -> dict[int, float]:
+    """Median seconds."""
+    return {v: median(times) for v, times in in_turns(jobs, ROUNDS).items()}
 
 
 def exponent(curve: dict[int, float]) -> float:
@@ -185,10 +178,8 @@ def main() -> None:
             told = "  ".join(f"{v}: {s:.4g}" for v, s in curve.items())
             print(f"{name} in {quantity}, exponent {exponent(curve):.2f}: {told}")
     print("I-CAS memory, MiB:", json.dumps(found["I-CAS memory, MiB"]))
-    out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
-    if out:
-        Path(out).write_text(json.dumps(found, indent=1) + "\n")
-        draw(found, Path(out).with_suffix(".svg"))
+    if out := write(found):
+        draw(found, out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

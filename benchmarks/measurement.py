@@ -8,15 +8,13 @@ samples; both are scaled to n (linearly and quadratically), which the table mark
 random: times do not depend on their values.
 """
 
-import json
 import platform
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import torch
+from timing import in_turns, write
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -107,15 +105,9 @@ def attack_jobs(images: int, n: int) -> dict[str, Job]:
 
 
 def timed(table: dict[str, Job], rounds: int) -> dict[str, float]:
-    """Median seconds of each job, the jobs taking turns; the first turn only warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in table}
-    for turn in range(rounds + 1):
-        for name, (job, factor) in table.items():
-            start = time.perf_counter()
-            job()
-            if turn:
-                seconds[name].append((time.perf_counter() - start) * factor)
-    return {name: median(values) for name, values in seconds.items()}
+    """Median seconds of each job, scaled."""
+    times = in_turns({name: job for name, (job, _) in table.items()}, rounds)
+    return {name: median(times[name]) * factor for name, (_, factor) in table.items()}
 
 
 def main(given: list[str]) -> None:
@@ -140,10 +132,8 @@ def main(given: list[str]) -> None:
         for name in attacks:
             shares[f"K={k} beside {name}"] = cost / found[name]
             print(f"C, CAS and I-CAS, K={k}, beside {name}: {cost / found[name]:.2%}")
-    if told["out"]:
-        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-        numbers = {**machine, **told, "seconds": found, "share_of_attack": shares}
-        Path(told["out"]).write_text(json.dumps(numbers, indent=1) + "\n")
+    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    write({**machine, **told, "seconds": found, "share_of_attack": shares})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Each mutant is one line of the mathematical core, changed; it is put into a copy
 that should notice are run. A mutant that lives is a hole in the tests. `make mutants`.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from timing import write
 
 ROOT = Path(__file__).parent.parent
 CORE = {
@@ -222,9 +223,7 @@ def main() -> None:
         alive = list(pool.map(lambda case: lives(Path(folder), *case), cases))
     left = [f"{f}: {b!r} -> {a!r}" for (f, b, a, _), living in zip(cases, alive, strict=True) if living]
     print(f"{len(cases)} mutants, {len(left)} live")
-    out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
-    if out:
-        Path(out).write_text(json.dumps({"mutants": len(cases), "live": left}, indent=1) + "\n")
+    write({"mutants": len(cases), "live": left})
     if left:
         raise SystemExit(1)
 

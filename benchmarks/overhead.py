@@ -7,7 +7,6 @@ is the overhead of the whole loop, here as a share of an epoch without its check
 """
 
 import json
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from timing import write
 
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz
@@ -77,8 +77,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
     }
     print(json.dumps(found, indent=1))
-    for given in sys.argv[1:]:
-        Path(given.removeprefix("out=")).write_text(json.dumps(found, indent=1) + "\n")
+    write(found)
 
 
 if __name__ == "__main__":

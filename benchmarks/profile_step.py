@@ -8,16 +8,15 @@ Each operator is timed where it is dispatched (on a CPU it is finished when it r
 microseconds; torch's own profiler stretched the small ones several times over.
 """
 
-import json
 import sys
 from collections import defaultdict
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from speed import matrix_product, operations
+from timing import write
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole import network
 
@@ -89,7 +88,6 @@ def profiled(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """All networks."""
-    out = next((a[4:] for a in sys.argv[1:] if a.startswith("out=")), "")
     if numbers := [a for a in sys.argv[1:] if a.isdigit()]:
         torch.set_num_threads(int(numbers[0]))
     keep_freed_memory()  # as in every process that trains or measures
@@ -101,8 +99,7 @@ def main() -> None:
         )
         print("  time:")
         print(*(f"  {share:5.0%}  {what}" for what, share in told["share of time"].items()), sep="\n")
-    if out:
-        Path(out).write_text(json.dumps({"threads": torch.get_num_threads(), "nets": found}, indent=1) + "\n")
+    write({"threads": torch.get_num_threads(), "nets": found})
 
 
 if __name__ == "__main__":

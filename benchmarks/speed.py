@@ -22,7 +22,6 @@ What C, CAS and I-CAS cost is measured by measurement.py.
 import json
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -31,6 +30,7 @@ from typing import Any
 import torch
 from epochs import epochs
 from peers import SHARE, Attack, peers
+from timing import in_turns
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from whole import NETS, allocator, network, sizes, start
@@ -59,18 +59,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "training": ("AT", "KD", "TRADES", "FGSM-RS"),
     },
 }
-
-
-def in_turns(jobs: dict[str, Job], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every job, round by round; one round before them warms up."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for i in range(rounds + 1):
-        for name, job in jobs.items():
-            started = time.perf_counter()
-            job()
-            if i:
-                times[name].append(time.perf_counter() - started)
-    return times
 
 
 def operations(model: nn.Module, x: Tensor) -> float:

@@ -1,13 +1,15 @@
 """Measured on whole processes (for speed.py): start-up, memory, and what keeping freed memory gains."""
 
-import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
+from timing import in_turns, write
 
 from crossclass import models
 from crossclass.attacks import PGD
@@ -42,14 +44,13 @@ def network(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
 
 
 def start(rounds: int) -> dict[str, float]:
-    """Median seconds of whole processes, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in STARTS}
-    for _ in range(rounds):
-        for name, arguments in STARTS.items():
-            started = perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-            times[name].append(perf_counter() - started)
-    return {name: median(t) for name, t in times.items()}
+    """Median seconds of whole processes."""
+
+    def run(arguments: list[str]) -> None:
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    jobs = {name: partial(run, arguments) for name, arguments in STARTS.items()}
+    return {name: median(times) for name, times in in_turns(jobs, rounds).items()}
 
 
 def sizes(net: str = "PreActResNet-18") -> dict[str, float]:
@@ -64,28 +65,26 @@ OTHERS = ("torchattacks", "foolbox", "ART")
 """Further ways, `NAME, given back`, of `python benchmarks/whole.py out=FILE.json [NET]`."""
 
 
-def as_they_come(net: str, rounds: int = 3) -> dict[str, float]:
-    """Median seconds of PGD-10 by ours and by others, each as it comes, in a process of its own, in turns."""
-    ways = ("ours, kept", "standard loop, given back", *(f"{name}, given back" for name in OTHERS))
+def timed(net: str, ways: Sequence[str], rounds: int) -> dict[str, float]:
+    """Median seconds of PGD-10 in processes of their own, in turns, by way."""
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, found in times.items():
             found.append(_alone("--time", net, way))
-    return {way.partition(",")[0]: median(t) for way, t in times.items()}
+    return {way: median(t) for way, t in times.items()}
+
+
+def as_they_come(net: str) -> dict[str, float]:
+    """Median seconds of PGD-10 by ours and by others, each as it comes."""
+    ways = ("ours, kept", "standard loop, given back", *(f"{name}, given back" for name in OTHERS))
+    return {way.partition(",")[0]: seconds for way, seconds in timed(net, ways, 3).items()}
 
 
 def allocator(rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of PGD-10 in processes of their own, in turns: freed memory kept, or given back.
-
-    The first is what our commands do, the last what the standard loop does as it comes.
-    """
+    """Median seconds of PGD-10: freed memory kept, as by our commands, or given back."""
     out: dict[str, dict[str, float]] = {}
     for net in ("thin net", "PreActResNet-18"):
-        times: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(rounds):
-            for way, found in times.items():
-                found.append(_alone("--time", net, way))
-        out[net] = {way: median(t) for way, t in times.items()}
+        out[net] = timed(net, WAYS, rounds)
         first, *_, last = out[net].values()
         out[net]["standard loop as it comes, times ours"] = last / first
     return out
@@ -133,9 +132,7 @@ def _time(net: str, way: str) -> float:
 if __name__ == "__main__":
     if sys.argv[1].startswith("out="):
         net = sys.argv[2] if len(sys.argv) > 2 else "PreActResNet-18"
-        told = {"net": net, "threads": torch.get_num_threads(), "seconds": as_they_come(net)}
-        Path(sys.argv[1][4:]).write_text(json.dumps(told, indent=1) + "\n")
-        print(json.dumps(told))
+        write({"net": net, "threads": torch.get_num_threads(), "seconds": as_they_come(net)})
         sys.exit()
     what, *given, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
