@@ -2,7 +2,7 @@
 
 import torch
 
-from crossclass.attacks import PGD
+from crossclass.attacks import FGSM, PGD
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.runtime import Runtime
@@ -10,7 +10,7 @@ from crossclass.data import Shapes
 from crossclass.data.augment import Augment
 from crossclass.models import PreActResNet
 from crossclass.training.loop import iterate_epochs
-from crossclass.training.recipes import AT
+from crossclass.training.recipes import AT, AWP, MART, GradAlign, KnowledgeDistillation, Standard, Trades
 from crossclass.training.run import Run, Validation
 
 CPU = Runtime(device="cpu")
@@ -29,6 +29,17 @@ TINY = Run(
     checkpoint_every=2,
 )
 
+
+RECIPES = {
+    "standard": Standard(),
+    "at": AT(attack=PGD(steps=2)),
+    "trades": Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
+    "mart": MART(attack=PGD(steps=2, start="gauss")),
+    "gradalign": GradAlign(attack=FGSM()),
+    "kd": KnowledgeDistillation(inner=AT(attack=PGD(steps=2))),
+    "awp": AWP(inner=AT(attack=PGD(steps=2))),
+}
+"""Every recipe, with few steps."""
 
 UNTIMED = ("seconds", "check_seconds")
 

@@ -9,27 +9,14 @@ from crossclass import models
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2
 from crossclass.core.progress import silent
-from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
-from crossclass.models import PreActResNet
 from crossclass.training.epoch import train_epoch
-from crossclass.training.labels import TemporalEnsembling  # fmt: skip
-from crossclass.training.recipes import (
-    AT,
-    AWP,
-    MART,
-    GradAlign,
-    KnowledgeDistillation,
-    Standard,
-    Teacher,
-    Trades,
-)
-from crossclass.training.run import Run
+from crossclass.training.labels import TemporalEnsembling
+from crossclass.training.recipes import AT, KnowledgeDistillation, Teacher
 from crossclass.training.state import TrainState
+from tiny_runs import CPU, RECIPES, TINY
 
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default", "unique", "masked_select")
-NET = PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data")
-CPU = Runtime(device="cpu")
 
 
 class Reading(TorchDispatchMode):
@@ -48,10 +35,10 @@ class Reading(TorchDispatchMode):
 def reads(recipe, batches: int, **settings) -> Counter[str]:
     data = Shapes(n_train=8 * batches, n_val=6, n_test=6, classes=3, size=16)
     splits = data()
-    run = Run(data=data, model=NET, recipe=recipe, epochs=1, lr_milestones=(), batch=8, **settings)
+    run = TINY.replace(data=data, recipe=recipe, epochs=1, lr_milestones=(), **settings)
 
     def net():
-        return models.build(NET, splits.train.images, 3, 0)
+        return models.build(TINY.model, splits.train.images, 3, 0)
 
     if isinstance(recipe, KnowledgeDistillation):
         recipe = recipe.replace(teachers=(Teacher(module=net().requires_grad_(False)),))
@@ -61,28 +48,16 @@ def reads(recipe, batches: int, **settings) -> Counter[str]:
     return mode.seen
 
 
-AT2 = AT(attack=PGD(steps=2))
-RECIPES = [
-    Standard(),
-    AT2,
+MORE = [
     AT(attack=PGD(threat=L2(), steps=2, restarts=2, loss="margin", bn="train")),
     AT(attack=FGSM(start="uniform", step=1.25)),
-    KnowledgeDistillation(inner=AT2),
-    Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
-    MART(attack=PGD(steps=2)),
-    GradAlign(attack=FGSM()),
-    AWP(inner=AT2),
 ]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: f"{r.kind}-{getattr(r, 'attack', '')}"[:24])
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), *MORE], ids=lambda r: r.kind)
 def test_what_is_read_does_not_grow_with_the_number_of_batches(recipe):
-    extras = {
-        "label_smoothing": 0.1,
-        "grad_clip_norm": 1.0,
-        "ensembling": TemporalEnsembling(),
-        "weight_averaging": {"kind": "ema"},
-    }
+    extras = {"label_smoothing": 0.1, "grad_clip_norm": 1.0, "ensembling": TemporalEnsembling()}
+    extras |= {"weight_averaging": {"kind": "ema"}}
     for settings in ({}, extras):
         few, many = (reads(recipe, n, **settings) for n in (2, 5))
         assert few == many
@@ -91,7 +66,7 @@ def test_what_is_read_does_not_grow_with_the_number_of_batches(recipe):
 
 def test_an_attack_by_itself_looks_at_its_images_once():
     data = Shapes(n_train=4, n_val=2, n_test=2, classes=3, size=16)()
-    net = models.build(NET, data.train.images, 3, 0).eval()
+    net = models.build(TINY.model, data.train.images, 3, 0).eval()
     x, y = data.train.images / 255, data.train.labels
     for steps in (1, 6):
         with Reading() as mode:

@@ -4,34 +4,14 @@ import pytest
 import torch
 
 from crossclass import models
-from crossclass.attacks import FGSM, PGD
+from crossclass.attacks import PGD
 from crossclass.core.plugins import members
 from crossclass.training.averaging import EMA, SWA
 from crossclass.training.labels import Mix, TemporalEnsembling
 from crossclass.training.loop import train
-from crossclass.training.recipes import (
-    AT,
-    AWP,
-    MART,
-    AnyRecipe,
-    GradAlign,
-    KnowledgeDistillation,
-    Standard,
-    Trades,
-)
+from crossclass.training.recipes import AT, AnyRecipe
 from measuring import measure, read
-from tiny_runs import CPU, TINY, killed_after, ones, same, untimed, weights
-
-RECIPES = {
-    "standard": Standard(),
-    "at": AT(attack=PGD(steps=2)),
-    "trades": Trades(attack=PGD(steps=2, start="gauss", loss="kl")),
-    "mart": MART(attack=PGD(steps=2, start="gauss")),
-    "gradalign": GradAlign(attack=FGSM()),
-    "kd": KnowledgeDistillation(inner=AT(attack=PGD(steps=2))),
-    "awp": AWP(inner=AT(attack=PGD(steps=2))),
-}
-
+from tiny_runs import CPU, RECIPES, TINY, killed_after, ones, same, untimed, weights
 
 FORWARDS = {"trades": 2, "mart": 2, "gradalign": 3}  # in train mode, a step; the others make one
 

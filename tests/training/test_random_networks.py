@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import seeded
 from crossclass import models
 from crossclass.attacks import External
-from crossclass.core.rng import isolated_rng, stream_seed
+from crossclass.core.rng import stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.models import AnyModel, Classifier, ViT, WideResNet
 from crossclass.training.averaging import SWA
@@ -18,7 +17,7 @@ from crossclass.training.loop import iterate_epochs, train
 from crossclass.training.recipes import AT, AWP, Trades
 from crossclass.training.run import Run
 from crossclass.training.state import TrainState
-from tiny_runs import CPU, TINY, KilledError, killed_after, same, weights
+from tiny_runs import CPU, TINY, killed_after, same, weights
 
 DROPOUT = TINY.replace(
     model=WideResNet(depth=10, widen=1, dropout=0.3, normalise="data"),
@@ -105,17 +104,3 @@ def test_a_network_that_draws_is_noticed(model: AnyModel, monkeypatch: pytest.Mo
     for noise in (lambda x: torch.rand_like(x), lambda x: random.random(), lambda x: np.random.rand()):  # noqa: NPY002
         monkeypatch.setattr(Classifier, "forward", lambda f, x, noise=noise: forward(f, x + noise(x)))
         assert coupling(run) == [*norm, "random layers"]
-
-
-def test_isolated_streams_start_from_the_seed_and_come_back_after_an_exception() -> None:
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()  # Python's own is drawn from by the shape checks of these tests
-    draws = []
-    for seed in (5, 5, 6):
-        with pytest.raises(KilledError), isolated_rng(seed, torch.device("cpu")):  # noqa: PT012
-            draws.append(float(torch.rand(())) + float(np.random.rand()) + random.random())  # noqa: NPY002
-            raise KilledError
-        assert torch.equal(before, torch.random.get_rng_state())
-    assert draws[0] == draws[1] != draws[2]
-    with isolated_rng(5, torch.device("cpu")):
-        assert torch.equal(torch.rand(3), torch.rand(3, generator=seeded(5)))

@@ -20,7 +20,7 @@ from crossclass.core.config import load_yaml, validated
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import members
 from crossclass.training.averaging import EMA, SWA, refresh
-from crossclass.training.labels import Mix, TemporalEnsembling, smoothed
+from crossclass.training.labels import Mix, TemporalEnsembling, _beta, smoothed
 from crossclass.training.recipes import (
     AT,
     AWP,
@@ -341,8 +341,6 @@ class TestLabels:
         assert 0.3 < sum(seen) / len(seen) < 0.7
 
     def test_the_beta_distribution_has_its_moments(self):
-        from crossclass.training.labels import _beta
-
         for alpha in (0.2, 0.8, 1.0, 3.0):
             g = seeded(1)
             draws = torch.tensor([_beta(alpha, g) for _ in range(4000)])

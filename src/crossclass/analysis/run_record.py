@@ -51,7 +51,7 @@ def load_run(folder: Path | str) -> RunRecord:
         hint = f"such as {inside[0]}" if inside else "one that 'crossclass train' has made"
         raise UserError(f"{folder}: not a run folder (no config.yaml); give {hint}")
     done = (folder / "DONE").exists()
-    rows = _rows(events, done) if events.exists() else []
+    rows = read_epochs(events, done)
     failure = _object(folder / "failure.json")
     if not rows:
         why = f" ({failure['evidence']})" if failure.get("evidence") else ""
@@ -75,7 +75,13 @@ def _object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _rows(path: Path, done: bool) -> list[EpochRow]:
+def read_epochs(path: Path, done: bool) -> list[EpochRow]:
+    """The epochs in an events.jsonl, none if there is no file.
+
+    Of a run that is not `done` the last line may be cut off. Raises UserError for a line that is no epoch.
+    """
+    if not path.exists():
+        return []
     rows: dict[int, EpochRow] = {}  # a resumed run may write an epoch again
     lines = path.read_text("utf-8", errors="replace").split("\n")
     for n, line in enumerate(lines, 1):

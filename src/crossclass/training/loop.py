@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from crossclass import models
 from crossclass.analysis.records import EpochRow, metrics_csv, write_results
+from crossclass.analysis.run_record import read_epochs
 from crossclass.checkpoints.load import describe_data
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
@@ -100,7 +99,7 @@ def iterate_epochs(
                 splits = splits.to(runtime.torch_device)
                 yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
                 return
-    yield from ((folder, row) for row in _rows(folder))
+    yield from ((folder, row) for row in read_epochs(folder.path / "events.jsonl", done=True))
 
 
 def _train(
@@ -226,22 +225,12 @@ def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) ->
         log(note)
     state.restore(tensors)
     main(lambda: folder.rewind(card["epoch"]))
-    rows = main(lambda: _rows(folder))
+    events = folder.path / "events.jsonl"
+    rows = main(lambda: read_epochs(events, done=True))
     if len(rows) != card["epoch"]:
-        raise UserError(f"{folder.path / 'events.jsonl'} lacks epochs; delete {folder.path} to train again")
+        raise UserError(f"{events} lacks epochs; delete {folder.path} to train again")
     log(f"resuming after epoch {card['epoch']}")
     return rows
-
-
-def _rows(folder: RunFolder) -> list[EpochRow]:
-    try:
-        return [EpochRow.model_validate(row) for row in folder.rows()]
-    except ValidationError as e:
-        where = ".".join(map(str, e.errors()[0]["loc"]))
-        path = folder.path / "events.jsonl"
-        raise UserError(
-            f"{path}: '{where}' is not of this version; delete {folder.path} to train again"
-        ) from e
 
 
 def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
