@@ -49,8 +49,6 @@ PARTS = {"train": 50, "test": 10}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GF_STEP, GF_TRAIN = 2.2217, 3.3290
 """Operations per image of an input gradient and of a training step, PreActResNet-18 (10^9)."""
-PER_EPOCH = 383
-"""Batches of 128 in 49,000 images."""
 
 
 class Stage:
