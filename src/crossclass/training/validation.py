@@ -69,10 +69,10 @@ def validate(
         part: evaluate.evaluate(network, split, attack, run.seed, purpose="check", **how)
         for part, split in parts.items()
     }
-    test, seen = passes["test"], passes[watched]
+    test, evaluated = passes["test"], passes[watched]
     probe = probe_one_step(network, few, attack.threat, run.seed, **how)
     fgsm = float(probe.correct.double().mean())
-    pgd = float((seen.robust == seen.labels)[: len(few)].double().mean())  # on the same images
+    pgd = float((evaluated.robust == evaluated.labels)[: len(few)].double().mean())  # on the same images
     update: dict[str, Any] = {}
     for part, one in passes.items():
         update |= evaluate.epoch_metrics(one, part)
@@ -89,8 +89,8 @@ def validate(
         "watched_n": len(parts[watched]),
         "watched_attack": str(attack),
         "watched_fgsm": fgsm,
-        "watched_predicted_classes": seen.predicted_classes,
-        "watched_largest_share": seen.largest_share,
+        "watched_predicted_classes": evaluated.predicted_classes,
+        "watched_largest_share": evaluated.largest_share,
         "fgsm_n": len(few),
         "fgsm_gap": fgsm - pgd,
         "gradient_cosine": mean_cosine(probe.cosine),
@@ -139,8 +139,8 @@ def probe_one_step(
             advance(len(index))
             return correct, _cosine(at_x, beside).cpu()
 
-        found = distributed_map(batches(len(split), batch, None), probe)
-    correct, cosine = zip(*found, strict=True)
+        probes = distributed_map(batches(len(split), batch, None), probe)
+    correct, cosine = zip(*probes, strict=True)
     return OneStepProbe(torch.cat(correct), torch.cat(cosine))
 
 
