@@ -142,7 +142,7 @@ CORE = {
         ],
     ),
     "paper/theory/closed.py": (
-        "paper/theory/test_closed paper/theory/test_claims",
+        "paper/theory/test_closed paper/theory/test_truth_table",
         [
             (
                 "return -d_e / (k - 1), -layout.distinguishing / (k - 1)",
@@ -184,8 +184,7 @@ CORE = {
         [("holds = fallen and now.robust", "holds = now.robust")],
     ),
     "core/rng.py": (
-        "data/test_data training/test_loop training/test_loop_recipes training/test_resume "
-        "training/test_processes",
+        "core/test_rng data/test_contract training/test_loop training/test_loop_recipes training/test_resume",
         [
             ("noise = noise[g.rows]", "noise = noise[: g.rows.stop - g.rows.start]"),
             ("for part in (seed, epoch, step, _PURPOSES", "for part in (seed, epoch, _PURPOSES"),
@@ -196,7 +195,7 @@ CORE = {
 
 
 def lives(place: Path, file: str, before: str, after: str, tests: list[str]) -> bool:
-    """Whether all tests pass with the change."""
+    """Whether no test fails with the change."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         copy = Path(folder) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -210,9 +209,9 @@ def lives(place: Path, file: str, before: str, after: str, tests: list[str]) -> 
         env = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         names = [f"tests/{t}.py" for t in tests]
         done = subprocess.run([*command, *names], cwd=ROOT, env=env, capture_output=True, check=False)
-        if done.returncode == 0:
-            print(f"lives: {file}: {before!r} -> {after!r}", flush=True)
-        return done.returncode == 0
+        if done.returncode != 1:  # 1: a test failed; more: a name of a test file is wrong, say
+            print(f"lives ({done.returncode}): {file}: {before!r} -> {after!r}", flush=True)
+        return done.returncode != 1
 
 
 def main() -> None:
