@@ -80,8 +80,8 @@ def iterate_epochs(
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
     require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
-    main: Any = runtime.group.on_main_process
-    folder: RunFolder = main(lambda: RunFolder.of(Path(out), label, run))
+    main = runtime.group.on_main_process
+    folder = main(lambda: RunFolder.of(Path(out), label, run))
 
     def finished(teacher: Run) -> RunFolder:
         *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)
