@@ -85,10 +85,10 @@ def together(out: Path, wanted: dict, processes: int = 2) -> list[subprocess.Pop
     ]
 
 
-def finish(started: list[subprocess.Popen], timeout: float = 240) -> None:
+def finish(started: list[subprocess.Popen]) -> None:
     try:
         for process in started:
-            said, _ = process.communicate(timeout=timeout)
+            said, _ = process.communicate(timeout=1800)  # only against a deadlock
             assert process.returncode == 0, said
     finally:
         for process in started:
