@@ -17,6 +17,7 @@ from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2
 from crossclass.checkpoints.card import load_checkpoint, load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.device import out_of_memory
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from crossclass.core.runtime import Runtime
@@ -246,8 +247,8 @@ class TestMemory:
     def test_errors_that_mean_a_full_memory(self):
         full = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
         for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(full), MemoryError()):
-            assert epoch.out_of_memory(error)
-        assert not epoch.out_of_memory(RuntimeError("shapes do not fit"))
+            assert out_of_memory(error)
+        assert not out_of_memory(RuntimeError("shapes do not fit"))
 
     @pytest.mark.parametrize(
         ("run", "noise", "who"),

@@ -91,6 +91,12 @@ def oversubscribed(device: torch.device) -> bool:
     return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
 
 
+def out_of_memory(e: BaseException) -> bool:
+    """Whether an error of a device, or of the machine, says that its memory is full."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(e, torch.OutOfMemoryError | MemoryError) or any(w in str(e) for w in words)
+
+
 @contextmanager
 def cudnn_benchmark(device: torch.device) -> Iterator[None]:
     """Inside, on a GPU, cuDNN tries its algorithms for every shape once and keeps the fastest."""

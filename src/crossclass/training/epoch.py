@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import Images, skip_range_check
 from crossclass.attacks.losses import Labels, hard
-from crossclass.core.device import cudnn_benchmark
+from crossclass.core.device import cudnn_benchmark, out_of_memory
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
 from crossclass.core.rng import generator, isolated_rng, seed_global_rng, slice_generator, stream_seed
@@ -199,9 +199,3 @@ def micro_batches(rows: slice, most: int | None) -> list[slice]:
     """A range of rows cut into slices of at most `most`; None leaves it whole."""
     size = most or max(1, rows.stop - rows.start)
     return [slice(at, min(at + size, rows.stop)) for at in range(rows.start, rows.stop, size)]
-
-
-def out_of_memory(e: BaseException) -> bool:
-    """Whether an error of a device, or of the machine, says that its memory is full."""
-    words = ("out of memory", "can't allocate memory")
-    return isinstance(e, torch.OutOfMemoryError | MemoryError) or any(w in str(e) for w in words)

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.attacks import AutoAttack, External, Images
 from crossclass.attacks.cuda_graphs import CudaGraphs
-from crossclass.core.device import compile_for_crafting, to_device
+from crossclass.core.device import compile_for_crafting, out_of_memory, to_device
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.core.sync_batchnorm import synchronize_batch_norm
@@ -32,10 +32,9 @@ class TrainState:
     def __init__(self, run: Run, runtime: Runtime, built: Classifier, splits: Splits) -> None:
         self.run, self.runtime = run, runtime
         self.model = to_device(built, runtime.torch_device, runtime.memory_format)
-        self.draws = draws_random_numbers(
-            self.model, as_float(splits.train.images[:2].to(runtime.torch_device))
-        )
-        """Whether the network itself draws random numbers while it is trained."""
+        self._normed = any(isinstance(m, _BatchNorm) for m in self.model.modules())
+        few = splits.train.images[: 2 if self._normed else 1].to(runtime.torch_device)
+        self._draws = draws_random_numbers(self.model, as_float(few))
         if runtime.sync_batch_norm and runtime.group.size > 1:
             synchronize_batch_norm(self.model)
         compiled = runtime.compile
@@ -75,9 +74,8 @@ class TrainState:
     @property
     def batch_coupling(self) -> list[str]:
         """What makes a training step depend on which images go through the network together."""
-        batch_norm = any(isinstance(m, _BatchNorm) for m in self.model.modules())
-        names = ["batch norm"] if batch_norm else []
-        names += ["random layers"] if self.draws else []
+        names = ["batch norm"] if self._normed else []
+        names += ["random layers"] if self._draws else []
         names += [type(r).__name__ for r in self.run.recipe.walk() if r.couples_batch]
         attack = self.run.recipe.crafting_attack
         return names + ([type(attack).__name__] if isinstance(attack, AutoAttack | External) else [])
@@ -124,7 +122,7 @@ class TrainState:
 def draws_random_numbers(model: nn.Module, x: Images) -> bool:
     """Whether a forward pass of `x` in train mode draws from a global stream, as dropout and noise do.
 
-    The model is left as it was.
+    The model is left as it was. False also where the memory is too small for it, which training will say.
     """
 
     def next_draws(forward: Callable[[Tensor], object]) -> list[float]:
@@ -133,8 +131,13 @@ def draws_random_numbers(model: nn.Module, x: Images) -> bool:
             drawn = float(torch.rand(())), float(torch.rand((), device=x.device))
             return [*drawn, np.random.rand(), random.random()]  # noqa: NPY002
 
-    with frozen(model, "train_frozen_stats") as network:
-        return next_draws(network) != next_draws(lambda x: x)
+    try:
+        with frozen(model, "train_frozen_stats") as network:
+            return next_draws(network) != next_draws(lambda x: x)
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e):
+            raise
+        return False
 
 
 def optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
