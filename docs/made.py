@@ -8,11 +8,12 @@ import json
 import re
 from pathlib import Path
 
+from typer.testing import CliRunner
+
 import crossclass
 from crossclass.analysis.metrics import METRICS
-from crossclass.cli import COMMANDS
+from crossclass.cli import app, names
 from crossclass.cli.catalogue import lines
-from crossclass.cli.commands import help_of
 from crossclass.diagnostics import FINDINGS
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 
 def cli() -> str:
     """Every command with its help, and everything that has a name."""
-    parts = [f"## crossclass {name}\n\n{_text(help_of(name))}" for name in COMMANDS]
+    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
+    helps = {name: runner.invoke(app, [name, "--help"]).output for name in names()}
+    parts = [f"## crossclass {name}\n\n{_text(text)}" for name, text in helps.items()]
     return "\n\n".join([*parts, f"## What has a name\n\n{_text(chr(10).join(lines()))}"]) + "\n"
 
 

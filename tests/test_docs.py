@@ -11,7 +11,7 @@ import pytest
 import test_layers
 from crossclass.attacks import AnyAttack
 from crossclass.attacks.norms import AnyThreat
-from crossclass.cli import COMMANDS
+from crossclass.cli import names as command_names
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData
 from crossclass.models import AnyModel
@@ -33,7 +33,7 @@ def test_python_blocks_run(code, tmp_path):
 
 
 def test_commands_in_blocks_exist():
-    names = set(COMMANDS)
+    names = set(command_names())
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     shown = set()
     for kind, code in BLOCKS:
@@ -101,7 +101,7 @@ def test_documents_name_what_exists(path):
     for line in re.findall(r"^    (.*)$", text, flags=re.M):
         words = line.split("#")[0].split()
         if "crossclass" in words:
-            assert words[words.index("crossclass") + 1] in COMMANDS, line
+            assert words[words.index("crossclass") + 1] in command_names(), line
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *DOCS], ids=lambda p: p.name)

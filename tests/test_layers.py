@@ -24,6 +24,7 @@ DOORS = {
     "timm": {"models"},
     "torchmetrics": {"analysis"},
     "torchvision": {"models"},
+    "typer": {"cli"},
     "rich": {"cli"},
     "jinja2": {"report"},
     "pooch": {"data"},

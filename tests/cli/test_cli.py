@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from crossclass.analysis.records import EpochRow
-from crossclass.cli import COMMANDS, main
+from crossclass.cli import main, names
 from crossclass.cli.progress import ProgressDisplay
 from crossclass.core.launch_environment import is_main_process
 from crossclass.paper.entries import ENTRIES
@@ -40,31 +40,28 @@ def call(capsys):
     return run
 
 
-def test_help_and_version_import_nothing_but_the_standard_library(call):
+def test_help_and_version_answer_without_torch(call):
     code = (
-        "import sys; before = set(sys.modules); from crossclass.cli import main\n"
-        "try: main(['--help'])\n"
-        "finally: print(*{m.partition('.')[0] for m in set(sys.modules) - before}, file=sys.stderr)"
+        "import sys; from crossclass.cli import main\n"
+        "try: main(['--help'])\nfinally: print('torch' in sys.modules, 'pydantic' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert set(done.stderr.split()) <= {"crossclass", *sys.stdlib_module_names}
-    for command, (usage, summary) in COMMANDS.items():
-        assert f"  {command:10} {summary}\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False False"
+    for command in names():
+        (summary,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {command} ")]
+        assert not summary.endswith("..."), "cut off at 80 columns"
         code, out, _ = call(command, "--help")
         assert code == 0
-        assert out.startswith(f"Usage: crossclass {command} {usage}".rstrip() + "\n\n")
-        assert ("--trust  " in out) == ("--trust" in usage)
+        assert ("--trust" in out) == (command in ("train", "sweep", "measure", "doctor"))
     assert call("--version")[1].startswith("crossclass 0.")
 
 
 def test_list_prints_one_full_name_first_on_each_line(call):
     code, out, _ = call("list")
     assert code == 0
-    names = [line.split()[0] for line in out.splitlines()]
-    assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= set(
-        names
-    )
+    named = {line.split()[0] for line in out.splitlines()}
+    assert {*NAMED, "at", "standard", "pgd", "fgsm", "linf", "l2", "shapes", "npz", "preactresnet"} <= named
     lines = [line.split(maxsplit=2) for line in out.splitlines()]
     assert all(len(line) == 3 for line in lines)
     assert [name for name, kind, _ in lines if kind == "paper"] == list(ENTRIES)

@@ -1,19 +1,21 @@
 """`crossclass doctor CHECKPOINT`."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 from crossclass.core.trust import trusting
 
 
-def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = False) -> int:
-    """Examine a checkpoint: normalisation, classes, batch norm, weights, signs of gradient masking.
+@app.command()
+def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> int:
+    """Look for faults in a checkpoint.
 
+    Examined are normalisation, classes, batch norm, weights, and signs of gradient masking.
     Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     from crossclass.diagnostics import Doctor, examine
 
     read = read_arguments(
-        arguments,
+        targets,
         Doctor,
         Source,
         out=(Path | None, None),
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     )
     if len(read.targets) != 1:
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
-    if sum(target.startswith("transfer=") for target in arguments) > 1:
+    if sum(target.startswith("transfer=") for target in targets) > 1:
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     data, model = changes_of(changes, "data"), changes_of(changes, "model")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from crossclass.cli.commands import BUSY
+from crossclass.cli.app import BUSY
 from crossclass.cli.consent import environment
 from crossclass.cli.sweep import Point
 from crossclass.core.errors import UserError

@@ -1,10 +1,14 @@
 """`crossclass list`."""
 
-from collections.abc import Sequence
+from crossclass.cli.app import app
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Everything that has a name: runs, recipes, attacks, threats, data sets, models."""
+@app.command("list")
+def list_names() -> None:
+    """List everything that has a name.
+
+    These are runs, recipes, attacks, threats, data sets, models, and what the paper shows.
+    """
     from crossclass.cli.catalogue import lines
 
     for line in lines():

@@ -1,9 +1,9 @@
 """`crossclass measure CHECKPOINT`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from crossclass.core.overrides import Changes
 
 
-def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = False) -> None:
-    """Measure checkpoints, ours or anyone's: accuracy, C, CAS, I-CAS with intervals; compare two.
+@app.command()
+def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Measure and compare checkpoints, ours or anyone's.
 
+    Printed are accuracy, C, CAS and I-CAS with intervals; two checkpoints are compared.
     RUN is best.val and last; RUN@best.test selects. Any other file needs data.path=DIR, and
     model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
     attack.kind=autoattack, attack=none, attribution_subset=correct, n=500, split=val, seed=1, saliency=6,
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str], trust: bool = False, allow_partial: bool = Fa
     from crossclass.report.console import table
 
     read = read_arguments(
-        arguments, Measure, Source, out=(Path, Path("measure.json")), runtime=(Runtime, Runtime())
+        targets, Measure, Source, out=(Path, Path("measure.json")), runtime=(Runtime, Runtime())
     )
     if not read.targets:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")

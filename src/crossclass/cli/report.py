@@ -1,21 +1,23 @@
 """`crossclass report RUN`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from crossclass.cli.app import Targets, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write one self-contained page about runs or measured checkpoints; its path is the last line.
+@app.command()
+def report(targets: Targets) -> None:
+    """Write one page about runs or measured checkpoints.
 
-    The page of one run lies in its folder, that of one result beside it, that of several is report.html.
+    It needs no other file; its path is the last line. The page of one run lies in its folder, that of one
+    result beside it, that of several is report.html.
     """
     from crossclass.cli.arguments import read_arguments
     from crossclass.report import write_report
 
-    read = read_arguments(arguments, out=(Path | None, None))
+    read = read_arguments(targets, out=(Path | None, None))
     paths = [Path(target) for target in read.targets]
     if not paths:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")

@@ -1,14 +1,19 @@
 """`crossclass reproduce ID`."""
 
-from collections.abc import Sequence
+from typing import Annotated
 
+import typer
+
+from crossclass.cli.app import app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Reproduce figures, tables and theorems of the paper; each claim is judged on the numbers.
+@app.command()
+def reproduce(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids; path=value")]) -> None:
+    """Reproduce figures, tables and theorems of the paper.
 
+    Each claim is judged on the numbers.
     ID is fig1 ... table1 ... thm1 (`crossclass list` names them), or all.
     size=smoke (seconds, no data), mini (hours on two cores) or paper (a GPU); seeds=3; data_root=DIR holds
     cifar10/, cifar100/, tiny_imagenet/; out=results, runs=runs; plan=true only says what would be done.
@@ -21,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     from crossclass.report.plots.paper_figures import draw, draw_maps
     from crossclass.report.study import write_study
 
-    read = read_arguments(arguments, Study, runtime=(Runtime, Runtime()))
+    read = read_arguments(ids, Study, runtime=(Runtime, Runtime()))
     if not read.targets:
         raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
     study = override(Study(), read.changes)

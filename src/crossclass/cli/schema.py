@@ -1,11 +1,13 @@
 """`crossclass schema`: the format of the result file."""
 
 import json
-from collections.abc import Sequence
+
+from crossclass.cli.app import app
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the JSON Schema of the file that measure writes, with every metric."""
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of the file that measure writes."""
     from crossclass.analysis.records import schema
 
     print(json.dumps(schema(), indent=1))

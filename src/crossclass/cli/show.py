@@ -1,16 +1,23 @@
 """`crossclass show NAME`."""
 
 import json
-from collections.abc import Sequence
+from typing import Annotated
 
+import typer
+
+from crossclass.cli.app import Changes, app
 from crossclass.core.errors import UserError, did_you_mean
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print complete YAML, defaults included; with a second run, how the two differ.
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name or a run file")],
+    changes: Changes = None,
+) -> None:
+    """Print all settings of a name, or how two runs differ.
 
-    NAME is a named run, a run file, or any other name of `list`; of a figure, table or theorem of the paper
-    its claims are printed.
+    The YAML is complete, defaults included. NAME is a named run, a run file, or any other name of `list`; of
+    a figure, table or theorem of the paper its claims are printed.
     """
     from crossclass.cli.arguments import assign, read_arguments, read_settings
     from crossclass.cli.catalogue import about, plugins
@@ -19,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     from crossclass.paper.runs import NAMED, resolve
     from crossclass.training.run import Run
 
-    name, *changes = arguments
+    changes = changes or []
     known = plugins()
     if name.endswith((".yaml", ".yml")) or name in NAMED:
         read = read_arguments(changes, Run)

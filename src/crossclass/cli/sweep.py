@@ -10,8 +10,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 from crossclass.core.trust import names_of_code, require_consent, trusting
@@ -20,9 +23,17 @@ if TYPE_CHECKING:
     from crossclass.training.run import Run
 
 
-def main(arguments: Sequence[str], trust: bool = False) -> int:
-    """Train many runs: path=a,b,c makes a grid, each point a run folder that is found again.
+@app.command()
+def sweep(
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run, a run file, a sweep file")
+    ],
+    changes: Changes = None,
+    trust: Trust = False,
+) -> int:
+    """Train many runs: path=a,b,c makes a grid.
 
+    Each point is a run folder that is found again.
     NAME is a named run, FILE.yaml a run file or a sweep file (`run: NAME`, `grid: {path: [a, b]}`).
     jobs=2 trains so many at a time; plan=true prints one command per run for any scheduler;
     slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
@@ -33,7 +44,7 @@ def main(arguments: Sequence[str], trust: bool = False) -> int:
     from crossclass.core.runtime import Runtime
     from crossclass.training.run import Run
 
-    target, *changes = arguments
+    changes = changes or []
     read = read_settings(
         changes,
         Run,

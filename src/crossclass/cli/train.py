@@ -2,20 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.trust import trusting
 
 
-def main(arguments: Sequence[str], trust: bool = False) -> None:
-    """Train a run, or go on with it: the same command resumes what was interrupted.
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
+    changes: Changes = None,
+    trust: Trust = False,
+) -> None:
+    """Train a run, or go on with it.
 
-    NAME is a named run. out=runs is the folder that holds the runs; runtime.device, runtime.threads say where
-    it runs. The last line printed is the run's folder.
+    The same command resumes what was interrupted. NAME is a named run. out=runs is the folder that holds the
+    runs; runtime.device, runtime.threads say where it runs. The last line printed is the run's folder.
     """
-    target, *changes = arguments
     with trusting(everything=trust):
-        print(train_run(target, changes, Path("runs")))
+        print(train_run(target, changes or [], Path("runs")))
 
 
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:

@@ -1,12 +1,20 @@
 """`crossclass verify RUN`."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossclass.cli.app import Changes, app
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Compare a run with a published training curve: which part of it agrees, and which does not.
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="A run folder")], changes: Changes = None
+) -> int:
+    """Compare a run with a published training curve.
 
+    Printed is which part of it agrees, and which does not.
     against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
     out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
     """
@@ -17,8 +25,9 @@ def main(arguments: Sequence[str]) -> int:
     from crossclass.report import plots
     from crossclass.training.run import Run
 
-    target, *changes = arguments
-    read = read_settings(changes, against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None))
+    read = read_settings(
+        changes or [], against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
+    )
     own, folder = read.own, RunFolder.at(Path(target))
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))

@@ -1,0 +1,107 @@
+"""The application that all commands belong to, its entry point, and the arguments that they share."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from crossclass.cli.consent import typed_consent
+from crossclass.core.errors import BusyError, UserError, did_you_mean
+from crossclass.core.launch_environment import is_main_process, process_count
+
+app = typer.Typer(
+    name="crossclass",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Shows what an adversarially trained network learns and then forgets.",
+    epilog="Settings are path=value: crossclass train cifar10-mini data.path=DIR seed=1 out=runs",
+)
+
+Changes = Annotated[list[str] | None, typer.Argument(help="path=value ...", show_default=False)]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Read pickles and import code that files name: both can run code.")
+]
+Partial = Annotated[
+    bool, typer.Option("--allow-partial", help="Load a file that lacks weights; these stay random.")
+]
+Targets = Annotated[list[str], typer.Argument(help="Run folders, RUN@best.test, checkpoints; path=value")]
+
+BUSY = 75
+"""Exit code where another process trains the run (EX_TEMPFAIL)."""
+_FOR_SEVERAL_PROCESSES = ("train", "measure")
+
+
+def _version(value: bool | None) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"crossclass {version('crossclass')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
+) -> None:
+    pass
+
+
+def names() -> list[str]:
+    """The names of all commands, in the order of the help."""
+    return [c.name or str(getattr(c.callback, "__name__", "")) for c in app.registered_commands]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: a UserError is one sentence on stderr and exit code 2."""
+    arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    name, is_main, speaker = arguments[0], True, "crossclass"
+    try:
+        is_main = is_main_process()
+        speaker = speaker if is_main else f"{speaker}, process {os.environ['RANK']}"
+        if process_count() > 1:
+            _check_several(name, is_main)
+        if not name.startswith("-") and name not in names():
+            raise UserError(f"unknown command '{name}'{did_you_mean(name, names())}")
+        with typed_consent(arguments):
+            code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
+        sys.exit(code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        if is_main:
+            print(f"{speaker}: stopped; the same command goes on after what is finished", file=sys.stderr)
+        sys.exit(130)
+    except UserError as e:
+        if is_main or not e.in_every_process:
+            print(f"{speaker}: {e}", file=sys.stderr)
+        sys.exit(BUSY if isinstance(e, BusyError) else 2)
+    except Exception as e:
+        if not hasattr(e, "format_message"):  # typer's own click, whose errors have no name to catch them by
+            raise
+        print(f"{speaker}: {_usage(e)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage(e: Any) -> str:
+    """A wrong command line in one sentence."""
+    text = e.format_message().strip().rstrip(".").replace("\n", " ")
+    option = "; settings are path=value, as in epochs=4" if "No such option" in text else ""
+    command = f" {e.ctx.info_name}" if e.ctx is not None and e.ctx.parent is not None else ""
+    return f"{text[:1].lower()}{text[1:]}{option}; see crossclass{command} --help"
+
+
+def _check_several(name: str, is_main: bool) -> None:
+    """Of several processes only the first prints; raises UserError for a command that is not for several."""
+    if not is_main:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    if name not in _FOR_SEVERAL_PROCESSES and not name.startswith("-"):
+        error = UserError(
+            f"{name} is a command for one process; start it without torchrun "
+            "(several calls of sweep or reproduce share the runs out among them)"
+        )
+        error.in_every_process = True
+        raise error
