@@ -213,7 +213,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
         (["verify", "RUN", "tolerance=two"], "tolerance=two"),
         (["train"], "missing argument 'NAME|FILE.yaml'; see crossclass train --help"),
         (["train", "cifar10-mini", "--epochs", "4"], "settings are path=value, as in epochs=4"),
-        (["train", "cifar10-mini", "--allow-partial"], "train has no switch --allow-partial"),
+        (["train", "cifar10-mini", "--allow-partial"], "no such option: --allow-partial"),
         (["list", "models"], "see crossclass list --help"),
     ],
 )
