@@ -70,8 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"unknown command '{name}'{did_you_mean(name, names())}")
         with typed_consent(arguments):
             code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code or 0)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         if is_main:
             print(f"{speaker}: stopped; the same command goes on after what is finished", file=sys.stderr)
         sys.exit(130)
