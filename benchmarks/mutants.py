@@ -62,7 +62,7 @@ CORE = {
         ],
     ),
     "attacks/pgd.py": (
-        "attacks/test_pgd attacks/test_model_restored attacks/test_return_first",
+        "attacks/test_pgd attacks/test_contract attacks/test_model_restored attacks/test_return_first",
         [
             ("alpha = self.step * self.threat.eps", "alpha = self.step"),
             ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
@@ -172,7 +172,7 @@ CORE = {
         ],
     ),
     "analysis/metrics.py": (
-        "training/test_alarms",
+        "analysis/test_attribution",
         [("share >= 0.8) or predicted", "share >= 1.1) or predicted")],
     ),
     "training/alarms/robust_overfitting.py": (

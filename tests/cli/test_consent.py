@@ -203,6 +203,21 @@ def plant(run: str, model: object) -> None:
             save_tensors(path, tensors, {**header, "model": model})
 
 
+@pytest.mark.parametrize("name", ["x=python:evil:net", "x.call=evil:net", "model=python:evil:net"])
+@pytest.mark.parametrize("behind", ["", "@last", "/"])
+def test_the_name_of_a_folder_is_no_consent(here, run, capsys, name, behind):
+    """A shell types it where a person typed `runs/*`."""
+    plant(run, "python:evil:net")
+    (Path(run) / "config.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(TINY) | {"model": "python:evil:net"})
+    )
+    Path(run).rename(name)
+    capsys.readouterr()
+    assert command("measure", name + behind, "n=9", "out=new.json") == 2
+    assert not Path("ran").exists()
+    assert "evil" not in sys.modules
+
+
 PLANTED = [m for name, m in MODELS.items() if name != "a module as text"]
 
 

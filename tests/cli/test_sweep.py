@@ -217,6 +217,14 @@ def test_slurm_jobs_train_and_can_be_requeued(here):
         jobs.submit([point], MORE, Path("logs"), {"cluster": "local", "no_such_setting": 1})
 
 
+def test_without_slurm_no_job_is_started(here, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="there is no SLURM here"):
+        jobs.submit(expand("tiny.yaml", ["seed=0"]), MORE, Path("logs"), {})
+    assert not Path("logs").exists()
+
+
 def test_each_job_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
     from crossclass.cli.jobs import _environments
 

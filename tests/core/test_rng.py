@@ -1,5 +1,6 @@
 """Random streams: rows of a batch draw what the whole batch would, and global streams are put back."""
 
+import itertools
 import random
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 import torch
 
 from conftest import seeded
-from crossclass.core.rng import generator, isolated_rng, normal, slice_generator, uniform
+from crossclass.core.rng import generator, isolated_rng, normal, slice_generator, stream_seed, uniform
+
+
+def test_every_part_of_its_address_makes_another_stream():
+    parts = itertools.product((0, 1, 2), (0, 1, 2), (0, 1, 2), ("order", "attack", "measure"), (0, 1, 2))
+    seeds = [stream_seed(*part) & 0xFFFFFFFF for part in parts]  # what torch's CPU generator keeps
+    assert len(set(seeds)) == len(seeds) == 3**5
 
 
 class TestSlicedGenerator:

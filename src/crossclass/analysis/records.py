@@ -398,7 +398,7 @@ def write_results(path: Path, results: ResultFile) -> None:
 def load_results(path: Path | str) -> ResultFile:
     """Read a result file, with its large matrices. Raises UserError if it is not one, or is newer."""
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'")
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
@@ -471,5 +471,5 @@ def to_frame(rows: list[dict[str, Any]]) -> Any:
     try:
         import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as e:
-        raise UserError("to_pandas() needs pandas; install it with 'pip install pandas'") from e
+        raise UserError("to_pandas() needs pandas; pip install 'crossclass[pandas]'") from e
     return pandas.DataFrame(rows)

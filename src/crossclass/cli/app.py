@@ -28,7 +28,10 @@ Trust = Annotated[
 Partial = Annotated[
     bool, typer.Option("--allow-partial", help="Load a file that lacks weights; these stay random.")
 ]
-Targets = Annotated[list[str], typer.Argument(help="Run folders, RUN@best.test, checkpoints; path=value")]
+Targets = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|FILE...", help="Run folders, RUN@best.test, checkpoints; path=value"),
+]
 
 BUSY = 75
 """Exit code where another process trains the run (EX_TEMPFAIL)."""

@@ -87,14 +87,15 @@ def split_arguments(
         path = path.strip()
         if sign and path.split(".")[0] in names:
             assignments.append((path, text))
-        elif not sign or not _SETTING.fullmatch(path) or _exists(argument):
+        elif not sign or not _SETTING.fullmatch(path) or is_on_disk(argument):
             targets.append(argument)
         else:
             raise UserError(f"unknown setting '{path}'{did_you_mean(path.split('.')[0], names)}")
     return targets, assignments
 
 
-def _exists(argument: str) -> bool:
+def is_on_disk(argument: str) -> bool:
+    """Whether an argument is the path of a file or folder, or of one with a checkpoint behind an `@`."""
     return os.path.exists(argument) or os.path.exists(argument.rpartition("@")[0])  # RUN@last
 
 

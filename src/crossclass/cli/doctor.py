@@ -22,7 +22,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     """
     from crossclass.checkpoints.load import Source, load_checkpoints
     from crossclass.cli.arguments import read_arguments
-    from crossclass.core.files import write_atomic
+    from crossclass.core.files import require_writable, write_atomic
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.runtime import Runtime
     from crossclass.diagnostics import Doctor, examine
@@ -41,6 +41,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     if sum(target.startswith("transfer=") for target in targets) > 1:
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
+    if own.out:
+        require_writable(own.out)
     data, model = changes_of(changes, "data"), changes_of(changes, "model")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})
     others = [own.transfer] if own.transfer else []

@@ -1,6 +1,7 @@
 """The processes of a sweep: on this machine, or handed to SLURM."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def submit(
     except ImportError as e:
         raise UserError("slurm needs submitit: pip install 'crossclass[slurm]'") from e
     own = dict(settings)
+    if "cluster" not in own and shutil.which("sbatch") is None:  # submitit would run them here instead
+        raise UserError("there is no SLURM here (no sbatch); slurm={cluster: local} tries it without")
     try:
         executor = submitit.AutoExecutor(folder=str(logs), cluster=own.pop("cluster", None))
         executor.update_parameters(**{"timeout_min": 600, **own})

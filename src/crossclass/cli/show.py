@@ -11,7 +11,7 @@ from crossclass.core.errors import UserError, did_you_mean
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name or a run file")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A name or a run file")],
     changes: Changes = None,
 ) -> None:
     """Print all settings of a name, or how two runs differ.

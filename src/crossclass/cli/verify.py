@@ -21,6 +21,7 @@ def verify(
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
     from crossclass.core.config import load_yaml
+    from crossclass.core.files import require_writable
     from crossclass.paper import published_curves
     from crossclass.report import plots
     from crossclass.training.run import Run
@@ -29,6 +30,9 @@ def verify(
         changes or [], against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
     )
     own, folder = read.own, RunFolder.at(Path(target))
+    if own.out:
+        plots.file_kind(own.out)
+        require_writable(own.out)
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
     conditions = published_curves.conditions(run.to_dict(), rows, env)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from crossclass.report.plots.curves import best_epoch, curves, series, without_seed
 from crossclass.report.plots.matrices import confusion, difference, matrix, matrix_grid, subtract
-from crossclass.report.plots.output import inline, save, svg
+from crossclass.report.plots.output import file_kind, inline, save, svg
 from crossclass.report.plots.panels import dots, lines, text_table
 from crossclass.report.plots.saliency import saliency_grid
 from crossclass.report.plots.theory import SuccessCurve, feature_weights, phase_diagram, success_curves
@@ -22,6 +22,7 @@ __all__ = [
     "difference",
     "dots",
     "feature_weights",
+    "file_kind",
     "inline",
     "lines",
     "matrix",

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.report.plots.style import STYLE
 
@@ -44,10 +45,18 @@ def inline(text: str, mark: str) -> str:
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", re.sub(r"\s*\n\s*", "\n", text))
 
 
+def file_kind(path: Path) -> str:
+    """svg, png or pdf, as the path ends; raises UserError for anything else."""
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in ("svg", "png", "pdf"):
+        raise UserError(f"{path}: a figure is written as .svg, .png or .pdf; give out=FILE.svg")
+    return kind
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure as .svg, .png or .pdf in one step; returns `path`."""
     buffer = io.BytesIO()
-    _save(figure, buffer, path.suffix.removeprefix(".").lower())
+    _save(figure, buffer, file_kind(path))
     write_atomic(path, buffer.getvalue())
     return path
 
