@@ -82,7 +82,7 @@ def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
 def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
     """The value that a text stands for in a setting of these types; texts and paths stay as they are.
 
-    Raises UserError if it is empty or cannot be read, or is a boolean where none is wanted or none where one is.
+    Raises UserError if it is empty, cannot be read, is a boolean where none is wanted, or none where one is.
     """
     if not text.strip():
         raise UserError(f"'{path}={text}' has no value; give one, or null for none")
