@@ -1,14 +1,11 @@
 """`crossclass doctor CHECKPOINT`."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.trust import trusting
 
 
 @app.command()
@@ -20,11 +17,15 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
+    import json
+    from dataclasses import asdict
+
     from crossclass.checkpoints.load import Source, load_checkpoints
     from crossclass.cli.arguments import read_arguments
     from crossclass.core.files import require_writable, write_atomic
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.runtime import Runtime
+    from crossclass.core.trust import trusting
     from crossclass.diagnostics import Doctor, examine
 
     read = read_arguments(

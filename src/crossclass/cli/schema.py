@@ -1,13 +1,13 @@
 """`crossclass schema`: the format of the result file."""
 
-import json
-
 from crossclass.cli.app import app
 
 
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the file that measure writes."""
+    import json
+
     from crossclass.analysis.records import schema
 
     print(json.dumps(schema(), indent=1))

@@ -1,6 +1,5 @@
 """`crossclass show NAME`."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -19,6 +18,8 @@ def show(
     The YAML is complete, defaults included. NAME is a named run, a run file, or any other name of `list`; of
     a figure, table or theorem of the paper its claims are printed.
     """
+    import json
+
     from crossclass.cli.arguments import assign, read_arguments, read_settings
     from crossclass.cli.catalogue import about, plugins
     from crossclass.core.config import differences

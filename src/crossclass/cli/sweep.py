@@ -6,7 +6,6 @@ no run is trained by two processes at once (`files.lock`).
 """
 
 import itertools
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,5 +158,7 @@ def _as_text(value: Any) -> str:
 
 def lines(points: Sequence[Point], more: Sequence[str] = ()) -> Iterator[str]:
     """One command per run, for any scheduler."""
+    import shlex
+
     for point in points:
         yield shlex.join(point.command(more))

@@ -8,7 +8,6 @@ import typer
 
 from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.progress import progress_display
-from crossclass.core.trust import trusting
 
 
 @app.command()
@@ -22,6 +21,8 @@ def train(
     The same command resumes what was interrupted. NAME is a named run. out=runs is the folder that holds the
     runs; runtime.device, runtime.threads say where it runs. The last line printed is the run's folder.
     """
+    from crossclass.core.trust import trusting
+
     with trusting(everything=trust):
         print(train_run(target, changes or [], Path("runs")))
 
