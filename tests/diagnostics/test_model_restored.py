@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Tripped
+from crossclass.analysis.input_alternatives import with_normalisation
 from crossclass.attacks.norms import Linf
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Splits
 from crossclass.diagnostics import Doctor, examine
-from crossclass.diagnostics.probe import make_probe, restored, with_normalisation
+from crossclass.diagnostics.probe import make_probe, restored
 from faulty_networks import QUICK, Small
 
 

@@ -1,8 +1,7 @@
 """The findings of `examine` by name, and when a difference is more than chance.
 
-Comparisons are paired on the same images. Under "no difference" the images on which only one of two
-is correct split like fair coins (McNemar's exact test): P(Bin(b + c, 1/2) >= b). A share s that a sound
-model may show is exceeded if P(Bin(n, s) >= count) is below ALPHA.
+Accuracies are compared as `analysis.accuracy_tests` says. A share s that a sound model may show is exceeded
+if P(Bin(n, s) >= count) is below ALPHA; an examination makes some thirty comparisons.
 """
 
 from dataclasses import dataclass, field
@@ -12,11 +11,14 @@ from typing import Any, Literal
 from jaxtyping import Bool
 from torch import Tensor
 
+from crossclass.analysis.accuracy_tests import (
+    ALPHA as ALPHA,
+    beats as beats,
+    tail_probability as tail_probability,
+)
+
 Level = Literal["fault", "warning", "note", "fine"]
 Correct = Bool[Tensor, " n"]
-
-ALPHA = 1e-3
-"""A comparison errs on a sound model at most this often; an examination makes some thirty."""
 
 FINDINGS: dict[str, str] = {
     "cannot-run": "the network fails on the images of this data set",
@@ -87,23 +89,6 @@ def finding(name: str, level: Level, wrong: bool, evidence: str, remedy: str, **
         raise KeyError(name)
     numbers = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in numbers.items()}
     return Finding(name, level if wrong else "fine", evidence, remedy if wrong else "", numbers)
-
-
-def tail_probability(count: int, n: int, p: float) -> float:
-    """P(Bin(n, p) >= count)."""
-    from scipy.stats import binom  # a second that other commands need not wait for
-
-    return float(binom.sf(count - 1, n, p))
-
-
-def beats(a: Correct, b: Correct, by: float = 0.0, tests: int = 1) -> bool:
-    """Whether a is correct more often than b, by more than a share `by` of the images and than chance.
-
-    One-sided exact McNemar test; `tests` comparisons share the level (Bonferroni).
-    """
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    lead = (only_a - only_b) / max(1, len(a))
-    return lead > by and tail_probability(only_a, only_a + only_b, 0.5) < ALPHA / tests
 
 
 def exceeds(count: int, n: int, share: float) -> bool:

@@ -4,11 +4,18 @@ Every alternative sees the same images; it is preferred only if it is right more
 half a point and by more than chance (McNemar's exact test, shared among the alternatives).
 """
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
+from crossclass.analysis.input_alternatives import (
+    CONSTANTS,
+    known_constants,
+    normalise_setting,
+    renumbering as renumbering,
+    same_constants,
+    with_normalisation,
+)
 from crossclass.diagnostics.findings import (
     ALPHA,
     Finding,
@@ -19,35 +26,21 @@ from crossclass.diagnostics.findings import (
     shortened,
     tail_probability,
 )
-from crossclass.diagnostics.probe import Probe, with_normalisation
-from crossclass.models.base import Statistics, statistics
-
-EXTRA: dict[str, Statistics] = {
-    "half": ((0.5,), (0.5,)),  # images in [-1, 1]
-    "bytes": ((0.0,), (1 / 255,)),  # images in 0..255
-    "mnist": ((0.1307,), (0.3081,)),
-    "cifar10, std of image means": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-}
-"""Constants in common use that are no data set's."""
+from crossclass.diagnostics.probe import Probe
+from crossclass.models.base import Statistics
 
 
 def candidates(p: Probe) -> dict[str, Statistics]:
     """The plausible normalisations for these images, by name; the file's own comes first."""
-    named = {"file": p.file} if p.file else {}
-    named |= {**statistics(), "data": p.data, **EXTRA}
-    channels = p.x.shape[1]
-    fitting = {n: s for n, s in named.items() if len(s[0]) in (1, channels)}
-    if channels > 1:
-        fitting.pop("mnist", None)
-    return fitting
+    return known_constants(p.x.shape[1], p.data, p.file)
 
 
 def normalisation(p: Probe) -> list[Finding]:
     """Accuracy as loaded against every other plausible normalisation."""
     loaded: Statistics = tuple(p.model.mean.flatten().tolist()), tuple(p.model.std.flatten().tolist())
     known = candidates(p)
-    own = next((n for n, s in known.items() if _same(s, loaded)), "its own constants")
-    tried = {n: s for n, s in known.items() if not _same(s, loaded)}
+    own = next((n for n, s in known.items() if same_constants(s, loaded)), "its own constants")
+    tried = {n: s for n, s in known.items() if not same_constants(s, loaded)}
     right: dict[str, Bool[Tensor, " n"]] = {}
     for name, (mean, std) in tried.items():
         with with_normalisation(p.model, mean, std):
@@ -66,15 +59,16 @@ def normalisation(p: Probe) -> list[Finding]:
         as_good = f" ({shortened(alike)} as good within error)" if alike else ""
         evidence = f"{best} is best{as_good}: {evidence}"
     none, raw = right.get("none", p.correct), right.get("bytes", p.correct)
+    to_bytes = normalise_setting("bytes", CONSTANTS["bytes"])
     texts = {
-        "wrong-normalisation": (evidence, f"set {_setting(best, tried[best])}"),
+        "wrong-normalisation": (evidence, f"set {normalise_setting(best, tried[best])}"),
         "normalised-twice": (
             f"as loaded ({own}) {percent(p.correct)}, none {percent(none)}",
             "the network normalises itself, or never saw normalised images: set model.normalise=none",
         ),
         "wrong-range": (
             f"in [0, 1] {percent(p.correct)}, in 0..255 {percent(raw)}",
-            f"the network wants 0..255, or divides by 255 itself: set {_setting('bytes', EXTRA['bytes'])}",
+            f"the network wants 0..255, or divides by 255 itself: set {to_bytes}",
         ),
     }
     out = []
@@ -136,30 +130,6 @@ def labels(p: Probe) -> list[Finding]:
         finding("chance-accuracy", "fault", guessing, f"{evidence} ({p.conditions})", remedy, **numbers)
     )
     return out
-
-
-def renumbering(counts: Int[Tensor, "k k"]) -> Int[Tensor, " k"]:
-    """The class meant by each output: the one-to-one match with the most images, of counts [true, predicted].
-
-    On ties outputs keep their number, so nothing moves without evidence.
-    """
-    from scipy.optimize import linear_sum_assignment  # slow to import
-
-    k = len(counts)
-    gain = (k + 1) * counts.cpu() + torch.eye(k, dtype=counts.dtype)
-    return torch.from_numpy(linear_sum_assignment(gain.T.numpy(), maximize=True)[1])
-
-
-def _same(a: Statistics, b: Statistics) -> bool:
-    """Equal up to a ten-thousandth; one value stands for all channels."""
-    return all(np.allclose(x, y, rtol=0, atol=1e-4) for x, y in zip(a, b, strict=True))
-
-
-def _setting(name: str, s: Statistics) -> str:
-    if name in statistics() or name == "data":
-        return f"model.normalise={name}"
-    mean, std = (", ".join(f"{v:.6g}" for v in values) for values in s)
-    return f"model.normalise={{mean: [{mean}], std: [{std}]}}"
 
 
 def _name(p: Probe, i: int) -> str:

@@ -190,18 +190,6 @@ def make_probe(
 
 
 @contextmanager
-def with_normalisation(model: Classifier, mean: tuple[float, ...], std: tuple[float, ...]) -> Iterator[None]:
-    """The model with another mean and std inside; its own buffers are put back."""
-    before = model.mean, model.std
-    try:
-        model.mean = before[0].new_tensor(mean).view(1, -1, 1, 1)
-        model.std = before[1].new_tensor(std).view(1, -1, 1, 1)
-        yield
-    finally:
-        model.mean, model.std = before
-
-
-@contextmanager
 def restored(*models: nn.Module) -> Iterator[None]:
     """Tensors, modes, flags and gradients of the models are put back on leaving.
 
