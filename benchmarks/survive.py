@@ -36,7 +36,7 @@ RUN = """\
 data: {kind: shapes, n_train: 96, n_val: 24, n_test: 24, classes: 3, size: 16}
 model: {kind: preactresnet, width: 4, stem_stride: 2, blocks: [1], normalise: data}
 recipe: {kind: kd, inner: {kind: at, attack: {kind: pgd, steps: 2}}}
-ensembling: {start: 2}
+ensembling: {start: 2, ramp: 1}
 weight_averaging: {kind: ema}
 augment: null
 epochs: 12

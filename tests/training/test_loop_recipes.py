@@ -38,7 +38,7 @@ EXTRAS = {
     **{kind: {"recipe": recipe} for kind, recipe in RECIPES.items()},
     "swa": {"weight_averaging": SWA(start=2)},
     "ema": {"weight_averaging": EMA(decay=0.9)},
-    "ensembling": {"ensembling": TemporalEnsembling(weight=5.0)},
+    "ensembling": {"ensembling": TemporalEnsembling(start=1, ramp=2)},
     "mix": {"mix": Mix(prob=0.8), "label_smoothing": 0.1, "attack_labels": "soft"},
     "warm": {"eps_warmup": 3, "lr_warmup": 2},
     "cyclic": {"schedule": "cyclic", "lr_milestones": ()},

@@ -51,7 +51,7 @@ ALIKE = {
     "l2": PLAIN.replace(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, step=0.25))),
     **{kind: PLAIN.replace(recipe=recipe) for kind, recipe in RECIPES.items() if kind not in ("at", "awp")},
     "ensembling": PLAIN.replace(
-        ensembling=TemporalEnsembling(weight=5.0), mix=Mix(prob=0.8), label_smoothing=0.1
+        ensembling=TemporalEnsembling(start=1, ramp=2), mix=Mix(prob=0.8), label_smoothing=0.1
     ),
     "ema": PLAIN.replace(weight_averaging=EMA(decay=0.9), grad_clip_norm=0.5),
     "synced": NORMED,

@@ -349,36 +349,22 @@ class TestLabels:
 
 
 class TestTemporalEnsembling:
-    def test_equals_laine_and_aila_by_hand(self):
-        te = TemporalEnsembling(momentum=0.6, weight=4.0)
-        memory = te.memory(5, 3)
-        index = torch.tensor([4, 1])
-        past: dict[int, list[list[float]]] = {4: [], 1: []}
+    def test_the_term_equals_its_equation_by_hand(self):
+        te = TemporalEnsembling(momentum=0.6, weight=4.0, start=1, ramp=0)
+        z, past = te.memory(2, K)["z"], [[0.0] * K, [0.0] * K]
         for visit in range(4):
-            logits = torch.randn(2, 3, generator=seeded(visit))
-            expected = 0.0
-            for row, i in enumerate((4, 1)):
-                p = softmax(logits[row].tolist())
-                if past[i]:
-                    z = [0.0] * 3
-                    for q in past[i]:
-                        z = [0.6 * a + 0.4 * b for a, b in zip(z, q, strict=True)]
-                    z = [a / (1 - 0.6 ** len(past[i])) for a in z]
-                    expected += sum((a - b) ** 2 for a, b in zip(p, z, strict=True)) / 3
-                past[i].append(p)
-            found = te.penalty(logits, memory, index, epoch=visit + 1)
-            assert float(found) == pytest.approx(4.0 * expected / 2, rel=1e-5, abs=1e-8)
-            te.remember(logits, memory, index, epoch=visit + 1)
-        assert memory["visits"].tolist() == [0, 4, 0, 0, 4]
-
-    def test_the_weight_ramps_up(self):
-        te = TemporalEnsembling(weight=2.0, start=5, ramp=4)
-        assert [te.weight_at(e) for e in (1, 4)] == [0, 0]
-        assert te.weight_at(5) == pytest.approx(2 * math.exp(-5 * 0.75**2))
-        assert [te.weight_at(e) for e in (8, 20)] == [2, 2]
-        memory = te.memory(2, 3)
-        te.remember(torch.zeros(1, 3), memory, torch.tensor([0]), epoch=3)
-        assert memory["visits"].tolist() == [0, 0]
+            model, (x, x_adv, _) = Net(visit), batch(visit, n=2)
+            z = te.updated(z, model, x)
+            found = te.term(z, 1, model(x_adv)).detach()
+            for i in range(2):
+                p = softmax(model(x)[i].tolist())
+                past[i] = [
+                    0.6 * a + 0.4 * b for a, b in zip(past[i], p, strict=True)
+                ]  # this visit's included
+                q = softmax(model(x_adv)[i].tolist())
+                expected = sum((a - b / sum(past[i])) ** 2 for a, b in zip(q, past[i], strict=True)) / K
+                assert float(found[i]) == pytest.approx(4.0 * expected, rel=1e-4, abs=1e-8)
+        assert torch.equal(te.term(z, 1, model(x_adv)[1:], torch.tensor([1])), found[1:])
 
 
 class TestAverages:

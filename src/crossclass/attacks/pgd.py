@@ -8,10 +8,13 @@ gradient is computed. The loss is summed, so a sample's result does not depend o
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
@@ -26,6 +29,9 @@ def _fraction_of_eps(step: object) -> object:
     if isinstance(step, str) and (pixels := re.fullmatch(r"([\d.]+) */ *255", step)):
         raise ValueError(f"a step is a fraction of eps; {step} at eps=8/255 is {float(pixels[1]) / 8:g}")
     return step
+
+
+AddedLoss = Callable[[Tensor, Tensor | slice], Tensor]
 
 
 class PGD(Attack):
@@ -54,6 +60,8 @@ class PGD(Attack):
     """Of the forward pass only; input, perturbation and projection are always float32."""
     box: tuple[float, float] | None = (0.0, 1.0)
     """Range of valid inputs; none in the paper's theory."""
+    added_loss: SkipJsonSchema[AddedLoss | None] = Field(default=None, exclude=True, repr=False)
+    """f(logits, rows of the batch) -> [n], ascended beside `loss`; training sets it (temporal ensembling)."""
 
     @model_validator(mode="after")
     def _fits(self) -> "PGD":
@@ -134,7 +142,7 @@ class PGD(Attack):
                 break
             x_adv = x_adv.detach().requires_grad_(not last)
             logits = f(x_adv)
-            gain = self._gain(logits, y, reference)
+            gain = self._gain(logits, y, reference, slice(None))
             if scored and (self.return_iterate == "best" or last):
                 now = self._succeeds(logits, y)
                 better = _worse(now, gain.detach(), success, score)
@@ -174,7 +182,8 @@ class PGD(Attack):
                 if t == self.steps or not unsolved.any():
                     break
                 clean = reference[left] if reference is not None else None
-                (gradient,) = torch.autograd.grad(self._gain(logits, y[left], clean).sum(), x_adv)
+                gain = self._gain(logits, y[left], clean, left)
+                (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
                 gradient, x_adv, left = gradient[unsolved], x_adv.detach()[unsolved], left[unsolved]
                 dead[left] += self._dead(gradient)
                 delta = x_adv - x[left] + self.threat.steepest(gradient, self.step * self.threat.eps)
@@ -187,11 +196,15 @@ class PGD(Attack):
         top = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)))  # NaN if one of them is
         return ~(top.isfinite() & (top > 0))
 
-    def _gain(self, logits: Tensor, y: Labels, reference: Tensor | None) -> Tensor:
+    def _gain(
+        self, logits: Tensor, y: Labels, reference: Tensor | None, rows: Tensor | slice
+    ) -> Float[Tensor, " n"]:
         if reference is not None:
-            return kl(logits, reference)
-        loss = cross_entropy(logits, y) if self.loss == "ce" else margin(logits, y)
-        return -loss if self.targeted else loss
+            gain = kl(logits, reference)
+        else:
+            loss = cross_entropy(logits, y) if self.loss == "ce" else margin(logits, y)
+            gain = -loss if self.targeted else loss
+        return gain if self.added_loss is None else gain + self.added_loss(logits, rows)
 
     def _succeeds(self, logits: Tensor, y: Labels) -> Tensor:
         hit = logits.argmax(dim=1) == hard(y)
@@ -220,6 +233,8 @@ class FGSM(Attack):
     bn: BNMode = "eval"
     precision: Precision = "fp32"
     box: tuple[float, float] | None = (0.0, 1.0)
+    added_loss: SkipJsonSchema[AddedLoss | None] = Field(default=None, exclude=True, repr=False)
+    """As of `PGD`."""
 
     steps: ClassVar[int] = 1
 

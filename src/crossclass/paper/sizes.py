@@ -7,6 +7,8 @@ rate, between the drops, after the last.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.core.config import replace_everywhere
 from crossclass.data import Shapes
@@ -61,7 +63,7 @@ def _mini(run: Run) -> Run:
         lr=0.1 if transformer else 0.2,
         validation=Validation(every=5 if transformer else 3, n=500, attack=attack),
         checkpoint_every=EPOCHS // 4,
-        ensembling=_scaled_ensembling(run, DROPS),
+        ensembling=_scaled_ensembling(run, DROPS, EPOCHS),
     )
 
 
@@ -81,17 +83,22 @@ def _smoke(run: Run) -> Run:
             every=1, attack=PGD(threat=run.threat, steps=1), final=PGD(threat=run.threat, steps=2)
         ),
         checkpoint_every=1,
-        ensembling=_scaled_ensembling(run, (2,)),
+        ensembling=_scaled_ensembling(run, (2,), 4),
     )
 
 
-def _scaled_ensembling(run: Run, drops: Sequence[int]) -> TemporalEnsembling | None:
-    """Temporal ensembling that starts, and ramps up, at the same share of the first phase."""
+def _scaled_ensembling(run: Run, drops: Sequence[int], epochs: int) -> TemporalEnsembling | None:
+    """Temporal ensembling that starts, and has its full weight, at the same shares of the phases.
+
+    Phases end at the drops of the learning rate and at the last epoch: of drops at 100 and 150 in 200 epochs,
+    epochs 90 and 150 are nine tenths of the first phase and the end of the second.
+    """
     if run.ensembling is None:
         return None
-    first, start, ramp = run.lr_milestones[0], run.ensembling.start, run.ensembling.ramp
-    start, ramp = (round(v / first * drops[0]) for v in (start, ramp))
-    return run.ensembling.replace(start=max(1, start), ramp=ramp)
+    start, end = run.ensembling.start, run.ensembling.start + run.ensembling.ramp
+    phases, shorter = [0, *run.lr_milestones[: len(drops)], run.epochs], [0, *drops, epochs]
+    start, end = (round(float(np.interp(epoch, phases, shorter))) for epoch in (start, end))
+    return run.ensembling.replace(start=max(1, start), ramp=end - max(1, start))
 
 
 def _thin(model: AnyModel) -> AnyModel:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -82,8 +83,6 @@ def train_epoch(
             kept = {"x": batch.x[rows], "x_adv": x_adv, "index": batch.index[rows]}
             first_bad.update(step, loss.isfinite() & norm.isfinite(), kept)
             optimizer.step()
-            if run.ensembling is not None:
-                run.ensembling.remember(logits, state.memory, batch.index[rows], epoch)
             if averaging is not None and state.average is not None:
                 averaging.after_step(state.average, model, epoch)
             with torch.no_grad():
@@ -147,11 +146,13 @@ def _gradients(recipe: Recipe, state: TrainState, batch: Batch, log: Log) -> tup
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         try:
+            cuts = micro_batches(rows, state.micro_batch)
             with no_sync(state.model, whole):
-                pieces = [
-                    _backward(recipe, state, batch, piece) for piece in micro_batches(rows, state.micro_batch)
-                ]
-            logits, losses, images = zip(*pieces, strict=True)
+                pieces = [_backward(recipe, state, batch, cut) for cut in cuts]
+            logits, losses, images, memories = zip(*pieces, strict=True)
+            for cut, z in zip(cuts, memories, strict=True):
+                if z is not None:
+                    state.memory["z"][batch.index[cut]] = z  # not before: a batch may be tried again
             return torch.cat(logits), torch.stack(losses).sum(), torch.cat(images)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
@@ -171,8 +172,13 @@ def _gradients(recipe: Recipe, state: TrainState, batch: Batch, log: Log) -> tup
         )
 
 
-def _backward(recipe: Recipe, state: TrainState, batch: Batch, piece: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Add the gradient of some rows of the global batch to the parameters'."""
+def _backward(
+    recipe: Recipe, state: TrainState, batch: Batch, piece: slice
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Add the gradient of some rows of the global batch to the parameters'.
+
+    Returns their logits, share of the loss, adversarial images, and new memory of past predictions, if any.
+    """
     run, runtime, n = state.run, state.runtime, len(batch.index)
     seed, epoch, step = run.seed, batch.epoch, batch.step
     x, y, targets = batch.x[piece], batch.y[piece], batch.targets[piece]
@@ -182,17 +188,22 @@ def _backward(recipe: Recipe, state: TrainState, batch: Batch, piece: slice) -> 
     network = state.crafting if full else state.model  # another shape is not worth compiling for
     # for dropout and other people's networks; each piece draws for itself
     seed_global_rng(stream_seed(seed, epoch, step, "network", piece.start), runtime.torch_device)
+    z = term = None
+    if run.ensembling is not None and epoch >= run.ensembling.start:
+        z = run.ensembling.updated(state.memory["z"][batch.index[piece]], state.model, x)
+        term = partial(run.ensembling.term, z, epoch)
+        recipe = recipe.map_attacks(lambda attack: attack.replace(added_loss=term))
     with skip_range_check():  # bytes over 255, or mixtures of such
         x_adv = recipe.craft(network, x, targets if run.attack_labels == "soft" else y, noise)
     with torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         more = slice_generator(generator(seed, epoch, step, "loss"), piece, n)
         loss, logits = recipe.loss(state.model, x, x_adv, targets, more)
-    if run.ensembling is not None:
-        loss = loss + run.ensembling.penalty(logits, state.memory, batch.index[piece], epoch)
+    if term is not None:
+        loss = loss + term(logits).mean()
     # so that the sum over micro-batches and processes is the mean over the global batch
     loss = loss * (runtime.group.weight(n) * len(x) / n)
     torch.autograd.backward(loss)
-    return logits.detach(), loss.detach(), x_adv.detach()
+    return logits.detach(), loss.detach(), x_adv.detach(), z
 
 
 def micro_batches(rows: slice, most: int | None) -> list[slice]:

@@ -102,6 +102,16 @@ class Run(Settings):
                 raise ValueError(f"{name}.start={start} lies after the last epoch, {self.epochs}")
         return self
 
+    @model_validator(mode="after")
+    def _ensembling_in_the_attack(self) -> "Run":
+        attack = self.recipe.crafting_attack
+        if self.ensembling is not None and attack is not None and not hasattr(attack, "added_loss"):
+            raise ValueError(
+                "the term of ensembling is ascended by the attack, which "
+                f"recipe.attack.kind={attack.kind} cannot; use kind pgd or fgsm"
+            )
+        return self
+
     @field_validator("stop_on_alarms")
     @classmethod
     def _known_alarms(cls, names: tuple[str, ...]) -> tuple[str, ...]:

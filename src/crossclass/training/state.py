@@ -50,7 +50,7 @@ class TrainState:
         n, classes = len(splits.train), len(splits.class_names)
         memory = run.ensembling.memory(n, classes) if run.ensembling is not None else {}
         self.memory = {name: tensor.to(runtime.torch_device) for name, tensor in memory.items()}
-        self._visits = self.memory["visits"].clone() if self.memory else torch.zeros(0)
+        self._keep_memory()
 
     def eval_model(self, epoch: int, images: Iterable[Images]) -> Classifier:
         """The network that is validated and saved: the average if there is one, else the network itself.
@@ -86,8 +86,8 @@ class TrainState:
             if network is not None:
                 self.runtime.group.average_buffers(network)
         if self.run.ensembling is not None and self.runtime.group.size > 1:
-            self.run.ensembling.join(self.memory, self._visits, self.runtime.group.sum)
-            self._visits = self.memory["visits"].clone()
+            self.run.ensembling.join(self.memory, self._memory_before, self.runtime.group.sum)
+            self._keep_memory()
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, names like `model/conv1.weight`, `momentum/...`, `average/...`, `memory/...`."""
@@ -115,8 +115,12 @@ class TrainState:
             self.average.load_state_dict(parts["average"])
         for name, tensor in parts["memory"].items():
             self.memory[name].copy_(tensor)
-        if self.memory:
-            self._visits = self.memory["visits"].clone()
+        self._keep_memory()
+
+    def _keep_memory(self) -> None:
+        """Keep the memory as it is between epochs, by which several processes see what each has changed."""
+        several = self.runtime.group.size > 1
+        self._memory_before = {name: t.clone() for name, t in self.memory.items()} if several else {}
 
 
 def draws_random_numbers(model: nn.Module, x: Images) -> bool:

@@ -37,9 +37,12 @@ PAPER: dict[str, Run] = {
     # Eq. 3. The paper leaves lambda, T and the teacher open: one teacher, the same-seed AT run's best.
     "wei2025-kd-linf-8": _RUN.replace(recipe=KnowledgeDistillation(inner=_AT, lam=0.5, T=2.0)),
     # Section 3.2 names them among the soft labels and prints no setting: Pang et al. 2021's largest useful
-    # smoothing, and Dong et al. 2022's temporal ensembling, which begins before the first drop.
+    # smoothing, and Dong et al. 2022's temporal ensembling, which crafts in eval mode; network and images are
+    # those of the other runs.
     "wei2025-ls-linf-8": _RUN.replace(label_smoothing=0.2),
-    "wei2025-te-linf-8": _RUN.replace(ensembling=TemporalEnsembling(start=90, ramp=10)),
+    "wei2025-te-linf-8": _RUN.replace(
+        recipe=AT(attack=PGD(bn="eval")), ensembling=TemporalEnsembling(start=90, ramp=60, weight=300.0)
+    ),
     # Section 5.2, FGSM-RS: uniform start and 1.25 eps, which collapses somewhere in 200 epochs.
     "wei2025-fat-linf-8": _RUN.replace(
         recipe=AT(attack=FGSM(start="uniform", step=1.25, bn="train")),
