@@ -1,6 +1,7 @@
 """One list of metrics: a number that is added to it appears everywhere; result files fit their schema."""
 
 import csv
+import hashlib
 import json
 import math
 import sys
@@ -79,7 +80,7 @@ def test_a_metric_that_is_added_is_seen_everywhere(added, tmp_path):
     assert any(added.label in line and f"{values[0]:.2f}" in line for line in lines[1:])
     # the page of a run, and of a result
     for target in (folder.path, folder.path / "measure.json"):
-        html = write_report([target], tmp_path / "page.html").read_text()
+        html = write_report([target], tmp_path / f"{target.name}.html").read_text()
         assert added.label in html, target
         assert f"{values[0]:.1f}" in html, target
     # a study
@@ -134,11 +135,13 @@ def test_matrices_of_many_classes_lie_in_a_file_beside(tmp_path):
     one = records.Measurement(checkpoint=records.CheckpointRef(name="last"), matrices={"C": C}, cas=1.5)
     write_results(tmp_path / "m.json", records.result_file([one]))
     written = json.loads((tmp_path / "m.json").read_text())["results"][0]["matrices"]
-    assert written == {"file": "m.npz", "keys": ["results/0/C"]}
+    beside = tmp_path / "m-matrices.npz"
+    digest = hashlib.sha256(beside.read_bytes()).hexdigest()
+    assert written == {"file": beside.name, "keys": ["results/0/C"], "sha256": digest}
     again = load_results(tmp_path / "m.json").results[0]
     assert again.matrices["C"] == C
-    (tmp_path / "m.npz").unlink()
-    with pytest.raises(UserError, match=r"m\.npz, which holds matrices of m\.json, cannot be read"):
+    beside.unlink()
+    with pytest.raises(UserError, match=r"m-matrices\.npz, which should hold matrices of m\.json, cannot be"):
         load_results(tmp_path / "m.json")
 
 

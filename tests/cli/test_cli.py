@@ -104,7 +104,7 @@ def test_train_measure_report_end_to_end(call, here):
     assert Path(out.strip()).is_file()
     for replaced in ("", "page.html is replaced\n"):
         assert call("report", str(folder), "out=page.html")[2] == replaced
-    assert "m.json is replaced\n" in call("measure", f"{folder}@last", "n=6", "out=m.json")[2]
+    assert "m.json is replaced\n" in call("measure", str(folder), "out=m.json", "n=6")[2]
 
 
 def test_checkpoints_of_one_name_are_told_apart(call, here):

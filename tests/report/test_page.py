@@ -132,8 +132,8 @@ def test_errors_about_folders(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, out = write_run(tmp_path / "run", ROWS), tmp_path / "pages" / "page.html"
-    out.parent.mkdir()
-    out.write_text("old")
+    write_report([folder], out)
+    old = out.read_bytes()
 
     def fail(*_: object) -> str:
         raise RuntimeError("no figure today")
@@ -143,7 +143,7 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
         write_report([folder], out)
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pages", "run"]
-    assert out.read_text() == "old"
+    assert out.read_bytes() == old
 
 
 def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):

@@ -6,6 +6,7 @@ file is NaN or infinite: what is undefined is null. Nothing here imports torch.
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from crossclass.analysis.metrics import METRICS, Part
 from crossclass.core.errors import UserError
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 
 SCHEMA = 1
 """The version of the result file and of the rows of events.jsonl."""
@@ -157,6 +158,8 @@ class MatrixFile(Record):
 
     file: str
     keys: list[str]
+    sha256: str | None = None
+    """Of the file's bytes; null in files from before it was kept."""
 
 
 class Measurement(_WithMetrics):
@@ -231,6 +234,8 @@ class ResultFile(Record):
     crossclass: str | None = None
     torch: str | None = None
     date: str | None = None
+    made_by: str | None = None
+    """The command line that wrote the file (`core.made_by`)."""
     results: list[Measurement] = []
     comparisons: list[Comparison] = []
 
@@ -377,7 +382,10 @@ def result_file(results: Sequence[Measurement], comparisons: Sequence[Comparison
 
 
 def write_results(path: Path, results: ResultFile) -> None:
-    """Write a result file in one step; matrices of more than `INLINE` classes to `<name>.npz` beside it."""
+    """Write a result file in one step; matrices of more than `INLINE` classes go to a file beside it.
+
+    That is `<name>-matrices.npz`: `test.npz` beside `test.json` may hold somebody's images.
+    """
     large: dict[str, Any] = {}
     content = results.to_dict()
     for group in ("results", "comparisons"):
@@ -385,14 +393,19 @@ def write_results(path: Path, results: ResultFile) -> None:
             if any(len(m) > INLINE for m in one["matrices"].values() if isinstance(m, list)):
                 keys = {f"{group}/{n}/{name}": m for name, m in one["matrices"].items()}
                 large |= keys
-                one["matrices"] = {"file": f"{path.stem}.npz", "keys": list(keys)}
+                one["matrices"] = {"keys": list(keys)}
     if large:
         import numpy as np
 
         stream = io.BytesIO()
         np.savez_compressed(stream, **{k: np.array(m, dtype=np.float64) for k, m in large.items()})  # type: ignore[arg-type]
-        write_atomic(path.with_suffix(".npz"), stream.getvalue())
-    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        beside = path.with_name(f"{path.stem}-matrices.npz")
+        of = {"file": beside.name, "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
+        for one in [*content["results"], *content["comparisons"]]:
+            if "keys" in one["matrices"]:
+                one["matrices"] |= of
+        write_atomic(beside, stream.getvalue())
+    write_atomic(path, json_text(content) + "\n")
 
 
 def load_results(path: Path | str) -> ResultFile:
@@ -445,11 +458,15 @@ def _with_matrices(record: Any, path: Path) -> Any:
     import numpy as np
 
     try:
-        with np.load(path.with_name(Path(at.file).name)) as archive:
+        content = path.with_name(Path(at.file).name).read_bytes()
+        if at.sha256 is not None and hashlib.sha256(content).hexdigest() != at.sha256:
+            raise ValueError("of another measurement")
+        with np.load(io.BytesIO(content)) as archive:
             read = {key.rpartition("/")[2]: archive[key].tolist() for key in at.keys}
     except (OSError, KeyError, ValueError) as e:
         raise UserError(
-            f"{path.with_name(at.file)}, which holds matrices of {path.name}, cannot be read"
+            f"{path.with_name(at.file)}, which should hold matrices of {path.name}, cannot be read or is of "
+            "another measurement; measure again"
         ) from e
     return record.model_copy(update={"matrices": read})
 

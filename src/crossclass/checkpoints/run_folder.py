@@ -23,7 +23,7 @@ from torch import Tensor
 from crossclass.checkpoints.card import load_tensors, save_tensors
 from crossclass.core.config import Settings, contradictions
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.files import append_line, complete_lines, write_atomic, write_error
+from crossclass.core.files import append_line, complete_lines, json_text, write_atomic, write_error
 
 Row = dict[str, Any]
 
@@ -132,19 +132,19 @@ class RunFolder:
     def rewind(self, epoch: int) -> list[Row]:
         """Forget rows after `epoch`, which a resumed run will write again."""
         rows = self.rows(epoch)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(json_text(row, None) + "\n" for row in rows)
         if text or (self.path / "events.jsonl").exists():
             write_atomic(self.path / "events.jsonl", text)
         return rows
 
     def log(self, row: Row, table: str) -> None:
         """Append one epoch to events.jsonl; `table` is the text of metrics.csv so far."""
-        append_line(self.path / "events.jsonl", json.dumps(row, allow_nan=False))
+        append_line(self.path / "events.jsonl", json_text(row, None))
         write_atomic(self.path / "metrics.csv", table)
 
     def write(self, name: str, content: Any) -> None:
         """One JSON file of the folder."""
-        write_atomic(self.path / name, json.dumps(content, indent=1) + "\n")
+        write_atomic(self.path / name, json_text(content) + "\n")
 
     def read(self, name: str) -> Any:
         """One JSON file of the folder, or None."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from crossclass.cli.consent import typed_consent
+from crossclass.cli.streams import streams
 from crossclass.core.errors import BusyError, UserError, did_you_mean
 from crossclass.core.launch_environment import is_main_process, process_count
 
@@ -35,6 +36,8 @@ Targets = Annotated[
 
 BUSY = 75
 """Exit code where another process trains the run (EX_TEMPFAIL)."""
+_ONLY_PRINT = ("list", "show", "schema", "sweep")
+"""Commands whose result is what they print."""
 _FOR_SEVERAL_PROCESSES = ("train", "measure")
 
 
@@ -61,8 +64,23 @@ def names() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: a UserError is one sentence on stderr and exit code 2."""
+    """Entry point: a UserError is one sentence on stderr and exit code 2.
+
+    Printing fails no command whose results are in files; where they are only printed, it does, unless the
+    reader has gone (`crossclass list | head -1`).
+    """
     arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    with streams() as printed:
+        code = _run(arguments)
+        printed.flush()
+        if printed.cut_off:
+            print(f"crossclass: what was printed is cut off ({printed.cut_off})", file=sys.stderr)
+            code = code or (2 if arguments[0] in _ONLY_PRINT else 0)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit code of a command."""
     name, is_main, speaker = arguments[0], True, "crossclass"
     try:
         is_main = is_main_process()
@@ -75,20 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
-        sys.exit(code or 0)
+        return code or 0
     except KeyboardInterrupt:
         if is_main:
             print(f"{speaker}: stopped; the same command goes on after what is finished", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except UserError as e:
         if is_main or not e.in_every_process:
             print(f"{speaker}: {e}", file=sys.stderr)
-        sys.exit(BUSY if isinstance(e, BusyError) else 2)
+        return BUSY if isinstance(e, BusyError) else 2
     except Exception as e:
         if not hasattr(e, "format_message"):  # typer's own click, whose errors have no name to catch them by
             raise
         print(f"{speaker}: {_usage(e)}", file=sys.stderr)
-        sys.exit(2)
+        return 2
 
 
 def _usage(e: Any) -> str:

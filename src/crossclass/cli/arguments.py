@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import create_model
 
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.made_by import mark
 from crossclass.core.overrides import override
 from crossclass.core.yaml_reader import read_value, types_at
 
@@ -38,6 +40,20 @@ class Arguments:
     def changes(self) -> dict[str, Any]:
         """The other settings with values for texts. Raises UserError."""
         return parse_values(self.assignments, *self.known)
+
+
+def made_by(out: Path, command: str, targets: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:
+    """What `out` says about the command line that makes it (`core.made_by`).
+
+    The order of settings does not matter, and those that change no number (`out`, `runtime`) are not passed.
+    The same words in another folder are another command line, unless `out` has moved with it.
+    """
+    here = os.path.relpath(Path.cwd(), out.absolute().parent)
+    last = sorted(dict(settings).items())  # of a setting that is given twice the last
+    names = [Path(target).name if is_on_disk(target) else target for target in targets]
+    names += [f"{path}={Path(text).name if is_on_disk(text) else text}" for path, text in last]
+    identity = [here, command, *targets, *(f"{path}={text}" for path, text in last)]
+    return mark(identity, " ".join([command, *names]))
 
 
 def read_arguments(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:

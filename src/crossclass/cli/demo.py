@@ -16,4 +16,4 @@ def demo(changes: Changes = None) -> None:
     folder = train_run("shapes-demo", changes or [], Path("demo"))
     from crossclass.report import write_report
 
-    print(write_report([folder], folder / "report.html").absolute())
+    print(write_report([folder]).absolute())

@@ -17,12 +17,12 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
     """
-    import json
     from dataclasses import asdict
 
     from crossclass.checkpoints.load import Source, load_checkpoints
-    from crossclass.cli.arguments import read_arguments
-    from crossclass.core.files import require_writable, write_atomic
+    from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
+    from crossclass.core.made_by import require_free, reserved
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.runtime import Runtime
     from crossclass.core.trust import trusting
@@ -43,7 +43,11 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     if own.out:
+        require_ending(own.out, ".json")
         require_writable(own.out)
+        transfer = [("transfer", own.transfer)] if own.transfer else []
+        mark = made_by(own.out, "doctor", read.targets, [*read.assignments, *transfer])
+        require_free(own.out, mark)
     data, model = changes_of(changes, "data"), changes_of(changes, "model")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})
     others = [own.transfer] if own.transfer else []
@@ -53,10 +57,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         images = Source(changes=data)
         other = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
     report: list[dict[str, Any]] = []
+    lines: list[str] = []  # printed when the file is written
     for checkpoint in loaded:
-        print(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
-        for line in checkpoint.about.loaded:
-            print(f"  {line}")
+        lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
+        lines += [f"  {line}" for line in checkpoint.about.loaded]
         with progress_display("doctor") as progress:
             findings = examine(
                 checkpoint.model,
@@ -68,11 +72,14 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
             )
         for f in findings:
             if f.level != "fine" or own.everything:
-                print(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
+                lines.append(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
         fine = [f.name for f in findings if f.level == "fine"]
-        print(f"fine ({len(fine)}): {', '.join(fine)}")
+        lines.append(f"fine ({len(fine)}): {', '.join(fine)}")
         report.append({**asdict(checkpoint.about), "findings": [asdict(f) for f in findings]})
     if own.out:
-        write_atomic(own.out, json.dumps(report, indent=1) + "\n")
-        print(own.out)
+        content = json_text([{**r, "made_by": mark} for r in report])
+        with reserved(own.out, mark) as path:
+            write_atomic(path, content + "\n")
+        lines.append(str(path))
+    print("\n".join(lines))
     return int(any(f["level"] == "fault" for r in report for f in r["findings"]))

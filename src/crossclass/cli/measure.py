@@ -22,28 +22,39 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     RUN is best.val and last; RUN@best.test selects. Any other file needs data.path=DIR, and
     model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
     attack.kind=autoattack, attack=none, attribution_subset=correct, n=500, split=val, seed=1, saliency=6,
-    out=measure.json (the grid of maps lies beside it).
+    out=FILE.json (the grid of maps lies beside it). Without it, the file is measure.json, or measure-2.json
+    where another command line made that; its path is the last line.
     """
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.records import write_results
     from crossclass.checkpoints.load import Source
-    from crossclass.cli.arguments import read_arguments
-    from crossclass.core.files import require_writable
+    from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.core.files import require_ending, require_writable
+    from crossclass.core.made_by import own_name, require_free, reserved
     from crossclass.core.runtime import Runtime
     from crossclass.report.console import table
 
-    read = read_arguments(
-        targets, Measure, Source, out=(Path, Path("measure.json")), runtime=(Runtime, Runtime())
-    )
+    read = read_arguments(targets, Measure, Source, out=(Path | None, None), runtime=(Runtime, Runtime()))
     if not read.targets:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
-    out, runtime = read.own.out, read.own.runtime
+    out, runtime = read.own.out or Path("measure.json"), read.own.runtime
+    require_ending(out, ".json")
     require_writable(out)
+    mark = made_by(out, "measure", read.targets, read.assignments)
+    if read.own.out:
+        require_free(out, mark)
+    out = own_name(out, mark)
 
     def draw(maps: "SaliencyMaps", name: str) -> str:
         from crossclass.report.plots.paper_figures import draw_maps  # matplotlib is slow to import
 
-        return draw_maps(maps, out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"))
+        with reserved(out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"), mark) as path:
+            return draw_maps(maps, path, mark)
+
+    def write() -> Path:
+        with reserved(out, mark) as path:
+            write_results(path, results.model_copy(update={"made_by": mark}))
+        return path
 
     with progress_display("measure") as progress:
         results = measure(
@@ -57,10 +68,10 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
         )
         if out.exists():
             progress.log(f"{out} is replaced")
+        path = runtime.group.on_main_process(write)
     for line in table(results):
         print(line)
-    runtime.group.on_main_process(lambda: write_results(out, results))
-    print(out)
+    print(path)
 
 
 def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":

@@ -19,9 +19,10 @@ def verify(
     out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
     """
     from crossclass.checkpoints.run_folder import RunFolder
-    from crossclass.cli.arguments import read_settings
+    from crossclass.cli.arguments import made_by, read_settings
     from crossclass.core.config import load_yaml
     from crossclass.core.files import require_writable
+    from crossclass.core.made_by import require_free, reserved
     from crossclass.paper import published_curves
     from crossclass.report import plots
     from crossclass.training.run import Run
@@ -33,14 +34,19 @@ def verify(
     if own.out:
         plots.file_kind(own.out)
         require_writable(own.out)
+        settings = [("against", own.against), ("tolerance", str(own.tolerance))]
+        mark = made_by(own.out, "verify", [target], settings)
+        require_free(own.out, mark)
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
     conditions = published_curves.conditions(run.to_dict(), rows, env)
     verdict = published_curves.verify(rows, own.against, tolerance=own.tolerance, run=conditions)
+    if own.out:
+        curves = published_curves.overlay(rows, own.against, folder.path.name, conditions)
+        with reserved(own.out, mark) as path:
+            plots.save(plots.curves(curves), path, mark)
     for line in published_curves.table(verdict):
         print(line)
     if own.out:
-        curves = published_curves.overlay(rows, own.against, folder.path.name, conditions)
-        plots.save(plots.curves(curves), own.out)
-        print(own.out)
+        print(path)
     return int(verdict.verdict == "does not hold")

@@ -5,11 +5,14 @@ is full or read-only, it raises a UserError and the old file stays.
 """
 
 import errno
+import json
+import math
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from crossclass.core.errors import BusyError, UserError
 
@@ -25,6 +28,28 @@ def require_writable(path: Path) -> None:
             if not os.access(parent, os.W_OK):
                 raise UserError(f"{parent} cannot be written to; choose another place with out=...")
             return
+
+
+def require_ending(path: Path, *endings: str) -> None:
+    """Raises UserError if the name of a file ends in another format than these; it may have no ending."""
+    if path.suffix and path.suffix.lower() not in endings:
+        raise UserError(
+            f"{path}: this command writes {' or '.join(endings)}, not '{path.suffix}'; give "
+            f"out={path.with_suffix(endings[0])}"
+        )
+
+
+def json_text(content: Any, indent: int | None = 1) -> str:
+    """Plain data as JSON, with null for numbers that are not finite, which JSON does not have."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -32,7 +32,7 @@ from crossclass.analysis.records import (
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import read_flat
 from crossclass.core.errors import UserError
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 
 LARGE = 20
 """More classes than these keep no matrix per epoch, and no instance-wise one."""
@@ -156,7 +156,7 @@ def _rounded(C: list[list[float | None]], digits: int = 4) -> list[list[float | 
 
 
 def _write(path: Path, content: Any, indent: int | None = 1) -> None:
-    write_atomic(path, json.dumps(content, indent=indent) + "\n")
+    write_atomic(path, json_text(content, indent) + "\n")
 
 
 def _unreadable(path: Path) -> UserError:

@@ -26,7 +26,7 @@ from pydantic import Field
 from crossclass.analysis.records import EpochRow
 from crossclass.core.config import Settings
 from crossclass.core.errors import BusyError, UserError
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 from crossclass.core.progress import Log, Progress, duration, silent
 from crossclass.core.runtime import Runtime
 from crossclass.data import Splits
@@ -216,7 +216,7 @@ def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call:
     }
     call.draw(entry.id, numbers, path.with_suffix(".svg"))
     write_atomic(path.with_suffix(".csv"), csv_table(numbers))
-    write_atomic(path, json.dumps(content, indent=1) + "\n")
+    write_atomic(path, json_text(content) + "\n")
     call.log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.extension else ""

@@ -4,6 +4,7 @@ Nothing is measured here: the arithmetic ends at differences of stored numbers. 
 since style, script, figures and data are inside, and every number stands beside its conditions.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,8 @@ from crossclass.analysis.metrics import Metric
 from crossclass.analysis.records import ResultFile, load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
-from crossclass.core.files import require_writable, write_atomic
+from crossclass.core.files import require_ending, require_writable, write_atomic
+from crossclass.core.made_by import mark, require_free, reserved
 from crossclass.core.progress import Log
 from crossclass.report import comparison, measurement
 from crossclass.report.run import RunView, curve_figures, labels
@@ -25,26 +27,50 @@ ENTRIES = 300_000
 """Matrix entries that a page carries for its sliders: about 1.5 MB."""
 
 
-def write_report(targets: Sequence[Path], out: Path, log: Log = lambda text: None) -> Path:
+def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None) -> Path:
     """Write one page about run folders and JSON files of `measure`.
 
-    `out` is the file, or a folder in which it is `report.html`; `log` is called if it is replaced. Returns
-    the path of the page. Raises UserError if a target cannot be read.
+    Args:
+        targets: What the page is about.
+        out: The file, or a folder in which it is `report.html`. Unset, the page of one run lies in its
+            folder, that of one result beside it, that of several is `report.html`, or `report-2.html` where a
+            page about something else has that name.
+        log: Called if a page about the same is replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: A target cannot be read, or `out` is something else already.
     """
     if not targets:
         raise UserError("no run folder was given; name at least one, as in 'report runs/NAME'")
     unique = list({target.resolve(): target for target in targets}.values())
     files = [path for path in unique if path.suffix == ".json" or path.is_file()]
-    out = out / "report.html" if out.is_dir() or not out.suffix else out
-    require_writable(out)
+    page = out or _default_name(unique)
+    page = page / "report.html" if page.is_dir() or not page.suffix else page
+    require_ending(page, ".html", ".htm")
+    require_writable(page)
+    about = [os.path.relpath(path.resolve(), page.absolute().parent) for path in unique]
+    made_by = mark(["report", *about], " ".join(["report", *(path.resolve().name for path in unique)]))
+    if out is not None:
+        require_free(page, made_by)
     runs = [load_run(path) for path in unique if path not in files]
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
     views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
-    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)])
-    if out.exists():
-        log(f"{out} is replaced")
-    write_atomic(out, html)
-    return out
+    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by)
+    with reserved(page, made_by) as page:
+        if page.exists():
+            log(f"{page} is replaced")
+        write_atomic(page, html)
+    return page
+
+
+def _default_name(targets: Sequence[Path]) -> Path:
+    if len(targets) > 1:
+        return Path("report.html")
+    (one,) = targets
+    return one.with_suffix(".html") if one.is_file() else one / "report.html"
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,7 @@ def _results(path: Path, index: int) -> ResultsView:
     return ResultsView(path, file, index)
 
 
-def _html(runs: Sequence[RunView], files: Sequence[ResultsView]) -> str:
+def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str) -> str:
     single = len(runs) + sum(len(file.measurements) for file in files) == 1
     template = environment().get_template("page.html.j2")
     return template.render(
@@ -98,5 +124,6 @@ def _html(runs: Sequence[RunView], files: Sequence[ResultsView]) -> str:
         single=single,
         heading=1 if single else 2,
         overlay=curve_figures(runs) if len(runs) > 1 else {},
+        made_by=made_by,
         js=Markup((TEMPLATES / "page.js").read_text("utf-8")),
     )

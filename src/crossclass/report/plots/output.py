@@ -53,16 +53,19 @@ def file_kind(path: Path) -> str:
     return kind
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as .svg, .png or .pdf in one step; returns `path`."""
+def save(figure: Figure, path: Path, made_by: str = "") -> Path:
+    """Write the figure as .svg, .png or .pdf in one step, `made_by` in its metadata; returns `path`."""
     buffer = io.BytesIO()
-    _save(figure, buffer, file_kind(path))
+    _save(figure, buffer, file_kind(path), made_by)
     write_atomic(path, buffer.getvalue())
     return path
 
 
-def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str) -> None:
+def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str, made_by: str = "") -> None:
     nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("CreationDate",)}
+    metadata: dict[str, str | None] = dict.fromkeys(nothing.get(kind, ()))
+    if made_by:
+        metadata[{"svg": "Description", "png": "Description", "pdf": "Subject"}[kind]] = made_by
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
-        figure.savefig(to, format=kind, dpi=200, metadata=dict.fromkeys(nothing.get(kind, ())))
+        figure.savefig(to, format=kind, dpi=200, metadata=metadata)

@@ -179,7 +179,7 @@ def draw(id_: str, numbers: Numbers, path: Path) -> None:
     plots.save(DRAWINGS[id_](numbers), path)
 
 
-def draw_maps(maps: "SaliencyMaps", path: Path) -> str:
+def draw_maps(maps: "SaliencyMaps", path: Path, made_by: str = "") -> str:
     """Draw the saliency maps of two checkpoints to `path`; returns the name of the file."""
     images, grids = maps.images.movedim(1, -1).numpy(), {k: m.numpy() for k, m in maps.maps.items()}
-    return plots.save(plots.saliency_grid(images, grids, maps.captions), path).name
+    return plots.save(plots.saliency_grid(images, grids, maps.captions), path, made_by).name
