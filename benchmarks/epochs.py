@@ -25,7 +25,7 @@ OURS = {
     "AT": AT(attack=BF16),
     "KD": KnowledgeDistillation(inner=AT(attack=BF16)),
     "TRADES": Trades(attack=BF16.replace(start="gauss", loss="kl")),
-    "FGSM-RS": AT(attack=FGSM(start="uniform", step=1.25, precision="bf16")),
+    "FGSM-RS": AT(attack=FGSM(start="uniform", rel_step=1.25, precision="bf16")),
 }
 WORK = {"AT": 2 * STEPS + 3, "KD": 2 * STEPS + 4, "TRADES": 2 * STEPS + 1 + 6, "FGSM-RS": 2 + 3}
 """Forwards' worth of work per image at least: a gradient with respect to the input costs one more forward,

@@ -346,7 +346,7 @@ def graphs_against_eager(stage: Stage, compiled: bool = False, batch: int = 128)
     kinds: dict[str, PGD] = {"l_inf, train": PGD(bn="train", precision="bf16")}
     if not compiled:
         kinds["l_inf, eval"] = PGD(bn="eval", precision="bf16")
-        kinds["l_2, train"] = PGD(threat=L2(), step=0.125, bn="train", precision="bf16")
+        kinds["l_2, train"] = PGD(threat=L2(), rel_step=0.125, bn="train", precision="bf16")
         kinds["l_inf, train, fp32"] = PGD(threat=Linf(), bn="train", precision="fp32")
     for name, attack in kinds.items():
         attack = attack.replace(steps=2) if stage.smoke else attack
@@ -598,7 +598,7 @@ def recipes(stage: Stage) -> None:
     net = PreActResNet(width=8, blocks=(1, 1), normalise="data")
     plans = {
         "at": AT(attack=PGD(steps=2, bn="train")),
-        "at l_2": AT(attack=PGD(threat=L2(), steps=2, step=0.125)),
+        "at l_2": AT(attack=PGD(threat=L2(), steps=2, rel_step=0.125)),
         "awp": AWP(inner=AT(attack=PGD(steps=2))),
         "trades": Trades(),
         "kd": KnowledgeDistillation(inner=AT(attack=PGD(steps=2)), teachers=(Teacher(),)),

@@ -64,7 +64,7 @@ CORE = {
     "attacks/pgd.py": (
         "attacks/test_pgd attacks/test_contract attacks/test_model_restored attacks/test_return_first",
         [
-            ("alpha = self.step * self.threat.eps", "alpha = self.step"),
+            ("return step_length(self.rel_step, self.step_size, self.threat.eps)", "return self.rel_step"),
             ("delta = x_adv.detach() - x + self", "delta = x_adv.detach() - x - self"),
             ("return -loss if self.targeted else loss", "return loss"),
             ("return hit if self.targeted else ~hit", "return ~hit"),

@@ -96,7 +96,7 @@ def attacks(net: str, norm: str, steps: int, rounds: int) -> Numbers:
     fast = network(net)[0].to(memory_format=torch.channels_last)
     x_fast = x.contiguous(memory_format=torch.channels_last)
     threat = {"linf": Linf, "l2": L2}[norm](eps=EPS[norm])
-    pgd = PGD(threat=threat, steps=steps, step=SHARE[norm])
+    pgd = PGD(threat=threat, steps=steps, rel_step=SHARE[norm])
     jobs: dict[str, Job] = {
         "matrix product, bf16": matrix_product(torch.bfloat16),
         "matrix product, fp32": matrix_product(torch.float32),

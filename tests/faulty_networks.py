@@ -82,7 +82,7 @@ def made(classes: int = 3, channels: int = 3, normalise: str = "none", attack: P
 
 def healthy() -> dict[str, Small]:
     """Normalised in three ways, trained against PGD, and of two gray classes."""
-    robust = PGD(threat=Linf(eps=EPS), steps=4, step=0.5)
+    robust = PGD(threat=Linf(eps=EPS), steps=4, rel_step=0.5)
     named = {n: made(normalise=n) for n in ("none", "imagenet", "bytes")}
     return {**named, "robust": made(attack=robust), "two gray": made(2, 1)}
 

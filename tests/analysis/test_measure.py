@@ -25,6 +25,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import import_callable, trusting
+from crossclass.data import Split, Splits
 from crossclass.models import PreActResNet
 from crossclass.report.plots.paper_figures import draw_maps
 from measuring import measure
@@ -333,6 +334,23 @@ def test_a_grid_of_maps_is_drawn(here, net):
     assert low <= found["half_mass_area"]["difference"] <= high
 
 
+@pytest.mark.parametrize(
+    ("settings", "robust"), [({}, 0.25), ({"balanced": False}, 1.0), ({"n": None}, 0.25)]
+)
+def test_n_images_of_a_sorted_set_stand_for_all_of_it(net, settings, robust):
+    """A network that always says class 0, and images sorted by class: a quarter is right, not the first n."""
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.copy_(torch.eye(10)[0])
+    part = Split(torch.zeros(80, 3, 32, 32, dtype=torch.uint8), torch.arange(80) // 20)
+    splits = Splits(part, part, part, tuple("abcd"), "")
+    asked = Measure(**{"n": 20, "attack": PGD(steps=1), **settings})
+    found = measuring.evaluate_checkpoint(net, splits, asked.attack, asked, CPU)
+    assert found.accuracy("robust") == robust
+    conditions = measuring.conditions(asked.attack, asked, len(found.labels))
+    assert conditions["drawn"] == (settings == {})
+
+
 @pytest.mark.parametrize("threat", [Linf(), L2(eps=0.5)])
 def test_a_typed_attack_starts_from_the_reference_attack(threat):
     reference = reference_attack(threat)
@@ -342,7 +360,7 @@ def test_a_typed_attack_starts_from_the_reference_attack(threat):
     (other,) = Measure(attack_changes={"threat.kind": "l2", "threat.eps": 1.0}).attacks([threat])
     assert other == reference_attack(L2(eps=1.0))
     with pytest.raises(UserError, match="did you mean 'steps'"):
-        Measure(attack_changes={"step": 3, "stpes": 3}).attacks([threat])
+        Measure(attack_changes={"rel_step": 3, "stpes": 3}).attacks([threat])
 
 
 def test_saliency_of_one_checkpoint_is_refused_before_the_attack(here, monkeypatch):

@@ -63,7 +63,7 @@ def test_pgd_100_never_beats_it(threat: Any, trained: Any) -> None:
     x, y = x[:20], y[:20]
     whole = AutoAttack(threat=threat, attacks=("apgd-ce", "apgd-dlr", "fab", "square"), steps=20, queries=50)
     left = right(net, whole(net, x, y, seeded(0)), y)
-    pgd = right(net, PGD(threat=threat, steps=100, step=0.05)(net, x, y, seeded(0)), y)
+    pgd = right(net, PGD(threat=threat, steps=100, rel_step=0.05)(net, x, y, seeded(0)), y)
     one = right(net, quick(threat, "apgd-ce", steps=3)(net, x, y, seeded(0)), y)
     assert left.sum() <= pgd.sum()
     assert left.sum() <= one.sum()

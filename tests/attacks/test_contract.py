@@ -45,7 +45,7 @@ def test_images_stay_in_the_ball_and_the_box(attack: type, ball: type, eps: floa
     clean, kept = images.float(), images.clone()
     for start in starts_of(attack, threat):
         for step, box in ((0.25, (0.0, 1.0)), (3.0, None)):
-            a = make(attack, threat, start=start, step=step, box=box, steps=2)
+            a = make(attack, threat, start=start, rel_step=step, box=box, steps=2)
             x_adv = a(model, images, Y, seeded(0))
             assert x_adv.dtype == torch.float32
             assert not x_adv.requires_grad
@@ -226,7 +226,7 @@ def test_the_scale_of_the_gradient_does_not_matter(attack: type, ball: type, sca
     for loss in ("ce", "margin"):
         if loss == "ce" and scale > 1:
             plane = Plane(scale * w, -float(scale * w.sum()) / 2)  # unsaturated at x = 1/2
-        a = make(attack, ball, start="none", steps=1, step=0.5, loss=loss, box=None)
+        a = make(attack, ball, start="none", steps=1, rel_step=0.5, loss=loss, box=None)
         found = a.search(plane, x, torch.tensor([1]))
         if found.dead_gradients.any():  # float32 cannot hold the offset of a steep plane; then CE saturates
             assert loss == "ce"
@@ -256,7 +256,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence() -> None:
         (PGD, {"loss": "kl", "targeted": True}, "no target"),
         (PGD, {"steps": -1}, "steps"),
         (PGD, {"restarts": 0}, "restarts"),
-        (PGD, {"step": 0}, "step"),
+        (PGD, {"rel_step": 0}, "rel_step"),
         (FGSM, {"loss": "kl"}, "loss"),
         (PGD, {"bn": "off"}, "bn"),
     ):

@@ -20,9 +20,9 @@ from crossclass.models.model_state import frozen
 RECORDED = {
     "l_inf, batch norm in train mode": PGD(steps=2, bn="train"),
     "l_inf, batch norm in eval mode": PGD(steps=2),
-    "l_2": PGD(steps=2, threat=L2(), step=0.125, bn="train"),
+    "l_2": PGD(steps=2, threat=L2(), rel_step=0.125, bn="train"),
     "TRADES": PGD(steps=2, loss="kl", start="gauss"),
-    "fast AT": FGSM(start="uniform", step=1.25, bn="train"),
+    "fast AT": FGSM(start="uniform", rel_step=1.25, bn="train"),
     "bf16": PGD(steps=2, bn="train", precision="bf16"),
 }
 

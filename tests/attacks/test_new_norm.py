@@ -70,7 +70,7 @@ def call(*arguments: str) -> None:
 
 def test_attacks_and_runs_take_its_attributes(registered: None) -> None:
     attack = reference_attack(WeightedLinf())
-    assert attack.step == 0.2
+    assert attack.rel_step == 0.2
     assert str(attack).startswith("PGD-20, weighted l_inf 6/255, step 0.2 eps, uniform start")
     run = assign(Run(), ["recipe.attack.threat.kind=weighted"])
     assert run.final_attack() == attack

@@ -51,7 +51,7 @@ def labels(net: nn.Module) -> Tensor:
 def test_it_finds_wrong_what_best_finds_wrong(threat, change):
     net = Counting().eval()
     y = labels(net)
-    best = PGD(threat=threat, steps=6, step=0.3, return_iterate="best").replace(**change)
+    best = PGD(threat=threat, steps=6, rel_step=0.3, return_iterate="best").replace(**change)
     expected = best.search(net, X, y, torch.Generator().manual_seed(2))
     most, net.seen = net.seen, 0
     found = best.replace(return_iterate="first").search(net, X, y, torch.Generator().manual_seed(2))

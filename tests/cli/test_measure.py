@@ -115,9 +115,10 @@ def test_another_ball_brings_its_own_step(run, tmp_path):
     def attack(*changes: str) -> dict:
         return measure([f"{folder.path}@last"], [*changes, "n=6"], CPU)[0]["conditions"]["attack"]
 
-    assert attack("attack.steps=2")["step"] == 0.125
-    assert attack("attack.threat.kind=linf", "attack.threat.eps=4/255", "attack.steps=2")["step"] == 0.25
-    assert attack("attack.threat.eps=1.0", "attack.step=0.3", "attack.steps=2")["step"] == 0.3
+    assert attack("attack.steps=2")["rel_step"] == 0.125
+    assert attack("attack.threat.kind=linf", "attack.threat.eps=4/255", "attack.steps=2")["rel_step"] == 0.25
+    assert attack("attack.step_size=3/255", "attack.steps=2")["step_size"] == "3/255"
+    assert attack("attack.threat.eps=1.0", "attack.rel_step=0.3", "attack.steps=2")["rel_step"] == 0.3
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def test_overrides_are_merged_and_validated_once():
 
 @given(st.integers(0, 99), st.sampled_from(["ce", "margin", "kl"]), st.floats(0.01, 4))
 def test_replace_override_and_yaml_agree(steps, loss, step):
-    made = PGD().replace(steps=steps, loss=loss, step=step)
-    assert assign(PGD(), [f"steps={steps}", f"loss={loss}", f"step={step!r}"]) == made
+    made = PGD().replace(steps=steps, loss=loss, rel_step=step)
+    assert assign(PGD(), [f"steps={steps}", f"loss={loss}", f"rel_step={step!r}"]) == made
     assert TypeAdapter(AnyAttack).validate_python(yaml.safe_load(made.yaml())) == made
 
 

@@ -150,7 +150,7 @@ def test_cas_in_closed_form_is_what_the_project_measures(eps: float) -> None:
     x, y = strengths(20_000, sigma=0.3)
     W = torch.tensor(samples.weights(0.7, 0.6), dtype=torch.float32)
     W = W - W.mean(dim=0)
-    attack = PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", box=None)
+    attack = PGD(threat=Linf(eps=eps), steps=1, rel_step=1.0, start="none", box=None)
     x_adv = attack(lambda s: s @ W.T, x, y)
     found = attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y)))
     assert found == pytest.approx(cas_of_part_weights(0.7, 0.6, eps), abs=0.02)

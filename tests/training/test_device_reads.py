@@ -50,7 +50,7 @@ def reads(recipe, batches: int, **settings) -> Counter[str]:
 
 MORE = [
     AT(attack=PGD(threat=L2(), steps=2, restarts=2, loss="margin", bn="train")),
-    AT(attack=FGSM(start="uniform", step=1.25)),
+    AT(attack=FGSM(start="uniform", rel_step=1.25)),
 ]
 
 

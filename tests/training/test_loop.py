@@ -64,6 +64,7 @@ def test_the_full_evaluation_says_its_conditions(whole):
             "steps": 3,
             "seed": 0,
             "n": 14,
+            "drawn": False,
             "split": "test",
             "precision": "fp32",
             "batch": 5,
@@ -164,7 +165,7 @@ def test_every_parameter_group_follows_the_schedule():
 
 
 def test_l2_and_bf16_run_end_to_end(tmp_path):
-    attack = PGD(threat=L2(eps=0.5), steps=2, step=0.5, precision="bf16")
+    attack = PGD(threat=L2(eps=0.5), steps=2, rel_step=0.5, precision="bf16")
     run = TINY.replace(recipe=AT(attack=attack), epochs=1, lr_milestones=(), precision="bf16")
     folder = train(run, tmp_path, "t", CPU)
     assert read(folder.path / "measure.json")[0]["conditions"]["precision"] == "fp32"
@@ -173,7 +174,7 @@ def test_l2_and_bf16_run_end_to_end(tmp_path):
 
 class TestMeasure:
     def test_agrees_with_the_run_and_selects(self, whole):
-        again = measure([f"{whole.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
+        again = measure([f"{whole.path}@last"], ["attack.steps=3", "attack.rel_step=0.25", "batch=5"], CPU)
         (last,) = [r for r in ones(read(whole.path / "measure.json")) if r["checkpoint"] == "last"]
         assert len(again) == 1
         for key in ("clean", "robust", "C", "cas", "confusion", "conditions"):

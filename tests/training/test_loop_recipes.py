@@ -70,7 +70,7 @@ def test_an_average_is_what_is_checked_and_kept(tmp_path, kind):
     one, two = weights(folder), weights(plain)
     assert not torch.equal(one["conv1.weight"], two["conv1.weight"])
     (result,) = [r for r in ones(read(folder.path / "measure.json")) if r["checkpoint"] == "last"]
-    again = measure([f"{folder.path}@last"], ["attack.steps=3", "attack.step=0.25", "batch=5"], CPU)
+    again = measure([f"{folder.path}@last"], ["attack.steps=3", "attack.rel_step=0.25", "batch=5"], CPU)
     assert again[0]["C"] == result["C"]
     losses = [[r["train_loss"] for r in f.rows()] for f in (folder, plain)]
     assert losses[0] == losses[1], "averaging must not change what is trained"

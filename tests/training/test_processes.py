@@ -48,7 +48,7 @@ PLAIN = Run(
 NORMED = PLAIN.replace(model=PreActResNet(width=4, stem_stride=2, blocks=(1,), normalise="data"))
 ALIKE = {
     "at": PLAIN,
-    "l2": PLAIN.replace(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, step=0.25))),
+    "l2": PLAIN.replace(recipe=AT(attack=PGD(threat=L2(eps=0.5), steps=2, rel_step=0.25))),
     **{kind: PLAIN.replace(recipe=recipe) for kind, recipe in RECIPES.items() if kind not in ("at", "awp")},
     "ensembling": PLAIN.replace(
         ensembling=TemporalEnsembling(start=1, ramp=2), mix=Mix(prob=0.8), label_smoothing=0.1
@@ -143,7 +143,7 @@ def test_numbers_measured_by_two_are_those_of_one(two, label):
     (folder,) = two.glob(f"{label}-????????????")
     stored = [m for m in read(folder / "measure.json") if m.get("checkpoint") == "last"]
     runtime = Runtime(device="cpu")
-    again = measure([f"{folder}@last"], ["attack.steps=1", "attack.step=0.25", "batch=3"], runtime)
+    again = measure([f"{folder}@last"], ["attack.steps=1", "attack.rel_step=0.25", "batch=3"], runtime)
     for key in ("clean", "robust", "C", "cas", "icas", "confusion", "intervals", "classwise_robust"):
         assert stored[0][key] == again[0][key], key
 

@@ -1,6 +1,7 @@
 """What a check measures: against the plane's closed form, the plug-ins, and slow loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -142,19 +143,37 @@ def test_without_validation_the_row_says_that_it_watched_test(built):
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 8])
-def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n):
+@pytest.mark.parametrize("balanced", [True, False])
+def test_fgsm_is_compared_with_pgd_on_the_same_few_images(built, monkeypatch, n, balanced):
     monkeypatch.setattr(validation, "PROBE_N", n)
     splits, model = built
-    row = checked(built)
-    few = splits.val.first(n)
+    row = checked(built, RUN.replace(validation=RUN.validation.replace(balanced=balanced)))
+    index = splits.val.sample(n, RUN.seed) if balanced else torch.arange(n)
+    few = splits.val.take(index)
     pgd = evaluate.evaluate(
         model, splits.val, RUN.validation.attack, batch=5, epoch=1, purpose="check"
-    ).robust[:n]
+    ).robust[index]
     assert (row["fgsm_n"], row["watched_n"]) == (n, 12)
     assert row["watched_fgsm"] == pytest.approx(
         float(probe_one_step(model, few, Linf(eps=16 / 255)).correct.double().mean())
     )
     assert row["fgsm_gap"] == pytest.approx(row["watched_fgsm"] - float((pgd == few.labels).double().mean()))
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_fewer_images_are_drawn_over_all_classes(built, monkeypatch, balanced):
+    """Parts sorted by class: six images drawn are two of each class, the first six are of one."""
+    asked, run = [], RUN.replace(validation=RUN.validation.replace(n=6, balanced=balanced))
+    splits = built[0]
+    ordered = {
+        p: getattr(splits, p).take(getattr(splits, p).labels.argsort()) for p in ("train", "val", "test")
+    }
+    kept = evaluate.evaluate
+    monkeypatch.setattr(evaluate, "evaluate", lambda m, s, *a, **k: asked.append(s) or kept(m, s, *a, **k))
+    checked(built, run, replace(splits, **ordered))
+    seen = [torch.bincount(s.labels, minlength=3).tolist() for s in asked]
+    assert [sum(s) for s in seen] == [6, 6, 6]
+    assert all((s == [2, 2, 2]) == balanced for s in seen)
 
 
 def test_check_n_and_progress_are_kept(built):

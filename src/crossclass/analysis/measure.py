@@ -39,7 +39,7 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
-from crossclass.data import Splits, as_float
+from crossclass.data import Split, Splits, as_float
 
 
 class Measure(Settings):
@@ -57,7 +57,9 @@ class Measure(Settings):
     """Attributions of all (adversarial) images, as in the paper, or of the correctly classified ones."""
     split: str = "test"
     n: int | None = Field(default=None, ge=1)
-    """The first n images of the split; unset is all."""
+    """Images of the split, drawn class-balanced by `seed`; unset is all."""
+    balanced: bool = True
+    """False takes the first n images instead, in the order of the files."""
     seed: int = Field(default=0, ge=0)
     batch: int = Field(default=250, ge=1)
     saliency: int = Field(default=0, ge=0, le=48)
@@ -102,6 +104,11 @@ def changed_attack(threat: AnyThreat, changes: Changes) -> AnyAttack:
     return override(start, paths).attack
 
 
+def _images(splits: Splits, settings: Measure) -> Split:
+    """The images that are measured."""
+    return splits.part(settings.split).drawn(settings.n, settings.seed, settings.balanced)
+
+
 def evaluate_checkpoint(
     model: models.Classifier,
     splits: Splits,
@@ -111,7 +118,7 @@ def evaluate_checkpoint(
     progress: Progress = silent,
 ) -> EvaluationPass:
     """The one pass over the images that every number comes from."""
-    part, done = splits.part(settings.split).first(settings.n), 0
+    part, done = _images(splits, settings), 0
     few = as_float(part.images[: settings.batch]).contiguous(memory_format=runtime.memory_format)
 
     def advance(count: int) -> None:
@@ -149,6 +156,7 @@ def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str,
         "steps": steps,
         "seed": settings.seed,
         "n": n,
+        "drawn": settings.n is not None and settings.balanced,
         "split": settings.split,
         "precision": "fp32",
         "batch": settings.batch,
@@ -288,7 +296,7 @@ def _comparison(
     out = compare.comparison(a.result, b.result, (a.evaluation, b.evaluation))
     if not settings.saliency or draw is None:
         return out
-    part = a.loaded.splits.part(settings.split).first(settings.n)
+    part = _images(a.loaded.splits, settings)
     first, second = (out.a, a.loaded.model, a.evaluation), (out.b, b.loaded.model, b.evaluation)
     at, names = "adversarial images" if a.result.attacked else "clean images", a.loaded.splits.class_names
     result = compare.saliency_between(first, second, part, names, settings.saliency, at)

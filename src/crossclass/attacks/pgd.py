@@ -7,13 +7,12 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-import re
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
@@ -21,15 +20,16 @@ from crossclass.attacks.base import Attack, AttackResult, Images, Network, valid
 from crossclass.attacks.cuda_graphs import active_graphs
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
 from crossclass.attacks.norms import AnyThreat, Linf, Start, per_sample
+from crossclass.attacks.step_length import (
+    OTHER_NAMES,
+    STEPS,
+    AbsoluteStep,
+    RelativeStep,
+    describe_step,
+    one_step,
+    step_length,
+)
 from crossclass.models.model_state import BNMode, Precision, frozen
-
-
-def _fraction_of_eps(step: object) -> object:
-    """Refuse `2/255`, which is how others write a step."""
-    if isinstance(step, str) and (pixels := re.fullmatch(r"([\d.]+) */ *255", step)):
-        raise ValueError(f"a step is a fraction of eps; {step} at eps=8/255 is {float(pixels[1]) / 8:g}")
-    return step
-
 
 AddedLoss = Callable[[Tensor, Tensor | slice], Tensor]
 
@@ -40,8 +40,10 @@ class PGD(Attack):
     kind: Literal["pgd"] = "pgd"
     threat: AnyThreat = Linf()
     steps: int = Field(default=10, ge=0)
-    step: Annotated[float, BeforeValidator(_fraction_of_eps)] = Field(default=0.25, gt=0)
+    rel_step: RelativeStep = 0.25
     """Step length as a share of eps; `reference_attack` takes the norm's usual one."""
+    step_size: AbsoluteStep = None
+    """Step length in [0, 1] units, such as 2/255, instead of `rel_step`."""
     start: Start | None = None
     """Distribution of the start; unset is the norm's first (l_inf `uniform`, l_2 `uniform_radius`)."""
     restarts: PositiveInt = 1
@@ -63,6 +65,11 @@ class PGD(Attack):
     added_loss: SkipJsonSchema[AddedLoss | None] = Field(default=None, exclude=True, repr=False)
     """f(logits, rows of the batch) -> [n], ascended beside `loss`; training sets it (temporal ensembling)."""
 
+    alternatives: ClassVar[Any] = STEPS
+    replaced: ClassVar[Any] = OTHER_NAMES
+
+    _one_step = model_validator(mode="before")(one_step)
+
     @model_validator(mode="after")
     def _fits(self) -> "PGD":
         if self.targeted and self.loss == "kl":
@@ -77,9 +84,14 @@ class PGD(Attack):
         return self
 
     def __str__(self) -> str:
-        parts = [f"PGD-{self.steps}", str(self.threat), f"step {self.step:g} eps"]
+        parts = [f"PGD-{self.steps}", str(self.threat), describe_step(self.rel_step, self.step_size)]
         parts.append(f"{self.start or self.threat.starts[0]} start")
         return ", ".join(parts + _extras(self))
+
+    @property
+    def alpha(self) -> float:
+        """Step length in [0, 1] units."""
+        return step_length(self.rel_step, self.step_size, self.threat.eps)
 
     @property
     def gradients(self) -> int:
@@ -131,7 +143,7 @@ class PGD(Attack):
 
         Nothing is drawn, and the host reads nothing: with `scored=False` it can be recorded as a CUDA graph.
         """
-        alpha = self.step * self.threat.eps
+        alpha = self.alpha
         x_adv = self._inside(x, start)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         kept, success = x_adv, torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -186,7 +198,7 @@ class PGD(Attack):
                 (gradient,) = torch.autograd.grad(gain.sum(), x_adv)
                 gradient, x_adv, left = gradient[unsolved], x_adv.detach()[unsolved], left[unsolved]
                 dead[left] += self._dead(gradient)
-                delta = x_adv - x[left] + self.threat.steepest(gradient, self.step * self.threat.eps)
+                delta = x_adv - x[left] + self.threat.steepest(gradient, self.alpha)
                 x_adv = self._inside(x[left], delta)
         return AttackResult(kept, success, dead)
 
@@ -217,16 +229,18 @@ class PGD(Attack):
 
 def reference_attack(threat: AnyThreat) -> PGD:
     """PGD-20 as in the paper's code, with the norm's usual step (eps/4 for l_inf, eps/8 for l_2)."""
-    return PGD(threat=threat, steps=20, step=threat.usual_step)
+    return PGD(threat=threat, steps=20, rel_step=threat.usual_step)
 
 
 class FGSM(Attack):
-    """One step (Goodfellow et al. 2015); with `start=uniform`, `step=1.25` it is FGSM-RS (Wong 2020)."""
+    """One step (Goodfellow et al. 2015); with `start=uniform`, `rel_step=1.25` it is FGSM-RS (Wong 2020)."""
 
     kind: Literal["fgsm"] = "fgsm"
     threat: AnyThreat = Linf()
-    step: float = Field(default=1.0, gt=0)
-    """Step length as a fraction of eps; above 1 the result is projected back."""
+    rel_step: RelativeStep = 1.0
+    """Step length as a share of eps; above 1 the result is projected back."""
+    step_size: AbsoluteStep = None
+    """Step length in [0, 1] units, such as 10/255, instead of `rel_step`."""
     start: Start = "none"
     loss: Literal["ce", "margin"] = "ce"
     targeted: bool = False
@@ -237,6 +251,10 @@ class FGSM(Attack):
     """As of `PGD`."""
 
     steps: ClassVar[int] = 1
+    alternatives: ClassVar[Any] = STEPS
+    replaced: ClassVar[Any] = OTHER_NAMES
+
+    _one_step = model_validator(mode="before")(one_step)
 
     @model_validator(mode="after")
     def _start_fits(self) -> "FGSM":
@@ -254,7 +272,12 @@ class FGSM(Attack):
         return PGD.model_validate({**shared, "steps": 1})
 
     def __str__(self) -> str:
-        parts = ["FGSM", str(self.threat), f"step {self.step:g} eps", f"{self.start} start"]
+        parts = [
+            "FGSM",
+            str(self.threat),
+            describe_step(self.rel_step, self.step_size),
+            f"{self.start} start",
+        ]
         return ", ".join(parts + _extras(self.as_pgd()))
 
     def search(

@@ -179,10 +179,15 @@ def identity(card: Card, path: Path, data: AnyData, model: models.Classifier) ->
     )
 
 
+_SIZES = ("n_train", "n_val", "n_test")
+
+
 def describe_data(data: AnyData) -> str:
-    """The kind of a data set and its numbers of images."""
+    """The kind of a data set, its numbers of images, and whether a part was drawn."""
     plain = data.to_dict()
-    sizes = [f"{k}={plain[k]}" for k in ("n_train", "n_val", "n_test") if plain.get(k) is not None]
+    sizes = [f"{k}={plain[k]}" for k in _SIZES if plain.get(k) is not None]
+    if any(plain.get(k) for k in _SIZES) and plain.get("balanced", False) is not False:
+        sizes.append(f"class-balanced, subset_seed={plain['subset_seed']}")
     return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
 
 

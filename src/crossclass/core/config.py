@@ -7,8 +7,9 @@ errors in one sentence.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -66,6 +67,11 @@ class Settings(BaseModel):
         protected_namespaces=(),
     )
 
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Names of settings of which one is given: a change of one unsets the others."""
+    replaced: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Names that people try and that are no settings, with what to give instead."""
+
     @model_serializer(mode="wrap")
     def _keep_kind(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         # exclude_defaults would drop `kind`, and two plug-ins at their defaults would digest alike
@@ -78,7 +84,15 @@ class Settings(BaseModel):
         Raises UserError if the changes are not valid.
         """
         kept = {name: getattr(self, name) for name in type(self).model_fields}
-        return validated(type(self), {**kept, **changes})
+        return validated(type(self), self.without_alternatives({**kept, **changes}, changes))
+
+    @classmethod
+    def without_alternatives(cls, fields: Mapping[str, Any], changed: Iterable[str]) -> dict[str, Any]:
+        """Fields by name without those that a change of their alternative unsets (see `alternatives`)."""
+        given = {name for name in changed if fields[name] is not None}
+        unset = set[str]().union(*(group for group in cls.alternatives if not given.isdisjoint(group)))
+        unset -= set(changed)
+        return {name: value for name, value in fields.items() if name not in unset}
 
     def to_dict(self, *, defaults: bool = True) -> dict[str, Any]:
         """The settings as JSON types; without defaults only what differs from them, and every `kind`."""
@@ -174,8 +188,7 @@ def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, pat
     prefix = f"{where}: " if where else ""
     given = first.get("input")
     if first["type"] == "extra_forbidden":
-        known = owner.model_fields if owner else {}
-        return f"{prefix}unknown setting '{path}'{did_you_mean(names[-1], known)}"
+        return f"{prefix}{unknown_setting(path, names[-1], owner)}"
     if first["type"] == "union_tag_invalid":
         expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
         tag = str(first.get("ctx", {}).get("tag", ""))
@@ -186,6 +199,14 @@ def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, pat
     message = message[0].lower() + message[1:]
     shown = "" if isinstance(given, dict | BaseModel) or first["type"] == "missing" else f"={given}"
     return f"{prefix}{path or path_given}{shown}: {message}" if path or path_given else f"{prefix}{message}"
+
+
+def unknown_setting(path: str, name: str, owner: type[BaseModel] | None) -> str:
+    """What is wrong with a path in which `name` is no setting of the class `owner`, and what to give."""
+    instead = getattr(owner, "replaced", {})
+    if name in instead:
+        return f"'{path}' is no setting; {instead[name]}"
+    return f"unknown setting '{path}'{did_you_mean(name, owner.model_fields if owner else {})}"
 
 
 def settings_classes(field: Any) -> dict[str, type[BaseModel]]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from crossclass.core.config import Settings, error_sentence, settings_classes
+from crossclass.core.config import Settings, error_sentence, settings_classes, unknown_setting
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.yaml_reader import typed_value
 
@@ -42,7 +42,7 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
     paths: dict[str, str] = {}
     for (head, *rest), value, path in changes:
         if head not in fields:
-            raise UserError(f"unknown setting '{path}'{did_you_mean(head, fields)}")
+            raise UserError(unknown_setting(path, head, type(settings)))
         paths[head] = path
         if not rest and isinstance(value, str) and value in settings_classes(fields[head]):
             new[head] = _member(fields[head], value, path)  # attack=autoattack is attack.kind=autoattack
@@ -60,7 +60,7 @@ def _set(settings: T, changes: list[tuple[list[str], Any, str]]) -> T:
             what = "is not set" if new[head] is None else "has no settings below it"
             raise UserError(f"'{deeper[0][2]}': '{head}' {what}; give '{head}.kind=...' or '{head}=...'")
         new[head] = _set(new[head], deeper)
-    return _validated(type(settings), new, paths)
+    return _validated(type(settings), settings.without_alternatives(new, paths), paths)
 
 
 def _validated(cls: type[T], new: dict[str, Any], paths: dict[str, str]) -> T:

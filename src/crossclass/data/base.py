@@ -19,12 +19,15 @@ from torch import Tensor
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import kind_of, members
+from crossclass.data.draw import draw
 
 D = TypeVar("D", bound="Data")
 Part = Literal["train", "test"]
 """What the files of a data set hold; the validation images are cut from `train`."""
 PerChannel = tuple[float, ...]
 """One value per channel, in [0, 1] units."""
+MEASURED = 2
+"""The stream of draws from a part in memory; those from files have 0 and 1."""
 Statistics = tuple[PerChannel, PerChannel]
 """Mean and standard deviation."""
 
@@ -46,6 +49,24 @@ class Split:
     def first(self, n: int | None) -> "Split":
         """The first n images, or all."""
         return self if n is None else Split(self.images[:n], self.labels[:n])
+
+    def take(self, index: Int[Tensor, " m"]) -> "Split":
+        """The images with these indices."""
+        index = index.to(self.labels.device)
+        return Split(self.images[index], self.labels[index])
+
+    def drawn(self, n: int | None, seed: int, balanced: bool = True) -> "Split":
+        """n images, drawn over all classes by the seed, or the first n (not `balanced`); all, as they are, if
+        there are no more."""
+        if n is None or n >= len(self) or not balanced:
+            return self.first(n)
+        return self.take(self.sample(n, seed))
+
+    def sample(self, n: int, seed: int, balanced: bool = True) -> Int[Tensor, " m"]:
+        """Indices of the images that `drawn` returns, on the CPU."""
+        if n >= len(self) or not balanced:
+            return torch.arange(min(n, len(self)))
+        return torch.from_numpy(draw(self.labels.cpu().numpy(), (n,), seed, MEASURED)[0])
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class CIFAR10(Cifar):
     )
     statistics: ClassVar[Any] = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
     shape: ClassVar[Any] = (10, 32)
-    mini: ClassVar[Any] = {"n_train": 1000, "n_val": 1000, "n_test": 1000}
+    mini: ClassVar[Any] = {"n_train": 1000, "n_val": 1000, "n_test": 1000, "balanced": False}
     patterns: ClassVar[tuple[str, ...]] = ("cifar-10-*",)
 
 
@@ -173,5 +173,5 @@ class CIFAR100(Cifar):
     )
     statistics: ClassVar[Any] = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
     shape: ClassVar[Any] = (100, 32)
-    mini: ClassVar[Any] = {"n_train": 2000, "n_val": 1000, "n_test": 2000}
+    mini: ClassVar[Any] = {"n_train": 2000, "n_val": 1000, "n_test": 2000, "balanced": False}
     patterns: ClassVar[tuple[str, ...]] = ("cifar-100-*",)

@@ -17,6 +17,8 @@ class Digits(Subset):
 
     kind: Literal["digits"] = "digits"
     n_val: int = Field(default=300, ge=0)
+    balanced: bool | None = False
+    """Whether parts are drawn class-balanced; in the file's order, which is mixed, they are nearly so."""
 
     def __call__(self) -> Splits:
         """Read the digits: 17 grays, spread over 0..255."""

@@ -1,6 +1,6 @@
 """Which images of a data set a run uses, where its files lie, and the checksum that identifies them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +9,8 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from crossclass.core.errors import UserError
-from crossclass.core.rng import generator
 from crossclass.data.base import ArraySplit, Data, Part, Split, Splits, checksum
+from crossclass.data.draw import draw
 
 
 class Subset(Data):
@@ -19,14 +19,16 @@ class Subset(Data):
     n_train: int | None = Field(default=None, ge=1)
     """Images to train on; unset is all that are not held out."""
     n_val: int = Field(default=0, ge=0)
-    """Images held out of the training file, right after the training part, never trained on."""
+    """Images held out of the training file, never trained on; in file order, those right after the training
+    part."""
     n_test: int | None = Field(default=None, ge=1)
-    balanced: bool = False
-    """Draw the parts class-balanced and seeded instead of in file order."""
+    balanced: bool | None = None
+    """Whether parts are drawn over the whole file, class-balanced by `subset_seed`, or cut in order (false).
+    Unset, a part is drawn, and a whole file keeps its order."""
     subset_seed: int = Field(default=0, ge=0)
 
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
-        """The three parts of what the files hold, in file or balanced order, as tensors.
+        """The three parts of what the files hold, drawn or in file order, as tensors.
 
         Raises UserError, with `where` in it, if training and test images do not fit together or are too few.
         """
@@ -50,26 +52,22 @@ class Subset(Data):
                 raise UserError(
                     f"{where}: data.{name} is {n}, but there are {available} {kind} images; lower it"
                 )
-        first, second = self._order(train.labels, 0), self._order(test.labels, 1)
-        parts = [
-            _slice(train, first, 0, n_train),
-            _slice(train, first, n_train, n_train + self.n_val),
-            _slice(test, second, 0, n_test),
-        ]
+        first, second = self._chosen(train.labels, (n_train, self.n_val), 0)
+        (third,) = self._chosen(test.labels, (n_test,), 1)
+        parts = [_take(train, first), _take(train, second), _take(test, third)]
         digits = checksum(*(array for part in parts for array in (part.images, part.labels)))
         training, validation, testing = (_split(part) for part in parts)
         return Splits(training, validation, testing, names, digits)
 
-    def _order(self, labels: np.ndarray, stream: int) -> np.ndarray | None:
-        """Indices in which neighbours belong to different classes; None for the order of the file."""
-        if not self.balanced:
-            return None
-        noise = torch.rand(len(labels), generator=generator(self.subset_seed, stream, 0, "subset"))
-        shuffled = noise.argsort().numpy()
-        turn = np.empty(len(labels), dtype=np.int64)  # the how-many-th of its class a sample is
-        for label in np.unique(labels):
-            turn[shuffled[labels[shuffled] == label]] = np.arange((labels == label).sum())
-        return np.lexsort((labels, turn))
+    def _chosen(
+        self, labels: np.ndarray, sizes: tuple[int, ...], stream: int
+    ) -> Sequence[np.ndarray | slice]:
+        """Which images of a file its parts hold: slices in the order of the file, else drawn indices."""
+        ends = np.cumsum(sizes)
+        whole = sizes[0] == len(labels)  # a part of a set in another order is the set: no copy is made
+        if not (not whole if self.balanced is None else self.balanced):
+            return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        return draw(labels, sizes, self.subset_seed, stream)
 
 
 def _text(value: object) -> object:
@@ -125,9 +123,8 @@ class Checksummed(Stored):
         return splits
 
 
-def _slice(split: ArraySplit, order: np.ndarray | None, start: int, stop: int) -> ArraySplit:
-    # In file order no copy is made: a large data set may fill half of the memory.
-    index = slice(start, stop) if order is None else order[start:stop]
+def _take(split: ArraySplit, index: np.ndarray | slice) -> ArraySplit:
+    # By a slice no copy is made: a large data set may fill half of the memory.
     return ArraySplit(np.ascontiguousarray(split.images[index]), split.labels[index], split.class_names)
 
 

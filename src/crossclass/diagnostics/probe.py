@@ -1,7 +1,7 @@
 """The network under examination with its images; it is left exactly as it was.
 
-Images are drawn from the test part (validation or training, if there is none) by (seed, "doctor"), so
-files sorted by class do no harm. Everything is float32 in eval mode.
+Images are drawn class-balanced from the test part (validation or training, if there is none), so files
+sorted by class do no harm. Everything is float32 in eval mode.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +22,8 @@ from crossclass.core import rng
 from crossclass.core.config import Settings
 from crossclass.core.device import full_precision
 from crossclass.data import Splits, as_float
+from crossclass.data.base import MEASURED
+from crossclass.data.draw import draw
 from crossclass.models import Classifier, channel_statistics
 from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
@@ -182,9 +184,10 @@ def make_probe(
     """The network with at most `settings.n` images, drawn by the seed, on the model's device."""
     part = next((p for p in ("test", "val", "train") if len(getattr(splits, p))), "train")
     split = splits.part(part)
-    drawn = torch.randperm(len(split), generator=rng.generator(settings.seed, 4, 0, "doctor"))[: settings.n]
-    drawn = drawn.to(split.labels.device)
-    x, y = as_float(split.images[drawn]).to(model.mean.device), split.labels[drawn].to(model.mean.device)
+    labels = split.labels.cpu().numpy()
+    (drawn,) = draw(labels, (min(settings.n, len(split)),), settings.seed, MEASURED)
+    part_drawn = split.take(torch.from_numpy(drawn)).to(model.mean.device)
+    x, y = as_float(part_drawn.images), part_drawn.labels
     data = channel_statistics((splits.train if len(splits.train) else split).images)
     return Probe(model, x, y, splits.class_names, part, data, file, settings, surrogate)
 

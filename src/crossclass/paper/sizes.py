@@ -51,7 +51,7 @@ def _mini(run: Run) -> Run:
         return run.replace(checkpoint_every=run.epochs // 4)
     transformer = isinstance(run.model, ViT)
     precision = "fp32" if transformer else "bf16"  # as trained; bf16 would take half the time by now
-    attack = PGD(threat=run.threat, steps=10, step=run.threat.short_step, precision=precision)
+    attack = PGD(threat=run.threat, steps=10, rel_step=run.threat.short_step, precision=precision)
     return run.replace(
         data=run.data.replace(**run.data.mini),
         model=_thin(run.model),
@@ -61,7 +61,7 @@ def _mini(run: Run) -> Run:
         lr_milestones=DROPS,
         batch=64,
         lr=0.1 if transformer else 0.2,
-        validation=Validation(every=5 if transformer else 3, n=500, attack=attack),
+        validation=Validation(balanced=False, every=5 if transformer else 3, n=500, attack=attack),
         checkpoint_every=EPOCHS // 4,
         ensembling=_scaled_ensembling(run, DROPS, EPOCHS),
     )

@@ -66,7 +66,8 @@ def _settings(evidence: RunEvidence, size: Size) -> Numbers:
     from crossclass.core.config import flat
     from crossclass.paper.runs.paper import PAPER
 
-    names = {"attack": "kind", "threat": "threat.kind", "eps": "threat.eps", "steps": "steps", "step": "step"}
+    names = {"attack": "kind", "threat": "threat.kind", "eps": "threat.eps"}
+    names |= {"steps": "steps", "step": "rel_step"}
     runs = {}
     for name, run in PAPER.items():
         settings, crafting = flat(run.to_dict()), run.recipe.crafting_attack

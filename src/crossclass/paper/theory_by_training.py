@@ -73,7 +73,7 @@ def corner_training(eps: float) -> AT:
         raise UserError(
             f"eps = {eps:g} is too large for the attack; divide mu, sigma and eps by the same number"
         )
-    return AT(attack=PGD(threat=Linf(eps=eps), steps=1, step=1.0, start="none", loss="margin", box=None))
+    return AT(attack=PGD(threat=Linf(eps=eps), steps=1, rel_step=1.0, start="none", loss="margin", box=None))
 
 
 def robust_loss(

@@ -122,7 +122,7 @@ def fit_strengths(
 
 def _corner(eps: float, loss: Loss) -> PGD:
     """Twice to the corner that the gradient points to: from there another rival may be the worst."""
-    return PGD(threat=Linf(eps=eps), steps=2, step=2.0, start="none", loss=loss, box=None)
+    return PGD(threat=Linf(eps=eps), steps=2, rel_step=2.0, start="none", loss=loss, box=None)
 
 
 def _on_strengths(effort: Effort, loss: Loss, eps: float, seed: int) -> dict[str, float]:
@@ -148,7 +148,7 @@ def _on_strengths(effort: Effort, loss: Loss, eps: float, seed: int) -> dict[str
 
 def _on_pictures(effort: Effort, settings: AnyModel, lr: float, eps: float, seed: int) -> dict[str, float]:
     data = effort.data.replace(seed=effort.data.seed + seed)
-    attack = PGD(threat=Linf(eps=eps), steps=3, step=0.5)
+    attack = PGD(threat=Linf(eps=eps), steps=3, rel_step=0.5)
     run = Run(
         data=data,
         model=settings,
@@ -170,7 +170,7 @@ def _on_pictures(effort: Effort, settings: AnyModel, lr: float, eps: float, seed
                 break
     test, s = data().test, data.drawn("test").strengths / data.mu
     clean = evaluate.evaluate(model, test, None)
-    attacked = evaluate.evaluate(model, test, attack.replace(steps=10, step=0.25)) if eps else clean
+    attacked = evaluate.evaluate(model, test, attack.replace(steps=10, rel_step=0.25)) if eps else clean
     with torch.no_grad():
         logits = clean.features @ clean.W.T
     w_e, w_c = part_weights(fitted_weights(logits, s), data.graph)

@@ -236,7 +236,8 @@ def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) ->
 def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict[str, Any]:
     """What env.json says about where and on which data a run is trained."""
     path = getattr(run.data, "path", None)
-    images = len(splits.test.first(run.validation.n))
+    images = min(run.validation.n or len(splits.test), len(splits.test))
+    drawn = ", class-balanced" if images < len(splits.test) and run.validation.balanced else ""
     return {
         **runtime.describe(),
         "global_batch": run.batch,
@@ -248,7 +249,7 @@ def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict
         "data_path": str(path.absolute()) if path else None,
         "data_checksum": splits.checksum,
         "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
-        "check": f"{run.validation_attack()}, judged in fp32 on {images} test images",
+        "check": f"{run.validation_attack()}, judged in fp32 on {images} test images{drawn}",
         "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test)} test images",
         "sharing": None if splits.sharing is None else splits.sharing.tolist(),
         "settings_changed": differences(run, Run()),

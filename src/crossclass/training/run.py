@@ -25,6 +25,8 @@ class Validation(Settings):
     """Epochs between validations; the first and the last epoch are always validated."""
     n: int | None = Field(default=None, ge=1)
     """At most this many validation, test and (clean only) training images; unset is all."""
+    balanced: bool = True
+    """Whether fewer than all are drawn class-balanced by the run's seed; false takes the first ones."""
     attack: AnyAttack | None = None
     """The attack after an epoch; unset is PGD-20 in the recipe's ball, with the usual step of its norm."""
     final: AnyAttack | None = None

@@ -99,7 +99,7 @@ def _require_fit(path: Path, model: Classifier, card: Card, splits: Splits) -> N
             f"the teacher {path} is for {card.classes} classes and {card.channels} channels, this run for "
             f"{classes} and {channels}; name a teacher trained on the same data"
         )
-    part = splits.train.first(1000)
+    part = splits.train.drawn(1000, seed=0)
     right, chance = evaluate.evaluate(model, part, None).accuracy("clean"), 1 / classes
     error = (chance * (1 - chance) / len(part)) ** 0.5
     if right < chance + 3 * error and len(part) >= 100:

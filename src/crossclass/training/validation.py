@@ -1,7 +1,7 @@
 """What is measured after an epoch, and at the end of training, in float32.
 
 The watched part is the validation part, or test images where nothing is held out: `watched` says which, and
-columns named `watched_*` are of it. Two signs of catastrophic overfitting are of its first `fgsm_n` images:
+columns named `watched_*` are of it. Two signs of catastrophic overfitting are of `fgsm_n` of its images:
 
     fgsm_gap          accuracy under one full step from x (FGSM) minus under the check's attack
     gradient_cosine   mean cos(grad_x l(x, y), grad_x l(x + eta, y)), eta uniform in the ball
@@ -46,11 +46,13 @@ def validate(
 ) -> EpochRow:
     """The row of an epoch with what is measured after it, on validation and test images, in float32."""
     started, attack = time.perf_counter(), run.validation_attack()
-    parts: dict[Part, Split] = {"test": splits.test.first(run.validation.n)}
+    drawn = run.validation.n, run.seed, run.validation.balanced
+    parts: dict[Part, Split] = {"test": splits.test.drawn(*drawn)}
     if len(splits.val):
-        parts["val"] = splits.val.first(run.validation.n)
+        parts["val"] = splits.val.drawn(*drawn)
     watched: Part = "val" if "val" in parts else "test"
-    few = parts[watched].first(PROBE_N)
+    probed = parts[watched].sample(PROBE_N, run.seed, run.validation.balanced)
+    few = parts[watched].take(probed)
     total, done = sum(len(p) for p in parts.values()) + len(few), 0
 
     def advance(n: int) -> None:
@@ -72,14 +74,14 @@ def validate(
     test, evaluated = passes["test"], passes[watched]
     probe = probe_one_step(network, few, attack.threat, run.seed, **how)
     fgsm = float(probe.correct.double().mean())
-    pgd = float((evaluated.robust == evaluated.labels)[: len(few)].double().mean())  # on the same images
+    pgd = float((evaluated.robust == evaluated.labels)[probed].double().mean())  # on the same images
     update: dict[str, Any] = {}
     for part, one in passes.items():
         update |= evaluate.epoch_metrics(one, part)
     if run.recipe.threat is not None:
         update["train_clean"] = evaluate.evaluate(
             network,
-            splits.train.first(run.validation.n),
+            splits.train.drawn(*drawn),
             None,
             batch=run.validation.batch,
             distributed_map=runtime.group.map,

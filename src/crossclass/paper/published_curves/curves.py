@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "data"
 LINF = {"kind": "linf", "eps": "8/255"}
 L2 = {"kind": "l2", "eps": "128/255"}
 BALLS = {"linf": "l_inf 8/255", "l2": "l_2 128/255"}  # as the norms print themselves, without importing torch
-PGD = {"kind": "pgd", "steps": 10, "step": 0.25, "bn": "train", "threat": LINF}
+PGD = {"kind": "pgd", "steps": 10, "rel_step": 0.25, "bn": "train", "threat": LINF}
 PREACT = {"kind": "preactresnet", "depth": 18, "blocks": None, "width": 64, "stem": 3, "stem_stride": 1}
 AUGMENT = {"crop": 4, "padding": "reflect", "flip": True}
 
@@ -61,7 +61,7 @@ class Anchor:
 
 _L2 = {"kind": "pgd", "steps": 10, "bn": "train", "threat": L2}
 _WIDE = {"kind": "wideresnet", "depth": 34, "widen": 10}
-_FGSM_RS = {"kind": "fgsm", "step": 0.875, "start": "uniform", "bn": "train", "threat": LINF}
+_FGSM_RS = {"kind": "fgsm", "rel_step": 0.875, "start": "uniform", "bn": "train", "threat": LINF}
 
 ANCHORS: dict[str, Anchor] = {
     "rice2020": Anchor("rice2020-cifar10-linf-prn18", "PGD-10"),

@@ -16,7 +16,7 @@ from crossclass.training.labels import TemporalEnsembling
 from crossclass.training.recipes import AT, KnowledgeDistillation, Standard
 from crossclass.training.run import Run
 
-_DATA = CIFAR10(n_val=1000)
+_DATA = CIFAR10(n_val=1000, balanced=False)
 _AT = AT(attack=PGD(bn="train"))
 _RUN = Run(data=_DATA, recipe=_AT, checkpoint_every=10)
 
@@ -32,7 +32,7 @@ PAPER: dict[str, Run] = {
     **{f"wei2025-at-linf-{eps}": _linf(eps) for eps in (2, 4, 6, 8, 12, 16)},
     # The code's default l_2 step is 16/255, an eighth of 128/255.
     "wei2025-at-l2-128": _RUN.replace(
-        recipe=AT(attack=PGD(threat=L2(eps=128 / 255), step=0.125, start="uniform_radius", bn="train"))
+        recipe=AT(attack=PGD(threat=L2(eps=128 / 255), rel_step=0.125, start="uniform_radius", bn="train"))
     ),
     # Eq. 3. The paper leaves lambda, T and the teacher open: one teacher, the same-seed AT run's best.
     "wei2025-kd-linf-8": _RUN.replace(recipe=KnowledgeDistillation(inner=_AT, lam=0.5, T=2.0)),
@@ -45,16 +45,17 @@ PAPER: dict[str, Run] = {
     ),
     # Section 5.2, FGSM-RS: uniform start and 1.25 eps, which collapses somewhere in 200 epochs.
     "wei2025-fat-linf-8": _RUN.replace(
-        recipe=AT(attack=FGSM(start="uniform", step=1.25, bn="train")),
+        recipe=AT(attack=FGSM(start="uniform", rel_step=1.25, bn="train")),
         checkpoint_every=1,
     ),
     "wei2025-standard": _RUN.replace(recipe=Standard()),
     "wei2025-at-linf-8-cifar100": _RUN.replace(
-        data=CIFAR100(n_val=1000), model=PreActResNet(normalise="cifar100")
+        data=CIFAR100(n_val=1000, balanced=False), model=PreActResNet(normalise="cifar100")
     ),
     # By the official model.py: a post-activation ResNet-18 that pools by 4, so 2,048 features at 64x64.
     "wei2025-at-linf-8-tinyimagenet": _RUN.replace(
-        data=TinyImageNet(n_val=2000), model=ResNet(depth=18, pool=4, normalise="tinyimagenet")
+        data=TinyImageNet(n_val=2000, balanced=False),
+        model=ResNet(depth=18, pool=4, normalise="tinyimagenet"),
     ),
     # The paper says no more than "DeiT-Ti"; rate, decay and clipping are Mo et al. 2022's, without its
     # mixup, and 200 epochs because 40 show no overfitting.

@@ -26,8 +26,10 @@ PUBLISHED: dict[str, Run] = {
     # The same with l_2: its logs say a step of 15/255, and a start uniform in direction and radius.
     "rice2020-l2": Run(
         data=CIFAR10(),
-        recipe=AT(attack=PGD(threat=L2(eps=128 / 255), step=15 / 128, start="uniform_radius", bn="train")),
-        validation=Validation(attack=PGD(threat=L2(eps=128 / 255), step=15 / 128)),
+        recipe=AT(
+            attack=PGD(threat=L2(eps=128 / 255), rel_step=15 / 128, start="uniform_radius", bn="train")
+        ),
+        validation=Validation(attack=PGD(threat=L2(eps=128 / 255), rel_step=15 / 128)),
     ),
     # P2333/Bag-of-Tricks-for-AT, its README's baseline: eval mode while crafting, 110 epochs.
     "pang2021": Run(
@@ -42,7 +44,7 @@ PUBLISHED: dict[str, Run] = {
     # epoch 55, drops at 50 and 150, the last 5,000 training images held out. Its standard teacher is the
     # best on clean images; here it is the last epoch, for `best` is by robust accuracy.
     "chen2021-kdswa": Run(
-        data=CIFAR10(n_train=45000, n_val=5000),
+        data=CIFAR10(n_train=45000, n_val=5000, balanced=False),
         recipe=KnowledgeDistillation(
             inner=AT(attack=_TRAIN),
             teachers=(
@@ -62,7 +64,7 @@ PUBLISHED: dict[str, Run] = {
     # trains in half precision; precision=bf16 recipe.attack.precision=bf16 is the nearest to that.
     "wong2020-fgsmrs": Run(
         data=CIFAR10(),
-        recipe=AT(attack=FGSM(start="uniform", step=1.25, bn="train")),
+        recipe=AT(attack=FGSM(start="uniform", rel_step=1.25, bn="train")),
         augment=_ZERO,
         epochs=15,
         lr=0.2,
@@ -85,24 +87,24 @@ PUBLISHED: dict[str, Run] = {
     "trades": Run(
         data=CIFAR10(),
         model=WideResNet(depth=34, widen=10, normalise="none"),
-        recipe=Trades(attack=PGD(threat=_031, step=0.007 / 0.031, start="gauss", loss="kl"), beta=6.0),
+        recipe=Trades(attack=PGD(threat=_031, rel_step=0.007 / 0.031, start="gauss", loss="kl"), beta=6.0),
         augment=_ZERO,
         epochs=76,
         lr_milestones=(75,),
         weight_decay=2e-4,
-        validation=Validation(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
+        validation=Validation(attack=PGD(threat=_031, steps=20, rel_step=0.003 / 0.031)),
     ),
     # YisenWang/MART, train_resnet.py: ResNet-18, a small rate and a large weight decay.
     "mart": Run(
         data=CIFAR10(),
         model=ResNet(depth=18, normalise="none"),
-        recipe=MART(attack=PGD(threat=_031, step=0.007 / 0.031, start="gauss"), beta=5.0),
+        recipe=MART(attack=PGD(threat=_031, rel_step=0.007 / 0.031, start="gauss"), beta=5.0),
         augment=_ZERO,
         epochs=120,
         lr_milestones=(75, 90, 100),
         lr=0.01,
         weight_decay=3.5e-3,
-        validation=Validation(attack=PGD(threat=_031, steps=20, step=0.003 / 0.031)),
+        validation=Validation(attack=PGD(threat=_031, steps=20, rel_step=0.003 / 0.031)),
     ),
     # csdongxian/AWP, AT_AWP/train_cifar10.py: its attack runs in eval mode for the first batch of an epoch
     # and in train mode for the rest; here it is train mode throughout.

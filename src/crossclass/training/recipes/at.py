@@ -23,7 +23,8 @@ class Standard(Recipe):
 class AT(Recipe):
     """Adversarial training (Madry et al. 2018), eq. 1: the loss at the worst point that the attack finds.
 
-    With `attack.kind=fgsm attack.start=uniform attack.step=1.25` it is fast AT (FGSM-RS, Wong et al. 2020).
+    With `attack.kind=fgsm attack.start=uniform attack.rel_step=1.25` it is fast AT (FGSM-RS, Wong
+    et al. 2020).
     """
 
     kind: Literal["at"] = "at"
