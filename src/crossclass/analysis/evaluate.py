@@ -284,9 +284,15 @@ def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
             f"the logits are not W g(x) + b of the layer '{e.head.layer}' (a softmax, a scale, a second "
             "head?): C and CAS do not explain them"
         )
-    if empty := attribution.empty_classes(e.means):
-        names = ", ".join(class_names[i] for i in empty)
-        out.append(f"classes without any attribution, counted as sharing nothing: {names}")
+    empty = attribution.empty_classes(e.means)
+    drawn = torch.bincount(e.labels, minlength=e.classes) > 0
+    for what, which in (
+        ("no image was drawn of these classes, which C and CAS count as sharing nothing", ~drawn),
+        ("classes without any attribution, counted as sharing nothing", drawn),
+    ):
+        if names := [class_names[i] for i in empty if which[i]]:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            out.append(f"{what}: {', '.join(names[:10])}{more}")
     if e.dead:
         out.append(
             f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images: robust accuracy "

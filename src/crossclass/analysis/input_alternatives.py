@@ -12,23 +12,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, inf, log2, sqrt
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossclass.analysis.accuracy_tests import above_chance, beats, lead
+from crossclass.checkpoints.foreign_weights import Aspect
 from crossclass.core.device import full_precision
 from crossclass.core.rng import generator, isolated_rng
 from crossclass.data import Split, as_float
-from crossclass.models import Classifier, channel_statistics, statistics
+from crossclass.models import Classifier, statistics
 from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
-
-Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order"]
-"""What of the inputs and outputs of a network may be guessed."""
 
 CONSTANTS: dict[str, Statistics] = {
     "half": ((0.5,), (0.5,)),  # images in [-1, 1]
@@ -319,12 +316,19 @@ def explaining_renumbering(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n
         return None
     k = int(max(predicted.max(), labels.max())) + 1
     half = torch.arange(len(labels), device=labels.device) // k % 2 == 0
-    found = renumbering(_counts(predicted[half], labels[half], k))
+    found = best_renumbering(predicted[half], labels[half], k)
     rest, y = predicted[~half], labels[~half]
-    before, after = rest == y, _renumbered(rest, tuple(found.tolist())) == y
+    before, after = rest == y, _renumbered(rest, found) == y
     if not len(y) or not beats(after, before, by=0.05) or not above_chance(after, y):
         return None
-    return tuple(renumbering(_counts(predicted, labels, k)).tolist())
+    return best_renumbering(predicted, labels, k)
+
+
+def best_renumbering(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> tuple[int, ...]:
+    """The class meant by each of k outputs, by the most images; -1 is no prediction."""
+    said = predicted >= 0
+    counts = torch.bincount(labels[said] * k + predicted[said], minlength=k * k).view(k, k)
+    return tuple(renumbering(counts).tolist())
 
 
 def renumbering(counts: Int[Tensor, "k k"]) -> Int[Tensor, " k"]:
@@ -337,11 +341,6 @@ def renumbering(counts: Int[Tensor, "k k"]) -> Int[Tensor, " k"]:
     k = len(counts)
     gain = (k + 1) * counts.cpu() + torch.eye(k, dtype=counts.dtype)
     return torch.from_numpy(linear_sum_assignment(gain.T.numpy(), maximize=True)[1])
-
-
-def _counts(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> Int[Tensor, "k k"]:
-    said = predicted >= 0
-    return torch.bincount(labels[said] * k + predicted[said], minlength=k * k).view(k, k)
 
 
 def _renumbered(predicted: Int[Tensor, " n"], true_of: tuple[int, ...] | None) -> Int[Tensor, " n"]:
@@ -367,11 +366,6 @@ def clean_sample(split: Split, n: int, seed: int) -> tuple[Float[Tensor, "m c h 
         turn[mine] = torch.arange(len(mine))
     order = torch.from_numpy(np.lexsort((noise.numpy(), turn.numpy())))[:n].to(split.labels.device)
     return as_float(split.images[order]), split.labels[order]
-
-
-def channel_constants(train: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "m c h w"]) -> Statistics:
-    """Mean and standard deviation of the training images, or of the others if there are none."""
-    return channel_statistics(train if len(train) else other)
 
 
 def same_constants(a: Statistics, b: Statistics) -> bool:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crossclass import models
-from crossclass.analysis import compare, evaluate, intervals
+from crossclass.analysis import compare, evaluate, intervals, settle_inputs
 from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.label_warnings import label_warnings
 from crossclass.analysis.metrics import METRICS
 from crossclass.analysis.records import (
     CheckpointRef,
@@ -62,6 +63,9 @@ class Measure(Settings):
     """False takes the first n images instead, in the order of the files."""
     seed: int = Field(default=0, ge=0)
     batch: int = Field(default=250, ge=1)
+    check_inputs: bool = True
+    """Try other ways to feed a network where nobody says its normalisation or the order of channels and
+    classes; false takes what is usual."""
     saliency: int = Field(default=0, ge=0, le=48)
     """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
 
@@ -138,7 +142,7 @@ def evaluate_checkpoint(
         distributed_map=runtime.group.map,
     )
     head = Head(
-        layer=model.head_name if isinstance(model, models.Wrapped) else "head",
+        layer=getattr(model, "head_name", "head"),
         matches_logits=evaluate.head_gap(model, few) <= evaluate.ROUNDING,
     )
     correct_only = settings.attribution_subset == "correct"
@@ -165,12 +169,22 @@ def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str,
 
 
 def measurement(
-    evaluation: EvaluationPass, who: Identity, splits: Splits, attack: AnyAttack | None, settings: Measure
+    evaluation: EvaluationPass,
+    who: Identity,
+    splits: Splits,
+    attack: AnyAttack | None,
+    settings: Measure,
+    fed: settle_inputs.Settled | None = None,
 ) -> Measurement:
-    """The record of one checkpoint under one attack: its numbers and their conditions."""
+    """The record of one checkpoint under one attack: its numbers and their conditions.
+
+    `fed` says how a network is fed whose inputs were guessed.
+    """
     n = len(evaluation.labels)
     numbers, how = evaluate.summary(evaluation, splits.class_names), conditions(attack, settings, n)
     ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
+    of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
+    numbers["warnings"] = [*(fed.warnings if fed else ()), *of_labels, *numbers["warnings"]]
     kept = (how["attack"] or {}).get("return_iterate", "last")
     if kept != "last":
         numbers["warnings"].append(
@@ -190,6 +204,7 @@ def measurement(
         model=who.model,
         normalise=who.normalise,
         loaded=who.loaded,
+        inputs=fed.check if fed else None,
         head=evaluation.head,
         attack=str(attack) if attack is not None else "none (clean images)",
         conditions=how,
@@ -256,10 +271,13 @@ def measure(
         raise UserError(_NO_PAIR)
     every: list[_Measured] = []
     with trusting(everything=trust):
-        for one in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
-            for attack in settings.attacks(one.threats):
+        for read in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
+            attacks = settings.attacks(read.threats)
+            fed = _fed(read, attacks, settings)
+            one = fed.loaded
+            for attack in attacks:
                 evaluation = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
-                result = measurement(evaluation, one.about, one.splits, attack, settings)
+                result = measurement(evaluation, one.about, one.splits, attack, settings, fed)
                 every.append(_Measured(one, attack, evaluation, result))
     pairs = _comparable(every)
     if settings.saliency and not pairs:
@@ -270,6 +288,16 @@ def measure(
         for a, b in pairs
     ]
     return result_file([one.result for one in every], comparisons)
+
+
+def _fed(
+    one: LoadedCheckpoint, attacks: Sequence[AnyAttack | None], settings: Measure
+) -> settle_inputs.Settled:
+    """The checkpoint with what was guessed about its inputs put right, as far as the settings allow."""
+    if not settings.check_inputs:
+        return settle_inputs.Settled(one)
+    n = min(settings.n or len(one.splits.part(settings.split)), len(one.splits.part(settings.split)))
+    return settle_inputs.settle(one, settings.split, attacks, n, seed=settings.seed, batch=settings.batch)
 
 
 _NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"

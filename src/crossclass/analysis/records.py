@@ -162,6 +162,24 @@ class MatrixFile(Record):
     """Of the file's bytes; null in files from before it was kept."""
 
 
+class InputCheck(Record):
+    """Ways to feed a network whose normalisation or orders nobody says, tried on clean images."""
+
+    n: int
+    """Images on which the way that was taken was tried; those that were dropped early saw fewer."""
+    split: str
+    taken: str
+    """The normalisation by its name, and an order of channels or sides that differs from the images'."""
+    accuracies: dict[str, float]
+    """The last round: the way that was taken first, then its alternatives."""
+    as_loaded: str
+    accuracy_as_loaded: float
+    class_of_output: list[int] | None = None
+    """The class meant by each output of the file, where the head was put into another order."""
+    forward_passes: int = 0
+    """Of one image, which the check has cost."""
+
+
 class Measurement(_WithMetrics):
     """One checkpoint under one attack: its numbers and their conditions."""
 
@@ -174,6 +192,8 @@ class Measurement(_WithMetrics):
     normalise: dict[str, list[float]] | None = None
     loaded: list[str] = []
     """How the weights of a foreign file were read."""
+    inputs: InputCheck | None = None
+    """What was tried where nobody says how the network is fed."""
     head: Head | None = None
     attack: str | None = None
     """In words; `conditions.attack` holds its settings."""

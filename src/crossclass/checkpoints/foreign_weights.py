@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,11 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData, Splits
 
+Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order"]
+"""What of the inputs and outputs of a network may be guessed."""
+NormalisedBy = Literal["user", "network", "file", "run", "guess"]
+"""Who says how the images are normalised; `guess`: nobody."""
+
 
 @dataclass(frozen=True)
 class ForeignNetwork:
@@ -28,6 +33,9 @@ class ForeignNetwork:
     """How the file was read, for the person who asked."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
     """Mean and standard deviation that the file carries."""
+    normalised_by: NormalisedBy
+    usual: str
+    """The name of the normalisation that is usual for such images."""
 
 
 class _Named(Settings):
@@ -73,10 +81,13 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     assert isinstance(target, nn.Module)
     fit = match_state_dict.load(target, tree, allow_partial=allow_partial, where=str(path), closest=in_words)
     notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
+    usual = _usual(classes, size) if channels == 3 else "none"
+    by: NormalisedBy = "user"
     if not normalised:
-        notes.append(_normalise(model, target, fit, classes, channels, size))
+        by, note = _normalise(model, target, fit, usual)
+        notes.append(note)
     carried = fit.normalisation[:2] if fit.normalisation else None
-    return ForeignNetwork(model.eval(), settings, notes, carried)
+    return ForeignNetwork(model.eval(), settings, notes, carried, by, usual)
 
 
 def other_classes(path: Path, head: int, data: int) -> UserError:
@@ -87,29 +98,24 @@ def other_classes(path: Path, head: int, data: int) -> UserError:
     )
 
 
-def _normalise(
-    model: models.Classifier,
-    target: nn.Module,
-    fit: Fit,
-    classes: int,
-    channels: int,
-    size: int,
-) -> str:
-    """Choose the normalisation that nobody gave, put it into the model and say which and why."""
+def _normalise(model: models.Classifier, target: nn.Module, fit: Fit, usual: str) -> tuple[NormalisedBy, str]:
+    """Choose the normalisation that the user did not give, put it into the model; who says it, and a note."""
     own = target is not model and state_dicts.normalisation(dict(target.state_dict()))
     if own:
-        return f"the network normalises itself ({', '.join(own[2])}); nothing is put in front of it"
+        names = ", ".join(own[2])
+        return "network", f"the network normalises itself ({names}); nothing is put in front of it"
     if {"mean", "std"} <= set(fit.state) and target is model:
-        return "normalisation: the file's own"
+        return "file", "normalisation: the file's own"
+    by: NormalisedBy = "guess" if fit.normalisation is None else "file"
     if fit.normalisation is not None:
-        mean, std, names = fit.normalisation
-        why = f"read from the file ({', '.join(names)})"
+        mean, std, named = fit.normalisation
+        why = f"normalisation: read from the file ({', '.join(named)})"
     else:
-        name = _usual(classes, size) if channels == 3 else "none"
-        (mean, std), why = models.statistics()[name], f"{name}, the usual one for such images"
+        mean, std = models.statistics()[usual]
+        why = f"normalisation: nobody says it, and {usual} is the usual one for such images"
     for buffer, values in (("mean", mean), ("std", std)):
         setattr(model, buffer, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
-    return f"normalisation: {why}; `doctor` tries the others, model.normalise=... sets it"
+    return by, f"{why}; model.normalise=... sets it"
 
 
 def _gives_normalisation(given: Changes) -> bool:

@@ -15,7 +15,7 @@ from crossclass import models
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkpoint
 from crossclass.checkpoints.file_formats import SUFFIXES
-from crossclass.checkpoints.foreign_weights import load_foreign, other_classes
+from crossclass.checkpoints.foreign_weights import Aspect, NormalisedBy, load_foreign, other_classes
 from crossclass.checkpoints.run_folder import RunFolder, split_target
 from crossclass.core.config import Settings
 from crossclass.core.device import to_device
@@ -75,6 +75,19 @@ class LoadedCheckpoint:
     """The perturbations that it is attacked with by default."""
     file_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation that a foreign file carries."""
+    normalised_by: NormalisedBy = "run"
+    other_data: bool = False
+    """Whether the images may be others than the network was trained on: a file of others, or other data."""
+    usual: str = "none"
+    """The name of the normalisation that is usual for such images."""
+
+    @property
+    def guessed(self) -> frozenset[Aspect]:
+        """What neither the user nor the file nor the network says."""
+        of_images: tuple[Aspect, ...] = ("channel order", "height and width", "class order")
+        of_constants: tuple[Aspect, ...] = ("normalisation", "range")
+        by_guess = self.normalised_by == "guess"
+        return frozenset((of_images if self.other_data else ()) + (of_constants if by_guess else ()))
 
     @property
     def name(self) -> str:
@@ -126,7 +139,8 @@ def load_checkpoints(
         data = _data(path, card, source)
         splits = images(data, str(path))
         threats: tuple[AnyThreat, ...] = (Linf(),)
-        normalisation = None
+        normalisation, usual = None, "none"
+        by: NormalisedBy = "run"
         if card is not None:
             _check_fit(card, splits, path)
             model = _build(path, tensors, card)
@@ -136,17 +150,19 @@ def load_checkpoints(
         else:
             foreign = load_foreign(path, splits, source.of("model"), allow_partial)
             model, normalisation = foreign.model, foreign.normalisation
+            by, usual = foreign.normalised_by, foreign.usual
             about = Identity(
                 checkpoint=path.stem,
                 data=describe_data(data),
                 model=models.describe(foreign.settings, len(splits.class_names)),
-                normalise=_constants(model),
+                normalise=constants(model),
                 source=path.name,
                 sha256=file_sha256(path),
                 loaded=foreign.notes,
             )
         model = to_device(model, runtime.torch_device, runtime.memory_format)
-        yield LoadedCheckpoint(model, splits, about, threats, normalisation)
+        other = card is None or _are_others(data, card, splits)
+        yield LoadedCheckpoint(model, splits, about, threats, normalisation, by, other, usual)
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:
@@ -170,7 +186,7 @@ def identity(card: Card, path: Path, data: AnyData, model: models.Classifier) ->
         checkpoint=card.checkpoint,
         data=describe_data(data),
         model=models.describe(card.model, card.classes),
-        normalise=_constants(model),
+        normalise=constants(model),
         source=path.name,
         sha256=file_sha256(path),
         run=path.parent.name if _env(path, card) else "",
@@ -230,7 +246,16 @@ def _data(path: Path, card: Card | None, source: Source) -> AnyData:
     return data
 
 
-def _constants(model: models.Classifier) -> dict[str, list[float]]:
+def _are_others(data: AnyData, card: Card, splits: Splits) -> bool:
+    """Whether the images are of another kind than those that a run was trained on, or are other files."""
+    trained_on = card.data
+    if trained_on is None or trained_on.kind != data.kind:
+        return True
+    checksum = getattr(trained_on, "checksum", None)
+    return checksum is not None and checksum != splits.checksum
+
+
+def constants(model: models.Classifier) -> dict[str, list[float]]:
     """The constants that a model normalises with, as plain numbers."""
     return {k: [round(v, 4) for v in getattr(model, k).flatten().tolist()] for k in ("mean", "std")}
 

@@ -10,8 +10,11 @@ CAUTION = "CAS says nothing without accuracy: a constant classifier maximises it
 
 
 def table(file: ResultFile) -> Iterator[str]:
-    """A result file in lines: numbers with intervals and conditions, then the comparisons."""
+    """A result file in lines: warnings first, numbers with intervals and conditions, then the comparisons."""
     names = _names(file.results)
+    for name, r in zip(names, file.results, strict=True):
+        for warning in r.warnings:
+            yield f"warning, {name}: {warning}"
     width = max([10, *map(len, names)])
     columns = [m for m in METRICS if m.headline]
     heads = " ".join(f"{m.label.removesuffix(' accuracy'):>7}" for m in columns)
@@ -43,8 +46,6 @@ def _conditions(r: Measurement) -> str:
 
 
 def _details(name: str, r: Measurement) -> Iterator[str]:
-    for warning in r.warnings:
-        yield f"warning, {name}: {warning}"
     if r.loaded:
         yield f"{name}: {r.model}; " + "; ".join(r.loaded)
     if r.intervals:

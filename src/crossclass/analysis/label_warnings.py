@@ -1,0 +1,49 @@
+"""What clean predictions say about the labels: classes in another order, accuracy no better than guessing."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from crossclass.analysis.accuracy_tests import chance_level, tail_probability
+from crossclass.analysis.input_alternatives import explaining_renumbering
+
+LEVEL = 0.05
+"""Accuracy counts as no better than guessing if guessing reaches it more often than this."""
+
+
+def label_warnings(
+    clean: Int[Tensor, " n"], labels: Int[Tensor, " n"], class_names: tuple[str, ...]
+) -> list[str]:
+    """One sentence for each thing that makes the numbers meaningless.
+
+    Args:
+        clean: The predicted classes of the images without an attack.
+        labels: Their true classes.
+        class_names: Of all classes of the data.
+    """
+    return list(_warnings(clean, labels, class_names))
+
+
+def _warnings(
+    clean: Int[Tensor, " n"], labels: Int[Tensor, " n"], class_names: tuple[str, ...]
+) -> Iterator[str]:
+    right = clean == labels
+    accuracy = float(right.double().mean())
+    class_of = explaining_renumbering(clean, labels)
+    if class_of is not None:
+        moved = [i for i, c in enumerate(class_of) if i != c]
+        table = torch.tensor([*class_of, *range(len(class_of), int(clean.max()) + 1)])
+        after = float((table[clean] == labels).double().mean())
+        names = dict(enumerate(class_names))
+        shown = ", ".join(f"output {i} is {names.get(class_of[i], class_of[i])}" for i in moved[:10])
+        yield (
+            f"the classes seem to be numbered otherwise than in the data: clean accuracy is {accuracy:.1%}, "
+            f"renumbered {after:.1%} ({shown}{' and more' if len(moved) > 10 else ''})"
+        )
+    elif tail_probability(int(right.sum()), len(right), chance_level(labels)) > LEVEL:
+        yield (
+            f"clean accuracy {accuracy:.1%} of {len(right)} images is no better than guessing "
+            f"({chance_level(labels):.1%}): the other numbers mean nothing then; `doctor` looks for the cause"
+        )
