@@ -18,14 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
+from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
-from crossclass.analysis.record_parts import (
-    CheckpointRef as CheckpointRef,
-    DataRef as DataRef,
-    Head as Head,
-    InputCheck as InputCheck,
-    Record as Record,
-)
 from crossclass.core.errors import UserError
 from crossclass.core.files import json_text, write_atomic
 
@@ -46,6 +40,17 @@ def _square(value: list[list[float | None]]) -> list[list[float | None]]:
 Matrix = Annotated[list[list[float | None]], AfterValidator(_square)]
 
 
+class Record(BaseModel):
+    """Base of all records: frozen, and with names as they are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data as it is written to JSON."""
+        out: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return out
+
+
 class _WithMetrics(Record):
     """A record whose further keys are metrics."""
 
@@ -63,6 +68,45 @@ class _WithMetrics(Record):
     def metrics(self) -> dict[str, Any]:
         """All numbers by key."""
         return dict(self.__pydantic_extra__ or {})
+
+
+class CheckpointRef(Record):
+    """Which weights were measured."""
+
+    name: str
+    """`best.val`, `last`, or the name of a file without its ending."""
+    sha256: str | None = None
+    """Of the file's bytes; null in files from before it was kept."""
+    source: str | None = None
+    """The file name; never a folder of this machine."""
+    run: str = ""
+    """The name of the run folder; empty for a file that belongs to none."""
+    epoch: int | None = None
+    chosen_by: str | None = None
+    """The part on which the checkpoint was chosen: `val`, `test` or null."""
+
+    @property
+    def title(self) -> str:
+        """The name, with its run where there is one."""
+        return f"{self.name} of {self.run}" if self.run else self.name
+
+
+class DataRef(Record):
+    """Which images were used; null is unknown."""
+
+    name: str | None = None
+    checksum: str | None = None
+    n: int | None = None
+    split: str | None = None
+
+
+class Head(Record):
+    """Where the weights W of the attribution come from."""
+
+    layer: str
+    """The name of the linear layer in the network."""
+    matches_logits: bool | None = None
+    """Whether g(x) @ W.T + b is what the network returns for the first batch; null: not checked."""
 
 
 class Pair(Record):
