@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conftest import seeded
+from crossclass.analysis.input_alternatives import explaining_renumbering, renumbering
 from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail_probability
-from crossclass.diagnostics.inputs import renumbering
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (10, 0.5), (40, 0.02), (60, 0.135)])
@@ -48,3 +48,14 @@ def test_renumbering_is_the_best_one_where_classes_are_clear():
             counts[true, output] += 40
         assert renumbering(counts).tolist() == list(meant)
     assert renumbering(torch.ones(3, 3, dtype=torch.int64)).tolist() == [0, 1, 2]  # nothing moves unasked
+
+
+def test_a_head_that_tells_some_classes_by_accident_is_no_renumbering():
+    # three outputs for six classes: another numbering triples the accuracy, and three outputs have no class
+    labels = torch.arange(600) % 6
+    predicted = torch.tensor([3, 3, 0, 0, 5, 5])[labels]
+    assert explaining_renumbering(predicted, labels) is None
+    meant = torch.tensor([1, 2, 3, 4, 5, 0])
+    assert explaining_renumbering(meant[labels], labels) == tuple(meant.argsort().tolist())
+    two = torch.tensor([1, 0, 2, 3, 4, 5])
+    assert explaining_renumbering(two[labels], labels) == (1, 0, 2, 3, 4, 5)

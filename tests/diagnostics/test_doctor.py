@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from conftest import seeded
 from crossclass import diagnostics
 from crossclass.attacks.norms import Linf
-from crossclass.data import Splits
+from crossclass.data import Split, Splits
 from crossclass.diagnostics import FINDINGS, examine
 from crossclass.diagnostics.findings import finding
 from faulty_networks import EPS, FULL, QUICK, TRIPLE, WIDE, Small, by_name, infinite, relabelled
@@ -142,6 +142,12 @@ def one_class_more(data: Splits) -> Splits:
     return Splits(data.train, data.val, data.test, (*data.class_names, "new"), data.checksum)
 
 
+def without_the_last_class(data: Splits) -> Splits:
+    kept = data.test.labels < 2
+    test = Split(data.test.images[kept], data.test.labels[kept])
+    return Splits(data.train, data.val, test, data.class_names, data.checksum)
+
+
 def nan_root(x: Tensor) -> Tensor:
     return x + 0 * (x - x).sqrt()
 
@@ -168,7 +174,8 @@ CASES: list[Case] = [
     ("log-softmax-outputs", "warning", {"ill": change(after=lambda z, x: z.log_softmax(dim=1))}),
     ("head-mismatch", "warning", {"ill": change(after=lambda z, x: 2 * z)}),
     ("collapsed-predictions", "warning", {"ill": fill("head.bias", 0, 1e3)}),
-    ("unpredicted-classes", "note", {"ill": fill("head.bias", 0, -1e3)}),
+    ("unpredicted-classes", "warning", {"ill": fill("head.bias", 0, -1e3)}),
+    ("classes-without-images", "warning", {"data": without_the_last_class}),
     ("random-outputs", "warning", {"ill": change(before=lambda x: x + 0.1 * torch.randn_like(x))}),
     ("random-outputs", "warning", {"ill": change(drop=AlwaysOn())}),
     ("batch-dependent", "fault", {"ill": change(before=lambda x: x - x.mean(0) + 0.5)}),

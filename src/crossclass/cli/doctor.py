@@ -12,7 +12,8 @@ from crossclass.core.errors import UserError
 def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> int:
     """Look for faults in a checkpoint.
 
-    Examined are normalisation, classes, batch norm, weights, and signs of gradient masking.
+    Examined are normalisation, classes, batch norm, weights, and signs of gradient masking; the last line is
+    the verdict: the cause, what follows from it, and what to do.
     Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
     evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
@@ -26,7 +27,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.runtime import Runtime
     from crossclass.core.trust import trusting
-    from crossclass.diagnostics import Doctor, examine
+    from crossclass.diagnostics import Doctor, examine, verdict
 
     read = read_arguments(
         targets,
@@ -72,10 +73,15 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
             )
         for f in findings:
             if f.level != "fine" or own.everything:
-                lines.append(f"{f.level:8} {f.name}: {f.evidence}" + (f"; {f.remedy}" if f.remedy else ""))
+                about = f"{f.name}: {f.evidence}"
+                folded = f"{'':9}follows: {about}"
+                remedy = f"; {f.remedy}" if f.remedy else ""
+                lines.append(folded if f.follows_from else f"{f.level:8} {about}{remedy}")
         fine = [f.name for f in findings if f.level == "fine"]
         lines.append(f"fine ({len(fine)}): {', '.join(fine)}")
-        report.append({**asdict(checkpoint.about), "findings": [asdict(f) for f in findings]})
+        lines.append(verdict(findings))
+        rows = [asdict(f) for f in findings]
+        report.append({**asdict(checkpoint.about), "verdict": verdict(findings), "findings": rows})
     if own.out:
         content = json_text([{**r, "made_by": mark} for r in report])
         with reserved(own.out, mark) as path:

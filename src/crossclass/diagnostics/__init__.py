@@ -5,12 +5,16 @@ surrogate and global random streams are left exactly as they were.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 
+from crossclass.analysis.accuracy_tests import beats
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.rng import isolated_rng, stream_seed
 from crossclass.data import Splits
 from crossclass.diagnostics import gradient_masking, inputs, outputs, weights
+from crossclass.diagnostics.causes import fold, verdict
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
 from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
 from crossclass.models.base import Classifier, Statistics
@@ -54,7 +58,7 @@ STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
     ),
     (
         _no_fault("non-finite-outputs", "some outputs are not finite"),
-        (inputs.normalisation, inputs.orientation, inputs.labels, weights.batch_norm),
+        (inputs.labels, inputs.normalisation_and_orientation, weights.batch_norm, inputs.chance),
     ),
     (_correct_images, (gradient_masking.gradients,)),
     (
@@ -69,6 +73,9 @@ STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
     ),
 )
 """The checks in order; a stage whose needs are not met ends the examination."""
+
+AGAIN: tuple[Check, ...] = (weights.dead_features, outputs.predictions, weights.batch_norm, inputs.chance)
+"""What wrong inputs or class numbers may bring with them."""
 
 
 def examine(
@@ -89,7 +96,8 @@ def examine(
         raise UserError("there are no images to examine the network with; set data.n_test")
     total, found = sum(len(checks) for _, checks in STAGES), list[Finding]()
     networks = (model,) if surrogate is None else (model, surrogate)
-    with restored(*networks), isolated_rng(stream_seed(settings.seed, 5, 0, "doctor"), model.mean.device):
+    noise = stream_seed(settings.seed, 5, 0, "doctor")
+    with restored(*networks), isolated_rng(noise, model.mean.device), ExitStack() as stack:
         probe = make_probe(model, splits, settings, surrogate, file_normalisation)
         done = 0
         for i, (needs, checks) in enumerate(STAGES):
@@ -105,12 +113,39 @@ def examine(
                 progress(_title(check), done, total)
                 found += check(probe)
                 done += 1
+            if inputs.normalisation_and_orientation in checks:
+                probe, found = _as_it_wants_them(probe, found, stack)
     progress("done", total, total)
-    return found
+    return fold(found)
+
+
+def _as_it_wants_them(p: Probe, found: list[Finding], stack: ExitStack) -> tuple[Probe, list[Finding]]:
+    """The network with the inputs and class numbers that it wants, for the attacks, until the stack is left.
+
+    Findings that are gone with them follow from them. Where batch norm with the statistics of the batch is
+    better than all other inputs, these only made up for a part of what it lost, and nothing is changed.
+    """
+    wrong = {f.name for f in found if f.level != "fine"}
+    cause = next((n for n in ("permuted-labels", *inputs.REMEDIES) if n in wrong), "")
+    if not cause:
+        return p, found
+    if p.best_feeding is not None and "stale-batch-norm" in wrong:
+        with inputs.corrected(p, numbering=False) as other:
+            lost = beats(p.correct_by_batch_statistics, other.correct)
+        if lost:
+            return p, _following(found, "stale-batch-norm", set(inputs.REMEDIES))
+    other = stack.enter_context(inputs.corrected(p))
+    return other, _following(
+        found, cause, {f.name for check in AGAIN for f in check(other) if f.level == "fine"}
+    )
+
+
+def _following(found: list[Finding], cause: str, names: set[str]) -> list[Finding]:
+    return [replace(f, follows_from=cause) if f.level != "fine" and f.name in names else f for f in found]
 
 
 def _title(check: Check) -> str:
     return check.__name__.replace("_", " ")
 
 
-__all__ = ["FINDINGS", "Doctor", "Finding", "Level", "examine"]
+__all__ = ["FINDINGS", "Doctor", "Finding", "Level", "examine", "verdict"]

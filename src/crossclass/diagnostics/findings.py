@@ -39,11 +39,12 @@ FINDINGS: dict[str, str] = {
     "constant-outputs": "the outputs do not depend on the image",
     "collapsed-predictions": "nearly all images go to one class; CAS means nothing then",
     "unpredicted-classes": "classes that have images are never predicted",
+    "classes-without-images": "the data name classes of which there is no image",
     "random-outputs": "the same images give other outputs a second time: robust accuracy is overstated",
     "batch-dependent": "the output of an image depends on the others in its batch",
     "wrong-normalisation": "the network was trained with another mean and std",
     "normalised-twice": "images are normalised before a network that normalises itself, or never wanted it",
-    "wrong-range": "the network expects images in 0..255, or divides by 255 once more",
+    "wrong-range": "the network expects images in another range than [0, 1], or divides by 255 once more",
     "wrong-channel-order": "the network expects blue, green, red",
     "transposed-images": "the network expects height and width exchanged",
     "permuted-labels": "the classes are numbered otherwise than in the data",
@@ -78,6 +79,8 @@ class Finding:
     """What to do; empty if fine."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Plain values for JSON."""
+    follows_from: str = ""
+    """The name of the finding that causes this one; empty for a cause, and if fine."""
 
 
 def finding(name: str, level: Level, wrong: bool, evidence: str, remedy: str, **numbers: Any) -> Finding:

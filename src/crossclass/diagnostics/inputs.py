@@ -1,135 +1,123 @@
-"""Does the network get the images it was trained on? The plausible alternatives are tried and compared.
+"""Does the network get the images it was trained on, and are its classes numbered as the data's?
 
-Every alternative sees the same images; it is preferred only if it is right more often by more than
-half a point and by more than chance (McNemar's exact test, shared among the alternatives).
+The alternatives are tried and compared by `analysis.input_alternatives`, the numbering of the classes first:
+where another one explains the errors, the alternatives are compared under it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from crossclass.analysis.input_alternatives import (
-    CONSTANTS,
-    known_constants,
-    normalise_setting,
-    renumbering as renumbering,
-    same_constants,
-    with_normalisation,
-)
-from crossclass.diagnostics.findings import (
-    ALPHA,
-    Finding,
-    beats,
-    finding,
-    percent,
-    share,
-    shortened,
-    tail_probability,
-)
+from crossclass.analysis.accuracy_tests import above_chance, chance_level
+from crossclass.analysis.input_alternatives import Feeding, Trial, with_normalisation
+from crossclass.diagnostics.findings import Finding, finding, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
-from crossclass.models.base import Statistics
+
+REMEDIES = {
+    "wrong-normalisation": "set {}",
+    "normalised-twice": "set {}",
+    "wrong-range": "set {}",
+    "wrong-channel-order": "reverse the input channels of the first convolution's weight (weight.flip(1))",
+    "transposed-images": "transpose the images when the arrays are made (n, h, w, c in row order)",
+}
+"""What to do for each finding on the inputs; `{}` is the setting."""
+
+ARRANGED = ("wrong-channel-order", "transposed-images")
 
 
-def candidates(p: Probe) -> dict[str, Statistics]:
-    """The plausible normalisations for these images, by name; the file's own comes first."""
-    return known_constants(p.x.shape[1], p.data, p.file)
+def finding_of(feeding: Feeding) -> str:
+    """The name of the finding that a network should be fed in this way."""
+    names = {"channel order": "wrong-channel-order", "height and width": "transposed-images"}
+    names |= {"range": "wrong-range", "normalisation": "wrong-normalisation"}
+    return "normalised-twice" if feeding.name == "none" else names[feeding.aspect]
 
 
-def normalisation(p: Probe) -> list[Finding]:
-    """Accuracy as loaded against every other plausible normalisation."""
-    loaded: Statistics = tuple(p.model.mean.flatten().tolist()), tuple(p.model.std.flatten().tolist())
-    known = candidates(p)
-    own = next((n for n, s in known.items() if same_constants(s, loaded)), "its own constants")
-    tried = {n: s for n, s in known.items() if not same_constants(s, loaded)}
-    right: dict[str, Bool[Tensor, " n"]] = {}
-    for name, (mean, std) in tried.items():
-        with with_normalisation(p.model, mean, std):
-            right[name] = p.is_correct(p.x, p.y)
-    best = max(right, key=lambda n: int(right[n].sum()))
-    # the file's word breaks a tie: accuracies cannot tell neighbours apart
-    if "file" in right and not beats(right[best], right["file"], 0.005, len(right)):
-        best = "file"
-    better = beats(right[best], p.correct, by=0.005, tests=len(right))
-    numbers = {"loaded": own, "as loaded": share(p.correct), **{n: share(r) for n, r in right.items()}}
-    table = ", ".join(f"{n} {percent(r)}" for n, r in right.items())
-    evidence = f"as loaded ({own}) {percent(p.correct)}; {table} ({p.conditions})"
-    kind = {"none": "normalised-twice", "bytes": "wrong-range"}.get(best, "wrong-normalisation")
-    if better:
-        alike = [n for n in right if n != best and not beats(right[best], right[n], 0.005, len(right))]
-        as_good = f" ({shortened(alike)} as good within error)" if alike else ""
-        evidence = f"{best} is best{as_good}: {evidence}"
-    none, raw = right.get("none", p.correct), right.get("bytes", p.correct)
-    to_bytes = normalise_setting("bytes", CONSTANTS["bytes"])
-    texts = {
-        "wrong-normalisation": (evidence, f"set {normalise_setting(best, tried[best])}"),
-        "normalised-twice": (
-            f"as loaded ({own}) {percent(p.correct)}, none {percent(none)}",
-            "the network normalises itself, or never saw normalised images: set model.normalise=none",
-        ),
-        "wrong-range": (
-            f"in [0, 1] {percent(p.correct)}, in 0..255 {percent(raw)}",
-            f"the network wants 0..255, or divides by 255 itself: set {to_bytes}",
-        ),
-    }
-    out = []
-    for name, (short, remedy) in texts.items():
-        wrong = better and name == kind
-        out.append(finding(name, "fault", wrong, evidence if wrong else short, remedy, **numbers))
-    return out
-
-
-def orientation(p: Probe) -> list[Finding]:
-    """Accuracy with the channels reversed, and with height and width exchanged."""
-    views = {}
-    if p.x.shape[1] == 3:
-        bgr = "reverse the input channels of the first convolution's weight (weight.flip(1))"
-        views["wrong-channel-order"] = ("blue, green, red", p.x.flip(1), bgr)
-    if p.x.shape[2] == p.x.shape[3]:
-        turned = "transpose the images when the arrays are made (n, h, w, c in row order)"
-        views["transposed-images"] = ("transposed", p.x.transpose(2, 3).contiguous(), turned)
-    out = []
-    for name, (what, x, remedy) in views.items():
-        other = p.is_correct(x, p.y)
-        evidence = f"as given {percent(p.correct)}, {what} {percent(other)} ({p.conditions})"
-        numbers = {"as given": share(p.correct), "other": share(other)}
-        wrong = beats(other, p.correct, by=0.005)
+def normalisation_and_orientation(p: Probe) -> list[Finding]:
+    """Accuracy as loaded against every plausible normalisation, range, order of channels and orientation."""
+    loaded, best = p.input_trial.loaded, p.best_feeding
+    out, numbers = [], dict[str, Any]()
+    for name, remedy in REMEDIES.items():
+        tried = [t for t in p.input_trial.others if finding_of(t.feeding) == name]
+        if not tried and name in ARRANGED:
+            continue  # gray images have no order of channels, and oblong ones cannot be turned
+        wrong = best is not None and finding_of(best.feeding) == name
+        shown = p.input_trial.others if wrong else tried
+        accuracies = [f"as loaded ({loaded.feeding.name}) {percent(loaded.right)}", *map(_accuracy, shown)]
+        evidence = f"{', '.join(accuracies)} ({p.conditions})"
+        if wrong and best is not None:
+            evidence = f"{_accuracy(best)} is best{_ties(p, best)}: {evidence}"
+            remedy = _remedy(p, best)
+        if name in ARRANGED:
+            numbers = {"as given": loaded.accuracy, "other": tried[0].accuracy}
+        else:
+            numbers = {"loaded": loaded.feeding.name, "as loaded": loaded.accuracy}
+            numbers |= {t.feeding.name: t.accuracy for t in p.input_trial.others}
         out.append(finding(name, "fault", wrong, evidence, remedy, **numbers))
     return out
 
 
+def _accuracy(t: Trial) -> str:
+    return f"{t.feeding.name} {percent(t.right)}"
+
+
+def _ties(p: Probe, best: Trial) -> str:
+    equals = shortened([_accuracy(t) for t in p.equal_feedings])
+    return f" (not to be told from {equals} by {best.n} images)" if equals else ""
+
+
+def _remedy(p: Probe, best: Trial) -> str:
+    """What to do, and what would do as well by these images."""
+    remedies: dict[str, list[str]] = {}
+    for t in (best, *p.equal_feedings):
+        remedies.setdefault(REMEDIES[finding_of(t.feeding)], []).append(t.feeding.setting)
+    text = ", or ".join(remedy.format(shortened(settings)) for remedy, settings in remedies.items())
+    return text + ": these images cannot tell which" * bool(p.equal_feedings)
+
+
 def labels(p: Probe) -> list[Finding]:
-    """A renumbering of the classes that explains the errors: evidence on one half, tried on the other."""
-    logits = p.all_logits
-    k = max(p.classes, logits.shape[1])
-    predicted, half = logits.argmax(dim=1), torch.arange(len(p.y), device=p.y.device) % 2 == 0
-    counts = torch.bincount(p.y[half] * k + predicted[half], minlength=k * k).view(k, k)
-    true_of = renumbering(counts).to(p.y.device)
-    before, after = predicted[~half] == p.y[~half], true_of[predicted[~half]] == p.y[~half]
-    wrong = beats(after, before, by=0.05)
-    changed = [i for i in range(k) if int(true_of[i]) != i]
+    """A renumbering of the classes that explains the errors, with the inputs that the network wants."""
+    true_of = p.renumbering
+    with corrected(p, numbering=False) as as_given, corrected(p) as renumbered:
+        before, after = as_given.correct, renumbered.correct
     evidence = f"{percent(before)} as given, {percent(after)} after the best renumbering ({p.conditions})"
-    if wrong:
-        evidence += ": output " + shortened([f"{i} is {_name(p, int(true_of[i]))}" for i in changed], 10)
+    if true_of:
+        moved = [f"{i} is {_name(p, c)}" for i, c in enumerate(true_of) if c != i]
+        evidence += f": output {shortened(moved, 10)}"
     remedy = "put the head's rows into the order of the data's class_names, or rename the classes"
-    numbers = {"as given": share(before), "renumbered": share(after), "class_of_output": true_of.tolist()}
-    out = [finding("permuted-labels", "fault", wrong, evidence, remedy, **numbers)]
-    chance = float(torch.bincount(p.y).max()) / len(p.y)
-    confidence = float(logits.softmax(dim=1).amax(dim=1).mean())
-    guessing = tail_probability(int(p.correct.sum()), len(p.y), chance) > ALPHA
+    numbers = {"as given": share(before), "renumbered": share(after), "class_of_output": list(true_of or [])}
+    return [finding("permuted-labels", "fault", bool(true_of), evidence, remedy, **numbers)]
+
+
+def chance(p: Probe) -> list[Finding]:
+    """Accuracy against that of always saying the most frequent class."""
+    level, guessing = chance_level(p.y), not above_chance(p.correct, p.y)
+    confidence = float(p.all_logits.softmax(dim=1).amax(dim=1).mean())
     evidence = (
-        f"{percent(p.correct)} right, {percent(chance)} by guessing, mean confidence {percent(confidence)}"
+        f"{percent(p.correct)} right, {percent(level)} by guessing, mean confidence {percent(confidence)} "
+        f"({p.conditions})"
     )
-    sure = confidence > 0.5 + 0.5 * chance
     remedy = (
-        "it is sure and wrong: check the classes, the normalisation and the data set it was trained on"
-        if sure
-        else "it looks untrained: check that the weights were loaded (names, prefixes)"
+        "no other normalisation, order of channels or classes that was tried helps: check that the weights "
+        "were loaded, that they are trained, and on which data"
     )
-    numbers = {"accuracy": share(p.correct), "chance": chance, "confidence": confidence}
-    out.append(
-        finding("chance-accuracy", "fault", guessing, f"{evidence} ({p.conditions})", remedy, **numbers)
-    )
-    return out
+    numbers = {"accuracy": share(p.correct), "chance": level, "confidence": confidence}
+    return [finding("chance-accuracy", "fault", guessing, evidence, remedy, **numbers)]
+
+
+@contextmanager
+def corrected(p: Probe, numbering: bool = True) -> Iterator[Probe]:
+    """The same network with its images, and labels if so wanted, as it wants them, where that is known."""
+    x, y, best = p.x, p.y, p.best_feeding
+    if numbering and p.renumbering:
+        y = torch.tensor(p.renumbering, device=y.device).argsort()[y]
+    if best is None:
+        yield p if y is p.y else replace(p, y=y, results={})
+    else:
+        with with_normalisation(p.model, *best.feeding.constants):
+            yield replace(p, x=best.feeding.arranged(x), y=y, results={})
 
 
 def _name(p: Probe, i: int) -> str:

@@ -93,7 +93,7 @@ def repetition(p: Probe) -> list[Finding]:
 
 
 def predictions(p: Probe) -> list[Finding]:
-    """Constant outputs, a collapse onto one class, classes that are never predicted."""
+    """Constant outputs, a collapse onto one class, classes without a prediction or an image."""
     z, k = p.all_logits, max(p.classes, p.all_logits.shape[1])
     spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())
     constant = spread <= 1e-6 * max(top, 1e-30)
@@ -102,6 +102,10 @@ def predictions(p: Probe) -> list[Finding]:
     collapsed = message is not None and collapse(p.y.cpu(), p.classes) is None
     missing = ((there >= 20) & (torch.bincount(predicted, minlength=k) == 0)).nonzero().flatten().tolist()
     names = [p.class_names[i] for i in missing]
+    enough = len(p.y) >= 20 * p.classes  # of fewer images a class may have none by chance
+    absent = [
+        name for name, count in zip(p.class_names, there.tolist(), strict=False) if enough and not count
+    ]
     share = float(torch.bincount(predicted, minlength=k).max()) / len(z)
     broken = "the network ignores the image: look for zero or lost weights, or a wrong normalisation"
     return [
@@ -118,10 +122,18 @@ def predictions(p: Probe) -> list[Finding]:
         ),
         finding(
             "unpredicted-classes",
-            "note",
+            "warning",
             bool(missing),
             f"{len(missing)} classes with 20 images or more are never predicted{listed(names)}",
             "their rows of C come from wrong predictions only; train longer, or check the labels",
             classes=missing,
+        ),
+        finding(
+            "classes-without-images",
+            "warning",
+            bool(absent),
+            f"{len(absent)} of {p.classes} classes have no image among {p.conditions}{listed(absent)}",
+            "give images of all classes, or name only the classes that there are",
+            classes=absent,
         ),
     ]

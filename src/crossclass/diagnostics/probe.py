@@ -16,6 +16,18 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from crossclass.analysis.input_alternatives import (
+    Feeding,
+    InputTrial,
+    Trial,
+    arrangements,
+    as_loaded,
+    explaining_renumbering,
+    known_constants,
+    predictions,
+    same_constants,
+    try_feedings,
+)
 from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import rng
@@ -103,9 +115,50 @@ class Probe:
         return self.all_logits.argmax(dim=1) == self.y
 
     @cached_property
+    def correct_by_batch_statistics(self) -> Bool[Tensor, " n"]:
+        """The same where batch norm takes the statistics of the batch itself."""
+        # equal pieces: a last batch of a few images would have no statistics worth the name
+        pieces = self.x.chunk(-(-len(self.x) // self.settings.batch))
+        logits = [z for piece in pieces for z in self.map_batches(piece, self.model, batch_statistics=True)]
+        return torch.cat(logits).argmax(dim=1) == self.y
+
+    @cached_property
     def all_logits(self) -> Float[Tensor, "n k"]:
         """What `forward` returns for all images, as loaded."""
         return self.logits(self.x)
+
+    @cached_property
+    def input_trial(self) -> InputTrial:
+        """The plausible ways to feed the network, tried on all images."""
+        channels, sides = self.x.shape[1], (self.x.shape[2], self.x.shape[3])
+        known = known_constants(channels, self.data, self.file)
+        loaded = as_loaded(self.model, known)
+        others = [Feeding(n, s) for n, s in known.items() if not same_constants(s, loaded.constants)]
+        others += arrangements(loaded, channels, sides)
+        return try_feedings(self.model, self.x, self.y, loaded, others, batch=self.settings.batch)
+
+    @cached_property
+    def best_feeding(self) -> Trial | None:
+        """The way that is clearly better than as loaded; the file's word counts more than a tie."""
+        better = self.input_trial.better()
+        if not better:
+            return None
+        alike = (better[0], *self.input_trial.tied(better[0]))
+        return next((t for t in alike if t.feeding.name == "file"), better[0])
+
+    @cached_property
+    def renumbering(self) -> tuple[int, ...] | None:
+        """The class meant by each output, if another numbering explains the errors with the best inputs."""
+        feeding = (self.best_feeding or self.input_trial.loaded).feeding
+        with frozen(self.model), full_precision():
+            said = predictions(self.model, feeding, self.x, self.settings.batch)
+        return explaining_renumbering(said, self.y)
+
+    @cached_property
+    def equal_feedings(self) -> tuple[Trial, ...]:
+        """The ways that cannot be told from the best; none if that is the file's word."""
+        best = self.best_feeding
+        return () if best is None or best.feeding.name == "file" else self.input_trial.tied(best)
 
     def is_correct(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
         """Which of these images are classified correctly by `forward`, in float32."""

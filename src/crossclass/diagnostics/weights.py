@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossclass.diagnostics.findings import Finding, beats, finding, listed, percent, share, shortened
+from crossclass.analysis.accuracy_tests import above_chance, beats
+from crossclass.diagnostics.findings import Finding, finding, listed, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import evaluating
 
@@ -92,11 +93,8 @@ def batch_norm(p: Probe) -> list[Finding]:
     if not norms or len(p.x) < 16:
         return []
     fresh = [n for n, m in norms if _never_updated(m)]
-    # equal pieces: a last batch of a few images would have no statistics worth the name
-    pieces = p.x.chunk(-(-len(p.x) // p.settings.batch))
-    logits = [z for piece in pieces for z in p.map_batches(piece, p.model, batch_statistics=True)]
-    with_batch = torch.cat(logits).argmax(dim=1) == p.y
-    better = beats(with_batch, p.correct, by=0.05)
+    with_batch = p.correct_by_batch_statistics
+    better = beats(with_batch, p.correct, by=0.05) and above_chance(with_batch, p.y)
     evidence = (
         f"{percent(p.correct)} with running statistics, {percent(with_batch)} with those of the batch "
         f"({p.conditions})"
