@@ -76,6 +76,27 @@ def test_nearest_and_its_means_are_the_triple_loop(block: int, seed: int) -> Non
     assert not torch.allclose(found, found.T, atol=1e-2)  # the most similar is not mutual
 
 
+@pytest.mark.parametrize("block", [1, 3, 8, 25, 100])
+def test_the_two_most_similar_samples_of_each_class(block: int) -> None:
+    g, W, y = sample()
+    g[int((y == 0).nonzero()[0])] = g[int((y == 0).nonzero()[4])]  # two copies of an image
+    cosines, labels = literal_cosines(g, W, y), y.tolist()
+    found = instances.neighbours(g, W, y, block=block)
+    assert torch.equal(found.best, instances.nearest(g, W, y))
+    for p in range(len(labels)):
+        for j in range(len(W)):
+            others = [q for q, c in enumerate(labels) if c == j and q != p]
+            values = sorted((cosines[p][q] for q in others), reverse=True) + [0.0] * (2 - len(others))
+            assert float(found.best[p, j]) == pytest.approx(values[0], abs=1e-6)
+            assert float(found.second[p, j]) == pytest.approx(values[1], abs=1e-6)
+            at = int(found.which[p, j])
+            if others:
+                assert at in others
+                assert cosines[p][at] == pytest.approx(values[0], abs=1e-6)
+            else:
+                assert at == -1
+
+
 def test_float64_features_give_float64_cosines() -> None:
     g, W, y = sample()
     near = instances.nearest(g.double(), W.double(), y)

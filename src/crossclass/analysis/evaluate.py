@@ -100,9 +100,14 @@ class EvaluationPass:
         return attribution.negative_mass(self.C)
 
     @cached_property
+    def neighbours(self) -> instances.Neighbours:
+        """The two most similar samples of each class to each sample; O(m^2 d)."""
+        return instances.neighbours(*self.attributed)
+
+    @property
     def nearest(self) -> Float[Tensor, "m k"]:
-        """The largest cosine of each sample to a sample of each class (`instances.nearest`); O(m^2 d)."""
-        return instances.nearest(*self.attributed)
+        """The largest cosine of each sample to a sample of each class."""
+        return self.neighbours.best
 
     @cached_property
     def icas_matrix(self) -> Float[Tensor, "k k"]:

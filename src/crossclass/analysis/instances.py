@@ -13,11 +13,24 @@ A sample whose attribution is zero (or not finite) has cosine 0 with everything;
 gives a row and a column of 0.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossclass.analysis.attribution import means_by_class, unit_rows
+
+
+class Neighbours(NamedTuple):
+    """For each sample and each class, the two most similar samples of that class."""
+
+    best: Float[Tensor, "n k"]
+    """The largest cosine to a sample of the class; 0 without a candidate."""
+    second: Float[Tensor, "n k"]
+    """The largest cosine when the sample of `best` is left out; 0 without another candidate."""
+    which: Int[Tensor, "n k"]
+    """The row of the sample that gives `best` (one of them where several do); -1 without a candidate."""
 
 
 def unit_attributions(
@@ -34,24 +47,32 @@ def unit_attributions(
 def nearest(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
 ) -> Float[Tensor, "n k"]:
-    """The largest cosine of each sample to a sample of each class, in [-1, 1].
+    """The largest cosine of each sample to a sample of each class, in [-1, 1]: `neighbours(...).best`."""
+    return neighbours(g, W, y, block).best
 
-    In its own class a sample is not its own neighbour (that column takes no part in I). Without a candidate
-    (a class that has no sample, or none but x) it is 0. Between input and output never more than
-    block * block cosines are held, however many samples there are.
+
+def neighbours(
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
+) -> Neighbours:
+    """The two most similar samples of each class to each sample.
+
+    In its own class a sample is not its own neighbour (that column takes no part in I). A class that has no
+    sample, or none but x, gives 0. Between input and output never more than block * block cosines are held,
+    however many samples there are.
     """
-    return largest_cosines(unit_attributions(g, W, y, block), y, len(W), block)
+    return unit_neighbours(unit_attributions(g, W, y, block), y, len(W), block)
 
 
-def largest_cosines(
+def unit_neighbours(
     units: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int, block: int = 2048
-) -> Float[Tensor, "n k"]:
-    """`nearest` of vectors of k classes that already have length 1 (or 0)."""
+) -> Neighbours:
+    """`neighbours` of vectors of k classes that already have length 1 (or 0)."""
     order = torch.argsort(y, stable=True)  # each class becomes one run of rows and columns
     ends = torch.bincount(y, minlength=k).cumsum(0).tolist()
     runs = list(zip([0, *ends[:-1]], ends, strict=True))
     units, n = units[order], len(units)
     best = torch.full((n, k), -torch.inf, dtype=units.dtype, device=units.device)
+    found = Neighbours(best, best.clone(), torch.full_like(best, -1, dtype=torch.int32))
     for top in range(0, n, block):
         # float64 products, because no setting of TF32, bf16 or autocast touches them
         rows = units[top : top + block].to(torch.float64)
@@ -59,23 +80,35 @@ def largest_cosines(
             cosines = rows @ units[left : left + block].to(torch.float64).T
             if left == top:
                 cosines.fill_diagonal_(-torch.inf)
-            _take_maxima(best[top : top + block], cosines, runs, left)
+            _take_maxima(found, top, cosines, runs, left)
             if left > top:  # cosines are symmetric: the same block from its columns
-                _take_maxima(best[left : left + block], cosines.T, runs, top)
-    out = torch.empty_like(best)
-    out[order] = torch.where(best.isinf(), 0.0, best.clamp(-1.0, 1.0))
-    return out
+                _take_maxima(found, left, cosines.T, runs, top)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(n, device=order.device)
+    which = torch.where(found.which < 0, -1, order.to(torch.int32)[found.which.clamp(min=0)])
+    best, second = (torch.where(c.isinf(), 0.0, c.clamp(-1.0, 1.0))[back] for c in found[:2])
+    return Neighbours(best, second, which[back])
 
 
 def _take_maxima(
-    best: Float[Tensor, "r k"], cosines: Float[Tensor, "r c"], runs: list[tuple[int, int]], left: int
+    found: Neighbours, top: int, cosines: Float[Tensor, "r c"], runs: list[tuple[int, int]], left: int
 ) -> None:
-    """Take the block's maxima over each class into `best`; its columns are the sorted samples from `left`."""
-    width = cosines.shape[1]
+    """Take a block's two largest of each class; its rows and columns are the samples from `top`, `left` on."""
+    rows, width = slice(top, top + len(cosines)), cosines.shape[1]
     for j, (start, end) in enumerate(runs):
         a, b = max(start - left, 0), min(end - left, width)
         if a < b:
-            best[:, j] = torch.maximum(best[:, j], cosines[:, a:b].amax(dim=1).to(best.dtype))
+            best, second, which = (t[rows, j] for t in found)
+            part = cosines[:, a:b]
+            value, at = part.max(dim=1)
+            at = at[:, None]
+            part.scatter_(1, at, -torch.inf)
+            runner_up = part.amax(dim=1).to(best.dtype)
+            part.scatter_(1, at, value[:, None])
+            value = value.to(best.dtype)
+            which.copy_(torch.where(value > best, at[:, 0].to(torch.int32) + (left + a), which))
+            second.copy_(torch.maximum(torch.minimum(best, value), torch.maximum(second, runner_up)))
+            best.copy_(torch.maximum(best, value))
 
 
 def instance_correlation(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:

@@ -24,6 +24,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from crossclass.analysis import attribution, instances
+from crossclass.analysis.instances import Neighbours
 
 METHOD = (
     "infinitesimal jackknife stratified by class, CAS corrected for its bias; accuracy: Wilson, "
@@ -114,15 +115,23 @@ def cas_difference(a: Checkpoint, b: Checkpoint, y: Int[Tensor, " n"]) -> Interv
     return _interval(_minus(_cas(*a, y), _cas(*b, y)), y, -most, most)
 
 
-def icas(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Interval:
-    """Of I-CAS at this number of samples: outer samples vary, candidates are fixed (I-CAS grows with n)."""
-    k = nearest.shape[1]
-    return _interval(_icas(nearest, y), y, 0.0, float(k * (k - 1)))
+def icas(near: Neighbours, y: Int[Tensor, " n"]) -> Interval:
+    """Of the mean I-CAS of fresh test sets with as many images of each class (I-CAS grows with them).
+
+    Each sample takes part twice, as one whose neighbours are looked up and as a neighbour of others. With a
+    single sample in a class its weight is unknown, and the interval is the whole range.
+
+    Args:
+        near: `instances.neighbours` of the samples.
+        y: their classes.
+    """
+    k = near.best.shape[1]
+    return _interval(_icas(near, y), y, 0.0, float(k * (k - 1)))
 
 
-def icas_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Interval:
-    """Of I-CAS of a minus I-CAS of b; both are `instances.nearest` of the same images."""
-    most = float(a.shape[1] * (a.shape[1] - 1))
+def icas_difference(a: Neighbours, b: Neighbours, y: Int[Tensor, " n"]) -> Interval:
+    """Of I-CAS of a minus I-CAS of b; both are `instances.neighbours` of the same images."""
+    most = float(a.best.shape[1] * (a.best.shape[1] - 1))
     return _interval(_minus(_icas(a, y), _icas(b, y)), y, -most, most)
 
 
@@ -181,13 +190,33 @@ def _quantile(freedom: float = inf) -> float:
     return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
-def _icas(nearest: Tensor, y: Tensor) -> _Score:
-    I, y = instances.instance_correlation(nearest, y), y.long()  # noqa: E741 - the paper's matrix
-    n = torch.bincount(y, minlength=len(I)).to(torch.float64)[:, None]
-    noise = torch.zeros_like(I).index_add_(0, y, (nearest - I[y]) ** 2) / (n * (n - 1)).clamp(min=1)
-    value, slope = positive_part(I, noise.sqrt())
-    v = (slope.fill_diagonal_(0.0)[y] * nearest).sum(dim=1)
-    return _Score(attribution.cas(I), float(attribution.off_diagonal(value).sum()), v)
+def _icas(near: Neighbours, y: Tensor) -> _Score:
+    """v(x) is (n_i - 1) times what I-CAS loses when x of class i is left out: a jackknife's pseudo-value.
+
+    Without x its own row of `best` leaves the means I[i], and every sample of which x is the nearest of
+    class i falls back on its second nearest. So (n_i - 1) / n_i sum (loss - its mean)^2, the jackknife's
+    variance of class i, is that of the mean of v, and it is too wide rather than too narrow on average
+    (Efron and Stein 1981, for any function of independent samples; n - 1 samples vary more than n).
+    """
+    I, y = instances.instance_correlation(near.best, y), y.long()  # noqa: E741 - the paper's matrix
+    I.fill_diagonal_(0.0)
+    n = torch.bincount(y, minlength=len(I)).to(torch.float64)
+    shared = I.clamp(min=0)
+    place = torch.empty_like(y)  # of a sample within its class
+    v = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    for i in torch.nonzero(n > 1).flatten().tolist():
+        rows, others = torch.nonzero(y == i).flatten(), torch.nonzero(y != i).flatten()
+        place[rows] = torch.arange(len(rows), device=y.device)
+        outer = (n[i] * I[i] - near.best[rows]) / (n[i] - 1)
+        outer[:, i] = 0.0
+        fall = (near.best[others, i].to(torch.float64) - near.second[others, i]) / n[y[others]]
+        column = torch.zeros(len(rows) * len(I), dtype=torch.float64, device=y.device)
+        column.index_add_(0, place[near.which[others, i].long()] * len(I) + y[others], fall)
+        inner = I[:, i] - column.view(len(rows), len(I))
+        lost = shared[i] - outer.clamp(min=0) + shared[:, i] - inner.clamp(min=0)
+        v[rows] = (n[i] - 1) * lost.sum(dim=1)
+    plain = attribution.cas(I)
+    return _Score(plain, plain, v)
 
 
 def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:

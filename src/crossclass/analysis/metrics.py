@@ -114,8 +114,8 @@ METRICS: list[Metric] = [
         "I-CAS",
         "CAS of the instance-wise matrix (section 5.3); it grows with the number of images per class.",
         lambda p: p.icas,
-        interval=lambda p: _intervals().icas(p.nearest, p.attributed[2]),
-        difference=lambda a, b: _intervals().icas_difference(a.nearest, b.nearest, a.labels),
+        interval=lambda p: _intervals().icas(p.neighbours, p.attributed[2]),
+        difference=lambda a, b: _intervals().icas_difference(a.neighbours, b.neighbours, a.labels),
         headline=True,
     ),
     Metric(

@@ -109,7 +109,7 @@ class InstanceCAS(Metric):
     def compute(self) -> Float[Tensor, ""]:
         """I-CAS over all samples, between 0 and K(K-1)."""
         units, labels = dim_zero_cat(self.units), dim_zero_cat(self.labels)
-        nearest = instances.largest_cosines(units, labels, self.num_classes, self.block)
+        nearest = instances.unit_neighbours(units, labels, self.num_classes, self.block).best
         I = instances.instance_correlation(nearest, labels)  # noqa: E741 - the paper's matrix
         return I.new_tensor(attribution.cas(I))
 
