@@ -93,7 +93,7 @@ def unit_neighbours(
 def _take_maxima(
     found: Neighbours, top: int, cosines: Float[Tensor, "r c"], runs: list[tuple[int, int]], left: int
 ) -> None:
-    """Take a block's two largest of each class; its rows and columns are the samples from `top`, `left` on."""
+    """Take a block's two largest of each class; its samples are those from `top` and `left` on."""
     rows, width = slice(top, top + len(cosines)), cosines.shape[1]
     for j, (start, end) in enumerate(runs):
         a, b = max(start - left, 0), min(end - left, width)

@@ -1,15 +1,25 @@
-"""How far the numbers of one test set may be from those of the population it was drawn from.
+"""How far the numbers of one test set may be from those of other test sets of the same population and size.
 
-Every score is a function of class means, so it is linear in the samples up to the noise: T is close to
-T0 + sum over classes i of the mean of v(x) over the x of class i, and its variance is that of a mean
-stratified by class, sum_i var_i(v) / n_i. The v(x) are T's derivatives with respect to the samples' weights
-(the infinitesimal jackknife: resampling within classes, in the limit of ever smaller resampling steps), so
-there are no draws and no seed. For two checkpoints on the same images v is the difference: paired.
+Every score is linear in the samples up to noise of a higher order: T is close to T0 + sum over classes i of
+the mean of v(x) over the x of class i, and its variance is that of a mean stratified by class,
+sum_i var_i(v) / n_i. There are no draws and no seed. For two checkpoints on the same images v is the
+difference: paired.
+
+CAS is a function of class means, and v(x) are its derivatives with respect to the samples' weights (the
+infinitesimal jackknife). I-CAS is no such function: a sample also counts as a neighbour of others, so v(x) is
+what is lost when x is left out (the jackknife: `_icas`). I-CAS grows with n, and the truth that its interval
+is to hold is the mean over fresh test sets of as many images of each class; CAS has a limit, and its
+interval is to hold that.
 
 CAS of a sample is biased twice, and its interval is centred on the estimate with both biases removed:
 
-1. Noise makes |A_i| too long and so every cosine too small: E|A_i|^2 = |E A_i|^2 + tr(Cov_i) / n_i. The last
-   term is subtracted before normalising.
+1. Noise lengthens A_i and so makes every cosine too small. Let A_i = L (u + r u + t), L and u length and
+   direction of E A_i, r the noise along u and t that across it. To second order A_i / |A_i| is
+   u + t - r t - u |t|^2 / 2: noise along u (images that differ in scale) changes no direction. So the
+   tangential part alone, E |L t|^2 = (tr Cov_i - u . Cov_i u) / n_i, is subtracted from |A_i|^2 before
+   normalising. Classes are independent, so E C_ij is the product of both expected directions and nothing else
+   is of that order but -E[r t], which is at most the deviation of C_ij times that of r and zero where scale
+   and direction of an image are independent. It is left in: its estimate does more harm from few images.
 2. max(., 0) turns noise around 0 into sharing, for each pair of unrelated classes: `positive_part`.
 
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
@@ -27,7 +37,8 @@ from crossclass.analysis import attribution, instances
 from crossclass.analysis.instances import Neighbours
 
 METHOD = (
-    "infinitesimal jackknife stratified by class, CAS corrected for its bias; accuracy: Wilson, "
+    "CAS: infinitesimal jackknife stratified by class, corrected for its bias (tangential noise); "
+    "I-CAS: jackknife stratified by class, an image also as a neighbour of others; accuracy: Wilson, "
     "differences of accuracy: Bonett-Price; differences are paired by image"
 )
 """How the intervals come about, for files that quote them."""
@@ -156,6 +167,8 @@ def positive_part(
 
 _LEAST = 0.1
 """The share of |A_i|^2 that is left at least when its noise is subtracted."""
+_FEW = 30
+"""Up to so many images a class, on average, the variance of C_ij is taken to second order."""
 
 
 class _Score(NamedTuple):
@@ -219,6 +232,26 @@ def _icas(near: Neighbours, y: Tensor) -> _Score:
     return _Score(plain, plain, v)
 
 
+def _products(t: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:
+    """Of each pair of classes, the sum over both their rows of t of the squared dot product.
+
+    t_i . t_j adds E (t_i . t_j)^2 to the variance of C_ij. The squares (t_i . u_j)^2 and (t_j . u_i)^2 of
+    noisy u contain it once each, so that their sum has it twice; it is O(1 / n^2), but from five images of
+    each of 100 classes it is most of the variance.
+    """
+    y, within, across = y.long(), *torch.zeros(2, k, k, dtype=torch.float64, device=t.device)
+    for top in range(0, len(t), block):
+        squares = (t[top : top + block] @ t[top:].T).square().to(torch.float64)
+        for total, part, first in (
+            (within, squares[:, :block], top),
+            (across, squares[:, block:], top + block),
+        ):
+            columns = torch.zeros(len(part), k, dtype=torch.float64, device=t.device)
+            columns.index_add_(1, y[first : first + part.shape[1]], part)
+            total.index_add_(0, y[top : top + block], columns)
+    return within + across + across.T
+
+
 def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     k, W = len(W), W.to(torch.float64)
     A = attribution.class_means(g, W, y)
@@ -236,8 +269,13 @@ def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     def squared(n: int) -> int:
         return max(n * (n - 1), 1)
 
-    noise = torch.stack([deviations(i).square().sum() / squared(len(rows[i])) for i in range(k)]).to(A)
     square = A.square().sum(dim=1)
+
+    def tangential(i: int) -> Tensor:
+        a = deviations(i)
+        return (a.square().sum() - (a @ A[i]).square().sum() / square[i].clamp(min=1e-12)) / squared(len(a))
+
+    noise = torch.stack([tangential(i) for i in range(k)]).to(A)
     # a class that cannot be told from its noise would get any cosine
     length = torch.maximum(square - noise, _LEAST * square).sqrt().clamp(min=1e-12)[:, None]
     u = A / length
@@ -246,7 +284,15 @@ def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     for i in range(k):
         along = deviations(i) @ u.T / length[i]
         s2[i] = (along - C[i] * along[:, i : i + 1]).square().sum(dim=0) / squared(len(rows[i]))
-    value, slope = positive_part(C, (s2 + s2.T).sqrt())
+    s2 = s2 + s2.T
+    if len(y) <= _FEW * k:
+        directions = torch.zeros(g.shape, dtype=torch.float32, device=g.device)
+        for i in range(k):
+            a = deviations(i)
+            a -= (a @ A[i] / square[i].clamp(min=1e-12))[:, None] * A[i]
+            directions[rows[i]] = (a / (length[i] * sqrt(squared(len(a))))).to(torch.float32)
+        s2 = torch.maximum(s2 - _products(directions, y, k), s2 / 2)
+    value, slope = positive_part(C, s2.sqrt())
     slope.fill_diagonal_(0.0)
     v = torch.zeros(len(y), dtype=torch.float64, device=g.device)
     for i in range(k):
