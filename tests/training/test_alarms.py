@@ -328,6 +328,19 @@ def test_cas_of_a_constant_predictor_is_no_peak():
     assert since == pytest.approx([None, 0, 0, -2.5, -2.6, -3.1, -3.2, None, -0.1], abs=1e-9)
 
 
+def test_a_network_that_never_learned_has_no_peak_of_cas():
+    cas = (60.0, 12.0, 12.0, 9.5, 9.4)
+    for robust, found in ((0.11, []), (0.3, ["cas-falling"])):
+        rows = [row(i, robust, val_cas=c) for i, c in enumerate(cas, 1)]
+        assert names(rows) == found
+
+
+def test_what_follows_from_catastrophic_overfitting_is_not_said_beside_it():
+    before = [row(i, 0.4, 0.45, val_cas=20.0, gradient_cosine=0.9) for i in range(1, 5)]
+    after = [row(i, 0.0, 0.6, val_cas=3.0, gradient_cosine=0.1) for i in range(5, 9)]
+    assert names([*before, *after]) == ["catastrophic-overfitting"]
+
+
 def test_trends_of_a_row():
     rows = mini()
     assert trends(rows)["robust_gap"] == pytest.approx(0.972 - 0.077)

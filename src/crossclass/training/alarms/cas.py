@@ -11,12 +11,20 @@ FALLEN = 0.75
 
 
 def cas_falling(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
-    """CAS fell from its peak; peaks of predictors that use at most half of the classes do not count."""
+    """CAS fell from its peak; peaks of predictors at chance or of at most half of the classes do not count.
+
+    In catastrophic overfitting CAS falls with all the rest, which is said once.
+    """
+    if "catastrophic-overfitting" in standing:
+        return None
     usable = [c for c in checks if c.cas is not None]
     if len(usable) < 3 or usable[-1] is not checks[-1]:
         return None
     values = [c.cas for c in usable if c.cas is not None]
-    peak = max(range(len(values) - 2), key=values.__getitem__)
+    learned = [i for i, c in enumerate(usable[:-2]) if c.above_chance(classes)]
+    if not learned:
+        return None
+    peak = max(learned, key=values.__getitem__)
     now, least = values[-1], values[peak] * (FALLEN * (1.1 if "cas-falling" in standing else 1))
     if max(values[-2:]) >= least:
         return None

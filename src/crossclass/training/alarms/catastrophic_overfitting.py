@@ -28,9 +28,7 @@ def catastrophic_overfitting(checks: Sequence[Check], classes: int, standing: Se
     now, before = checks[-1], checks[-2] if len(checks) > 1 else None
     if not _large_gap(now, GAP):
         return None
-    sound = [
-        c for c in checks[:-1] if c.robust >= 2 * NEAR_ZERO and c.robust > 1 / classes + 3 * c.standard_error
-    ]
+    sound = [c for c in checks[:-1] if c.robust >= 2 * NEAR_ZERO and c.above_chance(classes)]
     if "catastrophic-overfitting" in standing:
         holds = now.robust < max((c.robust for c in sound), default=1) / 2  # it may bounce back
     elif before is not None and before in sound:
@@ -62,7 +60,12 @@ def _large_gap(check: Check, least: float) -> bool:
 
 
 def gradient_cosine_low(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
-    """The loss is no longer locally linear, by GradAlign's cosine (Andriushchenko & Flammarion 2020)."""
+    """The loss is no longer locally linear, by GradAlign's cosine (Andriushchenko & Flammarion 2020).
+
+    It warns of catastrophic overfitting, so it says nothing more once that stands.
+    """
+    if "catastrophic-overfitting" in standing:
+        return None
     now, least = checks[-1], LOW_COSINE * (1.25 if "gradient-cosine-low" in standing else 1)
     if now.cosine is None or now.train is None or now.cosine >= least:
         return None

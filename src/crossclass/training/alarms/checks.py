@@ -45,6 +45,10 @@ class Check:
         """Binomial standard error of `robust`."""
         return math.sqrt(self.robust * (1 - self.robust) / self.n)
 
+    def above_chance(self, classes: int) -> bool:
+        """Whether `robust` is more than guessing among so many classes, by three standard errors."""
+        return self.robust > 1 / classes + 3 * self.standard_error
+
     @property
     def part_name(self) -> str:
         """`validation` or `test`."""
