@@ -1,10 +1,12 @@
 """Every figure, table and theorem of the paper by its id, in the order of the paper; without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.paper.entry import Entry
 from crossclass.paper.figures import FIGURES
+from crossclass.paper.inference import benjamini_hochberg
 from crossclass.paper.tables import TABLES
 from crossclass.paper.theorems import THEOREMS
 
@@ -24,3 +26,13 @@ def chosen(ids: Sequence[str]) -> list[Entry]:
         if name not in ENTRIES and name != "all":
             raise UserError(f"unknown entry '{name}'{did_you_mean(name, [*ENTRIES, 'all'])}")
     return [e for e in ENTRIES.values() if "all" in ids or e.id in ids]
+
+
+def over_study(results: Sequence[Mapping[str, Any]]) -> list[list[float | None]]:
+    """For every claim of stored results, its p-value adjusted for the whole study (Benjamini and Hochberg).
+
+    Among the claims below 5 % at most 5 % are false on average. None for claims without a p-value.
+    """
+    known = [v["p"] for r in results for v in r["verdicts"] if v.get("p") is not None]
+    rest = iter(benjamini_hochberg(known))
+    return [[None if v.get("p") is None else next(rest) for v in r["verdicts"]] for r in results]

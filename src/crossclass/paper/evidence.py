@@ -87,15 +87,23 @@ class Evidence:
         return [r for r in self.rows if r.metrics.get("test_robust") is not None]
 
     def at(self, share: float) -> EpochRow:
-        """The checked epoch nearest to a share of the paper's schedule (the earlier of two equally near).
+        """The checked epoch nearest to a share of the paper's schedule (the earlier of two equally near)."""
+        wanted = self._epoch(share)
+        return min(self.checked(), key=lambda r: (abs(r.epoch - wanted), r.epoch))
+
+    def late(self) -> list[EpochRow]:
+        """The checked epochs after the paper's first drop of the learning rate, its half of the schedule."""
+        return [r for r in self.checked() if r.epoch > self._epoch(0.5)]
+
+    def _epoch(self, share: float) -> float:
+        """Where in this run a share of the paper's schedule lies.
 
         The paper drops the learning rate at 50 and 75 %. In a schedule with two drops elsewhere a share is
         counted within its phase: 35 % is at 70 % of what comes before the first drop.
         """
         last, drops = max(r.epoch for r in self.rows), list(self.lr_milestones)
         knots = [0, *drops, last] if len(drops) == 2 else [0, 0.5 * last, 0.75 * last, last]
-        wanted = float(np.interp(share, (0, 0.5, 0.75, 1), knots))
-        return min(self.checked(), key=lambda r: (abs(r.epoch - wanted), r.epoch))
+        return float(np.interp(share, (0, 0.5, 0.75, 1), knots))
 
 
 def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:

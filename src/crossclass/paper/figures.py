@@ -4,22 +4,30 @@ Every sentence of the paper that claims something is a claim of its own. Predica
 stand above it; those that several share are in `claims`. Printed accuracies (`ra`) are in percent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import pairwise
+from math import atanh
+from statistics import fmean
 from typing import Any
 
 from crossclass.analysis.metrics import metric
 from crossclass.paper.claims import (
-    best_minus_last,
     both_fall,
-    difference,
+    by_seed,
+    chosen_above,
+    combined,
     falls,
     has_more,
     loses_more,
+    loss,
+    minus,
+    over_images,
     per_seed,
     rises,
+    total,
 )
 from crossclass.paper.entry import Claim, Effect, Entry, Numbers, RunEvidence, Size
-from crossclass.paper.run_numbers import collect
+from crossclass.paper.run_numbers import collect, shown
 
 AT = {"AT": "wei2025-at-linf-8"}
 RADII = {f"eps {e}/255": f"wei2025-at-linf-{e}" for e in (2, 4, 6, 8)}
@@ -32,9 +40,9 @@ def _overfits(run: str) -> Claim:
     """Robust accuracy falls on test images and rises on those of the training."""
 
     def effects(m: Numbers) -> list[Effect]:
-        ends = [per_seed(m, run, stage, "train_robust", checks=True) for stage in ("last", "best")]
-        rise = difference("training robust accuracy, last minus best", *ends)
-        return [rise, best_minus_last(m, run, "robust")]
+        fallen = by_seed(m, run, m["runs"][run]["late"]["fall"]["train_robust"])
+        name = "training robust accuracy, rise along the checks after the first drop"
+        return [Effect(name, combined(lambda v: -v, fallen)), loss(m, run, "robust")]
 
     text = "robust overfitting: test robust accuracy falls after its best while training's rises"
     return Claim(text, effects, where=run)
@@ -44,12 +52,15 @@ def _grows(text: str, key: str) -> Claim:
     """The least-squares slope over eps of what is lost from best to last, seed by seed."""
 
     def effects(m: Numbers) -> list[Effect]:
-        from scipy import stats
-
         eps = [float(name.split()[1].split("/")[0]) for name in RADII]
-        lost = zip(*(best_minus_last(m, run, key).values for run in RADII), strict=True)
-        slopes = tuple(float(stats.linregress(eps, seed).slope) for seed in lost)
-        return [Effect(f"{metric(key).label} lost per 1/255 of eps", slopes)]
+        away = [e - fmean(eps) for e in eps]
+        weights = [a / sum(b * b for b in away) for a in away]
+        lost = [loss(m, run, key) for run in RADII]
+        slopes = combined(
+            lambda *v: sum(w * x for w, x in zip(weights, v, strict=True)), *(e.values for e in lost)
+        )
+        known = (None if e.images is None else w * w * e.images for w, e in zip(weights, lost, strict=True))
+        return [Effect(f"{metric(key).label} lost per 1/255 of eps", slopes, total(*known))]
 
     return Claim(text, effects)
 
@@ -86,25 +97,34 @@ FIG4 = Entry(
 
 
 def _negative_entries(m: Numbers) -> list[Effect]:
-    best = m["runs"]["AT"]["best"]
-    pairs = zip(best["cas"], best["negative_mass"], strict=True)
-    each = tuple(cas / 4 - negative for cas, negative in pairs)
+    ends = (per_seed(m, "AT", "best", key) for key in ("cas", "negative_mass"))
+    each = combined(lambda cas, negative: cas / 4 - negative, *ends)
     return [Effect("a quarter of CAS, minus the negative entries", each)]
 
 
-def _pair_rank(a: str, b: str, places: int) -> Claim:
-    """Whether two classes are among the pairs that share most at best."""
+PAIR, PLACES = ("automobile", "truck"), 5
 
-    def effects(m: Numbers) -> list[Effect]:
-        run = m["runs"]["AT"]
-        names, C = run["class_names"], run["C"]["best"]
-        i, j = sorted((names.index(a), names.index(b)))
-        rank = 1 + sum(C[p][q] > C[j][i] for p in range(len(C)) for q in range(p))
-        left = places + 0.5 - rank
-        return [Effect(f"{places + 0.5:g} minus the rank of {a}-{b}", (left,), (left, left))]
 
-    text = f"{a} and {b} are among the {places} most shared pairs at the best checkpoint"
-    return Claim(text, effects, where="first seed")
+def _with_rank(evidence: RunEvidence, size: Size) -> Numbers:
+    """Beside the usual numbers, the rank of one pair among all pairs by C at best, for each seed."""
+    ranks = []
+    for e in evidence["AT"]:
+        names, C = e.env["class_names"], e.best.matrix("C")
+        known = all(name in names for name in PAIR) and C is not None
+        ranks.append(_rank(C, *(names.index(name) for name in PAIR)) if known else None)
+    return {**collect(evidence, size, FIG2.stages), "ranks": ranks}
+
+
+def _rank(C: Any, a: int, b: int) -> int:
+    i, j = sorted((a, b))
+    return 1 + sum(C[p][q] > C[j][i] for p in range(len(C)) for q in range(p))
+
+
+def _is_among(m: Numbers) -> list[Effect]:
+    ranks = by_seed(m, "AT", m["ranks"])
+    name = f"share of seeds in which {'-'.join(PAIR)} is one of the {PLACES}, against a half"
+    beside = f"ranks {', '.join(str(r) for r in ranks.values())}"
+    return [Effect(name, combined(lambda r: float(r <= PLACES), ranks), yes_no=True, beside=beside)]
 
 
 FIG2 = Entry(
@@ -113,11 +133,16 @@ FIG2 = Entry(
     "AT shares more features between classes at its most robust checkpoint than early on or at its end.",
     runs=AT,
     stages=(0.35,),
+    compute=_with_rank,
     claims=(
         rises(0.35),
         falls("AT", "cas", "CAS is lower at the last checkpoint than at the best"),
         Claim("negative entries of C are small beside the positive ones (eq. 7)", _negative_entries),
-        _pair_rank("automobile", "truck", 5),
+        Claim(
+            f"{PAIR[0]} and {PAIR[1]} are among the {PLACES} most shared pairs at the best checkpoint",
+            _is_among,
+            where="in most seeds",
+        ),
     ),
     printed={
         "points": [
@@ -130,19 +155,25 @@ FIG2 = Entry(
 
 
 def _correlates(rising: bool) -> Claim:
-    """Pearson's correlation of CAS and robust accuracy over the checks before, or after, the best epoch."""
+    """CAS and robust accuracy change together from check to check, up to the best epoch or from it on.
+
+    Two levels that fall for reasons of their own correlate by 0.9; their changes do not. A seed gives one
+    number, Fisher's z of its correlation, and the seeds are the sample: no check is taken as independent.
+    """
 
     def effects(m: Numbers) -> list[Effect]:
         from scipy import stats
 
         run, each = m["runs"]["AT"], []
-        for best, curve in zip(run["best"]["epoch"], run["curves"], strict=True):
-            rows = zip(curve["epoch"], curve["cas"], curve["test_robust"], strict=True)
+        for best, curve in zip(run["best"]["epoch"], run["checked"], strict=True):
+            rows = zip(curve["epoch"], curve["cas"], curve["robust"], strict=True)
             part = [(c, r) for e, c, r in rows if (e <= best if rising else e >= best)]
-            if len(part) < 3 or any(len(set(values)) < 2 for values in zip(*part, strict=True)):
-                raise ValueError(f"too few checks {'up to' if rising else 'from'} the best epoch ({best})")
-            each.append(float(stats.pearsonr(*zip(*part, strict=True)).statistic))
-        return [Effect("correlation of CAS and robust accuracy", tuple(each))]
+            changes = [(c - a, r - b) for (a, b), (c, r) in pairwise(part)]
+            usable = len(changes) >= 3 and all(len(set(values)) > 1 for values in zip(*changes, strict=True))
+            r = float(stats.pearsonr(*zip(*changes, strict=True)).statistic) if usable else None
+            each.append(None if r is None else atanh(max(-0.999999, min(0.999999, r))))
+        name = "Fisher's z of the correlation of changes of CAS and of robust accuracy from check to check"
+        return [Effect(name, by_seed(m, "AT", each))]
 
     phase = "up to the best epoch" if rising else "from the best epoch on"
     return Claim(f"CAS moves with robust accuracy {phase}", effects)
@@ -252,11 +283,11 @@ FIG6 = Entry(
 GROUPS = {"chosen": "images right at best and wrong at last", "all": "all test images"}
 
 
-def _mean_difference(name: str, group: str, each: Sequence[Any]) -> list[Effect]:
-    """Best minus last of every seed, with the interval over images of the first."""
-    low, high = each[0]["interval"]
-    values = tuple(one["difference"] for one in each)
-    return [Effect(f"{name}, best minus last, {GROUPS[group]}", values, (low, high))]
+def _mean_difference(name: str, group: str, each: Mapping[int, Any]) -> list[Effect]:
+    """Best minus last of every seed, with the variance over images, mean of the seeds."""
+    values = {seed: one["difference"] for seed, one in each.items()}
+    known = [((high - low) / 3.92) ** 2 for low, high in (one["interval"] for one in each.values())]
+    return [Effect(f"{name}, best minus last, {GROUPS[group]}", values, fmean(known) if known else None)]
 
 
 def _map_claim(text: str, key: str, name: str, group: str, where: str) -> Claim:
@@ -264,7 +295,8 @@ def _map_claim(text: str, key: str, name: str, group: str, where: str) -> Claim:
 
     def effects(m: Numbers) -> list[Effect]:
         each = [one["all_images"] if group == "all" else one for one in m["maps"]]
-        return _mean_difference(name, group, [one[key] for one in each])
+        by = {seed: one[key] for seed, one in zip(m["map_seeds"], each, strict=True)}
+        return _mean_difference(name, group, by)
 
     return Claim(text, effects, where=where)
 
@@ -277,7 +309,7 @@ def _wider(group: str, where: str) -> Claim:
 
 def _on_shared_parts(group: str) -> Claim:
     def effects(m: Numbers) -> list[Effect]:
-        each = [one[group]["shared"] for one in m["parts"]]
+        each = {s: one[group]["shared"] for s, one in zip(m["part_seeds"], m["parts"], strict=True)}
         return _mean_difference("share of the map's mass on cross-class parts", group, each)
 
     text = "the best checkpoint looks more at planted cross-class parts than the last"
@@ -285,11 +317,14 @@ def _on_shared_parts(group: str) -> Claim:
 
 
 def _collect_maps(evidence: RunEvidence, size: Size) -> Numbers:
-    out = collect(evidence)
+    out = collect(evidence, size)
     with_maps = [e for e in evidence["AT"] if e.extras["saliency"]["n"]]
     out["maps"] = [e.extras["saliency"] for e in with_maps]
-    out["grids"] = [f"runs/{e.folder.name}/saliency.png" for e in with_maps]
+    out["map_seeds"] = [e.seed for e in with_maps]
+    grids = [f"runs/{e.folder.name}/saliency.png" for e in with_maps]
+    out["grids"] = grids[shown(out["map_seeds"], size) :] if grids else []
     out["parts"] = [e.extras["parts"] for e in evidence.get("Shapes", ())]
+    out["part_seeds"] = [e.seed for e in evidence.get("Shapes", ())]
     return out
 
 
@@ -332,12 +367,18 @@ FIG11 = Entry(
 
 
 def _collapses(run: str, where: str = "") -> tuple[Claim, ...]:
-    """That robustness is gone at the end, and cross-class features with it."""
+    """That robustness is gone at the end, and cross-class features with it.
+
+    A run collapses or does not, so the question is whether most seeds do: their mean is of two kinds of runs.
+    """
 
     def effects(m: Numbers) -> list[Effect]:
-        best, last = (per_seed(m, run, stage, "robust") for stage in ("best", "last"))
-        each = tuple(b / 4 - z for b, z in zip(best, last, strict=True))
-        return [Effect("a quarter of the best robust accuracy, minus the last", each)]
+        ends = [per_seed(m, run, stage, "robust") for stage in ("best", "last")]
+        gone = combined(lambda best, last: float(last < best / 4), *ends)
+        share = combined(lambda best, last: last / best if best else 1.0, *ends).values()
+        each = ", ".join("?" if v is None else f"{v:.2f}" for v in share)
+        name = "share of seeds whose last robust accuracy is below a quarter of the best, against a half"
+        return [Effect(name, gone, yes_no=True, beside=f"last over best of every seed: {each}")]
 
     gone = "fast AT overfits catastrophically: almost nothing of its robustness is left"
     return (
@@ -375,7 +416,8 @@ def _near_zero(m: Numbers) -> list[Effect]:
     for name, run in m["runs"].items():
         for stage in ("best", "last"):
             K = len(run["class_names"])
-            each = tuple(0.1 - v / (K * (K - 1)) for v in run[stage]["all_pairs_cas"])
+            pairs = K * (K - 1)
+            each = combined(lambda v, pairs=pairs: 0.1 - v / pairs, per_seed(m, name, stage, "all_pairs_cas"))
             effects.append(Effect(f"0.1 minus the mean positive entry, {name} at {stage}", each))
     return effects
 
@@ -407,29 +449,42 @@ def _with_clean(evidence: RunEvidence, size: Size) -> Numbers:
     clean: dict[str, dict[str, list[float]]] = {}
     matrices: dict[str, Any] = {}
     for name, each in evidence.items():
-        stages = [e.extras["clean"] for e in each]
+        stages, at = [e.extras["clean"] for e in each], shown([e.seed for e in each], size)
         clean[name] = {s: [one[s]["cas"] for one in stages] for s in stages[0]}
-        matrices[name] = {s: stages[0][s]["C"] for s in stages[0]}
-    return {**collect(evidence), "clean": clean, "clean_C": matrices}
+        matrices[name] = {s: stages[at][s]["C"] for s in stages[at]}
+    return {**collect(evidence, size), "clean": clean, "clean_C": matrices}
+
+
+def _clean(m: Numbers, run: str, stage: str) -> dict[int, float | int | None]:
+    return by_seed(m, run, m["clean"][run][stage])
+
+
+def _clean_over_images(m: Numbers, *runs: str) -> float | None:
+    """The variance over images of a difference of CAS on clean images, taken from that under attack."""
+    return total(*(over_images(m, run, "last", "cas") for run in runs))
 
 
 def _below(text: str, stage: str) -> Claim:
     """Standard training ends with less CAS on clean images than AT has at a stage."""
 
     def effects(m: Numbers) -> list[Effect]:
-        ends = m["clean"]["AT"][stage], m["clean"]["standard"]["100 %"]
-        return [difference(f"CAS on clean images, AT at {stage} minus standard at its end", *ends)]
+        ends = _clean(m, "AT", stage), _clean(m, "standard", "100 %")
+        name = f"CAS on clean images, AT at {stage} minus standard at its end"
+        return [Effect(name, minus(*ends), _clean_over_images(m, "AT", "standard"))]
 
     return Claim(text, effects)
 
 
 def _settles(m: Numbers) -> list[Effect]:
-    standard, at = m["clean"]["standard"], m["clean"]["AT"]
-    late = difference("", standard["100 %"], standard["75 %"]).values
-    lost = difference("", at["best"], at["last"]).values
-    each = tuple(abs(b) - abs(a) for a, b in zip(late, lost, strict=True))
-    name = "change of CAS: AT's from best to last, minus standard training's in its last quarter"
-    return [Effect(name, each)]
+    series = [_clean(m, "AT", s) for s in ("best", "last")]
+    series += [_clean(m, "standard", s) for s in ("75 %", "100 %")]
+    series.append(chosen_above(m, "AT", "cas"))
+    each = combined(lambda best, last, early, late, above: best - last - above - abs(late - early), *series)
+    name = (
+        "change of CAS: AT's from best to last, less what choosing the best can give, minus standard "
+        "training's in its last quarter"
+    )
+    return [Effect(name, each, _clean_over_images(m, "AT", "AT", "standard", "standard"))]
 
 
 FIG9 = Entry(

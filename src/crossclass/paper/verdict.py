@@ -1,7 +1,8 @@
 """The verdict on a claim: it holds, it does not hold, or the numbers at hand leave it undecided.
 
 A claim that a quantity is larger than a margin *holds* if the whole interval of the quantity lies above the
-margin, *does not hold* if the whole interval lies at or below it, and is *undecided* otherwise.
+margin, *does not hold* if the whole interval lies at or below it, and is *undecided* otherwise. Claims about
+trained networks are also adjusted for the other claims of their entry (`entry`).
 """
 
 import math
@@ -28,6 +29,14 @@ class Verdict:
     """The same numbers by name."""
     extension: bool = False
     """Whether this is not a statement of the paper, but a check of it, another reading or an extension."""
+    p: float | None = None
+    """The two-sided p-value over seeds and images, 1 where they say nothing; None where nothing is random."""
+    p_holm: float | None = None
+    """The same, adjusted for the claims of the entry (Holm); the word goes by it."""
+    seeds: Sequence[int] = ()
+    """The seeds that were counted."""
+    detectable: Mapping[str, float | None] = field(default_factory=dict)
+    """By effect, the smallest distance from the margin that these seeds would decide with 80 % power."""
 
 
 def exceeds(interval: tuple[float, float], margin: float = 0.0) -> Word:

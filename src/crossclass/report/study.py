@@ -16,7 +16,7 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
-from crossclass.paper.entries import ENTRIES
+from crossclass.paper.entries import ENTRIES, over_study
 from crossclass.paper.entry import Numbers
 from crossclass.paper.reproduce import read_entry
 from crossclass.paper.verdict import WORDS
@@ -47,10 +47,13 @@ def study(entries: list[dict[str, Any]], folder: Path) -> str:
     """The HTML of entries; figures and grids are read from `folder`."""
     maps = _maps(entries, folder)
     theorem = next((e["id"] for e in entries if e["id"] in THEOREMS), None)
-    own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem} for e in entries]
+    extra = zip(entries, over_study(entries), strict=True)
+    own = [{"maps": maps.get(e["id"]), "panel": e["id"] == theorem, "q": q} for e, q in extra]
     views = [_view(e, folder) | more for e, more in zip(entries, own, strict=True)]
     counts = Counter(v["verdict"] for e in entries for v in e["verdicts"] if not v.get("extension"))
-    template = environment().get_template("study.html.j2")
+    env = environment()
+    env.filters["p_value"] = p_value
+    template = env.get_template("study.html.j2")
     return template.render(
         entries=views,
         counts={word: counts.get(word, 0) for word in WORDS},
@@ -60,6 +63,11 @@ def study(entries: list[dict[str, Any]], folder: Path) -> str:
     )
 
 
+def p_value(p: float | None) -> str:
+    """A p-value as text; empty for None."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def _view(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbers = entry["numbers"]
     files = [folder / f"{entry['id']}.{kind}" for kind in ("json", "csv")]
@@ -67,7 +75,8 @@ def _view(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
         "figure": _figure(folder / f"{entry['id']}.svg", entry["id"]),
         "description": f"{entry['title']}. {entry['claim']} Numbers: below, and in {entry['id']}.csv.",
         "settings": _settings(numbers),
-        "own": [v for v in entry["verdicts"] if not v.get("extension")],
+        "own": [(i, v) for i, v in enumerate(entry["verdicts"]) if not v.get("extension")],
+        "tested": any(v.get("p") is not None for v in entry["verdicts"]),
         "measured": (measured := _table(numbers)),
         "metrics": [m for m in METRICS if m.headline and any(m.key in row["best"] for row in measured)],
         "conditions": _conditions(numbers),
@@ -119,9 +128,11 @@ def _figure(path: Path, id_: str) -> Markup | None:
 
 
 def _table(numbers: Numbers) -> list[dict[str, Any]]:
-    """Best and last of every run and seed, as measured."""
+    """Best and last of every run and seed, as measured; seeds that are not counted are marked."""
+    aside = numbers.get("not_counted", ())
     return [
-        {"run": name, "seed": seed} | {s: {k: v[i] for k, v in run[s].items()} for s in ("best", "last")}
+        {"run": name, "seed": seed, "aside": seed in aside}
+        | {s: {k: v[i] for k, v in run[s].items()} for s in ("best", "last")}
         for name, run in (numbers.get("runs") or {}).items()
         if "best" in run
         for i, seed in enumerate(run["seeds"])

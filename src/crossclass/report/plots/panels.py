@@ -1,6 +1,6 @@
 """Panels of numbers per seed: dots by stage, lines over a parameter; and a table as a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,10 +11,14 @@ from crossclass.report.plots.output import freeze_layout
 from crossclass.report.plots.style import BARE, RUNS, STYLE, Style
 
 
-def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | None]]]]) -> Figure:
+def dots(
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | None]]]],
+    aside: Mapping[str, Collection[int]] | None = None,
+) -> Figure:
     """One panel per quantity: for each name and stage a dot for every seed, and a bar at their mean.
 
-    `panels[quantity][name][stage]` holds the values of the seeds; None is left out.
+    `panels[quantity][name][stage]` holds the values of the seeds; None is left out. `aside[quantity]` holds
+    the places of seeds that are not counted: their dots are hollow and grey, and not in the mean.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     stages = list(dict.fromkeys(s for panel in panels.values() for part in panel.values() for s in part))
@@ -25,10 +29,13 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | N
         for ax, (title, panel) in zip(axes, panels.items(), strict=False):
             for n, name in enumerate(names):
                 for k, (stage, values) in enumerate(panel.get(name, {}).items()):
-                    known = [float(v) for v in values if v is not None]
+                    places = (aside or {}).get(title, ())
+                    known = [float(v) for i, v in enumerate(values) if v is not None and i not in places]
+                    grey = [float(v) for i, v in enumerate(values) if v is not None and i in places]
                     x = n + 0.7 * ((k + 0.5) / max(1, len(stages)) - 0.5)
                     style: Style = {"color": colors[stage], "mec": "white", "ls": "", "marker": "o", "ms": 5}
                     ax.plot([x] * len(known), known, **style)
+                    ax.plot([x] * len(grey), grey, **style | {"mfc": "white", "mec": "#8a8a93"})
                     if known:
                         mean = sum(known) / len(known)
                         ax.plot([x - 0.08, x + 0.08], [mean, mean], color=colors[stage], lw=2)
@@ -38,6 +45,8 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float | int | N
             _from_zero(ax)
         for stage in stages:
             axes[0].plot([], [], "o", color=colors[stage], label=stage)
+        if any((aside or {}).values()):
+            axes[0].plot([], [], "o", mfc="white", mec="#8a8a93", label="not counted")
         axes[0].legend(fontsize=8)
         return freeze_layout(figure)
 

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def overfitting(numbers: Numbers) -> plots.Figure:
-    """Robust accuracy on training and test images and CAS by epoch, seeds as a band (Fig. 1)."""
+    """Robust accuracy on training and test images and CAS by epoch, a band of counted seeds (Fig. 1)."""
     runs = {}
     for name, run in numbers["runs"].items():
-        for seed, curve in zip(run["seeds"], run["curves"], strict=True):
+        aside = _aside(numbers, run["seeds"])
+        for i, (seed, curve) in enumerate(zip(run["seeds"], run["curves"], strict=True)):
+            if i in aside:
+                continue
             keys = list(curve)
             runs[f"{name} seed {seed}"] = [
                 dict(zip(keys, row, strict=True)) for row in zip(*curve.values(), strict=True)
@@ -25,8 +28,14 @@ def overfitting(numbers: Numbers) -> plots.Figure:
     return plots.curves(runs)
 
 
+def _aside(numbers: Numbers, seeds: Sequence[int]) -> set[int]:
+    """The places of the seeds that are not counted; none of them where nothing else was trained."""
+    aside = {i for i, seed in enumerate(seeds) if seed in numbers["not_counted"]}
+    return aside if len(aside) < len(seeds) else set()
+
+
 def matrices(numbers: Numbers, stages: Sequence[str], scale: tuple[float, float] = (0, 1)) -> plots.Figure:
-    """C of the first seed at each stage, a row for each run (Fig. 2, 3, 5, 6, 7)."""
+    """C of one seed at each stage, a row for each run (Fig. 2, 3, 5, 6, 7)."""
     rows = {
         name: {_caption(run, stage, stages): run["C"].get(stage) for stage in stages}
         for name, run in numbers["runs"].items()
@@ -35,7 +44,7 @@ def matrices(numbers: Numbers, stages: Sequence[str], scale: tuple[float, float]
 
 
 def strip(numbers: Numbers) -> plots.Figure:
-    """C of the first seed through the training, five to a line (Fig. 10)."""
+    """C of one seed through the training, five to a line (Fig. 10)."""
     (run,) = numbers["runs"].values()
     stages = [s for s in run["C"] if "%" in s]
     return plots.matrix_grid({"": {_caption(run, s, stages): run["C"][s] for s in stages}}, columns=5)
@@ -46,14 +55,17 @@ def differences(numbers: Numbers) -> plots.Figure:
     pictures: dict[str, Any] = {}
     for name, run in numbers["runs"].items():
         best, last = run["C"].get("best"), run["C"].get("last")
-        lost = run["best_minus_last"]["cas"]["value"][0]
-        pictures[f"{name}: CAS {lost:+.1f}"] = plots.subtract(best, last) if best and last else None
+        lost = run["best_minus_last"]["cas"]["value"][run["shown"]]
+        pictures[f"{name}, seed {run['seeds'][run['shown']]}: CAS {lost:+.1f}"] = (
+            plots.subtract(best, last) if best and last else None
+        )
     return plots.matrix_grid({"": pictures}, -0.5, 0.5, "RdBu", columns=4)
 
 
 def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
     """The seeds' values at best and last, one panel for each quantity (Fig. 8, Table 1)."""
     panels: dict[str, Any] = {}
+    seeds = next(iter(numbers["runs"].values()))["seeds"]
     for key in keys:
         scale = 100 if key in ("robust", "clean") else 1
         panels[metric(key).label + (" (%)" if scale == 100 else "")] = {
@@ -63,7 +75,7 @@ def bars(numbers: Numbers, keys: Sequence[str]) -> plots.Figure:
             }
             for name, run in numbers["runs"].items()
         }
-    return plots.dots(panels)
+    return plots.dots(panels, dict.fromkeys(panels, _aside(numbers, seeds)))
 
 
 def standard(numbers: Numbers) -> plots.Figure:
@@ -71,7 +83,9 @@ def standard(numbers: Numbers) -> plots.Figure:
     stages = {"standard": ("25 %", "50 %", "75 %", "100 %"), "AT": ("best", "last")}
     rows = {
         name: {
-            f"{stage}: CAS {numbers['clean'][name][stage][0]:.1f}": numbers["clean_C"][name][stage]
+            f"{stage}: CAS {numbers['clean'][name][stage][numbers['runs'][name]['shown']]:.1f}": numbers[
+                "clean_C"
+            ][name][stage]
             for stage in wanted
         }
         for name, wanted in stages.items()
@@ -88,13 +102,16 @@ def maps(numbers: Numbers) -> plots.Figure:
             "chosen": _ends([one[key] for one in numbers["maps"]], scale),
             "all": _ends([one["all_images"][key] for one in numbers["maps"]], scale),
         }
+    aside = dict.fromkeys(panels, _aside(numbers, numbers["map_seeds"]))
     parts = [one for one in numbers["parts"] if all("shared" in one[g] for g in ("chosen", "all"))]
     if parts:
         panels["mass on shared parts (Shapes, %)"] = {
             group: {stage: [100 * one[group]["shared"][stage] for one in parts] for stage in ("best", "last")}
             for group in ("chosen", "all")
         }
-    return plots.dots(panels)
+        if len(parts) == len(numbers["part_seeds"]):
+            aside |= dict.fromkeys(set(panels) - set(aside), _aside(numbers, numbers["part_seeds"]))
+    return plots.dots(panels, aside)
 
 
 def _ends(found: Sequence[Any], scale: float | int) -> dict[str, list[float]]:
@@ -112,10 +129,10 @@ def settings(numbers: Numbers) -> plots.Figure:
 
 
 def _caption(run: Any, stage: str, stages: Sequence[str]) -> str:
-    """Stage, robust accuracy and CAS of the first seed; from the checks where stages on the way are shown."""
-    at = run["checks"][stage] if any("%" in s for s in stages) else run[stage]
-    epoch, robust, cas = (at[k][0] for k in ("epoch", "robust", "cas"))
-    return f"{stage} (epoch {epoch})\nRA {100 * robust:.1f} %, CAS {cas:.1f}"
+    """Stage, robust accuracy and CAS of the seed shown; from the checks where stages on the way are shown."""
+    at, i = run["checks"][stage] if any("%" in s for s in stages) else run[stage], run["shown"]
+    epoch, robust, cas = (at[k][i] for k in ("epoch", "robust", "cas"))
+    return f"{stage} (seed {run['seeds'][i]}, epoch {epoch})\nRA {100 * robust:.1f} %, CAS {cas:.1f}"
 
 
 def weights(numbers: Numbers) -> plots.Figure:
