@@ -2,6 +2,7 @@
 
 runs, sizes                the named runs, and the same runs in the sizes paper, mini and smoke
 entry, verdict             the types: an entry (a figure, table or theorem), its claims, the word on each
+inference                  what seeds and images say of a mean; corrections for many claims
 figures, tables, theorems  the entries; `claims` holds what several of them claim, `entries` lists them all
 evidence                   what is kept of a finished run, without weights
 extra_measurements         what single figures need of a run beside the usual numbers

@@ -84,6 +84,8 @@ class Effect:
         if others:
             each += f"; not counted, seed {_list(others)}: {', '.join(_short(v) for v in others.values())}"
         beside = f"; margin {_short(margin)}" if margin else ""
+        if self.yes_no:
+            beside += f"; can be decided by {math.ceil(math.log2(2 / level))} seeds that agree"
         if isinstance(test, MeanTest) and test.spread is not None:
             beside += f"; could have decided a difference of {_short(test.detectable(level))}"
         return f"{self.name} {_short(test.mean)} ({ends}; {each}{beside}{self.beside and '; '}{self.beside})"
@@ -114,7 +116,7 @@ class Claim:
             return Verdict(self.text, "undecided", self.where, f"could not be judged: {_reason(e)}", p=1.0)
         if not effects:
             return Verdict(self.text, "undecided", self.where, "a number it needs was not measured", p=1.0)
-        seeds = tuple(sorted({s for e in effects for s in e.counted(aside)}))
+        seeds = sorted({s for e in effects for s in e.counted(aside)})
         above = max(t.above for t in tests)
         below = min(1.0, len(tests) * min(t.below for t in tests))
         p = min(1.0, 2 * min(above, below))

@@ -184,18 +184,7 @@ FIG10 = Entry(
     "C through the training",
     "CAS and robust accuracy rise together to the best epoch, and fall together after it.",
     runs=AT,
-    stages=(
-        0.05,
-        0.15,
-        0.25,
-        0.35,
-        0.45,
-        0.55,
-        0.65,
-        0.75,
-        0.85,
-        0.95,
-    ),
+    stages=tuple(percent / 100 for percent in range(5, 100, 10)),
     claims=(_correlates(rising=True), _correlates(rising=False)),
     printed={
         "points": [
@@ -235,10 +224,7 @@ FIG3AB = Entry(
         has_more("KD's last checkpoint is more robust than AT's", "robust", "last", "KD", "AT"),
         has_more(
             "KD's best checkpoint is more robust than AT's (48.1 against 47.8 %)",
-            "robust",
-            "best",
-            "KD",
-            "AT",
+            *("robust", "best", "KD", "AT"),
         ),
     ),
     printed=FIG3_PRINTED,

@@ -33,7 +33,7 @@ class Verdict:
     """The two-sided p-value over seeds and images, 1 where they say nothing; None where nothing is random."""
     p_holm: float | None = None
     """The same, adjusted for the claims of the entry (Holm); the word goes by it."""
-    seeds: Sequence[int] = ()
+    seeds: Sequence[int] = field(default_factory=list)
     """The seeds that were counted."""
     detectable: Mapping[str, float | None] = field(default_factory=dict)
     """By effect, the smallest distance from the margin that these seeds would decide with 80 % power."""
