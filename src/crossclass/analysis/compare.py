@@ -41,6 +41,7 @@ def comparison(
         if m.difference is not None and (paired or m.unit == "accuracy"):
             ends[f"d_{m.key}"] = intervals.finite_ends(m.difference(a, b))
     return Comparison(
+        warnings=[f"{of}: {w}" for of, m in zip(labels, (first, second), strict=True) for w in m.warnings],
         a=labels[0],
         b=labels[1],
         of=at,

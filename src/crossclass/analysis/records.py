@@ -214,6 +214,8 @@ class Comparison(_WithMetrics):
 
     __pydantic_extra__: dict[str, Ends | int | float | None] = Field(init=False)
 
+    warnings: list[str] = []
+    """Those of both, each behind the name of its checkpoint."""
     a: str
     b: str
     of: tuple[CheckpointRef, CheckpointRef] | None = None

@@ -93,6 +93,11 @@ class ResultsView:
         return comparison.views(self.file, self.path.parent, f"comparison-{self.index}")
 
     @property
+    def warnings(self) -> list[str]:
+        """Those of all its checkpoints, each behind the name of the checkpoint."""
+        return [f"{view.label}: {text}" for view in self.measurements for text in view.m.warnings]
+
+    @property
     def metrics(self) -> list[Metric]:
         """The metrics that any of its checkpoints has."""
         return measurement.measured_metrics(self.file.results)
