@@ -24,7 +24,7 @@ from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow, ResultFile, result_file
 from crossclass.attacks import Network
 from crossclass.attacks.losses import cross_entropy
-from crossclass.attacks.norms import L2, AnyThreat
+from crossclass.attacks.norms import AnyThreat
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.load import identity, load_model
 from crossclass.checkpoints.run_folder import RunFolder
@@ -35,6 +35,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
+from crossclass.training.recipes.gradalign import cosine, nonzero
 from crossclass.training.run import Run
 
 PROBE_N = 500
@@ -142,8 +143,8 @@ def probe_one_step(
             return correct, _cosine(at_x, beside).cpu()
 
         probes = distributed_map(batches(len(split), batch, None), probe)
-    correct, cosine = zip(*probes, strict=True)
-    return OneStepProbe(torch.cat(correct), torch.cat(cosine))
+    correct, aligned = zip(*probes, strict=True)
+    return OneStepProbe(torch.cat(correct), torch.cat(aligned))
 
 
 def _gradient(f: Network, x: Tensor, y: Tensor) -> Tensor:
@@ -153,11 +154,8 @@ def _gradient(f: Network, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cosine(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    """Of each pair, exact also where a confident network's gradients are 1e-30; NaN where it is undefined."""
-    unit = L2().steepest  # a zero or NaN gradient becomes zero
-    u, v = unit(a, 1.0).flatten(1), unit(b, 1.0).flatten(1)
-    defined = (u != 0).any(dim=1) & (v != 0).any(dim=1)
-    return torch.where(defined, (u * v).sum(dim=1), torch.nan)
+    """Of each pair; NaN where it is undefined."""
+    return torch.where(nonzero(a) & nonzero(b), cosine(a, b), torch.nan)
 
 
 def mean_cosine(cosine: Float[Tensor, " n"]) -> float | None:

@@ -62,7 +62,9 @@ class AWP(Recipe):
 
 def perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     """v = gamma |w| g / |g|: the change of one layer, of relative length gamma; zero for a zero gradient."""
-    return gamma * weight.norm() * gradient / (gradient.norm() + 1e-20)
+    top = gradient.abs().amax()  # squares of 1e-30 leave float32
+    unit = gradient / torch.where(top == 0, 1, top)
+    return gamma * weight.norm() * unit / torch.where(top == 0, 1, unit.norm())
 
 
 def _shifted(
