@@ -22,7 +22,9 @@ SMALL = {
 STRIDED = ResNet(width=4, blocks=(1, 1), stem=4, stem_stride=2, pool=4)
 
 
-BUILT_IN = [*SMALL.values(), ResNet(width=2, depth=50, blocks=(1, 1), pool=4), THIN.replace(depth=50)]
+RAW = THIN.replace(last_norm=False, shortcut_input="raw")
+"""As in tml-epfl/understanding-fast-adv-training."""
+BUILT_IN = [*SMALL.values(), ResNet(width=2, depth=50, blocks=(1, 1), pool=4), THIN.replace(depth=50), RAW]
 
 
 FOREIGN = {"python", "timm", "torchvision", "hf"}

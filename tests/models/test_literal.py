@@ -30,7 +30,8 @@ def literal_preactresnet(s, x, settings, blocks):
         for i in range(count):
             name, stride = f"layer{stage + 1}.{i}", 2 if stage and not i else 1
             h = relu(bn(s, f"{name}.bn1", out))
-            short = conv(s, f"{name}.shortcut.0", h, stride) if f"{name}.shortcut.0.weight" in s else out
+            beside = out if settings.shortcut_input == "raw" else h
+            short = conv(s, f"{name}.shortcut.0", beside, stride) if f"{name}.shortcut.0.weight" in s else out
             if settings.depth == 50:
                 h = conv(s, f"{name}.conv1", h)
                 h = conv(s, f"{name}.conv2", relu(bn(s, f"{name}.bn2", h)), stride)
@@ -39,7 +40,7 @@ def literal_preactresnet(s, x, settings, blocks):
                 h = conv(s, f"{name}.conv1", h, stride)
                 h = conv(s, f"{name}.conv2", relu(bn(s, f"{name}.bn2", h)))
             out = h + short
-    return relu(bn(s, "bn", out)).mean(dim=(2, 3))
+    return (relu(bn(s, "bn", out)) if settings.last_norm else out).mean(dim=(2, 3))
 
 
 def literal_resnet(s, x, settings, blocks):

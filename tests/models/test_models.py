@@ -23,7 +23,7 @@ from crossclass.models import (
 )
 from crossclass.models.base import space_mean, subsample_first
 from crossclass.training.run import Run
-from networks import BUILT_IN, FOREIGN, IMAGES, SMALL, THIN, made, parameters
+from networks import BUILT_IN, FOREIGN, IMAGES, RAW, SMALL, THIN, made, parameters
 
 # Contracts over every family
 
@@ -106,6 +106,7 @@ def test_settings_are_plain_text_and_back(settings):
     ("settings", "count", "width"),
     [
         (PreActResNet(), 11_172_170, 512),
+        (PreActResNet(last_norm=False, shortcut_input="raw"), 11_171_146, 512),
         (PreActResNet(depth=34), 21_280_330, 512),
         (PreActResNet(depth=50), 23_513_162, 2048),
         (ResNet(), 11_173_962, 512),
@@ -232,6 +233,7 @@ def test_what_stood_in_runs_before_keeps_its_digest():
     ("settings", "words"),
     [
         (PreActResNet(), "PreActResNet-18, width 64"),
+        (RAW, "PreActResNet 1-1, width 4, no last batch norm, raw shortcuts"),
         (ResNet(depth=50, blocks=(3, 4, 6, 3)), "ResNet-50, width 64"),
         (ResNet(depth=50, blocks=(1, 2)), "ResNet 1-2, bottlenecks, width 64"),
         (WideResNet(), "WideResNet-34-10"),
@@ -241,6 +243,11 @@ def test_what_stood_in_runs_before_keeps_its_digest():
 )
 def test_networks_are_described_in_a_line(settings, words):
     assert models.describe(settings, 10) == f"{words}, 10 classes"
+
+
+def test_bottlenecks_have_no_raw_shortcut():
+    with pytest.raises(UserError, match=r"shortcut_input=raw is for basic blocks"):
+        PreActResNet().replace(depth=50, shortcut_input="raw")
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -458,15 +458,16 @@ class TestAverages:
             expected = model.b.detach() if i < 2 else 0.8 * expected + 0.2 * model.b.detach()
         assert torch.allclose(average.b, expected)
 
-    def test_refresh_is_the_plain_mean_over_batches(self):
+    @pytest.mark.parametrize("sizes", [(8, 8, 8), (8, 8, 2), (1, 16)])
+    def test_refresh_weighs_every_image_alike(self, sizes):
         model = tiny_net(2)
         weights = model.conv.weight.clone()
-        parts = [pictures(8, seed=s) for s in range(3)]
+        parts = [pictures(n, seed=s) + s for s, n in enumerate(sizes)]  # batches that differ
         refresh(model, iter(parts))
         z = [model.conv(x) for x in parts]
-        mean = torch.stack([v.mean(dim=(0, 2, 3)) for v in z]).mean(dim=0)
-        var = torch.stack([v.var(dim=(0, 2, 3)) for v in z]).mean(dim=0)
-        assert torch.allclose(model.bn.running_mean, mean, atol=1e-6)
+        mean = torch.cat(z).mean(dim=(0, 2, 3))  # of one big batch
+        var = sum(n * v.var(dim=(0, 2, 3)) for n, v in zip(sizes, z, strict=True)) / sum(sizes)
+        assert torch.allclose(model.bn.running_mean, mean, atol=1e-5)
         assert torch.allclose(model.bn.running_var, var, atol=1e-5)
         assert model.bn.momentum == 0.1
         assert not any(m.training for m in model.modules())
@@ -502,6 +503,8 @@ class TestRun:
         )
         wong = Run(schedule="cyclic", lr_milestones=(), epochs=15, lr=0.2)
         assert [wong.lr_at(8, 0.5), wong.lr_at(15), wong.lr_at(4, 0.75)] == pytest.approx([0.2, 0.0, 0.1])
+        gradalign = Run(schedule="cyclic", lr_milestones=(), epochs=30, lr=0.3, lr_peak=0.4)
+        assert [gradalign.lr_at(e) for e in (6, 12, 21, 30)] == pytest.approx([0.15, 0.3, 0.15, 0.0])
         assert factor("cosine", 200.0, 200, (), 0) == pytest.approx(0)
         assert factor("cosine", 100.0, 200, (), 0) == pytest.approx(0.5)
         assert factor("cosine", 105.0, 200, (), 10) == pytest.approx(0.5)  # half way behind the warm-up

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from crossclass.data.base import PerChannel
@@ -51,6 +51,24 @@ class PreActResNet(Residual):
     """Pre-activation ResNet of any depth, width and number of stages (He et al. 2016b)."""
 
     kind: Literal["preactresnet"] = "preactresnet"
+    last_norm: bool = True
+    """Whether batch norm and ReLU follow the last block (not in tml-epfl/understanding-fast-adv-training)."""
+    shortcut_input: Literal["activated", "raw"] = "activated"
+    """What the 1x1 convolution beside a basic block takes: ReLU(BN(x)), or the block's input x.
+
+    `raw` in locuslab/fast_adversarial and tml-epfl/understanding-fast-adv-training. The weights have the same
+    names and shapes.
+    """
+
+    def __str__(self) -> str:
+        parts = {", no last batch norm": not self.last_norm, ", raw shortcuts": self.shortcut_input == "raw"}
+        return super().__str__() + "".join(text for text, holds in parts.items() if holds)
+
+    @model_validator(mode="after")
+    def _basic(self) -> "PreActResNet":
+        if self.shortcut_input == "raw" and self.depth == 50:
+            raise ValueError("shortcut_input=raw is for basic blocks; bottlenecks (depth=50) take activated")
+        return self
 
     def __call__(
         self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
@@ -61,6 +79,7 @@ class PreActResNet(Residual):
 
 class _Basic(nn.Module):
     expansion = 1
+    raw_shortcut = False
 
     def __init__(self, inputs: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -72,10 +91,14 @@ class _Basic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
-        residual = x if self.shortcut is None else self.shortcut(out)
+        residual = x if self.shortcut is None else self.shortcut(x if self.raw_shortcut else out)
         out = self.conv1(out)
         out = self.conv2(F.relu(self.bn2(out)))
         return out + residual
+
+
+class _RawShortcut(_Basic):
+    raw_shortcut = True
 
 
 class _Bottleneck(nn.Module):
@@ -126,20 +149,22 @@ class PreActResNetModule(Classifier):
     """The network of `PreActResNet`; parameter names follow the well-known CIFAR implementations."""
 
     renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^(linear|fc)\.", "head."),)
+    unused: ClassVar[tuple[str, ...]] = (r"^model_preact_hl1\.",)  # tml-epfl's copies of the first layers
 
     def __init__(
         self, settings: PreActResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel
     ) -> None:
         super().__init__(mean, std)
         self.conv1 = settings.stem_layer(channels)
-        features = add_stages(self, settings, _Bottleneck if settings.depth == 50 else _Basic)
+        basic = _RawShortcut if settings.shortcut_input == "raw" else _Basic
+        features = add_stages(self, settings, _Bottleneck if settings.depth == 50 else basic)
         self._stages = len(settings.stages)
-        self.bn = nn.BatchNorm2d(features)
-        self.relu = nn.ReLU()
+        self.bn = nn.BatchNorm2d(features) if settings.last_norm else nn.Identity()
+        self.relu = nn.ReLU() if settings.last_norm else nn.Identity()
         self.head = nn.Linear(features, classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Mean over space after the last batch norm and ReLU: non-negative, [n, d]."""
+        """Mean over space after the last batch norm and ReLU (then non-negative), [n, d]."""
         out = self.conv1(self.normalise(x))
         for stage in range(self._stages):
             out = getattr(self, f"layer{stage + 1}")(out)

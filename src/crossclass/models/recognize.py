@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossclass.core.errors import UserError
 from crossclass.models.base import Classifier
-from crossclass.models.preactresnet import BLOCKS, PreActResNet
+from crossclass.models.preactresnet import BLOCKS, PreActResNet, Residual
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT
 from crossclass.models.wideresnet import WideResNet
@@ -75,13 +75,15 @@ def _residuals(shapes: Shapes) -> Iterator[Recognized]:
         stem=kernel,
         stem_stride=2 - kernel % 2,
     )
+    post = ResNet(**pre.model_dump(include=set(Residual.model_fields)) | {"kind": "resnet"})
+    if depth != 50 and any(name.startswith("model_preact_hl1.") for name in shapes):  # tml-epfl's
+        pre = pre.replace(last_norm=False, shortcut_input="raw")
     classes, features = head
     yield from _candidate(pre, shapes, classes, channels, 32)
-    post = ResNet(**pre.to_dict() | {"kind": "resnet"})
     windows, rest = divmod(features, width * 2 ** (stages - 1) * (4 if depth == 50 else 1))
     side = round(windows**0.5)
     if rest == 0 and side > 1 and side * side == windows:
-        size = 4 * side * pre.stem_stride * 2 ** (stages - 1)
+        size = 4 * side * post.stem_stride * 2 ** (stages - 1)
         yield from _candidate(post.replace(pool=4), shapes, classes, channels, size)
     else:
         yield from _candidate(post, shapes, classes, channels, 32)

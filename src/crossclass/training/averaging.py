@@ -68,9 +68,10 @@ def mix(average: nn.Module, model: nn.Module, share: float) -> None:
 
 @torch.no_grad()
 def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Compute batch-norm statistics anew: the mean over the given batches of images, in place.
+    """Compute batch-norm statistics anew, in place: the mean over all images that the batches hold.
 
-    Unlike `torch.optim.swa_utils.update_bn`, dropout stays off.
+    A batch counts by its images, as in VITA-Group/Alleviate-Robust-Overfitting; in
+    `torch.optim.swa_utils.update_bn` a short last batch counts as much as a full one, and dropout is on.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
@@ -80,9 +81,12 @@ def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
         try:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # torch then takes a cumulative mean
                 norm.train()
+            images = 0
             for x in batches:
+                images += len(x)
+                for norm in norms:
+                    norm.momentum = len(x) / images
                 model(x)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -49,6 +49,8 @@ class Run(Settings):
     lr: float = Field(default=0.1, gt=0)
     schedule: Schedule = "steps"
     """`steps` follows lr_milestones; `cyclic` and `cosine` change the rate with every batch."""
+    lr_peak: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the epochs after which schedule=cyclic has its largest rate (Wong et al. 2020: the middle)."""
     lr_milestones: tuple[int, ...] = (100, 150)
     """Epochs after which the learning rate falls to a tenth."""
     lr_warmup: int = Field(default=0, ge=0)
@@ -134,8 +136,9 @@ class Run(Settings):
 
     def lr_at(self, epoch: int, done: float = 1.0) -> float:
         """Learning rate in an epoch, counted from 1, for the batch after which the share `done` is done."""
+        time = epoch - 1 + done
         return self.lr * factor(
-            self.schedule, epoch - 1 + done, self.epochs, self.lr_milestones, self.lr_warmup
+            self.schedule, time, self.epochs, self.lr_milestones, self.lr_warmup, self.lr_peak
         )
 
     def recipe_at(self, epoch: int) -> Recipe:

@@ -7,15 +7,17 @@ from typing import Literal
 Schedule = Literal["steps", "cyclic", "cosine"]
 
 
-def factor(schedule: Schedule, t: float, epochs: int, milestones: Sequence[int], warmup: int) -> float:
+def factor(
+    schedule: Schedule, t: float, epochs: int, milestones: Sequence[int], warmup: int, peak: float = 0.5
+) -> float:
     """Share of the peak learning rate at time t in epochs, 0 < t <= epochs.
 
     `steps`: a tenth after each milestone, constant within an epoch (locuslab/robust_overfitting sets it per
-    batch and falls at the last batch of the epoch before). `cyclic`: linear 0 -> 1 -> 0 with the peak in
-    the middle (Wong et al. 2020). `cosine`: 1 -> 0. During the first `warmup` epochs the rate rises linearly.
+    batch and falls at the last batch of the epoch before). `cyclic`: linear 0 -> 1 -> 0 with the peak at a
+    share `peak` of the epochs. `cosine`: 1 -> 0. During the first `warmup` epochs the rate rises linearly.
     """
     if schedule == "cyclic":
-        return 1 - abs(2 * t / epochs - 1)
+        return min(t / (peak * epochs), (epochs - t) / ((1 - peak) * epochs))
     if t < warmup:
         return t / warmup
     if schedule == "cosine":
