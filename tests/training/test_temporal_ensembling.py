@@ -77,7 +77,7 @@ def dong(run: Run) -> dict[str, Tensor]:
             for _ in range(start.steps):
                 x_adv = x_adv.detach().requires_grad_()
                 (g,) = torch.autograd.grad(loss(x_adv), x_adv)
-                alpha = attack.step * attack.threat.eps
+                alpha = start.alpha
                 if attack.threat.kind == "linf":
                     delta = (x_adv.detach() + alpha * g.sign() - x).clamp(
                         -attack.threat.eps, attack.threat.eps

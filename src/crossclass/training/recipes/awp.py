@@ -62,9 +62,10 @@ class AWP(Recipe):
 
 def perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     """v = gamma |w| g / |g|: the change of one layer, of relative length gamma; zero for a zero gradient."""
-    top = gradient.abs().amax()  # squares of 1e-30 leave float32
-    unit = gradient / torch.where(top == 0, 1, top)
-    return gamma * weight.norm() * unit / torch.where(top == 0, 1, unit.norm())
+    top = gradient.abs().amax()
+    squarable = (top == 0) | ((top > 1e-12) & (top < 1e12))  # squares of 1e-30 leave float32
+    scaled = gradient / torch.where(squarable, 1, top)
+    return gamma * weight.norm() * scaled / torch.where(top == 0, 1, scaled.norm())
 
 
 def _shifted(
