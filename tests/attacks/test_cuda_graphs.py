@@ -102,6 +102,18 @@ def test_what_depends_on_results_is_not_recorded(change: dict[str, Any]) -> None
     assert graphs.replays == 0
 
 
+def test_the_term_of_one_batch_is_not_replayed_for_another() -> None:
+    network, x, y = net(), torch.rand(4, 3, 16, 16, generator=seeded(0)), torch.arange(4)
+    # a new function for every batch, as temporal ensembling has
+    terms = [lambda logits, rows, k=k: 100 * logits[:, k] for k in (0, 1, 2, 3)]
+    attacks = [PGD(steps=1, added_loss=term) for term in terms]
+    graphs = CudaGraphs(emulated(attacks[0], network))
+    with graphs.active():
+        found = [attack(network, x, y, seeded(1)) for attack in attacks]
+    assert graphs.replays == 0
+    assert all(torch.equal(f, a(network, x, y, seeded(1))) for f, a in zip(found, attacks, strict=True))
+
+
 def test_where_recording_fails_crafting_goes_on_and_one_warning_says_why() -> None:
     def refused(job: Job) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing\n(a stack)")
