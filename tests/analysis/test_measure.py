@@ -4,6 +4,7 @@ The oracle is Algorithm 1 written out literally on the network's own features; t
 names that others give their weights.
 """
 
+import html
 import json
 from pathlib import Path
 
@@ -306,6 +307,10 @@ def test_the_commands_of_the_readme(here, capsys):
     levels = {f["level"] for f in json.loads(Path("d.json").read_text())[0]["findings"]}
     assert levels <= {"fault", "warning", "note", "fine"}
     assert (code == 1) == ("fault" in levels)
+    verdict = json.loads(Path("d.json").read_text())[0]["verdict"]
+    assert out.splitlines()[-2] == verdict
+    code, out = call("doctor", "prn.pt", "data.path=data", "n=40", "n_attack=10", "out=d.html")
+    assert html.escape(verdict, quote=True) in Path("d.html").read_text().replace("&#39;", "&#x27;")
     code, out = call(
         "measure", "prn.pt", "prn.pt", "data.path=data", "attack.steps=2", "saliency=2", "out=s.json"
     )

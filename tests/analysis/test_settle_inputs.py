@@ -292,6 +292,8 @@ def test_labels_that_make_numbers_meaningless_are_named():
     assert "output 1 is a" in line
     (line,) = label_warnings(torch.zeros(300, dtype=torch.int64), y, ("a", "b", "c"))
     assert "33.3% of 300" in line
+    (line,) = label_warnings(torch.where(y == 2, 1, y), y, ("a", "b", "c"))
+    assert "no image is given these classes, although there are images of them: c" in line
     swapped = torch.where(y == 2, 2, 1 - y)
     assert "output 2" not in label_warnings(swapped, y, ("a", "b", "c"))[0]
 

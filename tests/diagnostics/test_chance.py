@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import seeded
+from crossclass.analysis.accuracy_tests import hardly_learned, learned
 from crossclass.analysis.input_alternatives import explaining_renumbering, renumbering
 from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail_probability
 
@@ -59,3 +60,20 @@ def test_a_head_that_tells_some_classes_by_accident_is_no_renumbering():
     assert explaining_renumbering(meant[labels], labels) == tuple(meant.argsort().tolist())
     two = torch.tensor([1, 0, 2, 3, 4, 5])
     assert explaining_renumbering(two[labels], labels) == (1, 0, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "hardly", "beyond"), [(2, 0.55, 0.625), (10, 0.19, 0.3), (100, 0.02, 0.03)]
+)
+def test_what_untrained_heads_reach_is_not_learned(classes: int, hardly: float, beyond: float):
+    labels = torch.arange(10_000) % classes
+
+    def right(share: float) -> torch.Tensor:
+        return torch.arange(10_000) < share * 10_000
+
+    assert hardly_learned(right(hardly - 0.005), labels)
+    assert not hardly_learned(right(hardly + 0.005), labels)
+    assert not learned(right(beyond - 0.005), labels)
+    assert learned(right(beyond + 0.005), labels)
+    few = labels[:20]
+    assert hardly_learned(right(0.25)[:20] & (few == 0), few), "one of twenty"

@@ -11,6 +11,9 @@ from torch import Tensor
 ALPHA = 1e-3
 """A comparison errs on a sound network at most this often."""
 
+GUESSED = 0.05
+"""An accuracy may be one of guessing if guessing reaches it more often than this."""
+
 
 def tail_probability(count: int, n: int, p: float) -> float:
     """P(Bin(n, p) >= count)."""
@@ -43,3 +46,27 @@ def above_chance(right: Bool[Tensor, " n"], labels: Int[Tensor, " n"], tests: in
     """Whether more are right than by always saying the most frequent class, beyond binomial error."""
     p = tail_probability(int(right.sum()), len(right), chance_level(labels))
     return len(right) > 0 and p < ALPHA / tests
+
+
+def hardly_learned(right: Bool[Tensor, " n"], labels: Int[Tensor, " n"]) -> bool:
+    """Whether an accuracy is one of guessing, or of a head that was never trained.
+
+    Features tell classes apart without a trained head: of 500 random heads on the features of ResNet-20 5 %
+    are right on 17.6 % of CIFAR-10 or more.
+    """
+    guessed = tail_probability(int(right.sum()), len(right), chance_level(labels)) > GUESSED
+    return guessed or float(right.double().mean()) < _level(labels, 0.1, 2.0)
+
+
+def learned(right: Bool[Tensor, " n"], labels: Int[Tensor, " n"]) -> bool:
+    """Whether an accuracy is beyond what heads that were never trained reach.
+
+    The best of eight ways to feed such a head is right on 21.6 % of CIFAR-10 or more in 1 % of 500 heads.
+    """
+    return above_chance(right, labels) and float(right.double().mean()) > _level(labels, 0.25, 3.0)
+
+
+def _level(labels: Int[Tensor, " n"], part: float, times: float) -> float:
+    """A part of the way from guessing to 1, or so many times guessing if that is less."""
+    chance = chance_level(labels)
+    return min(chance + part * (1 - chance), times * chance)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossclass.analysis.accuracy_tests import above_chance, beats, lead
+from crossclass.analysis.accuracy_tests import above_chance, beats, hardly_learned, lead, learned
 from crossclass.checkpoints.foreign_weights import Aspect
 from crossclass.core.device import full_precision
 from crossclass.core.rng import generator, isolated_rng
@@ -130,6 +130,11 @@ class InputTrial:
                 out.append(t)
         found = self.better()
         return tuple(t for t in out if not any(t is other for other in found))
+
+    def worth_more_images(self) -> tuple[Trial, ...]:
+        """Ways that look better by two points or more (p < 0.2 for each): more images will tell."""
+        pairs = ((t, *lead(*self._pair(t, self.loaded))) for t in self.others)
+        return tuple(t for t, share, p in pairs if share >= MATTERS and p < 0.2)
 
     def disagreement(self, a: Trial, b: Trial) -> float:
         """The share of the images on which two ways lead to different predictions."""
@@ -263,8 +268,12 @@ def try_feedings(
 def is_clearly_better(
     a: Bool[Tensor, " m"], b: Bool[Tensor, " m"], labels: Int[Tensor, " m"], tests: int
 ) -> bool:
-    """Whether a is right more often than b by half a point and more than chance, and better than guessing."""
-    return beats(a, b, by=0.005, tests=tests) and above_chance(a, labels, tests)
+    """Whether a is right more often than b by half a point and more than chance, and better than guessing.
+
+    Where b is hardly better than guessing, a must be beyond what any inputs of an untrained head lead to.
+    """
+    clear = learned(a, labels) if hardly_learned(b, labels) else above_chance(a, labels, tests)
+    return clear and beats(a, b, by=0.005, tests=tests)
 
 
 def _hopeless(other: Bool[Tensor, " m"], loaded: Bool[Tensor, " m"]) -> bool:

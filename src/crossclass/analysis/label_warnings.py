@@ -1,4 +1,4 @@
-"""What clean predictions say about the labels: classes in another order, accuracy no better than guessing."""
+"""What clean predictions say about the labels: another order of classes, guessing, classes never given."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from crossclass.analysis.accuracy_tests import chance_level, tail_probability
+from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
 from crossclass.analysis.input_alternatives import explaining_renumbering
 
-LEVEL = 0.05
-"""Accuracy counts as no better than guessing if guessing reaches it more often than this."""
+FEW = 20
+"""Images of a class that are needed to say that it is never given."""
 
 
 def label_warnings(
@@ -42,8 +42,18 @@ def _warnings(
             f"the classes seem to be numbered otherwise than in the data: clean accuracy is {accuracy:.1%}, "
             f"renumbered {after:.1%} ({shown}{' and more' if len(moved) > 10 else ''})"
         )
-    elif tail_probability(int(right.sum()), len(right), chance_level(labels)) > LEVEL:
+    elif hardly_learned(right, labels):
         yield (
-            f"clean accuracy {accuracy:.1%} of {len(right)} images is no better than guessing "
+            f"clean accuracy {accuracy:.1%} of {len(right)} images is hardly better than guessing "
             f"({chance_level(labels):.1%}): the other numbers mean nothing then; `doctor` looks for the cause"
         )
+    elif missing := _never_given(clean, labels, class_names):
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        yield f"no image is given these classes, although there are images of them: {shown}"
+
+
+def _never_given(
+    clean: Int[Tensor, " n"], labels: Int[Tensor, " n"], class_names: tuple[str, ...]
+) -> list[str]:
+    there, given = (torch.bincount(c[c >= 0], minlength=len(class_names)).tolist() for c in (labels, clean))
+    return [name for i, name in enumerate(class_names) if there[i] >= FEW and not given[i]]

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crossclass import models
-from crossclass.analysis import compare, evaluate, intervals, settle_inputs
+from crossclass.analysis import compare, evaluate, intervals, network_faults, settle_inputs
 from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.input_alternatives import clean_sample
 from crossclass.analysis.label_warnings import label_warnings
 from crossclass.analysis.metrics import METRICS
 from crossclass.analysis.records import (
@@ -297,7 +298,11 @@ def _fed(
     if not settings.check_inputs:
         return settle_inputs.Settled(one)
     n = min(settings.n or len(one.splits.part(settings.split)), len(one.splits.part(settings.split)))
-    return settle_inputs.settle(one, settings.split, attacks, n, seed=settings.seed, batch=settings.batch)
+    fed = settle_inputs.settle(one, settings.split, attacks, n, seed=settings.seed, batch=settings.batch)
+    if fed.check is None:
+        return fed  # a run on its own data
+    few = clean_sample(one.splits.part(settings.split), network_faults.IMAGES, settings.seed)
+    return replace(fed, warnings=(*fed.warnings, *network_faults.network_warnings(fed.loaded.model, *few)))
 
 
 _NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"

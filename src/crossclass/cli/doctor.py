@@ -16,7 +16,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     the verdict: the cause, what follows from it, and what to do.
     Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
     transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
-    evidence of sound findings too (out=FILE.json always holds it). Exit code 1 if there is a fault.
+    evidence of sound findings too. out=FILE.json holds all of it, out=FILE.html is a page. Exit code 1 if
+    there is a fault.
     """
     from dataclasses import asdict
 
@@ -44,7 +45,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     if own.out:
-        require_ending(own.out, ".json")
+        require_ending(own.out, ".json", ".html", ".htm")
         require_writable(own.out)
         transfer = [("transfer", own.transfer)] if own.transfer else []
         mark = made_by(own.out, "doctor", read.targets, [*read.assignments, *transfer])
@@ -83,7 +84,12 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         rows = [asdict(f) for f in findings]
         report.append({**asdict(checkpoint.about), "verdict": verdict(findings), "findings": rows})
     if own.out:
-        content = json_text([{**r, "made_by": mark} for r in report])
+        if own.out.suffix.lower() in (".html", ".htm"):
+            from crossclass.report.doctor import doctor_page
+
+            content = doctor_page(report, mark)
+        else:
+            content = json_text([{**r, "made_by": mark} for r in report])
         with reserved(own.out, mark) as path:
             write_atomic(path, content + "\n")
         lines.append(str(path))

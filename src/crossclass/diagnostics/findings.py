@@ -48,7 +48,7 @@ FINDINGS: dict[str, str] = {
     "wrong-channel-order": "the network expects blue, green, red",
     "transposed-images": "the network expects height and width exchanged",
     "permuted-labels": "the classes are numbered otherwise than in the data",
-    "chance-accuracy": "the network is no better than guessing",
+    "chance-accuracy": "the network is hardly better than guessing",
     "zero-gradients": "the gradient is zero where the loss is not flat: white-box attacks stand still",
     "non-finite-gradients": "the gradient is NaN or infinite: white-box attacks stand still",
     "wrong-gradients": "the gradient does not tell how the output changes: rounded, shattered or reversed",

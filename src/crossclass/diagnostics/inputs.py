@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from crossclass.analysis.accuracy_tests import above_chance, chance_level
+from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
 from crossclass.analysis.input_alternatives import Feeding, Trial, with_normalisation
 from crossclass.diagnostics.findings import Finding, finding, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
@@ -93,7 +93,7 @@ def labels(p: Probe) -> list[Finding]:
 
 def chance(p: Probe) -> list[Finding]:
     """Accuracy against that of always saying the most frequent class."""
-    level, guessing = chance_level(p.y), not above_chance(p.correct, p.y)
+    level, guessing = chance_level(p.y), hardly_learned(p.correct, p.y)
     confidence = float(p.all_logits.softmax(dim=1).amax(dim=1).mean())
     evidence = (
         f"{percent(p.correct)} right, {percent(level)} by guessing, mean confidence {percent(confidence)} "

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.analysis.input_alternatives import (
     Feeding,
@@ -28,6 +27,7 @@ from crossclass.analysis.input_alternatives import (
     same_constants,
     try_feedings,
 )
+from crossclass.analysis.network_faults import predictions_by_batch_statistics
 from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import rng
@@ -117,10 +117,7 @@ class Probe:
     @cached_property
     def correct_by_batch_statistics(self) -> Bool[Tensor, " n"]:
         """The same where batch norm takes the statistics of the batch itself."""
-        # equal pieces: a last batch of a few images would have no statistics worth the name
-        pieces = self.x.chunk(-(-len(self.x) // self.settings.batch))
-        logits = [z for piece in pieces for z in self.map_batches(piece, self.model, batch_statistics=True)]
-        return torch.cat(logits).argmax(dim=1) == self.y
+        return predictions_by_batch_statistics(self.model, self.x, self.settings.batch) == self.y
 
     @cached_property
     def all_logits(self) -> Float[Tensor, "n k"]:
@@ -169,24 +166,11 @@ class Probe:
         return torch.cat(self.map_batches(x, self.model)).float()
 
     @torch.no_grad()
-    def map_batches(
-        self, x: Float[Tensor, "m c h w"], f: Callable[[Tensor], Any], batch_statistics: bool = False
-    ) -> list[Any]:
-        """f of every batch, in eval mode, in the network's own floating type.
-
-        With `batch_statistics` batch norm (and nothing else) is in train mode, and moves nothing.
-        """
+    def map_batches(self, x: Float[Tensor, "m c h w"], f: Callable[[Tensor], Any]) -> list[Any]:
+        """f of every batch, in eval mode, in the network's own floating type."""
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
-        norms = [m for m in self.model.modules() if batch_statistics and isinstance(m, _BatchNorm)]
-        tracking = [m.track_running_stats for m in norms]
         with full_precision(), frozen(self.model):
-            try:
-                for m in norms:
-                    m.training, m.track_running_stats = True, False
-                return [f(b.to(dtype)) for b in x.split(self.settings.batch)]
-            finally:
-                for m, before in zip(norms, tracking, strict=True):
-                    m.track_running_stats = before
+            return [f(b.to(dtype)) for b in x.split(self.settings.batch)]
 
     def evaluate(self, attack: AnyAttack) -> Bool[Tensor, " m"]:
         """Which images of `attack_set` are still correct; attacks with equal starts share their noise."""

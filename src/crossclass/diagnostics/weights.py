@@ -1,10 +1,10 @@
 """What the weights and modes alone show, and whether batch norm fits the data."""
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.analysis.accuracy_tests import above_chance, beats
+from crossclass.analysis.network_faults import batch_norms
 from crossclass.diagnostics.findings import Finding, finding, listed, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
 from crossclass.models.model_state import evaluating
@@ -72,7 +72,7 @@ def modes(p: Probe) -> list[Finding]:
             "train-mode", "warning", bool(training or stuck), evidence, remedy, training=training, stuck=stuck
         )
     ]
-    norms = _batch_norms(p.model)
+    norms = list(batch_norms(p.model).items())
     if norms:
         frozen = [n for n, m in norms if not any(w.requires_grad for w in m.parameters()) or not m.training]
         trains = any(w.requires_grad and n not in _inside(norms) for n, w in p.model.named_parameters())
@@ -89,7 +89,7 @@ def modes(p: Probe) -> list[Finding]:
 
 def batch_norm(p: Probe) -> list[Finding]:
     """Accuracy with the running statistics against that with the statistics of the batch itself."""
-    norms = [(n, m) for n, m in _batch_norms(p.model) if m.running_mean is not None]
+    norms = [(n, m) for n, m in batch_norms(p.model).items() if m.running_mean is not None]
     if not norms or len(p.x) < 16:
         return []
     fresh = [n for n, m in norms if _never_updated(m)]
@@ -107,10 +107,6 @@ def batch_norm(p: Probe) -> list[Finding]:
         finding("never-updated-batch-norm", "fault", bool(fresh), initial, remedy, layers=fresh, **numbers),
         finding("stale-batch-norm", "fault", better, evidence, remedy, **numbers),
     ]
-
-
-def _batch_norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
 
 
 def _inside(norms: list[tuple[str, _BatchNorm]]) -> set[str]:
