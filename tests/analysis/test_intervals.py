@@ -135,6 +135,18 @@ def test_the_interval_is_hardly_wider_than_the_noise(population: Population, n: 
     assert 0.8 <= width / float(noise) <= most
 
 
+def test_noise_is_named_where_it_is_most_of_c() -> None:
+    few, many = (intervals.cas(*scattered(20, 32).draw(n, seeded(0))) for n in (5, 200))
+    nothing = intervals.cas(*unrelated(10, 32).draw(50, seeded(0)))
+    assert many.noise < 0.1 < intervals.TOO_NOISY < few.noise < nothing.noise
+    assert nothing.noise == pytest.approx(1, abs=0.2)
+    assert intervals.doubt(many) is None
+    said = intervals.doubt(few)
+    assert said
+    assert f"{few.estimate:.2f}" in said
+    assert f"{few.estimate - few.bias:.2f}" in said
+
+
 @pytest.mark.parametrize("population", [shared(10, 64), unrelated(10, 32), scattered(20, 32)])
 def test_the_bias_that_is_named_is_the_bias(population: Population) -> None:
     found = [intervals.cas(*population.draw(50, g)) for g in map(seeded, range(100))]
@@ -302,9 +314,9 @@ def test_positive_part_far_from_zero_and_without_noise() -> None:
 def test_constant_and_disjoint_classifiers_leave_no_doubt() -> None:
     y = torch.arange(30) % 3
     sure = intervals.cas(torch.ones(30, 3), torch.ones(3, 3), y)
-    assert tuple(sure) == pytest.approx((6, 6, 6, 0), abs=1e-6)
+    assert tuple(sure) == pytest.approx((6, 6, 6, 0, 0), abs=1e-6)
     g = torch.rand(30, 3, generator=seeded(0))
-    assert tuple(intervals.cas(g, torch.eye(3), y)) == pytest.approx((0, 0, 0, 0), abs=1e-6)
+    assert tuple(intervals.cas(g, torch.eye(3), y)) == pytest.approx((0, 0, 0, 0, 0), abs=1e-6)
 
 
 def test_absent_single_and_unusable_classes() -> None:
@@ -449,7 +461,7 @@ def test_the_interval_of_a_difference_of_icas_is_the_jackknife(sizes: tuple[int,
     assert wide.estimate == pytest.approx(full, abs=1e-10)
     assert deviation(wide, losses) == pytest.approx(sd, abs=1e-9)
     same = intervals.icas_difference(near, near, y)
-    assert tuple(same) == (0, 0, 0, 0)
+    assert tuple(same) == (0, 0, 0, 0, 0)
 
 
 def test_icas_of_single_samples_is_not_known() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import literal_twins
 from crossclass import models
-from crossclass.analysis import measure as measuring
+from crossclass.analysis import intervals, measure as measuring
 from crossclass.analysis.measure import Measure
 from crossclass.attacks import FGSM, PGD, reference_attack
 from crossclass.attacks.norms import L2, Linf
@@ -134,6 +134,16 @@ def test_the_papers_state_dict_gives_algorithm_1(here, net):
     assert len(r["icas_matrix"]) == 10
     low, high = r["intervals"]["robust"]
     assert low <= r["robust"] <= high
+
+
+def test_cas_that_is_mostly_noise_is_called_so(here, monkeypatch):
+    given = ["data.path=data", "attack.steps=1", "batch=20"]
+    monkeypatch.setattr(intervals, "TOO_NOISY", 1.0)
+    (quiet,) = measure(["prn.pt"], given, CPU)
+    monkeypatch.setattr(intervals, "TOO_NOISY", 0.0)
+    (r,) = measure(["prn.pt"], given, CPU)
+    (said,) = set(r["warnings"]) - set(quiet["warnings"])
+    assert f"CAS is {r['cas']:.2f}" in said
 
 
 def test_foreign_files_are_attacked_by_pgd_20_at_8(here):

@@ -25,6 +25,7 @@ CAS of a sample is biased twice, and its interval is centred on the estimate wit
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
 """
 
+from collections.abc import Iterator
 from math import inf, isfinite, pi, sqrt
 from typing import NamedTuple
 
@@ -50,6 +51,10 @@ Checkpoint = tuple[Float[Tensor, "n _"], Float[Tensor, "k _"]]
 """Features g of the images and the head's weights W; two checkpoints may differ in width."""
 
 
+TOO_NOISY = 0.2
+"""From here on what is left of CAS's second bias may exceed the interval, if there are many classes."""
+
+
 class Interval(NamedTuple):
     """A confidence interval at `LEVEL`, around `estimate - bias`; for CAS `estimate` may lie outside."""
 
@@ -59,6 +64,19 @@ class Interval(NamedTuple):
     high: float
     bias: float = 0.0
     """How far the estimate is expected to be above the truth."""
+    noise: float = 0.0
+    """Of CAS: the share of the mean square of C_ij that is noise. Above `TOO_NOISY` the interval may miss."""
+
+
+def doubt(cas: Interval) -> str | None:
+    """A warning if much of C is noise, so that even the interval of CAS says little."""
+    if cas.noise <= TOO_NOISY:
+        return None
+    return (
+        f"{cas.noise:.0%} of the mean square of C off its diagonal is noise of these images: CAS is "
+        f"{cas.estimate:.2f}, corrected for it {cas.estimate - cas.bias:.2f}, and with many classes its "
+        "interval may miss; measure more images of each class"
+    )
 
 
 def finite_ends(interval: Interval) -> tuple[float | None, float | None]:
@@ -169,6 +187,8 @@ _LEAST = 0.1
 """The share of |A_i|^2 that is left at least when its noise is subtracted."""
 _FEW = 30
 """Up to so many images a class, on average, the variance of C_ij is taken to second order."""
+_BLOCK = 1024
+"""Samples at a time."""
 
 
 class _Score(NamedTuple):
@@ -177,16 +197,17 @@ class _Score(NamedTuple):
     plain: float
     corrected: float
     v: Float[Tensor, " n"]
+    noise: float = 0.0
 
 
 def _minus(a: _Score, b: _Score) -> _Score:
-    return _Score(a.plain - b.plain, a.corrected - b.corrected, a.v - b.v)
+    return _Score(a.plain - b.plain, a.corrected - b.corrected, a.v - b.v, max(a.noise, b.noise))
 
 
 def _interval(score: _Score, y: Tensor, least: float, most: float) -> Interval:
     n = torch.bincount(y).to(torch.float64)
     if len(y) == 0 or bool((n == 1).any()):
-        return Interval(score.plain, least, most)
+        return Interval(score.plain, least, most, noise=score.noise)
     n, y = n.clamp(min=2), y.long()  # absent classes have no v
     mean = torch.zeros_like(n).index_add_(0, y, score.v) / n
     part = torch.zeros_like(n).index_add_(0, y, (score.v - mean[y]) ** 2) / (n * (n - 1))
@@ -195,7 +216,7 @@ def _interval(score: _Score, y: Tensor, least: float, most: float) -> Interval:
     freedom = 1 / float((share**2 / (n - 1)).sum()) if variance else 1.0  # Welch
     half = _quantile(freedom) * sqrt(variance)
     low, high = (min(max(score.corrected + side, least), most) for side in (-half, half))
-    return Interval(score.plain, low, high, score.plain - score.corrected)
+    return Interval(score.plain, low, high, score.plain - score.corrected, score.noise)
 
 
 def _quantile(freedom: float = inf) -> float:
@@ -232,14 +253,14 @@ def _icas(near: Neighbours, y: Tensor) -> _Score:
     return _Score(plain, plain, v)
 
 
-def _products(t: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:
+def _products(t: Tensor, y: Tensor, k: int, block: int = _BLOCK) -> Tensor:
     """Of each pair of classes, the sum over both their rows of t of the squared dot product.
 
     t_i . t_j adds E (t_i . t_j)^2 to the variance of C_ij. The squares (t_i . u_j)^2 and (t_j . u_i)^2 of
     noisy u contain it once each, so that their sum has it twice; it is O(1 / n^2), but from five images of
     each of 100 classes it is most of the variance.
     """
-    y, within, across = y.long(), *torch.zeros(2, k, k, dtype=torch.float64, device=t.device)
+    within, across = torch.zeros(2, k, k, dtype=torch.float64, device=t.device)
     for top in range(0, len(t), block):
         squares = (t[top : top + block] @ t[top:].T).square().to(torch.float64)
         for total, part, first in (
@@ -253,7 +274,7 @@ def _products(t: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:
 
 
 def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
-    k, W = len(W), W.to(torch.float64)
+    k, W, y = len(W), W.to(torch.float64), y.long()
     A = attribution.class_means(g, W, y)
     plain = attribution.cas(attribution.correlation(A))
     scale = A.abs().amax(dim=1)
@@ -261,41 +282,45 @@ def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     # the length of a class's attributions drops out of every cosine, so long and tiny ones are alike here
     scale = torch.where(usable, scale, 1.0)[:, None]
     A, W = torch.where(usable[:, None], A / scale, 0.0), W / scale
-    rows = [torch.nonzero((y == i) & usable[i]).flatten() for i in range(k)]
+    rows = torch.nonzero(usable[y]).flatten()
+    n = torch.bincount(y, minlength=k).to(torch.float64)
+    squared = (n * (n - 1)).clamp(min=1)
 
-    def deviations(i: int) -> Tensor:
-        return g[rows[i]].to(torch.float64) * W[i] - A[i]
+    def deviations() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for part in rows.split(_BLOCK):
+            yield part, y[part], g[part].to(torch.float64) * W[y[part]] - A[y[part]]
 
-    def squared(n: int) -> int:
-        return max(n * (n - 1), 1)
+    def along(i: Tensor, a: Tensor) -> Tensor:
+        return (a * A[i]).sum(dim=1) / square[i]
 
-    square = A.square().sum(dim=1)
-
-    def tangential(i: int) -> Tensor:
-        a = deviations(i)
-        return (a.square().sum() - (a @ A[i]).square().sum() / square[i].clamp(min=1e-12)) / squared(len(a))
-
-    noise = torch.stack([tangential(i) for i in range(k)]).to(A)
+    square, noise = (
+        A.square().sum(dim=1).clamp(min=1e-12),
+        torch.zeros(k, dtype=torch.float64, device=g.device),
+    )
+    for _, i, a in deviations():
+        noise.index_add_(0, i, a.square().sum(dim=1) - along(i, a) ** 2 * square[i])
     # a class that cannot be told from its noise would get any cosine
-    length = torch.maximum(square - noise, _LEAST * square).sqrt().clamp(min=1e-12)[:, None]
+    length = torch.maximum(square - noise / squared, _LEAST * square).sqrt()[:, None]
     u = A / length
     C = u @ u.T
-    s2 = torch.zeros_like(C)
-    for i in range(k):
-        along = deviations(i) @ u.T / length[i]
-        s2[i] = (along - C[i] * along[:, i : i + 1]).square().sum(dim=0) / squared(len(rows[i]))
-    s2 = s2 + s2.T
-    if len(y) <= _FEW * k:
-        directions = torch.zeros(g.shape, dtype=torch.float32, device=g.device)
-        for i in range(k):
-            a = deviations(i)
-            a -= (a @ A[i] / square[i].clamp(min=1e-12))[:, None] * A[i]
-            directions[rows[i]] = (a / (length[i] * sqrt(squared(len(a))))).to(torch.float32)
-        s2 = torch.maximum(s2 - _products(directions, y, k), s2 / 2)
+    s2, few = torch.zeros_like(C), len(y) <= _FEW * k
+    across = torch.zeros(g.shape if few else 0, dtype=torch.float32, device=g.device)
+    for part, i, a in deviations():
+        moves = a @ u.T / length[i]
+        moves -= C[i] * moves.gather(1, i[:, None])
+        s2.index_add_(0, i, moves.square() / squared[i, None])
+        if few:
+            across[part] = ((a - along(i, a)[:, None] * A[i]) / (length * squared[:, None].sqrt())[i]).float()
+    s2 += s2.T.clone()
+    if few:
+        s2 = torch.maximum(s2 - _products(across, y, k), s2 / 2)
     value, slope = positive_part(C, s2.sqrt())
     slope.fill_diagonal_(0.0)
+    # C_ij moves by (u_j - C_ij u_i) . (a(x) - A_i) / |A_i|; twice, because C_ji moves with it
+    by = 2 * (slope @ u - (slope * C).sum(dim=1, keepdim=True) * u) / length
     v = torch.zeros(len(y), dtype=torch.float64, device=g.device)
-    for i in range(k):
-        # C_ij moves by (u_j - C_ij u_i) . (a(x) - A_i) / |A_i|; twice, because C_ji moves with it
-        v[rows[i]] = 2 * deviations(i) @ (slope[i] @ u - (slope[i] @ C[i]) * u[i]) / length[i]
-    return _Score(plain, float(attribution.off_diagonal(value).sum()), v)
+    for part, i, a in deviations():
+        v[part] = (a * by[i]).sum(dim=1)
+    entries, errors = (float(attribution.off_diagonal(m).sum()) for m in (C.square(), s2))
+    noise_share = min(1.0, errors / entries) if entries else 0.0
+    return _Score(plain, float(attribution.off_diagonal(value).sum()), v, noise_share)

@@ -186,6 +186,8 @@ def measurement(
     ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
     numbers["warnings"] = [*(fed.warnings if fed else ()), *of_labels, *numbers["warnings"]]
+    if doubt := intervals.doubt(ends["cas"]):
+        numbers["warnings"].append(doubt)
     kept = (how["attack"] or {}).get("return_iterate", "last")
     if kept != "last":
         numbers["warnings"].append(

@@ -1,0 +1,230 @@
+"""How often the intervals hold the truth, and how wide they are.
+
+    python benchmarks/coverage.py [draws=400] [only=TEXT] [features=FILE.npz] [out=FILE.json]
+
+Test sets are drawn again and again from populations whose truth is known; the intervals are those of
+`METRICS`. A second checkpoint on the same images, with another head and a fifth of the noise drawn anew,
+gives differences. The truth of CAS is that of the expected class means and that of accuracy its expectation;
+I-CAS grows with the number of images, and its truth is the mean over all draws.
+
+`features=` adds real features: arrays `g` and `other_g` [n, d], the heads' weights `W` and `other_W` [k, d]
+and the labels `y`. All its images are the population. Drawn with replacement, they are a population without
+end, with two copies of some images in a draw; drawn without, what is left out is 1 - n/N of the noise, so the
+intervals are narrowed by the root of that (the correction for a finite population).
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+from timing import write
+from torch import Tensor
+
+from crossclass.analysis import attribution
+from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.intervals import Interval
+from crossclass.analysis.metrics import METRICS
+
+KEYS = ("cas", "icas", "robust")
+DEFAULTS = {"draws": "400", "only": "", "features": "", "out": ""}
+Pair = tuple[EvaluationPass, EvaluationPass]
+Pick = Callable[[int, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Test sets of one kind and size."""
+
+    name: str
+    draw: Callable[[torch.Generator], Pair]
+    cas: tuple[float, float]
+    """The truth of both checkpoints."""
+    robust: tuple[float, float]
+    narrowed: float = 1.0
+    """By how much the intervals are narrowed, for draws from a finite population."""
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def judged(g: Tensor, W: Tensor, y: Tensor) -> EvaluationPass:
+    """A pass in which the class of the largest W g is predicted."""
+    predicted = (g @ W.T).argmax(dim=1)
+    return EvaluationPass(labels=y, clean=predicted, robust=predicted, features=g, W=W)
+
+
+def cas_of(means: Tensor, W: Tensor) -> float:
+    """CAS of expected features."""
+    return attribution.cas(attribution.correlation(means.double() * W.double()))
+
+
+class Drawn:
+    """ReLU features relu(m[y] + noise) of two checkpoints, times a scale of each image.
+
+    `scale` is the deviation of the logarithm of an image's scale, whose mean is 1.
+    """
+
+    def __init__(self, m: Tensor, W: Tensor, scale: float, common: float) -> None:
+        self.m, self.W, self.scale, self.common = m, W, scale, common
+        self.other_W = W + 0.05 * torch.randn(W.shape, generator=seeded(8))
+        self.signs = torch.randn(m.shape[1], generator=seeded(9)).sign()
+        normal = torch.distributions.Normal(0.0, 1.0)
+        means = m * normal.cdf(m) + normal.log_prob(m).exp()  # of relu(m + N(0, 1))
+        self.cas = cas_of(means, W), cas_of(means, self.other_W)
+        many = [self.draw(2000, seeded(100 + part)) for part in range(max(1, 100 // len(W)))]
+        a, b = (sum(p[i].accuracy("robust") for p in many) / len(many) for i in (0, 1))
+        self.robust = a, b
+
+    def noise(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        one = torch.randn(len(y), 1, generator=generator) * self.signs
+        own = torch.randn(len(y), self.m.shape[1], generator=generator)
+        return torch.relu(self.m[y] + sqrt(self.common) * one + sqrt(1 - self.common) * own)
+
+    def draw(self, n: int, generator: torch.Generator) -> Pair:
+        """Both checkpoints on n images of each class."""
+        y = torch.arange(len(self.W)).repeat_interleave(n)
+        a = self.noise(y, generator)
+        b = 0.8 * a + 0.2 * self.noise(y, generator)
+        scale = (self.scale * torch.randn(len(y), 1, generator=generator) - self.scale**2 / 2).exp()
+        return judged(a * scale, self.W, y), judged(b * scale, self.other_W, y)
+
+
+def trained(k: int, d: int, scale: float = 0.0) -> Drawn:
+    """As in a trained network each class has features of its own, some of which its neighbour uses."""
+    m = torch.randn(k, d, generator=seeded(1)) * 0.4 - 0.3
+    W = torch.randn(k, d, generator=seeded(2)) * 0.25 + 0.05
+    for i in range(k):
+        for j, strength in ((i, 2.0), ((i + 1) % k, 0.8)):
+            m[i, j::k] += strength
+            W[i, j::k] += 0.3 * strength
+    return Drawn(m, W, scale, common=0.3)
+
+
+def unrelated(k: int, d: int) -> Drawn:
+    """Every C_ij of the first checkpoint is 0: its head is rows of a Hadamard matrix, means are equal."""
+    H = torch.ones(1, 1)
+    while len(H) < d:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return Drawn(torch.zeros(k, d), H[:k], scale=0.0, common=0.1)
+
+
+def scattered(k: int, d: int) -> Drawn:
+    """C_ij are small and of both signs."""
+    m = torch.randn(k, d, generator=seeded(1)) * 0.5
+    return Drawn(m, torch.randn(k, d, generator=seeded(2)), scale=0.0, common=0.1)
+
+
+def simulated() -> Iterator[Cell]:
+    """Populations with a formula."""
+    kinds: dict[str, Callable[[int, int], Drawn]] = {
+        "like a trained network": trained,
+        "images that differ in scale": lambda k, d: trained(k, d, 1.0),
+        "unrelated classes": unrelated,
+        "most of C within its noise": scattered,
+    }
+    for k, d, sizes in ((10, 64, (10, 25, 100)), (100, 128, (5, 10))):
+        for kind, make in kinds.items():
+            population = make(k, d)
+            for n in sizes:
+                name = f"{kind}, {k} classes x {n}"
+                yield Cell(
+                    name,
+                    lambda generator, n=n, p=population: p.draw(n, generator),
+                    population.cas,
+                    population.robust,
+                )
+
+
+def real(path: str) -> Iterator[Cell]:
+    """Test sets drawn from the images of a file."""
+    file = {key: torch.from_numpy(array) for key, array in np.load(path).items()}
+    y, heads = file["y"].long(), (file["W"], file["other_W"])
+    features = file["g"].float(), file["other_g"].float()
+    whole = [judged(g, W, y) for g, W in zip(features, heads, strict=True)]
+    members = [torch.nonzero(y == i).flatten() for i in range(len(heads[0]))]
+    least = min(len(m) for m in members)
+
+    def draw(pick: Pick, generator: torch.Generator) -> Pair:
+        i = torch.cat([m[pick(len(m), generator)] for m in members])
+        a, b = (judged(g[i], W, y[i]) for g, W in zip(features, heads, strict=True))
+        return a, b
+
+    for n in (50, 100, 200):
+        picks: dict[str, Pick] = {
+            "with": lambda many, generator, n=n: torch.randint(many, (n,), generator=generator),
+            "without": lambda many, generator, n=n: torch.randperm(many, generator=generator)[:n],
+        }
+        for how, pick in picks.items():
+            yield Cell(
+                f"real features, {len(members)} classes x {n}, {how} replacement",
+                lambda generator, pick=pick: draw(pick, generator),
+                (whole[0].cas, whole[1].cas),
+                (whole[0].accuracy("robust"), whole[1].accuracy("robust")),
+                1.0 if how == "with" else sqrt(1 - n / least),
+            )
+
+
+def summary(found: list[Interval], truth: float, narrowed: float) -> dict[str, float]:
+    """Coverage, mean width, 3.92 deviations of the estimates, and how often the estimate lies outside."""
+    held, width = 0, 0.0
+    for i in found:
+        centre, half = (i.low + i.high) / 2, narrowed * (i.high - i.low) / 2
+        held += centre - half <= truth <= centre + half
+        width += 2 * half / len(found)
+    spread = 3.92 * float(torch.tensor([i.estimate - i.bias for i in found], dtype=torch.float64).std())
+    outside = sum(not i.low <= i.estimate <= i.high for i in found)
+    share = sum(abs(i.bias) for i in found) / max(1e-12, sum(abs(i.estimate) for i in found))
+    return {
+        "coverage": held / len(found),
+        "width": width,
+        "spread": spread,
+        "truth": truth,
+        "estimate_outside": outside / len(found),
+        "correction": share,
+    }
+
+
+def measured(cell: Cell, draws: int) -> dict[str, dict[str, float]]:
+    """Every metric of a cell, and its difference (`d_`)."""
+    metrics = [m for m in METRICS if m.key in KEYS]
+    found: dict[str, list[Interval]] = {key: [] for m in metrics for key in (m.key, f"d_{m.key}")}
+    generator = seeded(0)
+    for _ in range(draws):
+        a, b = cell.draw(generator)
+        for m in metrics:
+            assert m.interval is not None
+            assert m.difference is not None
+            found[m.key].append(m.interval(a))
+            found[f"d_{m.key}"].append(m.difference(a, b))
+    truths = {key: sum(i.estimate for i in of) / draws for key, of in found.items()}
+    for key, (a_truth, b_truth) in (("cas", cell.cas), ("robust", cell.robust)):
+        truths |= {key: a_truth, f"d_{key}": a_truth - b_truth}
+    return {key: summary(of, truths[key], cell.narrowed) for key, of in found.items()}
+
+
+def main(given: list[str]) -> None:
+    """Measure all cells, print and write each as it is done."""
+    changes = dict(text.partition("=")[::2] for text in given)
+    if unknown := set(changes) - set(DEFAULTS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(DEFAULTS)}")
+    told = DEFAULTS | changes
+    torch.set_num_threads(1)
+    cells = [*(real(told["features"]) if told["features"] else ()), *simulated()]
+    found = {}
+    for cell in cells:
+        if told["only"] in cell.name:
+            found[cell.name] = measured(cell, int(told["draws"]))
+            line = "  ".join(
+                f"{k} {s['coverage']:.3f} ({s['width']:.3g})" for k, s in found[cell.name].items()
+            )
+            print(f"{cell.name:60s} {line}", flush=True)
+            write({"draws": int(told["draws"]), "cells": found})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
