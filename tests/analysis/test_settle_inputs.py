@@ -1,17 +1,19 @@
 """What nobody says about a network's inputs is tried: the right way is taken, with the right numbers.
 
-The network measures how much of a pattern is in an image, and knows how much each class has; so every
-constant matters to it. Wrapped as strangers wrap theirs, it must say what it says without the wrapping.
+A network of which every constant matters is wrapped as strangers wrap theirs: it must say then what it says
+without the wrapping.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from conftest import seeded
 from crossclass.analysis.input_alternatives import (
+    Feeding,
     apart,
     clean_sample,
     explaining_renumbering,
@@ -22,47 +24,27 @@ from crossclass.analysis.label_warnings import label_warnings
 from crossclass.analysis.settle_inputs import SHARE, Settled, forward_passes, settle
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import Linf
+from crossclass.checkpoints.card import Card
 from crossclass.checkpoints.load import Identity, LoadedCheckpoint
+from crossclass.cli import main
 from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits
-from crossclass.models import Classifier, channel_statistics, statistics
+from crossclass.models import Classifier, PreActResNet, channel_statistics, statistics
 from crossclass.models.reordered import Reordered, renumber_head
+from crossclass.training.teachers import _require_fit
+from measuring import measure
+from pattern_network import NONE, THEIRS, PatternNetwork, pattern_splits
+from tiny_runs import CPU
 
 IMAGENET = statistics()["imagenet"]
-BYTES = ((0.0,), (1 / 255,))
-NONE = ((0.0,), (1.0,))
-PATTERN = 0.02 + 0.1 * torch.randn(3, 6, 6, generator=seeded(3))
-LEVELS = torch.arange(5) - 2.0
 ATTACK = PGD(threat=Linf(eps=0.05), steps=20)
-
-
-class Measuring(Classifier):
-    """The class whose level is nearest to the pattern's share in the image; it undoes `trained` first."""
-
-    def __init__(self, trained: tuple[tuple[float, ...], tuple[float, ...]] = NONE) -> None:
-        super().__init__(*trained)
-        self.trained = [torch.tensor(v).view(1, -1, 1, 1) for v in trained]
-        self.head = nn.Linear(1, 5)
-        self.before: Callable[[Tensor], Tensor] = lambda x: x
-        self.inside: Callable[[Tensor], Tensor] = lambda x: x
-        with torch.no_grad():
-            self.head.weight.copy_(2 * LEVELS[:, None])
-            self.head.bias.copy_(-LEVELS.square())
-
-    def features(self, x: Tensor) -> Tensor:
-        x = self.inside(self.normalise(self.before(x))) * self.trained[1] + self.trained[0] - 0.5
-        return (x * PATTERN).flatten(1).sum(dim=1, keepdim=True) / (0.1 * PATTERN.square().sum())
+BYTES = ((0.0,), (1 / 255,))
 
 
 @pytest.fixture(scope="module")
 def data() -> Splits:
     """Five classes; the network is right on 89 % of the images."""
-    y = torch.arange(1200) % 5
-    noise = torch.randn(1200, 3, 6, 6, generator=seeded(4)) * 0.033
-    x = 0.5 + 0.1 * LEVELS[y][:, None, None, None] * PATTERN + noise
-    images = (255 * x.clamp(0, 1)).round().to(torch.uint8)
-    train, test = Split(images[:400], y[:400]), Split(images[400:], y[400:])
-    return Splits(train, Split(images[:0], y[:0]), test, tuple("abcde"), "0" * 16)
+    return pattern_splits()
 
 
 def buffers(net: Classifier, constants: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
@@ -83,19 +65,19 @@ def said(net: Classifier, data: Splits) -> Tensor:
         return net(data.test.images.float() / 255).argmax(dim=1)
 
 
-def normalises_itself() -> Measuring:
-    net = Measuring(IMAGENET)
+def normalises_itself() -> PatternNetwork:
+    net = PatternNetwork(IMAGENET)
     mean, std = net.trained
     net.inside = lambda x: (x - mean) / std
     buffers(net, NONE)
     return net
 
 
-CASES: dict[str, tuple[Callable[[], Measuring], str]] = {
+CASES: dict[str, tuple[Callable[[], PatternNetwork], str]] = {
     "normalises itself": (normalises_itself, "none"),
-    "never normalised": (Measuring, "none"),
-    "wants 0..255": (lambda: Measuring(BYTES), "bytes"),
-    "wants [-1, 1]": (lambda: Measuring(((0.5,), (0.5,))), "half"),
+    "never normalised": (PatternNetwork, "none"),
+    "wants 0..255": (lambda: PatternNetwork(BYTES), "bytes"),
+    "wants [-1, 1]": (lambda: PatternNetwork(((0.5,), (0.5,))), "half"),
 }
 """How it is made, and what is to be taken; the guess is ImageNet's constants."""
 
@@ -119,7 +101,7 @@ def test_another_normalisation_than_the_guess_is_taken_and_named(data, what):
 
 
 def test_a_right_guess_is_kept_in_silence(data):
-    net = Measuring(IMAGENET)
+    net = PatternNetwork(IMAGENET)
     right = said(net, data)
     out = settled(net, data)
     assert out.warnings == ()
@@ -131,7 +113,7 @@ def test_a_right_guess_is_kept_in_silence(data):
 
 @pytest.mark.parametrize("by", ["user", "file", "network"])
 def test_what_is_said_is_obeyed_and_a_better_way_named(data, by):
-    net = Measuring()
+    net = PatternNetwork()
     buffers(net, IMAGENET)
     wrong = said(net, data)
     out = settled(net, data, by)
@@ -145,7 +127,7 @@ def test_what_is_said_is_obeyed_and_a_better_way_named(data, by):
     [("blue, green, red", lambda x: x.flip(1)), ("transposed", lambda x: x.transpose(2, 3).contiguous())],
 )
 def test_another_order_of_channels_or_sides_is_taken_and_said(data, name, order):
-    net = Measuring(IMAGENET)
+    net = PatternNetwork(IMAGENET)
     right = said(net, data)
     net.before = order
     out = settled(net, data)
@@ -156,7 +138,7 @@ def test_another_order_of_channels_or_sides_is_taken_and_said(data, name, order)
 
 
 def test_a_wrong_normalisation_and_a_wrong_order_are_both_put_right(data):
-    net = Measuring()
+    net = PatternNetwork()
     right = said(net, data)
     net.before = lambda x: x.flip(1)
     buffers(net, IMAGENET)
@@ -167,7 +149,7 @@ def test_a_wrong_normalisation_and_a_wrong_order_are_both_put_right(data):
 
 @pytest.mark.parametrize("by", ["guess", "user"])
 def test_permuted_classes_are_put_into_the_order_of_the_data(data, by):
-    net = Measuring(IMAGENET)
+    net = PatternNetwork(IMAGENET)
     right = said(net, data)
     renumber_head(net, (2, 0, 1, 4, 3))
     assert torch.equal(said(net, data), torch.tensor([2, 0, 1, 4, 3])[right])
@@ -179,7 +161,7 @@ def test_permuted_classes_are_put_into_the_order_of_the_data(data, by):
 
 
 def test_permuted_classes_and_a_wrong_normalisation(data):
-    net = Measuring()
+    net = PatternNetwork()
     right = said(net, data)
     renumber_head(net, (1, 2, 0, 4, 3))
     buffers(net, BYTES)
@@ -188,7 +170,7 @@ def test_permuted_classes_and_a_wrong_normalisation(data):
     assert len(out.warnings) == 2
 
 
-def two_ranges(net: Measuring, in_half: Callable[[Tensor], Tensor]) -> Measuring:
+def two_ranges(net: PatternNetwork, in_half: Callable[[Tensor], Tensor]) -> PatternNetwork:
     """Takes [0, 1] and, told by a negative pixel, [-1, 1], where it does something of its own."""
 
     def inside(x: Tensor) -> Tensor:
@@ -200,15 +182,15 @@ def two_ranges(net: Measuring, in_half: Callable[[Tensor], Tensor]) -> Measuring
 
 
 def test_two_equally_good_ways_with_other_results_are_for_the_user(data):
-    net = two_ranges(Measuring(), lambda x: ((x * 60).round() / 60).detach())
+    net = two_ranges(PatternNetwork(), lambda x: ((x * 60).round() / 60).detach())
     buffers(net, BYTES)
     with pytest.raises(UserError, match=r"model\.normalise=none or model\.normalise=\{mean: \[0\.5\]"):
         settled(net, data)
 
 
 def test_two_equally_good_ways_with_the_same_result_are_no_reason_to_refuse(data):
-    right = said(Measuring(), data)
-    net = two_ranges(Measuring(), lambda x: x)
+    right = said(PatternNetwork(), data)
+    net = two_ranges(PatternNetwork(), lambda x: x)
     buffers(net, BYTES)
     out = settled(net, data)
     assert torch.equal(said(out.loaded.model, data), right)
@@ -216,7 +198,7 @@ def test_two_equally_good_ways_with_the_same_result_are_no_reason_to_refuse(data
 
 
 def test_a_network_that_guesses_is_left_as_it_is(data):
-    net = Measuring(IMAGENET)
+    net = PatternNetwork(IMAGENET)
     with torch.no_grad():
         net.head.weight.zero_()
         net.head.bias.copy_(torch.tensor([1.0, 0, 0, 0, 0]))
@@ -226,8 +208,8 @@ def test_a_network_that_guesses_is_left_as_it_is(data):
 
 
 def test_a_run_on_its_own_data_costs_nothing(data, monkeypatch):
-    net = Measuring()
-    monkeypatch.setattr(Measuring, "forward", lambda *_: pytest.fail("a forward pass"))
+    net = PatternNetwork()
+    monkeypatch.setattr(PatternNetwork, "forward", lambda *_: pytest.fail("a forward pass"))
     own = loaded(net, data, "run", other_data=False)
     assert settle(own, "test", [ATTACK], 100) == Settled(own)
 
@@ -237,7 +219,7 @@ KNOWN = {"none": NONE, "imagenet": IMAGENET, "bytes": BYTES}
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_a_sound_network_costs_less_than_two_per_cent_of_its_attack(data, kind):
-    net, n = Measuring(KNOWN[kind]), 2000
+    net, n = PatternNetwork(KNOWN[kind]), 2000
     about = loaded(net, data, "user")
     out = settle(about, "test", [ATTACK], n)
     assert out.warnings == ()
@@ -245,13 +227,14 @@ def test_a_sound_network_costs_less_than_two_per_cent_of_its_attack(data, kind):
 
 
 def test_images_are_drawn_over_all_classes_of_a_sorted_split():
-    labels = torch.arange(10).repeat_interleave(50)
-    split = Split(labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2), labels)
+    number = torch.arange(250, dtype=torch.uint8)
+    split = Split(number[:, None, None, None].expand(-1, 3, 2, 2), number.long() // 25)
     x, y = clean_sample(split, 40, 0)
     assert torch.bincount(y, minlength=10).tolist() == [4] * 10
     assert torch.bincount(y[:10], minlength=10).tolist() == [1] * 10
-    assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), y)
-    assert not torch.equal(clean_sample(split, 40, 1)[1], y)
+    assert torch.equal((x[:, 0, 0, 0] * 255).round().long() // 25, y)
+    assert not torch.equal(clean_sample(split, 40, 1)[0], x)
+    assert len(clean_sample(split, 1000, 0)[1]) == 250
 
 
 def test_neighbours_are_one_way():
@@ -261,8 +244,6 @@ def test_neighbours_are_one_way():
         assert apart(known[name], cifar10) < 0.15
     for name in ("none", "half", "bytes"):
         assert apart(known[name], cifar10) > 0.15
-    from crossclass.analysis.input_alternatives import Feeding
-
     names = [f.name for f in feedings(Feeding("none", known["none"]), known, 3, (4, 4), "imagenet")]
     assert names[0] == "imagenet"
     assert not {"cifar10", "cifar100"} & set(names)
@@ -272,7 +253,7 @@ def test_neighbours_are_one_way():
 
 def test_an_attack_on_reordered_images_is_the_attack_on_the_images(data):
     x, y = data.test.images[:20].float() / 255, data.test.labels[:20]
-    net = Measuring(IMAGENET)
+    net = PatternNetwork(IMAGENET)
     step = FGSM(threat=Linf(eps=0.05))
     for reversed_channels, transposed in ((True, False), (False, True), (True, True)):
         outer = Reordered(net, reversed_channels=reversed_channels, transposed=transposed).eval()
@@ -302,3 +283,58 @@ def test_confusing_two_classes_is_no_renumbering():
     y = torch.arange(400) % 4
     said = torch.where((y == 1) & (torch.arange(400) % 8 < 4), 2, y)  # half of the ones are called twos
     assert explaining_renumbering(said, y) is None
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch, data, trusted):
+    """In the current folder `theirs.pt`, weights of a network for 0..255, and its images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"nets_{tmp_path.name}".replace("-", "_")
+    Path(f"{name}.py").write_text(THEIRS)
+    torch.save(
+        {"fc.weight": PatternNetwork().head.weight, "fc.bias": PatternNetwork().head.bias}, "theirs.pt"
+    )
+    for part in ("train", "test"):
+        split = getattr(data, part)
+        images = split.images.permute(0, 2, 3, 1).numpy()
+        np.savez(f"{part}.npz", images=images, labels=split.labels.numpy())
+    return [f"model=python:{name}:net", "data.path=.", "attack.steps=2", "attack.threat.eps=0.02"]
+
+
+def test_measure_of_a_network_for_bytes(theirs, data):
+    (r,) = measure(["theirs.pt"], theirs, CPU)
+    (explicit,) = measure(
+        ["theirs.pt"], [*theirs, "model.normalise={mean: [0], std: [0.00392156862745098]}"], CPU
+    )
+    (unchecked,) = measure(["theirs.pt"], [*theirs, "check_inputs=false"], CPU)
+    right = float((said(PatternNetwork(), data) == data.test.labels).double().mean())
+    assert r["clean"] == explicit["clean"] == pytest.approx(right, abs=0.002)
+    assert (r["robust"], r["cas"], r["C"]) == (explicit["robust"], explicit["cas"], explicit["C"])
+    assert r["warnings"][1:] == explicit["warnings"]
+    assert "images in 0..255" in r["warnings"][0]
+    assert next(iter(r)) == "warnings"
+    assert r["inputs"]["taken"] == "bytes"
+    assert unchecked["clean"] < right - 0.2
+    assert unchecked["inputs"] is None
+
+
+def test_warnings_are_the_first_lines_and_stand_in_comparisons(theirs, capsys):
+    with pytest.raises(SystemExit):
+        main(["measure", "theirs.pt", *theirs, "model.normalise=cifar10", "n=200", "out=r.json"])
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("warning, theirs: ")
+    assert "model.normalise={mean: [0], std:" in first
+    torch.save({k: v * 2 for k, v in torch.load("theirs.pt").items()}, "twice.pt")
+    (_, _, last) = measure(["theirs.pt", "twice.pt"], [*theirs, "model.normalise=cifar10"], CPU)
+    warnings = last["comparison"]["warnings"]
+    assert [w.split(":")[0] for w in warnings if "as you set" in w] == ["theirs", "twice"]
+
+
+def test_a_teacher_with_other_classes_is_refused(data):
+    net = PatternNetwork()
+    card = Card(checkpoint="last", epoch=1, model=PreActResNet(), classes=5, channels=3, size=6)
+    _require_fit(Path("t.safetensors"), net, card, data)
+    renumber_head(net, (1, 2, 3, 4, 0))
+    with pytest.raises(UserError, match="numbers its classes otherwise"):
+        _require_fit(Path("t.safetensors"), net, card, data)

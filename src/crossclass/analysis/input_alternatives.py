@@ -21,8 +21,9 @@ from torch import Tensor
 from crossclass.analysis.accuracy_tests import above_chance, beats, hardly_learned, lead, learned
 from crossclass.checkpoints.foreign_weights import Aspect
 from crossclass.core.device import full_precision
-from crossclass.core.rng import generator, isolated_rng
+from crossclass.core.rng import isolated_rng
 from crossclass.data import Split, as_float
+from crossclass.data.draw import draw
 from crossclass.models import Classifier, statistics
 from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
@@ -41,6 +42,8 @@ MATTERS = 0.02
 """A difference in accuracy that a user wants to know of."""
 FIRST = 25
 """Images in the first block; every further block doubles their number."""
+STREAM = 5
+"""The clean images are drawn apart from those that are measured."""
 FOR_NUMBERING = 200
 """Images on which a renumbering of the classes is sought first."""
 
@@ -377,15 +380,9 @@ def clean_sample(split: Split, n: int, seed: int) -> tuple[Float[Tensor, "m c h 
 
     Neighbours belong to different classes, so that every first part is balanced too.
     """
-    labels = split.labels.cpu()
-    noise = torch.rand(len(labels), generator=generator(seed, 5, 0, "doctor"))
-    shuffled = noise.argsort()
-    turn = torch.empty(len(labels), dtype=torch.int64)  # the how-many-th of its class an image is
-    for label in labels.unique():
-        mine = shuffled[labels[shuffled] == label]
-        turn[mine] = torch.arange(len(mine))
-    order = torch.from_numpy(np.lexsort((noise.numpy(), turn.numpy())))[:n].to(split.labels.device)
-    return as_float(split.images[order]), split.labels[order]
+    labels = split.labels.cpu().numpy()
+    some = split.take(torch.from_numpy(draw(labels, (min(n, len(labels)),), seed, STREAM)[0]))
+    return as_float(some.images), some.labels
 
 
 def same_constants(a: Statistics, b: Statistics) -> bool:

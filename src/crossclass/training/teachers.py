@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossclass.analysis import evaluate
+from crossclass.analysis.input_alternatives import explaining_renumbering
 from crossclass.checkpoints.card import Card, fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, split_target
@@ -100,8 +101,14 @@ def _require_fit(path: Path, model: Classifier, card: Card, splits: Splits) -> N
             f"{classes} and {channels}; name a teacher trained on the same data"
         )
     part = splits.train.drawn(1000, seed=0)
-    right, chance = evaluate.evaluate(model, part, None).accuracy("clean"), 1 / classes
+    said = evaluate.evaluate(model, part, None)
+    right, chance = said.accuracy("clean"), 1 / classes
     error = (chance * (1 - chance) / len(part)) ** 0.5
+    if explaining_renumbering(said.clean, said.labels) is not None:
+        raise UserError(
+            f"the teacher {path} numbers its classes otherwise than the data ({right:.0%} of the training "
+            "images are right); name a teacher trained on the same data"
+        )
     if right < chance + 3 * error and len(part) >= 100:
         raise UserError(
             f"the teacher {path} is right on {right:.0%} of the training images, no better than chance: "
