@@ -304,9 +304,8 @@ def theirs(tmp_path, monkeypatch, data, trusted):
 
 def test_measure_of_a_network_for_bytes(theirs, data):
     (r,) = measure(["theirs.pt"], theirs, CPU)
-    (explicit,) = measure(
-        ["theirs.pt"], [*theirs, "model.normalise={mean: [0], std: [0.00392156862745098]}"], CPU
-    )
+    by_hand = "model.normalise={mean: [0], std: [0.00392156862745098]}"
+    (explicit,) = measure(["theirs.pt"], [*theirs, by_hand], CPU)
     (unchecked,) = measure(["theirs.pt"], [*theirs, "check_inputs=false"], CPU)
     right = float((said(PatternNetwork(), data) == data.test.labels).double().mean())
     assert r["clean"] == explicit["clean"] == pytest.approx(right, abs=0.002)
