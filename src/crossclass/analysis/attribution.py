@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from crossclass.core.classes import Classes, class_labels
 
-def class_means(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]
-) -> Float[Tensor, "k d"]:
+
+def class_means(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Float[Tensor, "k d"]:
     """Mean attribution of each class over all its samples (Algorithm 1), in float64.
 
     W[i] is the same for the whole class, so the mean of g * W[i] is the mean of g, times W[i]; the head's
@@ -22,8 +22,9 @@ def class_means(
     return means_by_class(g, y, len(W)) * W.to(torch.float64)
 
 
-def means_by_class(v: Float[Tensor, "n m"], y: Int[Tensor, " n"], k: int) -> Float[Tensor, "k m"]:
+def means_by_class(v: Float[Tensor, "n m"], y: Classes, k: int) -> Float[Tensor, "k m"]:
     """Mean of v over the samples of each of k classes, in float64; zeros for a class without samples."""
+    y = class_labels(y, len(v))
     n = torch.bincount(y, minlength=k).clamp(min=1).to(torch.float64)
     sums = torch.zeros(k, v.shape[1], dtype=torch.float64, device=v.device)
     sums.index_add_(0, y.long(), v.to(torch.float64))

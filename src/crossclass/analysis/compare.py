@@ -96,7 +96,7 @@ def saliency_between(
         images,
         {name: saliency.resized(m[some], images.shape[-1]) for name, m in maps.items()},
         [
-            f"{int(i)}: {class_names[int(labels[i])]}\n{second}: {class_names[int(two.robust[i])]}"
+            f"{int(i)}: {class_names[int(labels[i])]}\n{second}: {[*class_names, 'no number'][two.robust[i]]}"
             for i in some
         ],
     )

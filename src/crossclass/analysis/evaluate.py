@@ -19,7 +19,9 @@ from crossclass.analysis import attribution, instances
 from crossclass.analysis.metrics import METRICS, Part, collapsed
 from crossclass.analysis.records import Head, Matrix, Pair
 from crossclass.attacks import AnyAttack
+from crossclass.core.classes import NO_CLASS, Classes, class_labels, predicted
 from crossclass.core.device import full_precision
+from crossclass.core.errors import UserError
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
@@ -45,7 +47,7 @@ class EvaluationPass:
 
     labels: Int[Tensor, " n"]
     clean: Int[Tensor, " n"]
-    """Predicted class of the image."""
+    """Predicted class of the image, -1 where the output is no number."""
     robust: Int[Tensor, " n"]
     """Predicted class of the adversarial image."""
     features: Float[Tensor, "n d"]
@@ -143,7 +145,7 @@ class EvaluationPass:
         """
         from scipy.stats import spearmanr  # slow to import
 
-        n = self.confusion.sum(dim=1)
+        n = torch.bincount(self.labels, minlength=self.classes)
         rates = self.confusion / n.clamp(min=1)[:, None]
         i, j = torch.triu_indices(self.classes, self.classes, offset=1)
         both = (n[i] > 0) & (n[j] > 0)
@@ -155,12 +157,12 @@ class EvaluationPass:
     @property
     def predicted_classes(self) -> int:
         """How many classes are predicted at least once."""
-        return int((torch.bincount(self.robust, minlength=self.classes) > 0).sum())
+        return int((_counts(self.robust, self.classes) > 0).sum())
 
     @property
     def largest_share(self) -> float:
         """The share of the images that go to the most frequent class."""
-        return float(torch.bincount(self.robust, minlength=self.classes).max()) / max(1, len(self.robust))
+        return float(_counts(self.robust, self.classes).max()) / max(1, len(self.robust))
 
     @property
     def sharing_auc(self) -> float | None:
@@ -193,9 +195,12 @@ def evaluate(
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
     `distributed_map` may let several processes take batches each (`ProcessGroup.map`); the result is
-    the same, in all of them.
+    the same, in all of them. Raises UserError for labels that the network has no output for.
     """
-    attack = attack and attack.for_evaluation()
+    attack, k = attack and attack.for_evaluation(), len(model.head.weight)
+    if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < k:
+        span = f"{int(split.labels.min())} to {int(split.labels.max())}"
+        raise UserError(f"labels are {span}, but the network has {k} outputs; give data of its classes")
 
     def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
         index = index.to(split.labels.device)
@@ -208,8 +213,8 @@ def evaluate(
                 x_adv = result.x_adv
                 dead = int((result.dead_gradients >= attack.gradients).sum()) if attack.gradients else 0
             g, logits = model.outputs(x_adv)
-            robust = logits.argmax(dim=1).cpu()
-            clean = model(x).argmax(dim=1).cpu() if attack is not None else robust
+            robust = predicted(logits).cpu()
+            clean = predicted(model(x)).cpu() if attack is not None else robust
         advance(len(index))
         return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
 
@@ -246,27 +251,44 @@ def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> flo
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
 
 
-def accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
-    """Fraction in [0, 1]."""
-    return float((predicted == labels).double().mean())
+def accuracy(predictions: Int[Tensor, " n"], labels: Classes) -> float:
+    """Fraction in [0, 1]; a prediction of -1 (no number) is wrong."""
+    return float((predictions == class_labels(labels, len(predictions))).double().mean())
 
 
-def classwise(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> list[float | None]:
+def classwise(predictions: Int[Tensor, " n"], labels: Classes, k: int) -> list[float | None]:
     """Accuracy of each class; None for a class without images."""
-    table = confusion(predicted, labels, k)
-    return [int(row[i]) / int(row.sum()) if row.sum() else None for i, row in enumerate(table)]
+    labels = class_labels(labels, len(predictions))
+    n, right = (torch.bincount(y, minlength=k).tolist() for y in (labels, labels[predictions == labels]))
+    return [r / m if m else None for r, m in zip(right, n, strict=True)]
 
 
-def confusion(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], k: int) -> Int[Tensor, "k k"]:
-    """Counts [true, predicted]."""
-    return torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+def confusion(predictions: Int[Tensor, " n"], labels: Classes, k: int) -> Int[Tensor, "k k"]:
+    """Counts [true, predicted]; an output that is no number stands in no column."""
+    some = predictions != NO_CLASS
+    labels = class_labels(labels, len(predictions))
+    return torch.bincount(labels[some] * k + predictions[some], minlength=k * k).view(k, k)
 
 
-def collapse(predicted: Int[Tensor, " n"], k: int) -> str | None:
+def _counts(predictions: Int[Tensor, " n"], k: int) -> Int[Tensor, " k"]:
+    """How often each class is predicted."""
+    return torch.bincount(predictions[predictions != NO_CLASS], minlength=k)
+
+
+def no_number(e: EvaluationPass) -> str | None:
+    """A warning if outputs are NaN or infinite: they count as wrong."""
+    bad = int((e.robust == NO_CLASS).sum()), int((e.clean == NO_CLASS).sum())
+    if not any(bad):
+        return None
+    of = f"{bad[0]} of {len(e.labels)}" + (f" ({bad[1]} on the clean images)" if bad[0] != bad[1] else "")
+    return f"{of} outputs are not finite; they count as wrong, and as no class"
+
+
+def collapse(predictions: Int[Tensor, " n"], k: int) -> str | None:
     """A warning if the predictor is near-constant: it then maximises CAS, and CAS means nothing."""
-    counts = torch.bincount(predicted, minlength=k)
-    share, used = float(counts.max() / counts.sum()), int((counts > 0).sum())
-    if collapsed(share, used, k):
+    counts = _counts(predictions, k)
+    share, used = float(counts.max()) / max(1, len(predictions)), int((counts > 0).sum())
+    if used and collapsed(share, used, k):
         return (
             f"predictor collapsed: {share:.0%} of the images go to one class, {used} of {k} classes are "
             "predicted at all; CAS is meaningless here"
@@ -283,7 +305,7 @@ def top_pairs(scores: Float[Tensor, "k k"], most: int) -> list[tuple[int, int]]:
 
 def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
     """What a reader of the numbers must know: collapse, another head, empty classes, masked gradients."""
-    out = [w for w in [collapse(e.robust, e.classes)] if w]
+    out = [w for w in (no_number(e), collapse(e.robust, e.classes)) if w]
     if e.head and e.head.matches_logits is False:
         out.append(
             f"the logits are not W g(x) + b of the layer '{e.head.layer}' (a softmax, a scale, a second "

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossclass.analysis.attribution import means_by_class, unit_rows
+from crossclass.core.classes import Classes, class_labels
 
 
 class Neighbours(NamedTuple):
@@ -34,9 +35,10 @@ class Neighbours(NamedTuple):
 
 
 def unit_attributions(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, block: int = 2048
 ) -> Float[Tensor, "n d"]:
     """a(x) / |a(x)| for every sample, in float32 (float64 if g is); a row of zeros where a(x) is zero."""
+    y = class_labels(y, len(g))
     units = torch.empty(g.shape, dtype=torch.promote_types(g.dtype, torch.float32), device=g.device)
     for first in range(0, len(g), block):
         rows = slice(first, first + block)
@@ -45,15 +47,13 @@ def unit_attributions(
 
 
 def nearest(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
+    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, block: int = 2048
 ) -> Float[Tensor, "n k"]:
     """The largest cosine of each sample to a sample of each class, in [-1, 1]: `neighbours(...).best`."""
     return neighbours(g, W, y, block).best
 
 
-def neighbours(
-    g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"], block: int = 2048
-) -> Neighbours:
+def neighbours(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, block: int = 2048) -> Neighbours:
     """The two most similar samples of each class to each sample.
 
     In its own class a sample is not its own neighbour (that column takes no part in I). A class that has no
@@ -63,10 +63,9 @@ def neighbours(
     return unit_neighbours(unit_attributions(g, W, y, block), y, len(W), block)
 
 
-def unit_neighbours(
-    units: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int, block: int = 2048
-) -> Neighbours:
+def unit_neighbours(units: Float[Tensor, "n d"], y: Classes, k: int, block: int = 2048) -> Neighbours:
     """`neighbours` of vectors of k classes that already have length 1 (or 0)."""
+    y = class_labels(y, len(units))
     order = torch.argsort(y, stable=True)  # each class becomes one run of rows and columns
     ends = torch.bincount(y, minlength=k).cumsum(0).tolist()
     runs = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -111,14 +110,14 @@ def _take_maxima(
             best.copy_(torch.maximum(best, value))
 
 
-def instance_correlation(nearest: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:
+def instance_correlation(nearest: Float[Tensor, "n k"], y: Classes) -> Float[Tensor, "k k"]:
     """I[i, j]: the mean of `nearest[:, j]` over class i, float64; I[i, i] is 1 for a class with samples."""
-    k = nearest.shape[1]
+    k, y = nearest.shape[1], class_labels(y, len(nearest))
     present = (torch.bincount(y, minlength=k) > 0).to(torch.float64)
     return means_by_class(nearest, y, k).fill_diagonal_(0.0) + torch.diag(present)
 
 
-def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Int[Tensor, " n"]) -> Float[Tensor, "k k"]:
+def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Float[Tensor, "k k"]:
     """The mean of cos(a(x), a(x')) over all pairs x of class i and x' of class j, float64, in O(n d).
 
     It is the dot product of the classes' mean unit vectors. On the diagonal every ordered pair counts, x with

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from crossclass.analysis import attribution, instances
+from crossclass.core.classes import Classes, class_labels
 from crossclass.core.errors import UserError
 
 
@@ -42,13 +43,14 @@ class ClassCorrelation(Metric):
     def update(
         self,
         features: Float[Tensor, "n d"],
-        labels: Int[Tensor, " n"],
+        labels: Classes,
         W: Float[Tensor, "k d"] | None = None,
     ) -> None:
         """Add a batch: features g(x) with the head's weights W, or, without W, attributions g(x) * W[y].
 
         Raises UserError for labels or widths that the metric was not made for.
         """
+        labels = class_labels(labels, len(features))
         _check(self.num_classes, self.num_features, features, labels, W)
         batch = torch.zeros_like(self.sums).index_add_(0, labels.long(), features.to(torch.float64))
         self.sums += batch if W is None else batch * W.to(torch.float64)
@@ -96,10 +98,11 @@ class InstanceCAS(Metric):
     def update(
         self,
         features: Float[Tensor, "n d"],
-        labels: Int[Tensor, " n"],
+        labels: Classes,
         W: Float[Tensor, "k d"] | None = None,
     ) -> None:
         """Keep a batch; arguments and errors are those of `ClassCorrelation`."""
+        labels = class_labels(labels, len(features))
         _check(self.num_classes, self.num_features, features, labels, W)
         if W is None:
             W = features.new_ones(self.num_classes, self.num_features)
@@ -128,8 +131,9 @@ class ClasswiseAccuracy(Metric):
         for name in ("correct", "counts"):
             self.add_state(name, default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> None:
+    def update(self, predicted: Int[Tensor, " n"], labels: Classes) -> None:
         """Count a batch of predicted classes; raises UserError for a label out of range."""
+        labels = class_labels(labels, len(predicted))
         _check_labels(self.num_classes, labels)
         self.counts += torch.bincount(labels, minlength=self.num_classes)
         self.correct += torch.bincount(labels[predicted == labels], minlength=self.num_classes)

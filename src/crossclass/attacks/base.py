@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crossclass.attacks.losses import Labels
 from crossclass.attacks.norms import AnyThreat
+from crossclass.core.classes import class_labels
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 
@@ -56,9 +57,9 @@ class Attack(Settings):
 
         `x` are images in [0, 1], `y` classes [n] or probabilities [n, k] (targets, if it is targeted),
         `generator` draws the random starts. The model is left as it was. Raises UserError for images outside
-        of the box.
+        of the box, and for labels that are not one for each image.
         """
-        return self.search(model, x, y, generator).x_adv
+        return self.search(model, x, class_labels(y, len(x)), generator).x_adv
 
     def for_evaluation(self: A) -> A:
         """The same attack, but moving no batch-norm statistics of the model."""

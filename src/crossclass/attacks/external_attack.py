@@ -16,6 +16,7 @@ from crossclass.attacks.base import ROUNDING, Attack, AttackResult, Images, Netw
 from crossclass.attacks.losses import Labels, hard
 from crossclass.attacks.norms import AnyThreat, Linf, per_sample
 from crossclass.attacks.sandbox import FrozenModule, sandbox
+from crossclass.core.classes import class_labels
 from crossclass.core.errors import UserError, first_line
 from crossclass.core.trust import import_callable
 
@@ -83,7 +84,7 @@ def run_external(
     device = generator.device if generator is not None else "cpu"
     seed = int(torch.randint(2**31, (), generator=generator, device=device))
     with torch.inference_mode(False), torch.no_grad():
-        x = validate_images(x, BOX)
+        x, y = validate_images(x, BOX), class_labels(y, len(x))
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(x) == 0 or threat.eps == 0:  # nothing to search, and many libraries fail on it
             return AttackResult(x, None, dead)

@@ -9,12 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crossclass.core.classes import class_labels
+
 Logits = Float[Tensor, "n k"]
-Labels = Int[Tensor, " n"] | Float[Tensor, "n k"]
+Labels = Int[Tensor, " n"] | Int[Tensor, "n 1"] | Float[Tensor, "n k"]
+"""Classes, or the probabilities of all classes (soft labels)."""
 
 
 def hard(y: Labels) -> Int[Tensor, " n"]:
     """The class of every label: itself, or the most probable one of a soft label."""
+    y = class_labels(y)
     return y.long() if y.ndim == 1 else y.argmax(dim=1)
 
 
@@ -23,6 +27,7 @@ def soft(y: Labels, classes: int) -> Float[Tensor, "n k"]:
 
     Unlike torch's `one_hot` this does not look at the labels first, which would wait for the device.
     """
+    y = class_labels(y)
     if y.ndim == 2:
         return y.float()
     return torch.zeros(len(y), classes, device=y.device).scatter_(1, y.long()[:, None], 1.0)
@@ -30,12 +35,13 @@ def soft(y: Labels, classes: int) -> Float[Tensor, "n k"]:
 
 def cross_entropy(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
     """-sum_k y_k log p_k per sample."""
+    y = class_labels(y, len(logits))
     return F.cross_entropy(logits, hard(y) if y.ndim == 1 else y, reduction="none")
 
 
 def margin(logits: Logits, y: Labels) -> Float[Tensor, " n"]:
     """max_{j != y} f_j - f_y per sample (eq. 10 without its inner maximum); positive means wrong."""
-    true = soft(hard(y), logits.shape[1]).bool()
+    true = soft(hard(class_labels(y, len(logits))), logits.shape[1]).bool()
     other = logits.masked_fill(true, -torch.inf).amax(dim=1)
     return other - logits.masked_fill(~true, -torch.inf).amax(dim=1)
 

@@ -29,6 +29,7 @@ from crossclass.attacks.step_length import (
     one_step,
     step_length,
 )
+from crossclass.core.classes import class_labels, predicted
 from crossclass.models.model_state import BNMode, Precision, frozen
 
 AddedLoss = Callable[[Tensor, Tensor | slice], Tensor]
@@ -102,6 +103,7 @@ class PGD(Attack):
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
     ) -> AttackResult:
         """Adversarial images, whether they succeed, and how many gradients were unusable."""
+        y = class_labels(y, len(x))
         graphs = active_graphs()
         if graphs is not None and (replayed := graphs.search(self, model, x, y, generator)):
             return replayed
@@ -219,7 +221,7 @@ class PGD(Attack):
         return gain if self.added_loss is None else gain + self.added_loss(logits, rows)
 
     def _succeeds(self, logits: Tensor, y: Labels) -> Tensor:
-        hit = logits.argmax(dim=1) == hard(y)
+        hit = predicted(logits) == hard(y)  # an output that is no number is wrong
         return hit if self.targeted else ~hit
 
     def _inside(self, x: Images, delta: Tensor) -> Images:

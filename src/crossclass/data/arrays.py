@@ -26,6 +26,7 @@ def read_npz(folder: Path, split: Part) -> ArraySplit:
         images, labels = np.asarray(archive["images"]), np.asarray(archive["labels"])
         names = np.asarray(archive["class_names"]) if "class_names" in archive.files else None
     images = _eight_bits(path, _channels_last(path, images))
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # MedMNIST, Keras
     class_names = _names(path, labels, names)
     what = f"'images' holds {len(images)} entries but 'labels' {len(labels)}"
     demand(len(images) == len(labels), path, what, "give one label per image")
@@ -61,6 +62,7 @@ def _names(path: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[st
     """`class_names`, or else "0", "1", ... up to the largest label; the labels must agree."""
     what = f"'labels' have type {labels.dtype} and shape {list(labels.shape)}"
     integers, todo = labels.dtype.kind in "iu", "save integers, a class index per image: shape [n]"
+    todo += " (one-hot labels: labels.argmax(axis=1))" if labels.ndim == 2 else ""
     demand(integers and labels.ndim == 1, path, what, todo)
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     count = MAX_CLASSES if names is None else names.size

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from crossclass.core.classes import Classes, class_labels
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import kind_of, members
@@ -34,10 +35,16 @@ Statistics = tuple[PerChannel, PerChannel]
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 [n, c, h, w] and labels int64 [n], on one device."""
+    """Images uint8 [n, c, h, w] and labels int64 [n], on one device; labels [n, 1] are read as [n]."""
 
     images: UInt8[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
+    labels: Classes
+
+    def __post_init__(self) -> None:
+        labels = class_labels(self.labels, len(self.images))
+        if labels.ndim != 1:
+            raise UserError("labels are probabilities; a data set gives the class of each image, shape [n]")
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -31,6 +31,7 @@ from crossclass.analysis.network_faults import predictions_by_batch_statistics
 from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import rng
+from crossclass.core.classes import predicted
 from crossclass.core.config import Settings
 from crossclass.core.device import full_precision
 from crossclass.data import Splits, as_float
@@ -112,7 +113,7 @@ class Probe:
     @cached_property
     def correct(self) -> Bool[Tensor, " n"]:
         """Which images are classified correctly, as loaded."""
-        return self.all_logits.argmax(dim=1) == self.y
+        return predicted(self.all_logits) == self.y
 
     @cached_property
     def correct_by_batch_statistics(self) -> Bool[Tensor, " n"]:
@@ -159,7 +160,7 @@ class Probe:
 
     def is_correct(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
         """Which of these images are classified correctly by `forward`, in float32."""
-        return self.logits(x).argmax(dim=1) == y
+        return predicted(self.logits(x)) == y
 
     def logits(self, x: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """Outputs of `forward` in float32."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import Images, skip_range_check
 from crossclass.attacks.losses import Labels, hard
+from crossclass.core.classes import predicted
 from crossclass.core.device import cudnn_benchmark, out_of_memory
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
@@ -86,7 +87,7 @@ def train_epoch(
             if averaging is not None and state.average is not None:
                 averaging.after_step(state.average, model, epoch)
             with torch.no_grad():
-                hits = (logits.argmax(dim=1) == hard(batch.y[rows])).sum()
+                hits = (predicted(logits) == hard(batch.y[rows])).sum()
                 right += runtime.group.weight(len(index)) * hits
                 total += loss * len(index)
             if state.graphs is not None and (warning := state.graphs.pop_warning()):

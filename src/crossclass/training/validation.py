@@ -28,6 +28,7 @@ from crossclass.attacks.norms import AnyThreat
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.load import identity, load_model
 from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core.classes import predicted
 from crossclass.core.device import full_precision, to_device
 from crossclass.core.progress import Progress
 from crossclass.core.rng import generator, isolated_rng, stream_seed
@@ -138,7 +139,7 @@ def probe_one_step(
                 at_x, beside = _gradient(f, x, y), _gradient(f, (x + eta).clamp(0, 1), y)
                 with torch.no_grad():
                     x_adv = (x + threat.project(threat.steepest(at_x, threat.eps))).clamp(0, 1)
-                    correct = (f(x_adv).argmax(dim=1) == y).cpu()
+                    correct = (predicted(f(x_adv)) == y).cpu()
             advance(len(index))
             return correct, _cosine(at_x, beside).cpu()
 
