@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from crossclass.analysis.measure import Measure, measure
+from crossclass.checkpoints.card import Card, save_checkpoint
+from crossclass.checkpoints.load import Source
 from crossclass.data import Folder
 from crossclass.data.folders import read_folder
+from crossclass.models import PreActResNet, build
 from dataset_files import RGB, npz, refused, sound
 
 
@@ -175,3 +180,65 @@ def test_a_folder_of_test_images_is_enough_to_measure(tmp_path):
     splits = Folder(path=tmp_path)()
     assert (len(splits.train), len(splits.test)) == (0, 2)
     assert splits.class_names == ("cat", "dog")
+
+
+def half_odd(root: Path, odd: str) -> Path:
+    """Eight images of two classes, every second of another kind."""
+    for i in range(8):
+        folder = root / "test" / "ab"[i // 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        if i % 2 == 0:
+            image.save(folder / f"{i}.png")
+        elif odd == "pgm":
+            image.convert("L").save(folder / f"{i}.pgm")
+        elif odd == "jfif":
+            image.save(folder / f"{i}.jfif", "JPEG")
+        elif odd == "no ending":
+            image.save(folder / f"{i}", "PNG")
+        elif odd == "sub-folder":
+            (folder / "more").mkdir(exist_ok=True)
+            image.save(folder / "more" / f"{i}.png")
+        elif odd == "other files":
+            (folder / f"{i}.txt").write_text("no image")
+        else:
+            (folder / f"{i}.png").symlink_to("gone.png")
+    return root
+
+
+@pytest.mark.parametrize("odd", ["pgm", "jfif", "no ending"])
+def test_images_are_read_whatever_their_names(tmp_path: Path, odd: str) -> None:
+    """Half of them was left out without a word."""
+    read = sound(read_folder(half_odd(tmp_path, odd), "test"))
+    assert (len(read.images), read.left_out) == (8, "")
+
+
+@pytest.mark.parametrize(("odd", "why"), [("sub-folder", "sub-folder"), ("other files", "no images")])
+def test_what_is_left_out_is_counted_beside_the_number(tmp_path: Path, odd: str, why: str) -> None:
+    splits = Folder(path=half_odd(tmp_path, odd))()
+    (said,) = splits.left_out_of("test")
+    assert said.startswith("4 of 8 files in test/ were left out: 4")
+    assert why in said
+    assert str(tmp_path) not in said
+    assert splits.left_out_of("train") == splits.left_out_of("val") == []
+    assert splits.to(torch.device("cpu")).left_out == splits.left_out
+    network = PreActResNet(width=4, stem_stride=2, blocks=(1,))
+    save_checkpoint(
+        tmp_path / "a.safetensors",
+        build(network, splits.test.images, 2, 0).state_dict(),
+        Card(checkpoint="a", epoch=1, model=network, classes=2, channels=3, size=16),
+    )
+    settings, source = Measure(clean=True, check_inputs=False), Source(data=Folder(path=tmp_path))
+    (result,) = measure([str(tmp_path / "a.safetensors")], settings, source).results
+    assert said in result.warnings
+
+
+def test_hidden_files_are_not_counted(tmp_path: Path) -> None:
+    root = folder_of_images(tmp_path)
+    for name in ("test/b/.DS_Store", "test/.notes"):
+        (root / name).write_text("x")
+    assert read_folder(root, "test").left_out == ""
+
+
+def test_a_link_to_nothing_is_a_sentence(tmp_path: Path) -> None:
+    refused(read_folder, half_odd(tmp_path, "links"), "test", says=("link to nothing", "1.png"))

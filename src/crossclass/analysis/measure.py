@@ -185,7 +185,8 @@ def measurement(
     numbers, how = evaluate.summary(evaluation, splits.class_names), conditions(attack, settings, n)
     ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
-    numbers["warnings"] = [*(fed.warnings if fed else ()), *of_labels, *numbers["warnings"]]
+    told = [*(fed.warnings if fed else ()), *of_labels, *splits.left_out_of(settings.split)]
+    numbers["warnings"] = [*told, *numbers["warnings"]]
     if doubt := intervals.doubt(ends["cas"]):
         numbers["warnings"].append(doubt)
     kept = (how["attack"] or {}).get("return_iterate", "last")

@@ -7,7 +7,7 @@ one sentence: which file, what is wrong with it, what to do (`demand`, `guarded`
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -88,6 +88,8 @@ class Splits:
     """Of the images and labels of all three parts, 16 hex digits."""
     sharing: Int[Tensor, "k k"] | None = None
     """The true sharing matrix, where it is known."""
+    left_out: tuple[tuple[Part, str], ...] = ()
+    """What the reader did not read, in words, by the part of the files (`train` or `test`)."""
 
     def part(self, name: str) -> Split:
         """`train`, `val` or `test`; raises UserError if it is empty or unknown."""
@@ -102,8 +104,12 @@ class Splits:
 
     def to(self, device: torch.device) -> "Splits":
         """The same on a device."""
-        parts = (self.train.to(device), self.val.to(device), self.test.to(device))
-        return Splits(*parts, self.class_names, self.checksum, self.sharing)
+        parts = (part.to(device) for part in (self.train, self.val, self.test))
+        return replace(self, **dict(zip(("train", "val", "test"), parts, strict=True)))
+
+    def left_out_of(self, part: str) -> list[str]:
+        """What is missing in `train`, `val` or `test` because the reader left it out, in words."""
+        return [words for file, words in self.left_out if file == ("test" if part == "test" else "train")]
 
 
 def as_float(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -155,10 +161,12 @@ class ArraySplit(NamedTuple):
     images: np.ndarray  # uint8 [n, h, w, c], c in {1, 3}
     labels: np.ndarray  # int64 [n]
     class_names: tuple[str, ...]
+    left_out: str = ""
+    """What lies among the files and was not read, in words."""
 
     def first(self, n: int) -> "ArraySplit":
         """The first n images."""
-        return ArraySplit(self.images[:n], self.labels[:n], self.class_names)
+        return self._replace(images=self.images[:n], labels=self.labels[:n])
 
 
 def checksum(*arrays: np.ndarray) -> str:

@@ -13,11 +13,15 @@ from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded, hint
 from crossclass.data.subset import Checksummed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
+"""Of what must be a readable image; another file is one if Pillow knows its first bytes."""
 SAVE_AGAIN = "save it again or remove it"
 
 
 def read_folder(folder: Path, split: Part) -> ArraySplit:
-    """`<folder>/<split>/<class>/<image>` as RGB, sorted by name; `train` says what classes exist."""
+    """`<folder>/<split>/<class>/<image>` as RGB, sorted by name; `train` says what classes exist.
+
+    What else is visible there is counted (`left_out`): files that are no images, and sub-folders of a class.
+    """
     demand(folder.is_dir(), folder, "there is no such folder", "correct data.path")
     part, put = folder / split, f"put images into {split}/<class>"
     demand(part.is_dir(), part, "there is no such folder", put + hint(part, "folder"))
@@ -26,15 +30,49 @@ def read_folder(folder: Path, split: Part) -> ArraySplit:
     names = tuple(path.name for path in visible(home) if path.is_dir())
     tiny = ", or use data.kind=tiny_imagenet" if (folder / "wnids.txt").is_file() else ""
     files: list[tuple[Path, int]] = []
+    other = [path for path in visible(part) if path.is_file()]
+    deeper: list[Path] = []
     for subfolder in (path for path in visible(part) if path.is_dir()):
         near = "" if subfolder.name in names else did_you_mean(subfolder.name, names)
         demand(subfolder.name in names, subfolder, f"is no class of {home}", f"rename it or add it{near}")
-        images = [path for path in visible(subfolder) if is_image(path)]
+        images = []
+        for path in visible(subfolder):
+            demand(
+                path.exists(), path, "is a link to nothing", "restore the file that it names, or remove it"
+            )
+            (images if is_readable(path) else deeper if path.is_dir() else other).append(path)
         demand(len(images) > 0 or home != part, subfolder, "holds no images", f"add some or remove it{tiny}")
         files += [(path, names.index(subfolder.name)) for path in images]
     demand(len(files) > 0, part, "has no class folders with images", put)
     labels = np.array([label for _, label in files], dtype=np.int64)
-    return ArraySplit(stack([path for path, _ in files]), labels, names)
+    pixels = stack([path for path, _ in files])
+    return ArraySplit(pixels, labels, names, _left_out(part, len(files), other, deeper))
+
+
+def _left_out(part: Path, read: int, other: list[Path], folders: list[Path]) -> str:
+    """How many files under a part were not read, and why; empty if all were."""
+    inside = [p for folder in folders for p in folder.rglob("*") if p.is_file() and p.name[0] != "."]
+    kinds = ((other, "that are no images", other), (inside, "in a sub-folder of a class", folders))
+    counted = [
+        f"{len(files)} {what} (such as {such[0].relative_to(part)})" for files, what, such in kinds if files
+    ]
+    left = len(other) + len(inside)
+    return (
+        f"{left} of {read + left} files in {part.name}/ were left out: {', '.join(counted)}" if left else ""
+    )
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a path is a file that is named as images are, or begins as one."""
+    if is_image(path) or not path.is_file():
+        return path.is_file()
+    try:
+        with Image.open(path):
+            return True
+    except Image.DecompressionBombError:  # `rgb` says so
+        return True
+    except (OSError, ValueError, SyntaxError):  # what Pillow raises for files of others
+        return False
 
 
 def is_image(path: Path) -> bool:

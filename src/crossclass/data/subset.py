@@ -57,7 +57,9 @@ class Subset(Data):
         parts = [_take(train, first), _take(train, second), _take(test, third)]
         digits = checksum(*(array for part in parts for array in (part.images, part.labels)))
         training, validation, testing = (_split(part) for part in parts)
-        return Splits(training, validation, testing, names, digits)
+        files: tuple[tuple[Part, ArraySplit], ...] = (("train", train), ("test", test))
+        left_out = tuple((part, split.left_out) for part, split in files if split.left_out)
+        return Splits(training, validation, testing, names, digits, left_out=left_out)
 
     def _chosen(
         self, labels: np.ndarray, sizes: tuple[int, ...], stream: int
@@ -114,7 +116,7 @@ class Checksummed(Stored):
         test_alone = test_file.exists() and not train_file.exists()
         train = None if test_alone else reader(where, "train")
         test = reader(where, "test")
-        splits = self.cut(train or test.first(0), test, str(where))
+        splits = self.cut(train or test.first(0)._replace(left_out=""), test, str(where))
         if self.checksum is not None and self.checksum != splits.checksum:
             raise UserError(
                 f"the images under {where} are not those of this run (checksum {splits.checksum}, "

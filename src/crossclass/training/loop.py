@@ -96,6 +96,8 @@ def iterate_epochs(
                 env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
                 for note in main(lambda: folder.begin(run, env)):
                     log(note)
+                for _, note in splits.left_out:
+                    log(note)
                 splits = splits.to(runtime.torch_device)
                 yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
                 return
