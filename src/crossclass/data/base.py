@@ -104,8 +104,8 @@ class Splits:
 
     def to(self, device: torch.device) -> "Splits":
         """The same on a device."""
-        parts = (part.to(device) for part in (self.train, self.val, self.test))
-        return replace(self, **dict(zip(("train", "val", "test"), parts, strict=True)))
+        train, val, test = (part.to(device) for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
 
     def left_out_of(self, part: str) -> list[str]:
         """What is missing in `train`, `val` or `test` because the reader left it out, in words."""

@@ -35,7 +35,7 @@ def read_folder(folder: Path, split: Part) -> ArraySplit:
     for subfolder in (path for path in visible(part) if path.is_dir()):
         near = "" if subfolder.name in names else did_you_mean(subfolder.name, names)
         demand(subfolder.name in names, subfolder, f"is no class of {home}", f"rename it or add it{near}")
-        images = []
+        images = list[Path]()
         for path in visible(subfolder):
             demand(
                 path.exists(), path, "is a link to nothing", "restore the file that it names, or remove it"
