@@ -73,6 +73,36 @@ def _lag(y: Array) -> float:
     return float((y[1:] * y[:-1]).mean() / (y * y).mean())
 
 
+def shared_images() -> dict[str, float]:
+    """Variance over images of the fall of robust accuracy, by comparing validation with test images.
+
+    Half the difference of the falls on the two halves has nothing of the network in it: its square is the
+    variance over the images of both, its mean over seeds what these share (means over the runs of CIFAR-10).
+    """
+    halves: dict[str, list[float]] = {}
+    stored: dict[str, list[float]] = {}
+    for folder in sorted((ROOT / "results/mini/runs").glob("wei2025-*")):
+        if any(word in folder.name for word in ("cifar100", "tiny")):
+            continue
+        found, name = evidence.read(folder), folder.name.split("-mini-")[0]
+        x = [r.epoch for r in found.late()]
+        val, test = (
+            fall(x, [r.metrics[k] or 0.0 for r in found.late()]) for k in ("val_robust", "test_robust")
+        )
+        halves.setdefault(name, []).append((val - test) / 2)
+        pair = found.comparison
+        if pair is not None and pair.intervals is not None and (ends := pair.intervals.ends("d_robust")):
+            stored.setdefault(name, []).append((((ends[1] or 0.0) - (ends[0] or 0.0)) / 3.92) ** 2)
+    own = [np.var(d, ddof=1) for d in halves.values()]
+    common = [np.mean(d) ** 2 - np.var(d, ddof=1) / len(d) for d in halves.values()]
+    of_both = float(np.mean(own) + np.mean(common))
+    return {
+        "by the halves": of_both,
+        "by the stored intervals": float(np.mean([np.mean(v) for v in stored.values()])),
+        "share that the seeds have in common": float(np.mean(common)) / of_both,
+    }
+
+
 def curves(
     rng: np.random.Generator, n: int, known: dict[str, float], lost: float = 0.0, carried: float = 0.0
 ) -> tuple[Array, Array]:
@@ -256,6 +286,7 @@ def main() -> None:
     found = {
         "draws": DRAWS,
         "noise of the stored curves": known,
+        "variance over images of the fall of robust accuracy": shared_images(),
         "a fall after the best: share of draws called": selection(rng, known),
         "numbers known at best and last alone: false holds": allowance(rng),
         "coverage for fresh seeds and images, and mean half-width": images(rng),

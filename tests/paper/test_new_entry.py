@@ -1,6 +1,8 @@
 """An entry that is defined here is listed, reproduced, judged and shown on the page without further edits."""
 
+import re
 from functools import partial
+from html import unescape
 
 from crossclass.cli.catalogue import lines
 from crossclass.core.runtime import Runtime
@@ -40,4 +42,10 @@ def test_a_new_claim_is_one_entry_and_one_drawing(tmp_path, monkeypatch):
     section = page.split('<article id="figx"')[1].split("</article>")[0]
     assert "CAS is above a million at the last checkpoint" in section
     assert "does not hold" in section
+    assert re.search(
+        r'<td class="n">[\d.< ]+<td class="n">[\d.< ]+<td class="n">[\d.< ]+<td>1, 2<td>CAS at last',
+        unescape(section),
+    )
+    assert section.count("(not counted)") == 1  # seed 0
+    assert "could have decided a difference of" in section
     assert "<svg" in section
