@@ -276,6 +276,9 @@ def test_a_fall_is_judged_by_the_checks_after_the_first_drop_alone():
         ]
     numbers = collect({"AT": ones}, "paper")
     effect = loss(numbers, "AT", "robust")
+    late = [r for r in ones[0].rows if r.epoch > 100]
+    slope = np.polyfit([r.epoch for r in late], [r["test_robust"] for r in late], 1)[0]
+    assert effect.values[0] == pytest.approx(-slope * (late[-1].epoch - late[0].epoch))
     assert min(numbers["runs"]["AT"]["best_minus_last"]["robust"]["value"]) > 0.03
     assert effect.test(0.0).above > 0.025
     assert max(map(abs, effect.values.values())) < 0.05
@@ -412,6 +415,11 @@ def test_the_rank_of_a_pair_is_that_of_every_seed():
     assert numbers["ranks"] == [1, 1, 1, 6]
     (effect,) = claim_of("fig2", "automobile and truck").effects(numbers)
     assert (effect.values, effect.yes_no) == ({0: 1.0, 1: 1.0, 2: 1.0, 3: 0.0}, True)
+    # a class whose attributions vanish has no number: neither has its pair, nor is one before another
+    for row, column, expected in ((3, 1, None), (3, 0, 1)):
+        part = made("wei2025-at-linf-8", 0)
+        part.best.matrices["C"][row][column] = None
+        assert ENTRIES["fig2"].measure({"AT": [part]}, "paper")["ranks"] == [expected]
 
 
 def test_ids_of_the_paper_are_all_there():

@@ -115,9 +115,11 @@ def _with_rank(evidence: RunEvidence, size: Size) -> Numbers:
     return {**collect(evidence, size, FIG2.stages), "ranks": ranks}
 
 
-def _rank(C: Any, a: int, b: int) -> int:
-    i, j = sorted((a, b))
-    return 1 + sum(C[p][q] > C[j][i] for p in range(len(C)) for q in range(p))
+def _rank(C: Any, a: int, b: int) -> int | None:
+    """The place of a pair among all pairs with a number; None where it has none itself."""
+    own = C[max(a, b)][min(a, b)]
+    each = [v for p, row in enumerate(C) for v in row[:p] if v is not None]
+    return None if own is None else 1 + sum(v > own for v in each)
 
 
 def _is_among(m: Numbers) -> list[Effect]:
@@ -466,10 +468,7 @@ def _settles(m: Numbers) -> list[Effect]:
     series += [_clean(m, "standard", s) for s in ("75 %", "100 %")]
     series.append(chosen_above(m, "AT", "cas"))
     each = combined(lambda best, last, early, late, above: best - last - above - abs(late - early), *series)
-    name = (
-        "change of CAS: AT's from best to last, less what choosing the best can give, minus standard "
-        "training's in its last quarter"
-    )
+    name = "CAS lost by AT, less what choosing the best can give, minus standard training's late change"
     return [Effect(name, each, _clean_over_images(m, "AT", "AT", "standard", "standard"))]
 
 

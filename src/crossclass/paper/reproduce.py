@@ -49,7 +49,7 @@ class Study(Settings):
     size: Size = "mini"
     """`smoke` runs in seconds on generated pictures, `mini` in hours on two cores, `paper` on a GPU."""
     seeds: int = Field(default=3, ge=1, le=20)
-    """Seeds 0, 1, ... of every run."""
+    """Seeds 0, 1, ... of every run; at sizes smoke and mini seed 0 is shown and not counted in verdicts."""
     crafting: Literal["as set", "bf16"] = "as set"
     """`bf16`: every run crafts in bf16, also in its checks; it is another run than with `as set`."""
     data_root: Path | None = None
@@ -220,7 +220,9 @@ def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call:
     call.log(f"{entry.id}: {content['verdict'] or 'beyond the paper'}")
     for v in verdicts:
         beside = "beyond the paper: " if v.extension else ""
-        call.log(f"  {v.verdict:13} {beside}{v.claim}" + (f" [{v.where}]" if v.where else ""))
+        where = f" [{v.where}]" if v.where else ""
+        chance = f" (p {v.p_holm:.2g})" if v.p_holm is not None else ""
+        call.log(f"  {v.verdict:13} {beside}{v.claim}{where}{chance}")
     return Result(entry, path, numbers, verdicts)
 
 

@@ -124,12 +124,11 @@ def _halves(row: "EpochRow", key: str) -> float | None:
 def _beside_best(e: "Evidence", key: str) -> float | None:
     """The mean of the checks just before and after the best one, which itself was chosen for being high."""
     rows = e.checked()
-    best = [r.epoch for r in rows].index(e.best.checkpoint.epoch)  # type: ignore[arg-type]
-    known = [
-        v
-        for r in rows[max(0, best - 1) : best + 2]
-        if r is not rows[best] and (v := _halves(r, key)) is not None
-    ]
+    best = next((i for i, r in enumerate(rows) if r.epoch == e.best.checkpoint.epoch), None)
+    if best is None:
+        return None
+    beside = rows[max(0, best - 1) : best] + rows[best + 1 : best + 2]
+    known = [v for r in beside if (v := _halves(r, key)) is not None]
     return fmean(known) if known else None
 
 
