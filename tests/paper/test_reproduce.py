@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossclass import models
 from crossclass.analysis.records import (
     CheckpointRef,
     Comparison,
@@ -367,6 +368,18 @@ class TestPlan:
             other = cost(attack, PGD(steps=20, restarts=2))
             assert other.epoch - ten.epoch == pytest.approx(checked * (gradients - 10))
             assert other.final - ten.final == pytest.approx(2 * len(splits.test) * 20 / 2)
+
+    def test_a_step_costs_every_forward_pass_of_it(self):
+        forwards = {}
+        for name in ("wei2025-at-linf-8", "wei2025-te-linf-8", "wei2025-standard"):
+            run, count = shrink(PAPER[name], "smoke"), []
+            splits = run.data()
+            model = models.build(run.model, splits.train.images, len(splits.class_names), 0)
+            model.register_forward_hook(lambda *a, count=count: count.append(1))
+            plan._seconds_of_step(run, model, splits.train.first(8))
+            forwards[name] = len(count) / 2  # two steps
+        # PGD-1 and the loss; what temporal ensembling remembers; the loss
+        assert list(forwards.values()) == [2, 3, 1]
 
     def test_seeds_of_a_run_are_tried_out_once(self, tmp_path, monkeypatch):
         tried = []

@@ -215,6 +215,9 @@ def _seconds_of_step(run: Run, model: torch.nn.Module, part: Split) -> float:
     taken = []
     for i in range(2):  # the first one warms up
         started = time.perf_counter()
+        if run.ensembling is not None:  # the prediction that is remembered
+            with torch.no_grad():
+                model(x)
         x_adv = recipe.craft(model, x, y, generator(0, 0, i, "attack"))
         loss, _ = recipe.loss(model, x, x_adv, y, generator(0, 0, i, "loss"))
         torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)

@@ -27,8 +27,8 @@ class GradAlign(Recipe):
         """CE(f(x_adv), y) + weight (1 - cos(grad_x L(x), grad_x L(x + eta))), eta uniform in the ball.
 
         As in tml-epfl/understanding-fast-adv-training, the gradient at x is a constant, back-propagation goes
-        through the other one, and the mean leaves out images with a zero gradient. Three forwards in train
-        mode, in the order x, x_adv, x + eta.
+        through the other one, and the mean leaves out images with a zero gradient (a batch that is cut in
+        pieces has the mean of each). Three forwards in train mode, in the order x, x_adv, x + eta.
         """
         threat = self.attack.threat
         eta = threat.sample(x, threat.uniform_start, generator)
