@@ -275,7 +275,8 @@ def _mean_difference(name: str, group: str, each: Mapping[int, Any]) -> list[Eff
     """Best minus last of every seed, with the variance over images, mean of the seeds."""
     values = {seed: one["difference"] for seed, one in each.items()}
     known = [((high - low) / 3.92) ** 2 for low, high in (one["interval"] for one in each.values())]
-    return [Effect(f"{name}, best minus last, {GROUPS[group]}", values, fmean(known) if known else None)]
+    images, beside = fmean(known) if known else None, "what choosing the best gives is not known of maps"
+    return [Effect(f"{name}, best minus last, {GROUPS[group]}", values, images, beside=beside)]
 
 
 def _map_claim(text: str, key: str, name: str, group: str, where: str) -> Claim:
