@@ -7,7 +7,8 @@ Images are in [0, 1]. The model comes back exactly as it was; only input gradien
 gradient is computed. The loss is summed, so a sample's result does not depend on its batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -108,12 +109,7 @@ class PGD(Attack):
         if graphs is not None and (replayed := graphs.search(self, model, x, y, generator)):
             return replayed
         scored = self.return_iterate == "best" or self.restarts > 1
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(x.device.type, enabled=False),  # else a caller's reaches the backward pass
-            frozen(model, self.bn, self.precision) as f,
-        ):
+        with self._crafting(model, x) as f:
             x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
             x = validate_images(x, self.box)
             reference = f(x).detach() if self.loss == "kl" else None
@@ -132,6 +128,23 @@ class PGD(Attack):
                 )
                 best_score = torch.where(better, score, best_score)
         return best
+
+    def further(self, model: Network, x: Images, y: Labels, x_adv: Images) -> Images:
+        """What becomes of adversarial images x_adv of x after all steps once more, from where they are."""
+        with self._crafting(model, x) as f:
+            x = validate_images(x, self.box)
+            reference = f(x).detach() if self.loss == "kl" else None
+            return self.ascend(f, x, y, reference, x_adv - x, scored=False)[0].x_adv
+
+    @contextmanager
+    def _crafting(self, model: Network, x: Images) -> Iterator[Network]:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(x.device.type, enabled=False),  # else a caller's reaches the backward pass
+            frozen(model, self.bn, self.precision) as f,
+        ):
+            yield f
 
     def draw_start(self, x: Images, generator: torch.Generator | None) -> Tensor:
         """A start perturbation, shaped like `x`."""
