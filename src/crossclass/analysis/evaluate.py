@@ -64,6 +64,8 @@ class EvaluationPass:
 
     head: Head | None = None
     """Which layer W is of, and whether it gives the logits, if that was checked."""
+    warnings: tuple[str, ...] = ()
+    """What the settings and a sample of the images say of the attack."""
 
     @cached_property
     def attributed(self) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k d"], Int[Tensor, " m"]]:

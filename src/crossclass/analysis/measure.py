@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals, network_faults, settle_inputs
+from crossclass.analysis.attack_strength import strength_warnings
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.input_alternatives import clean_sample
 from crossclass.analysis.label_warnings import label_warnings
@@ -27,6 +28,7 @@ from crossclass.analysis.records import (
     result_file,
 )
 from crossclass.attacks import PGD, AnyAttack, reference_attack
+from crossclass.attacks.attack_warnings import attack_warnings
 from crossclass.attacks.norms import AnyThreat
 from crossclass.checkpoints.load import (
     Identity,
@@ -124,6 +126,7 @@ def evaluate_checkpoint(
 ) -> EvaluationPass:
     """The one pass over the images that every number comes from."""
     part, done = _images(splits, settings), 0
+    noticed = _setting_warnings(part, splits, attack, settings)
     few = as_float(part.images[: settings.batch]).contiguous(memory_format=runtime.memory_format)
 
     def advance(count: int) -> None:
@@ -148,7 +151,16 @@ def evaluate_checkpoint(
     )
     correct_only = settings.attribution_subset == "correct"
     used = evaluation.robust == evaluation.labels if correct_only else None
-    return replace(evaluation, sharing=splits.sharing, used=used, head=head)
+    noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format)
+    return replace(evaluation, sharing=splits.sharing, used=used, head=head, warnings=tuple(noticed))
+
+
+def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, settings: Measure) -> list[str]:
+    """Settings that mean something else than they seem; raises UserError where nothing can be meant."""
+    out = [] if attack is None else attack_warnings(attack, part.images.shape[1:], evaluation=True)
+    if settings.n is not None and settings.n > (there := len(splits.part(settings.split))):
+        out.append(f"n={settings.n} is more than there are: all {there} {settings.split} images are measured")
+    return out
 
 
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def measurement(
     ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
     told = [*(fed.warnings if fed else ()), *of_labels, *splits.left_out_of(settings.split)]
-    numbers["warnings"] = [*told, *numbers["warnings"]]
+    numbers["warnings"] = [*told, *evaluation.warnings, *numbers["warnings"]]
     if doubt := intervals.doubt(ends["cas"]):
         numbers["warnings"].append(doubt)
     kept = (how["attack"] or {}).get("return_iterate", "last")

@@ -82,6 +82,7 @@ class RunView:
         names = {name.replace("-", " ") for name in alarms.RULES} if self.history else set()
         given = [(f"epoch {row['epoch']}", row["warnings"], r" (?:since|in) epoch|:") for row in self.rows]
         given += [(m.checkpoint.name, m.warnings, r" (?:since|in) epoch") for m in self.run.results.results]
+        given = [("the start", self.run.env.get("warnings") or [], ":$"), *given]
         for where, texts, end in given:
             for text in map(str, texts):
                 if re.split(end, text)[0] in names:

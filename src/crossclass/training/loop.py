@@ -29,6 +29,7 @@ from crossclass.training import alarms, checkpointing, nonfinite, teachers, vali
 from crossclass.training.epoch import clean_images, train_epoch
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.run import Run
+from crossclass.training.run_warnings import run_warnings
 from crossclass.training.state import TrainState
 from crossclass.training.validation import final_evaluation
 
@@ -80,6 +81,7 @@ def iterate_epochs(
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
     require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
+    warnings = run_warnings(run, splits)
     main = runtime.group.on_main_process
     folder = main(lambda: RunFolder.of(Path(out), label, run))
 
@@ -93,7 +95,12 @@ def iterate_epochs(
             main(lambda: stack.enter_context(held))
             if not main(lambda: folder.done):  # another may have finished it since
                 uses_bf16 = runtime.uses_bf16(main(lambda: _used_bf16(folder)))
-                env = _environment(run, splits, runtime, label) | {"bf16": BF16[uses_bf16]}
+                env = _environment(run, splits, runtime, label) | {
+                    "bf16": BF16[uses_bf16],
+                    "warnings": warnings,
+                }
+                for warning in warnings:
+                    log(f"warning: {warning}")
                 for note in main(lambda: folder.begin(run, env)):
                     log(note)
                 for _, note in splits.left_out:

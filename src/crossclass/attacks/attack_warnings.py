@@ -1,0 +1,107 @@
+"""What settings of an attack mean that nobody meant: no attack, a ball of another norm, too short a way.
+
+Images are in [0, 1]. Nothing is computed here; whether an attack that can cross its ball is strong enough is
+seen in its losses (`analysis/attack_strength.py`).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from crossclass.attacks.base import Attack
+from crossclass.attacks.norms import AnyThreat
+from crossclass.attacks.pgd import FGSM, PGD
+from crossclass.core.errors import UserError
+
+ROUNDING = 1e-6
+"""Relative; steps that add up to eps in decimals may miss it by as much in binary."""
+
+
+def attack_warnings(attack: Attack, shape: Sequence[int], *, evaluation: bool) -> list[str]:
+    """One sentence for each setting that means something else than it seems.
+
+    Args:
+        attack: The attack.
+        shape: Channels, height and width of the images.
+        evaluation: Whether a robust accuracy is measured with it; for training a shorter way may be right.
+
+    Raises:
+        UserError: The attack changes no image, or helps the network, so that nothing sensible is meant.
+    """
+    pgd = attack.as_pgd() if isinstance(attack, FGSM) else attack if isinstance(attack, PGD) else None
+    if pgd is not None:
+        _require_sense(pgd)
+    if attack.threat.eps == 0:
+        usual = _usual(attack.threat)
+        return [f"eps=0 changes no image: robust accuracy is clean accuracy; {usual} is usual"]
+    out = []
+    if getattr(attack, "box", (0.0, 1.0)) is not None:
+        out += list(_ball(attack.threat, shape))
+    return out + (list(_way(pgd, evaluation)) if pgd is not None else [])
+
+
+def _require_sense(attack: PGD) -> None:
+    if attack.targeted:
+        raise UserError(
+            "attack.targeted=true moves images towards their labels, which are the true classes here; "
+            "leave it out"
+        )
+    if attack.threat.eps == 0:
+        return
+    if attack.steps == 0 and attack.start == "none":
+        raise UserError(
+            "attack.steps=0 without a random start changes no image; give steps=10, or attack=none for "
+            "clean images"
+        )
+    if attack.loss == "kl" and attack.start == "none":
+        raise UserError(
+            "attack.loss=kl has no gradient at the image itself, where start=none begins; give start=gauss"
+        )
+
+
+def _ball(threat: AnyThreat, shape: Sequence[int]) -> Iterator[str]:
+    """Radii that no publication uses, because of a wrong norm or unit."""
+    ones = torch.ones(1, *shape)
+    gray, colour = (float(threat.norm(level * ones)) for level in (0.5, 0.2))
+    usual = _usual(threat)
+    if threat.eps >= gray * (1 - ROUNDING):
+        yield f"a ball of {threat} holds one gray picture for all images: nothing is robust; {usual} is usual"
+    elif shape[0] == 3 and threat.eps > colour:
+        yield f"a ball of {threat} is far larger than any that is usual for colour images, such as {usual}"
+    elif threat.eps < max(threat.smallest, 0.25 / 255):
+        yield f"a ball of {threat} is too small for any attack to succeed; {usual} is usual"
+
+
+def _usual(threat: AnyThreat) -> str:
+    """The default ball of the norm, as text."""
+    eps = type(threat).model_fields["eps"].default
+    return str(threat.replace(eps=eps)) if isinstance(eps, float) else "another radius"
+
+
+def _way(attack: PGD, evaluation: bool) -> Iterator[str]:
+    """Whether the steps can cross the ball: eps from the image, 2 eps from a start at the edge."""
+    eps, alpha, start = attack.threat.eps, attack.alpha, attack.start or attack.threat.starts[0]
+    if attack.steps == 0:
+        yield "attack.steps=0 is random noise in the ball, no attack; give steps=10"
+        return
+    if attack.restarts > 1 and start == "none":
+        yield f"attack.restarts={attack.restarts} from start=none repeat the same attack; give a random start"
+    way = attack.steps * alpha / eps
+    across = 1.0 if start in ("none", "gauss") else 2.0
+    far = f"{attack.steps} x {alpha / eps:.3g} eps is {way:.3g} eps"
+    steps = math.ceil(across * eps / alpha * (1 - ROUNDING))
+    remedy = f"give {'attack.kind=pgd ' if attack.steps == 1 else ''}attack.steps={steps} or a longer step"
+    if attack.rel_step is not None and attack.rel_step < 0.05:
+        remedy += f" (rel_step is a share of eps; a length is step_size={attack.rel_step:g})"
+    if way < 1 - ROUNDING:
+        yield f"the attack is too short: {far}, less than the ball's radius; {remedy}"
+    elif evaluation and way < across * (1 - ROUNDING):
+        yield f"the attack is short: {far}, and from a random start the far side is 2 eps away; {remedy}"
+    elif attack.steps > 1 and alpha > 2 * eps * (1 + ROUNDING):
+        given = attack.rel_step if attack.rel_step is not None else alpha
+        meant = f"is step_size={given:g}/255 meant?" if given >= 1 else "give step_size=2/255, say"
+        yield (
+            f"a step of {alpha / eps:.3g} eps is longer than the ball is wide, so every step ends on its "
+            f"edge; {meant}"
+        )
