@@ -77,6 +77,23 @@ def speed() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def coverage() -> str:
+    """The table of benchmarks/coverage.py, of the intervals as they were and as they are."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text())
+    keys = {"cas": "CAS", "d_cas": "CAS, difference", "icas": "I-CAS", "d_icas": "I-CAS, difference"}
+    keys |= {"robust": "accuracy", "d_robust": "accuracy, difference"}
+    rows = [f"| test sets | {' | '.join(keys.values())} |", "|---" * (1 + len(keys)) + "|"]
+    for cell, after in found["after"].items():
+        texts = []
+        for key in keys:
+            pair = [found["before"][cell][key], after[key]]
+            held = [f"{100 * m['coverage']:.0f} %" for m in pair]
+            width = [f"{m['width']:.2g}" for m in pair]
+            texts.append(", ".join(a if a == b else f"{a} \u2192 {b}" for a, b in (held, width)))
+        rows.append(f"| {cell} | {' | '.join(texts)} |")
+    return "\n".join(rows) + "\n"
+
+
 def metrics() -> str:
     """Every metric, as the list of metrics has it."""
     rows = [f"| `{m.key}` | {m.label} | {m.unit} | {m.direction} | {m.doc} |" for m in METRICS]
@@ -110,6 +127,7 @@ MADE = {
     "api.md": api,
     "paper.md": paper,
     "speed.md": speed,
+    "coverage.md": coverage,
     "findings.md": findings,
     "metrics.md": metrics,
     "panel.html": panel,
