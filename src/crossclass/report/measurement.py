@@ -154,6 +154,9 @@ def conditions(view: MeasurementView) -> dict[str, Any]:
     if m.normalise:
         ends = (f"{key} {', '.join(f'{v:.4g}' for v in values)}" for key, values in m.normalise.items())
         facts["Normalisation"] = "; ".join(ends)
+    if m.inputs:
+        tried = ", ".join(f"{name} {share:.1%}" for name, share in m.inputs.accuracies.items())
+        facts["Inputs tried on clean images"] = tried
     return {"facts": {k: v for k, v in facts.items() if v}}
 
 
