@@ -117,6 +117,7 @@ def test_one_failure_stops_nothing_else_and_says_why(here):
     failed = run_all(points, MORE, 1, heard.append)
     assert [p.run.lr for p in failed] == [1e9]
     assert any(h.startswith("FAILED") and "not a number" in h for h in heard)
+    assert sum("warning: training: the attack is too short" in h for h in heard) == 1  # of the other
     assert sum(RunFolder(f).done for f in Path("runs").iterdir()) == 1
 
 

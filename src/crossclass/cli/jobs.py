@@ -58,6 +58,8 @@ def run_all(
             busy, done = 0, done + 1
             if code == 0:
                 log(f"finished  {ended.point.label} ({done} of {len(points)})")
+                for warning in ended.warnings:
+                    log(f"          {warning}")
             else:
                 failed.append(ended.point)
                 log(f"FAILED    {ended.point.label}: {reason}")
@@ -91,6 +93,7 @@ class _TrainingProcess:
     ) -> None:
         self.point, self.environment = point, own_environment or {}
         self.output = tempfile.TemporaryFile()  # noqa: SIM115
+        self.warnings: list[str] = []  # of its settings, known when it has ended
         # -P: a yaml.py beside the run file must not be taken for the library
         command = [sys.executable, "-P", "-m", *point.command(more)]
         where = {**os.environ, **self.environment, **environment()}
@@ -102,6 +105,7 @@ class _TrainingProcess:
         self.output.seek(0)
         text = self.output.read().decode(errors="replace").strip()
         self.output.close()
+        self.warnings = [line for line in text.splitlines() if line.startswith("warning: ")]
         return code, text.splitlines()[-1] if text else f"exit code {code}"
 
 
