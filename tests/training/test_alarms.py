@@ -6,11 +6,13 @@ import statistics
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from crossclass.core.errors import UserError
 from crossclass.paper.published_curves import anchor
-from crossclass.training.alarms import history, raised, trends
+from crossclass.training.alarms import history, pack, raised, trends
+from crossclass.training.alarms.checks import checks
 
 # cifar10-mini, seed 0 (1,000 validation images, PGD-10): epoch, train and validation robust accuracy, CAS
 # on validation, classes predicted; as logged.
@@ -126,6 +128,87 @@ def test_flat_and_rising_curves_raise_nothing():
     assert names(curve([0.4] * 60)) == []
     assert names(curve([0.2 + 0.004 * i for i in range(60)])) == []
     assert names(curve([0.2 + 0.05 * i for i in range(5)] + [0.4] * 20)) == []
+
+
+def with_outcomes(right: np.ndarray, lr: float = 0.01) -> list[dict]:
+    """A row for each row of outcomes [checks, images]."""
+    bits = [{"watched_correct": pack(one), "watched_n": len(one), "lr": lr} for one in right]
+    return [
+        row(i, float(one.mean()), **more) for i, (one, more) in enumerate(zip(right, bits, strict=True), 1)
+    ]
+
+
+def overfitting(n: int, fall: float, seed: int, checks: int = 20) -> np.ndarray:
+    """Outcomes of n images, 25 % right before a fall; neighbouring checks differ on some 4 % of them."""
+    draw = np.random.default_rng(seed)
+    hard, out = draw.standard_normal(n), []
+    for t in range(checks):
+        hard = 0.998 * hard + 0.063 * draw.standard_normal(n)
+        level = 0.25 + 0.0057 * draw.standard_normal() - fall * min(1, max(0, (t - 6) / 9))
+        easy = statistics.NormalDist().inv_cdf(level)
+        out.append(0.9925 * hard + 0.122 * draw.standard_normal(n) < easy)
+    return np.array(out)
+
+
+def test_the_same_images_show_a_fall_of_five_points_in_twenty_checks_of_500():
+    """As if they were others, it is seen in less than half as many runs."""
+    found = {True: 0, False: 0}
+    for seed in range(40):
+        rows = with_outcomes(overfitting(500, 0.05, seed))
+        found[True] += "robust-overfitting" in names(rows)
+        found[False] += "robust-overfitting" in names([{**r, "watched_correct": None} for r in rows])
+    assert found[True] >= 32
+    assert found[True] >= 2 * found[False]
+
+
+@pytest.mark.parametrize("checks", [10, 20, 40])
+def test_outcomes_without_a_fall_raise_nothing(checks):
+    runs = 60
+    alarms = sum(bool(names(with_outcomes(overfitting(500, 0, seed, checks)))) for seed in range(runs))
+    assert alarms / runs <= 0.05
+
+
+def test_the_standard_error_is_that_of_the_same_images():
+    """Written out: the images' part from d_i, the network's from second differences without the images'."""
+    right, n, w = overfitting(300, 0.1, 3), 300, 3
+    found, ended = history(with_outcomes(right), 10)[0]
+    m = found.epoch
+    b = right[:m].astype(float)
+    means = [b[i : i + w].mean() for i in range(m - 2 * w + 1)]
+    at = int(np.argmax(means))
+    d = b[at : at + w].mean(axis=0) - b[-w:].mean(axis=0)
+    e = b[:-2] - 2 * b[1:-1] + b[2:]
+    moved = (e.mean(axis=1) ** 2 - e.var(axis=1) / n) / 6
+    v = []
+    for t in (*range(at, at + w), *range(m - w, m)):
+        near = [x for j, x in enumerate(moved) if abs(j + 1 - t) <= 6]
+        v.append(max(0, np.mean(near)))
+    error = math.sqrt(d.var() / n + sum(v) / w**2)
+    assert f"{100 * d.mean():.1f} points below" in found.evidence
+    assert f"standard error {100 * error:.1f})" in found.evidence
+    assert d.mean() > (2.2 + math.sqrt(2 * math.log(m))) * error
+    assert ended is None
+
+
+def test_a_network_that_never_learned_overfits_nothing():
+    """0.125 of 1,000 is the best of twenty guesses among ten classes often enough; of 10,000 it is not."""
+    values = [0.1, 0.11] + [0.125] * 8 + [0.06] * 10
+    assert names(curve(values)) == []
+    assert names(curve(values, watched_n=10_000)) == ["robust-overfitting"]
+    assert names(curve(values), classes=100) == ["robust-overfitting"]
+
+
+def test_rows_of_older_runs_among_others_are_judged_without_outcomes():
+    rows = with_outcomes(overfitting(500, 0.05, 0))
+    mixed = [{**rows[0], "watched_correct": None}, *rows[1:]]
+    assert names(mixed) == names([{**r, "watched_correct": None} for r in rows])
+
+
+def test_outcomes_are_packed_to_a_bit_each():
+    right = np.random.default_rng(0).random(501) < 0.3
+    (check,) = checks([row(1, 0.3, watched_correct=pack(right), watched_n=501)])
+    assert np.array_equal(np.unpackbits(np.frombuffer(check.correct, np.uint8), count=501), right)
+    assert len(pack(np.ones(10_000))) < 1700
 
 
 def test_one_bad_check_raises_nothing_and_two_do():

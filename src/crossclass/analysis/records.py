@@ -307,6 +307,8 @@ class EpochRow(_WithMetrics):
     watched_n: int | None = None
     """Images of the watched part."""
     watched_attack: str | None = None
+    watched_correct: str | None = None
+    """Which of these images are right under the attack: a bit each (numpy's packbits) in base64."""
     watched_fgsm: float | None = None
     """Accuracy under one full step from x (FGSM), on the first `fgsm_n` images."""
     watched_predicted_classes: int | None = None

@@ -36,6 +36,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
+from crossclass.training.alarms.checks import pack
 from crossclass.training.recipes.gradalign import cosine, nonzero
 from crossclass.training.run import Run
 
@@ -92,6 +93,7 @@ def validate(
         "watched": watched,
         "watched_n": len(parts[watched]),
         "watched_attack": str(attack),
+        "watched_correct": pack((evaluated.robust == evaluated.labels).numpy()),
         "watched_fgsm": fgsm,
         "watched_predicted_classes": evaluated.predicted_classes,
         "watched_largest_share": evaluated.largest_share,

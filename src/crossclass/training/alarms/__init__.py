@@ -1,6 +1,6 @@
 """Named alarms about a run: pure functions of the rows that were logged, so that anyone's rows will do.
 
-    robust overfitting         mean(best w checks) - mean(last w checks) > z s sqrt(2/w), while training rises
+    robust overfitting         mean(best w checks) - mean(last w checks) > z s, while training rises
     catastrophic overfitting   FGSM - PGD is large, and PGD fell at once or is near zero
     predictor collapsed        nearly one class is predicted: CAS is then maximal and means nothing
     gradient cosine low        the loss is no longer locally linear: one step may soon not be enough (a note)
@@ -18,7 +18,7 @@ from crossclass.training.alarms.catastrophic_overfitting import (
     catastrophic_overfitting,
     gradient_cosine_low,
 )
-from crossclass.training.alarms.checks import Check, Row, checks, predicts_few, trends, watched
+from crossclass.training.alarms.checks import Check, Row, checks, pack, predicts_few, trends, watched
 from crossclass.training.alarms.robust_overfitting import robust_overfitting
 
 Rule = Callable[[Sequence[Check], int, Set[str]], Alarm | None]
@@ -33,7 +33,7 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which they are asked: a rule may keep silent because another alarm stands."""
 
-__all__ = ["RULES", "Alarm", "Check", "history", "predicts_few", "raised", "trends", "watched"]
+__all__ = ["RULES", "Alarm", "Check", "history", "pack", "predicts_few", "raised", "trends", "watched"]
 
 
 def history(rows: Sequence[Row], classes: int, n: int | None = None) -> list[tuple[Alarm, int | None]]:

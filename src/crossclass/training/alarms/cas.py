@@ -21,7 +21,7 @@ def cas_falling(checks: Sequence[Check], classes: int, standing: Set[str]) -> Al
     if len(usable) < 3 or usable[-1] is not checks[-1]:
         return None
     values = [c.cas for c in usable if c.cas is not None]
-    learned = [i for i, c in enumerate(usable[:-2]) if c.above_chance(classes)]
+    learned = [i for i, c in enumerate(usable[:-2]) if c.above_chance(classes, len(usable))]
     if not learned:
         return None
     peak = max(learned, key=values.__getitem__)

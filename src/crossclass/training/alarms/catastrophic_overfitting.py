@@ -28,11 +28,13 @@ def catastrophic_overfitting(checks: Sequence[Check], classes: int, standing: Se
     now, before = checks[-1], checks[-2] if len(checks) > 1 else None
     if not _large_gap(now, GAP):
         return None
-    sound = [c for c in checks[:-1] if c.robust >= 2 * NEAR_ZERO and c.above_chance(classes)]
+    sound = [c for c in checks[:-1] if c.robust >= 2 * NEAR_ZERO and c.above_chance(classes, len(checks))]
     if "catastrophic-overfitting" in standing:
         holds = now.robust < max((c.robust for c in sound), default=1) / 2  # it may bounce back
     elif before is not None and before in sound:
-        fallen = before.robust - now.robust > 3 * math.hypot(before.standard_error, now.standard_error)
+        # the largest of the falls that noise makes between m pairs of checks
+        z = 2 + math.sqrt(2 * math.log(len(checks)))
+        fallen = before.robust - now.robust > z * math.hypot(before.standard_error, now.standard_error)
         holds = fallen and now.robust < max(before.robust - DROP, before.robust / 4)
     else:
         holds = False

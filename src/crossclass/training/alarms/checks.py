@@ -1,9 +1,12 @@
 """The numbers of a validation that alarms read, out of the rows of any run."""
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow
@@ -11,6 +14,15 @@ from crossclass.core.errors import UserError
 
 Row = EpochRow | Mapping[str, Any]
 """An epoch of any run, with its numbers under the names of `EpochRow`."""
+
+
+CHANCE = 1e-3
+"""How often the best check of a network that guesses may count as above chance."""
+
+
+def pack(right: np.ndarray) -> str:
+    """Which images are right, as text for a row (`watched_correct`): one bit each, in base64."""
+    return base64.b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode()
 
 
 @dataclass(frozen=True)
@@ -39,15 +51,28 @@ class Check:
     predicted_classes: int | None
     largest_share: float | None
     """Share of the images that go to the most frequent class."""
+    lr: float | None = None
+    correct: bytes | None = None
+    """Which of the `n` images are right under `attack`, one bit each; None in rows of older runs."""
 
     @property
     def standard_error(self) -> float:
         """Binomial standard error of `robust`."""
         return math.sqrt(self.robust * (1 - self.robust) / self.n)
 
-    def above_chance(self, classes: int) -> bool:
-        """Whether `robust` is more than guessing among so many classes, by three standard errors."""
-        return self.robust > 1 / classes + 3 * self.standard_error
+    def above_chance(self, classes: int, of: int) -> bool:
+        """Whether `robust` is more than guessing among so many classes; `of` as in `exceeds_chance`."""
+        return self.exceeds_chance(self.robust, classes, of)
+
+    def exceeds_chance(self, accuracy: float, classes: int, of: int) -> bool:
+        """Whether guessing reaches an accuracy on so many images less often than CHANCE, in `of` checks.
+
+        The exact binomial test; `of` is the number of checks that the best one was chosen from (Bonferroni).
+        """
+        from scipy.special import bdtrc  # slow to import
+
+        right = math.floor(accuracy * self.n + 1e-9)
+        return right > 0 and of * float(bdtrc(right - 1, self.n, 1 / classes)) < CHANCE
 
     @property
     def part_name(self) -> str:
@@ -99,6 +124,8 @@ def _check(row: Row, part: Part, n: int | None) -> Check:
         cas=_cas(row, part),
         predicted_classes=row.get("watched_predicted_classes"),
         largest_share=row.get("watched_largest_share"),
+        lr=row.get("lr"),
+        correct=base64.b64decode(bits) if (bits := row.get("watched_correct")) else None,
     )
 
 
