@@ -128,7 +128,7 @@ class InputTrial:
         out = []
         for t in self.others:
             share, p = lead(*self._pair(t, self.loaded))
-            clear = above_chance(t.right, self.labels[: t.n])
+            clear = _is_clear(*self._pair(t, self.loaded), self.labels[: t.n])
             if share >= MATTERS and p < 0.05 / max(1, len(self.others)) and clear:
                 out.append(t)
         found = self.better()
@@ -275,8 +275,13 @@ def is_clearly_better(
 
     Where b is hardly better than guessing, a must be beyond what any inputs of an untrained head lead to.
     """
-    clear = learned(a, labels) if hardly_learned(b, labels) else above_chance(a, labels, tests)
-    return clear and beats(a, b, by=0.005, tests=tests)
+    return _is_clear(a, b, labels, tests) and beats(a, b, by=0.005, tests=tests)
+
+
+def _is_clear(
+    a: Bool[Tensor, " m"], b: Bool[Tensor, " m"], labels: Int[Tensor, " m"], tests: int = 1
+) -> bool:
+    return learned(a, labels) if hardly_learned(b, labels) else above_chance(a, labels, tests)
 
 
 def _hopeless(other: Bool[Tensor, " m"], loaded: Bool[Tensor, " m"]) -> bool:

@@ -317,7 +317,10 @@ def _fed(
     if fed.check is None:
         return fed  # a run on its own data
     few = clean_sample(one.splits.part(settings.split), network_faults.IMAGES, settings.seed)
-    return replace(fed, warnings=(*fed.warnings, *network_faults.network_warnings(fed.loaded.model, *few)))
+    # with inputs that it does not want, statistics of batch norm look stale: that is said by what was named
+    as_it_wants = not fed.warnings or fed.check.taken != fed.check.as_loaded
+    said = network_faults.network_warnings(fed.loaded.model, *few, statistics=as_it_wants)
+    return replace(fed, warnings=(*fed.warnings, *said))
 
 
 _NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"

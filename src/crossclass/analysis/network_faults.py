@@ -22,13 +22,16 @@ IMAGES = 200
 """So many are looked at."""
 
 
-def network_warnings(model: Classifier, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"]) -> list[str]:
+def network_warnings(
+    model: Classifier, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], statistics: bool = True
+) -> list[str]:
     """What a reader of the numbers must know of the network, a sentence each; it is left as it was.
 
     Args:
         model: Takes images in [0, 1].
         x: Clean images in [0, 1], of all classes.
         y: Their classes.
+        statistics: Look at those of batch norm too.
     """
     with full_precision(), evaluating(model), isolated_rng(0, x.device), torch.no_grad():
         first, second = _logits(model, x), _logits(model, x)
@@ -44,7 +47,8 @@ def network_warnings(model: Classifier, x: Float[Tensor, "n c h w"], y: Int[Tens
             f"the same images give other outputs a second time (by {gap:.1%} of the largest): robust "
             "accuracy is overstated unless the attack averages over the noise"
         )
-    if len(x) >= 16 and any(m.running_mean is not None for m in batch_norms(model).values()):
+    tracking = [m for m in batch_norms(model).values() if m.running_mean is not None]
+    if statistics and tracking and len(x) >= 16:
         right, by_batch = first.argmax(dim=1) == y, predictions_by_batch_statistics(model, x, IMAGES) == y
         if beats(by_batch, right, by=0.05) and above_chance(by_batch, y):
             now, then = (f"{100 * float(r.double().mean()):.1f} %" for r in (right, by_batch))
