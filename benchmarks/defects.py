@@ -25,7 +25,7 @@ from crossclass import models
 from crossclass.analysis.measure import Measure, measure
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
-from crossclass.checkpoints.load import Source, load_checkpoints, load_model
+from crossclass.checkpoints.load import Source, load_checkpoints
 from crossclass.core.errors import UserError
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
@@ -355,9 +355,6 @@ def made_networks(folder: Path) -> Iterator[tuple[Network, list[Case]]]:
     )
     where = train_run(run, folder / "runs", "sound", CPU)
     yield Network("Shapes, own run", {}, {}, shapes, file=f"{where.path}@last"), SOUND[:1]
-    tensors, _ = load_model(where.path / "last.pt")
-    bare = {n: v for n, v in tensors.state_dict().items() if n not in ("mean", "std")}
-    yield Network("Shapes, its bare state dict", bare, {}, shapes), SOUND[:1]
 
     for name, attack in (("standard", None), ("robust", PGD(steps=4, threat=Linf(eps=0.1)))):
         state = plain(digits, (0.0,), (1.0,), attack, 8)

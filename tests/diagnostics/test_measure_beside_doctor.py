@@ -82,7 +82,7 @@ DEFECTS = {
     "never normalised": Case("none"),
     "normalised twice": Case({"mean": [1.0] * 3, "std": [0.25] * 3}, before=itself),
     "nobody says the normalisation": Case(None),
-    "other constants": Case({"mean": [0.1307] * 3, "std": [0.1] * 3}),
+    "other constants": Case({"mean": [1.2] * 3, "std": [0.2] * 3}),
     "divides by 255": Case(None, before=lambda x: itself(x / 255)),
     "wants [-1, 1]": Case(None, before=lambda x: itself((x + 1) / 2)),
     "blue, green, red": Case(before=lambda x: x.flip(1)),
@@ -142,7 +142,7 @@ def bring(state: State, tmp_path: Path, trusted: None, monkeypatch: pytest.Monke
         model = {"kind": "python", "call": "patients:network", "normalise": case.normalise}
         changes = {f"model.{k}": v for k, v in model.items() if v is not None}
         source, cpu = Source(changes={"data.path": str(tmp_path), **changes}), Runtime(device="cpu")
-        settings = Measure(attack_changes={"steps": 3, "threat": Linf(eps=EPS)})
+        settings = Measure(attack_changes={"steps": 8, "threat": Linf(eps=EPS)})
         (result,) = measure([str(tmp_path / "net.pt")], settings, source, cpu, trust=True).results
         if not attacked:
             monkeypatch.setattr(diagnostics, "STAGES", diagnostics.STAGES[:3])
