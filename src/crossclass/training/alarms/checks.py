@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crossclass.analysis.binomial import upper_tail
 from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow
 from crossclass.core.errors import UserError
@@ -69,10 +70,8 @@ class Check:
 
         The exact binomial test; `of` is the number of checks that the best one was chosen from (Bonferroni).
         """
-        from scipy.special import bdtrc  # slow to import
-
         right = math.floor(accuracy * self.n + 1e-9)
-        return right > 0 and of * float(bdtrc(right - 1, self.n, 1 / classes)) < CHANCE
+        return of * upper_tail(right, self.n, 1 / classes) < CHANCE
 
     @property
     def part_name(self) -> str:
