@@ -164,6 +164,20 @@ def test_numbers_of_other_settings_are_named_and_not_used(copy):
     assert any("missing" in h and "(epochs differs) and is not used" in h for h in heard)
 
 
+@pytest.mark.parametrize("changes", [{"seeds": 1}, {"crafting": "bf16"}])
+def test_an_entry_of_more_seeds_or_other_crafting_is_not_replaced(tmp_path, changes):
+    stored = tmp_path / "smoke" / "fig2.json"
+    content = {"id": "fig2", "title": "", "claim": "", "size": "smoke", "seeds": 2, "verdicts": [], "numbers": {}}
+    stored.parent.mkdir()
+    stored.write_text(json.dumps(content))
+    before = stored.read_bytes()
+    study = Study(size="smoke", seeds=2, out=tmp_path, runs=tmp_path / "runs").replace(**changes)
+    with pytest.raises(UserError, match=r"fig2\.json was made with seeds=2"):
+        reproduce(["fig2"], study, CPU)
+    assert stored.read_bytes() == before
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
     study = Study(size="smoke", seeds=1, out=tmp_path / "results", runs=tmp_path / "runs")
     seen = []

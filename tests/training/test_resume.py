@@ -84,8 +84,9 @@ def test_a_cut_off_log_line_and_a_damaged_state_are_survived(whole, tmp_path):
     said: list[str] = []
     for _ in iterate_epochs(TINY, tmp_path, "tiny", CPU, log=said.append):
         pass
-    assert "epoch_00003.safetensors is damaged" in said[0]
-    assert "resuming after epoch 2" in said[1]
+    notes = [line for line in said if not line.startswith("warning")]
+    assert "epoch_00003.safetensors is damaged" in notes[0]
+    assert "resuming after epoch 2" in notes[1]
     assert same(weights(folder), weights(whole))
 
 

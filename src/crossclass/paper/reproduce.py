@@ -101,6 +101,8 @@ def reproduce(
     """
     runtime, call = runtime or Runtime(), callbacks or Callbacks()
     entries = chosen(ids)
+    if not study.plan:
+        _require_no_more_there(entries, study)
     wanted = jobs(entries, study.size, study.seeds, study.crafting)
     planned = plan(wanted, study.folder / "runs", study.runs)
     left = [p for p in planned if p.state != "measured"]
@@ -129,6 +131,24 @@ def reproduce(
     for job in wanted:
         by_run.setdefault(job.name, []).append(done[job.label])
     return [_finish(entry, by_run, study, call) for entry in entries]
+
+
+def _require_no_more_there(entries: Sequence[Entry], study: Study) -> None:
+    """Raises UserError if an entry is stored with more seeds, or from runs that crafted otherwise."""
+    for entry in entries:
+        path = study.folder / f"{entry.id}.json"
+        if not entry.runs or not path.exists():
+            continue
+        try:
+            content = read_entry(path)
+        except UserError:  # a damaged file is written anew
+            continue
+        seeds, crafting = content.get("seeds") or 0, content.get("crafting", "as set")
+        if seeds > study.seeds or crafting != study.crafting:
+            raise UserError(
+                f"{path} was made with seeds={seeds} crafting='{crafting}' and would be replaced; give these "
+                "settings too, or another folder with out=DIR"
+            )
 
 
 def _train_and_measure(job: Job, study: Study, runtime: Runtime, call: Callbacks) -> Evidence:
@@ -206,6 +226,7 @@ def _finish(entry: Entry, by_run: dict[str, list[Evidence]], study: Study, call:
         "claim": entry.claim,
         "size": study.size,
         "seeds": study.seeds if entry.runs else None,
+        "crafting": study.crafting,
         "verdict": all_hold(own) if own else None,
         "verdicts": [asdict(v) for v in verdicts],
         "printed": entry.printed,
