@@ -5,7 +5,8 @@ best so far, or cannot be better by two points any more: a sound network costs a
 A way is clearly better only if it is right more often by more than half a point and by more than chance
 (McNemar's exact test, shared among the ways and the looks), and clearly above the accuracy of guessing.
 Where a renumbering of the classes explains the errors of the network as loaded, the ways are compared under
-that renumbering: else all of them would be at chance.
+that renumbering: else all of them would be at chance. A way may also be another network with the same
+weights, where the names and shapes in a file do not show which it is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from crossclass.core.device import full_precision
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Split, as_float
 from crossclass.data.draw import draw
-from crossclass.models import Classifier, statistics
+from crossclass.models import Classifier, Variant, statistics, with_weights_of
 from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
 
@@ -50,18 +51,24 @@ FOR_NUMBERING = 200
 
 @dataclass(frozen=True)
 class Feeding:
-    """One way to hand images in [0, 1] to a network."""
+    """One way to hand images in [0, 1] to a network, or to a variant of it."""
 
     name: str
-    """Of the normalisation, such as `cifar10`, or `blue, green, red`, `transposed`."""
+    """Of the normalisation, such as `cifar10`, or `blue, green, red`, `transposed`, `shortcut_input=raw`."""
     constants: Statistics
     """Mean and standard deviation, one value per channel or one for all."""
     reversed_channels: bool = False
     transposed: bool = False
+    variant: Variant | None = None
+    """The network that takes the weights; None is the one that was loaded."""
+    with_loaded_constants: bool = True
+    """Of a variant: whether the normalisation is the one that the network was loaded with."""
 
     @property
     def aspect(self) -> Aspect:
         """What it is an alternative of."""
+        if self.variant is not None:
+            return "architecture"
         if self.reversed_channels:
             return "channel order"
         if self.transposed:
@@ -70,8 +77,11 @@ class Feeding:
 
     @property
     def setting(self) -> str:
-        """What to type for this normalisation: `model.normalise=...`."""
-        return normalise_setting(self.name, self.constants)
+        """What to type: `model.normalise=...`, `model.shortcut_input=raw`, or both."""
+        if self.variant is None:
+            return normalise_setting(self.name, self.constants)
+        constants = "" if self.with_loaded_constants else f" {normalise_setting('', self.constants)}"
+        return f"model.{self.variant.name}{constants}"
 
     def arranged(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The images in the order of channels and sides that the network gets."""
@@ -207,6 +217,20 @@ def arrangements(loaded: Feeding, channels: int, sides: tuple[int, int]) -> list
     return out
 
 
+def with_variants(variants: Sequence[Variant], loaded: Feeding, among: Sequence[Feeding]) -> list[Feeding]:
+    """Each variant of a network under each of several normalisations; `loaded` may be one of them."""
+    return [
+        replace(
+            f,
+            name=v.name if f is loaded else f"{f.name}, {v.name}",
+            variant=v,
+            with_loaded_constants=f is loaded,
+        )
+        for f in among
+        for v in variants
+    ]
+
+
 def try_feedings(
     model: Classifier,
     x: Float[Tensor, "n c h w"],
@@ -287,8 +311,10 @@ def _is_clear(
 def _hopeless(other: Bool[Tensor, " m"], loaded: Bool[Tensor, " m"]) -> bool:
     """Whether a way cannot be better by two points any more: its lead and three standard errors are less."""
     difference = other.double() - loaded.double()
+    if len(difference) <= FIRST:
+        return False
     error = sqrt(max(float(difference.var()), 1 / len(difference)) / len(difference))
-    return len(difference) > FIRST and float(difference.mean()) + 3 * error < MATTERS
+    return float(difference.mean()) + 3 * error < MATTERS
 
 
 def _or_none(model: Classifier, feeding: Feeding, x: Float[Tensor, "n c h w"], batch: int) -> Tensor:
@@ -304,6 +330,8 @@ def predictions(
     model: Classifier, feeding: Feeding, x: Float[Tensor, "n c h w"], batch: int = 250
 ) -> Int[Tensor, " n"]:
     """The classes that a network says when it is fed in this way, in the mode it is in; -1 for no number."""
+    if feeding.variant is not None:
+        model = with_weights_of(model, feeding.variant.settings, x.shape[1], x.shape[-1])
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with with_normalisation(model, *feeding.constants):
         logits = [model(feeding.arranged(b).to(dtype)).float() for b in x.split(batch)]
@@ -404,6 +432,7 @@ def apart(a: Statistics, b: Statistics) -> float:
 
 def normalise_setting(name: str, constants: Statistics) -> str:
     """What to type for a normalisation: `model.normalise=...`."""
+    name = name or next((n for n, s in statistics().items() if same_constants(s, constants)), "")
     if name in statistics() or name == "data":
         return f"model.normalise={name}"
     mean, std = (", ".join(f"{v:.6g}" for v in values) for values in constants)

@@ -4,7 +4,7 @@ What was guessed is replaced and said; what the user, the file or the network sa
 is named beside it. Two ways that are equally good and lead to other results are for the user to decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from crossclass.analysis.accuracy_tests import lead
 from crossclass.analysis.input_alternatives import MATTERS, Feeding, InputTrial, Trial
 from crossclass.analysis.records import InputCheck
 from crossclass.attacks import FGSM, AnyAttack
+from crossclass.checkpoints.foreign_weights import Aspect
 from crossclass.checkpoints.load import LoadedCheckpoint, constants
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
-from crossclass.models import channel_statistics
+from crossclass.models import Variant, channel_statistics, describe, variants_of, with_weights_of
 from crossclass.models.base import Statistics
 from crossclass.models.reordered import Reordered, renumber_head
 
@@ -82,9 +83,10 @@ def settle(
     budget, spent = max(SHARE * cost, LEAST), 0
     where = _Where(one, split, known)
     first: InputTrial | None = None
-    for _ in range(3):  # a normalisation, then an order of channels or sides
+    for _ in range(4):  # a normalisation, a variant of the network, then an order of channels or sides
         loaded = where.feeding()
         others = ways.feedings(loaded, known, x.shape[1], (x.shape[2], x.shape[3]), one.usual)
+        others += ways.with_variants(where.variants(), loaded, [loaded])
         trial = ways.try_feedings(where.model, x, y, loaded, others, budget=budget, batch=batch)
         spent, first = spent + trial.cost, first or trial
         if not trial.better() and (
@@ -93,14 +95,19 @@ def settle(
             rest = [t.feeding for t in doubtful]
             trial = ways.try_feedings(where.model, x, y, loaded, rest, batch=batch)
             spent += trial.cost
+        if not trial.better() and (pairs := where.pairs(trial)):
+            both = ways.try_feedings(where.model, x, y, loaded, pairs, budget=budget - spent, batch=batch)
+            spent += both.cost
+            trial = both if both.better() else trial
         found = trial.better()
         if not found:
             break
         best = found[0]
-        if best.feeding.aspect not in one.guessed:
+        if not where.is_guessed(best.feeding):
             said.append(where.obeyed(trial, best))
             break
-        _refuse_a_tie(where, trial, [best, *trial.tied(best)], x, y, attacks, batch)
+        if best.feeding.variant is None:
+            _refuse_a_tie(where, trial, [best, *trial.tied(best)], x, y, attacks, batch)
         said.append(where.taken(trial, best))
         where.take(best.feeding)
     else:
@@ -108,6 +115,8 @@ def settle(
     assert first is not None
     if not trial.better():
         said += [where.suspected(trial, t) for t in trial.suspected()]
+        equal, cost = where.variants_as_good(trial, x, y, budget - spent, batch)
+        said, spent = said + equal, spent + cost
         _refuse_a_tie(where, trial, _undecided(trial, one), x, y, attacks, batch)
     numbering = None
     if trial.renumbering is not None and "class order" in one.guessed:
@@ -126,6 +135,8 @@ def settle(
     normalise = constants(where.model)
     notes = [*one.about.loaded, *([] if said else [where.confirmed(trial)])]
     about = replace(one.about, normalise=normalise, loaded=notes)
+    if where.settings is not None and where.settings != one.settings:
+        about = replace(about, model=describe(where.settings, len(one.splits.class_names)))
     return Settled(replace(one, model=where.model, about=about), tuple(said), check)
 
 
@@ -135,6 +146,7 @@ class _Where:
     def __init__(self, one: LoadedCheckpoint, split: str, known: dict[str, Statistics]) -> None:
         self.one, self.split, self.known, self.model = one, split, known, one.model
         self.order: list[str] = []
+        self.settings = one.settings
 
     def feeding(self) -> Feeding:
         return ways.as_loaded(self.model, self.known)
@@ -142,7 +154,29 @@ class _Where:
     def name(self) -> str:
         return ", ".join([self.feeding().name, *self.order])
 
+    def variants(self) -> tuple[Variant, ...]:
+        """Networks that the file may be meant for as well."""
+        return variants_of(self.settings)
+
+    def pairs(self, trial: InputTrial) -> list[Feeding]:
+        """The variants under the two best of the other normalisations, where nobody says either."""
+        constants = [t for t in trial.others if t.feeding.aspect in ("normalisation", "range")]
+        best = sorted((t for t in constants if self.is_guessed(t.feeding)), key=lambda t: -t.accuracy)[:2]
+        variants = [v for v in self.variants() if v.changed not in self.one.given]
+        return ways.with_variants(variants, trial.loaded.feeding, [t.feeding for t in best])
+
+    def is_guessed(self, feeding: Feeding) -> bool:
+        """Whether nobody says what this way would change."""
+        given = feeding.variant is not None and feeding.variant.changed in self.one.given
+        return feeding.aspect in self.one.guessed and not given
+
     def take(self, feeding: Feeding) -> None:
+        if feeding.variant is not None:
+            self.settings = feeding.variant.settings
+            channels, *_, size = self.one.splits.test.images.shape[1:]
+            self.model = with_weights_of(self.model, self.settings, channels, size)
+            self.order = [o for o in self.order if not o.startswith(f"{feeding.variant.changed}=")]
+            self.order.append(feeding.variant.name)
         if feeding.reversed_channels or feeding.transposed:
             self.order.append(feeding.name)
             self.model = Reordered(
@@ -156,8 +190,34 @@ class _Where:
     def images(self, t: Trial) -> str:
         return f"{t.n} clean {self.split} images"
 
+    def variants_as_good(
+        self, trial: InputTrial, x: Tensor, y: Tensor, budget: float, batch: int
+    ) -> tuple[list[str], int]:
+        """A sentence on each variant that clean images cannot tell from the network; what that cost."""
+        few = [t.feeding for t in _rivals(trial, {"architecture"}) if self.is_guessed(t.feeding)]
+        if not few:
+            return [], 0
+        again = ways.try_feedings(self.model, x, y, trial.loaded.feeding, few, budget=budget, batch=batch)
+        out = []
+        for t in _rivals(again, {"architecture"}):
+            if t.n == again.loaded.n and again.disagreement(t, again.loaded) > MATTERS:
+                other, now = _pair(t, again.loaded)
+                out.append(
+                    f"nobody says which network the weights are for, and {self.images(t)} cannot tell: with "
+                    f"{t.feeding.setting} {other} are right, now ({self.undo(t)}) {now}; set what is meant"
+                )
+        return out, again.cost
+
     def taken(self, trial: InputTrial, best: Trial) -> str:
         now, before = _pair(best, trial.loaded)
+        if best.feeding.variant is not None:
+            also = [t.feeding.setting for t in trial.tied(best)]
+            equals = f" (not to be told from {', '.join(also)})" if also else ""
+            return (
+                f"nobody says which network the weights are for, and {best.feeding.setting}{equals} "
+                f"is taken: so {now} of {self.images(best)} are right, before {before}; {self.undo(best)} sets it "
+                "otherwise"
+            )
         numbers = f"{now} of {self.images(best)} are right, with {trial.loaded.feeding.name} {before}"
         if best.feeding.aspect in ("channel order", "height and width"):
             order = "blue, green, red" if best.feeding.reversed_channels else "height and width exchanged"
@@ -168,8 +228,19 @@ class _Where:
             f"{undo} sets it otherwise"
         )
 
+    def undo(self, best: Trial) -> str:
+        """What to type for the network as it was before a variant."""
+        assert best.feeding.variant is not None
+        changed = best.feeding.variant.changed
+        return f"model.{changed}={getattr(self.settings, changed)}"
+
     def obeyed(self, trial: InputTrial, best: Trial) -> str:
         now, before = _pair(best, trial.loaded)
+        if best.feeding.variant is not None:
+            return (
+                f"with {self.undo(best)}, as you set, {before} of {self.images(best)} are right, with "
+                f"{best.feeding.variant.name} {now}; set {best.feeding.setting} unless you mean it"
+            )
         says = {"user": "as you set", "file": "as the file says", "network": "as the network itself does"}
         who = says.get(self.one.normalised_by, "as the run says")
         return (
@@ -207,14 +278,21 @@ def _in_words(name: str) -> str:
 
 def _undecided(trial: InputTrial, one: LoadedCheckpoint) -> list[Trial]:
     """The way as loaded and the normalisations that are as good, where nobody says which; else none."""
-    rivals = []
+    rivals = _rivals(trial, one.guessed & {"normalisation", "range"})
+    return [trial.loaded, *rivals] if rivals else []
+
+
+def _rivals(trial: InputTrial, aspects: Collection[Aspect]) -> list[Trial]:
+    """The other ways of these aspects that are no worse than as loaded; none if that is guessing."""
+    if not ways.above_chance(trial.loaded.right, trial.labels[: trial.loaded.n]):
+        return []
+    out = []
     for t in trial.others:
         share, _ = lead(*_common(t, trial.loaded))
         _, worse = lead(*_common(trial.loaded, t))
-        if t.feeding.aspect in one.guessed & {"normalisation", "range"} and (share >= 0 or worse > 0.05):
-            rivals.append(t)
-    clear = ways.above_chance(trial.loaded.right, trial.labels[: trial.loaded.n])
-    return [trial.loaded, *rivals] if rivals and clear else []
+        if t.feeding.aspect in aspects and (share >= 0 or worse > 0.05):
+            out.append(t)
+    return out
 
 
 def _common(a: Trial, b: Trial) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData, Splits
 
-Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order"]
-"""What of the inputs and outputs of a network may be guessed."""
+Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order", "architecture"]
+"""What of a network and of its inputs and outputs may be guessed."""
 NormalisedBy = Literal["user", "network", "file", "run", "guess"]
 """Who says how the images are normalised; `guess`: nobody."""
 
@@ -36,6 +36,8 @@ class ForeignNetwork:
     normalised_by: NormalisedBy
     usual: str
     """The name of the normalisation that is usual for such images."""
+    given: frozenset[str]
+    """The settings of the network that the user gave, such as `shortcut_input`."""
 
 
 class _Named(Settings):
@@ -74,7 +76,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     if closest is not None and closest.share == 1 and closest.classes != classes:
         raise other_classes(path, closest.classes, classes)
     notes = [] if named else [f"recognized as {models.describe(settings, classes)}"]
-    normalised = _gives_normalisation(given)
+    normalised = "normalise" in _names(given)
     images = splits.train.images if len(splits.train) else splits.test.images
     model = models.build(settings if normalised else settings.replace(normalise="none"), images, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
@@ -87,7 +89,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
         by, note = _normalise(model, target, fit, usual)
         notes.append(note)
     carried = fit.normalisation[:2] if fit.normalisation else None
-    return ForeignNetwork(model.eval(), settings, notes, carried, by, usual)
+    return ForeignNetwork(model.eval(), settings, notes, carried, by, usual, _names(given))
 
 
 def other_classes(path: Path, head: int, data: int) -> UserError:
@@ -118,11 +120,11 @@ def _normalise(model: models.Classifier, target: nn.Module, fit: Fit, usual: str
     return by, f"{why}; model.normalise=... sets it"
 
 
-def _gives_normalisation(given: Changes) -> bool:
-    """Whether settings say which normalisation to use: `model.normalise=...` or `model={normalise: ...}`."""
+def _names(given: Changes) -> frozenset[str]:
+    """The settings that are given, by `model.normalise=...` as well as by `model={normalise: ...}`."""
     whole = given.get("model")
     inside = whole if isinstance(whole, dict) else getattr(whole, "model_fields_set", ())
-    return "normalise" in inside or any(path.startswith("model.normalise") for path in given)
+    return frozenset([*inside, *(path.split(".")[1] for path in given if "." in path)])
 
 
 def _usual(classes: int, size: int) -> str:

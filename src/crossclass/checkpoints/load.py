@@ -80,14 +80,22 @@ class LoadedCheckpoint:
     """Whether the images may be others than the network was trained on: a file of others, or other data."""
     usual: str = "none"
     """The name of the normalisation that is usual for such images."""
+    settings: models.AnyModel | None = None
+    """The network of a foreign file."""
+    given: frozenset[str] = frozenset()
+    """Those of its settings that the user gave."""
 
     @property
     def guessed(self) -> frozenset[Aspect]:
         """What neither the user nor the file nor the network says."""
         of_images: tuple[Aspect, ...] = ("channel order", "height and width", "class order")
         of_constants: tuple[Aspect, ...] = ("normalisation", "range")
-        by_guess = self.normalised_by == "guess"
-        return frozenset((of_images if self.other_data else ()) + (of_constants if by_guess else ()))
+        of_network: tuple[Aspect, ...] = ("architecture",)
+        return frozenset(
+            (of_images if self.other_data else ())
+            + (of_constants if self.normalised_by == "guess" else ())
+            + (of_network if self.settings is not None else ())
+        )
 
     @property
     def name(self) -> str:
@@ -140,6 +148,8 @@ def load_checkpoints(
         splits = images(data, str(path))
         threats: tuple[AnyThreat, ...] = (Linf(),)
         normalisation, usual = None, "none"
+        network: models.AnyModel | None = None
+        given = frozenset[str]()
         by: NormalisedBy = "run"
         if card is not None:
             _check_fit(card, splits, path)
@@ -151,6 +161,7 @@ def load_checkpoints(
             foreign = load_foreign(path, splits, source.of("model"), allow_partial)
             model, normalisation = foreign.model, foreign.normalisation
             by, usual = foreign.normalised_by, foreign.usual
+            network, given = foreign.settings, foreign.given
             about = Identity(
                 checkpoint=path.stem,
                 data=describe_data(data),
@@ -162,7 +173,7 @@ def load_checkpoints(
             )
         model = to_device(model, runtime.torch_device, runtime.memory_format)
         other = card is None or _are_others(data, card, splits)
-        yield LoadedCheckpoint(model, splits, about, threats, normalisation, by, other, usual)
+        yield LoadedCheckpoint(model, splits, about, threats, normalisation, by, other, usual, network, given)
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:

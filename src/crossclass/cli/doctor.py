@@ -29,6 +29,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.core.runtime import Runtime
     from crossclass.core.trust import trusting
     from crossclass.diagnostics import Doctor, examine, verdict
+    from crossclass.models import variants_of
 
     read = read_arguments(
         targets,
@@ -70,6 +71,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 settings,
                 surrogate=None if other is None else other.model,
                 file_normalisation=checkpoint.file_normalisation,
+                variants=variants_of(checkpoint.settings),
                 progress=progress.step,
             )
         for f in findings:

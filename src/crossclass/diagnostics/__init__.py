@@ -17,6 +17,7 @@ from crossclass.diagnostics import gradient_masking, inputs, outputs, weights
 from crossclass.diagnostics.causes import fold, verdict
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
 from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
+from crossclass.models import Variant
 from crossclass.models.base import Classifier, Statistics
 
 Check = Callable[[Probe], list[Finding]]
@@ -85,12 +86,14 @@ def examine(
     *,
     surrogate: Classifier | None = None,
     file_normalisation: Statistics | None = None,
+    variants: tuple[Variant, ...] = (),
     progress: Progress = silent,
 ) -> list[Finding]:
     """All findings about the network, one per name; raises UserError if there are no images.
 
     `surrogate` is another network for the same data, for transferred images; `file_normalisation` what
-    the checkpoint says about mean and std. `progress(check, done, total)` is called before every check.
+    the checkpoint says about mean and std; `variants` other networks that its weights fit (`variants_of`).
+    `progress(check, done, total)` is called before every check.
     """
     if not max(len(splits.test), len(splits.val), len(splits.train)):
         raise UserError("there are no images to examine the network with; set data.n_test")
@@ -98,7 +101,7 @@ def examine(
     networks = (model,) if surrogate is None else (model, surrogate)
     noise = stream_seed(settings.seed, 5, 0, "doctor")
     with restored(*networks), isolated_rng(noise, model.mean.device), ExitStack() as stack:
-        probe = make_probe(model, splits, settings, surrogate, file_normalisation)
+        probe = make_probe(model, splits, settings, surrogate, file_normalisation, variants)
         done = 0
         for i, (needs, checks) in enumerate(STAGES):
             missing = needs(probe, found)

@@ -32,6 +32,7 @@ CONSEQUENCES: dict[str, tuple[str, ...]] = {
     "wrong-range": (),
     "wrong-channel-order": (),
     "transposed-images": (),
+    "wrong-variant": (),
     "zero-layers": (*_USELESS, *_LATER),
     "never-updated-batch-norm": ("stale-batch-norm",),
     "stale-batch-norm": ("random-outputs", *_USELESS, *_LATER),

@@ -47,6 +47,7 @@ FINDINGS: dict[str, str] = {
     "wrong-range": "the network expects images in another range than [0, 1], or divides by 255 once more",
     "wrong-channel-order": "the network expects blue, green, red",
     "transposed-images": "the network expects height and width exchanged",
+    "wrong-variant": "the weights are for another network, with the same names and shapes",
     "permuted-labels": "the classes are numbered otherwise than in the data",
     "chance-accuracy": "the network is hardly better than guessing",
     "zero-gradients": "the gradient is zero where the loss is not flat: white-box attacks stand still",

@@ -1,4 +1,4 @@
-"""Does the network get the images it was trained on, and are its classes numbered as the data's?
+"""Is it the network, does it get the images, and are its classes numbered, as when it was trained?
 
 The alternatives are tried and compared by `analysis.input_alternatives`, the numbering of the classes first:
 where another one explains the errors, the alternatives are compared under it.
@@ -15,6 +15,7 @@ from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
 from crossclass.analysis.input_alternatives import Feeding, Trial, with_normalisation
 from crossclass.diagnostics.findings import Finding, finding, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
+from crossclass.models import with_weights_of
 
 REMEDIES = {
     "wrong-normalisation": "set {}",
@@ -22,6 +23,7 @@ REMEDIES = {
     "wrong-range": "set {}",
     "wrong-channel-order": "reverse the input channels of the first convolution's weight (weight.flip(1))",
     "transposed-images": "transpose the images when the arrays are made (n, h, w, c in row order)",
+    "wrong-variant": "set {}",
 }
 """What to do for each finding on the inputs; `{}` is the setting."""
 
@@ -31,12 +33,12 @@ ARRANGED = ("wrong-channel-order", "transposed-images")
 def finding_of(feeding: Feeding) -> str:
     """The name of the finding that a network should be fed in this way."""
     names = {"channel order": "wrong-channel-order", "height and width": "transposed-images"}
-    names |= {"range": "wrong-range", "normalisation": "wrong-normalisation"}
+    names |= {"range": "wrong-range", "normalisation": "wrong-normalisation", "architecture": "wrong-variant"}
     return "normalised-twice" if feeding.name == "none" else names[feeding.aspect]
 
 
 def normalisation_and_orientation(p: Probe) -> list[Finding]:
-    """Accuracy as loaded against every plausible normalisation, range, order of channels and orientation."""
+    """Accuracy as loaded against other normalisations, ranges, orders, orientations and variants."""
     loaded, best = p.input_trial.loaded, p.best_feeding
     out, numbers = [], dict[str, Any]()
     for name, remedy in REMEDIES.items():
@@ -116,8 +118,11 @@ def corrected(p: Probe, numbering: bool = True) -> Iterator[Probe]:
     if best is None:
         yield p if y is p.y else replace(p, y=y, results={})
     else:
-        with with_normalisation(p.model, *best.feeding.constants):
-            yield replace(p, x=best.feeding.arranged(x), y=y, results={})
+        model, variant = p.model, best.feeding.variant
+        if variant is not None:
+            model = with_weights_of(model, variant.settings, x.shape[1], x.shape[-1])
+        with with_normalisation(model, *best.feeding.constants):
+            yield replace(p, model=model, x=best.feeding.arranged(x), y=y, results={})
 
 
 def _name(p: Probe, i: int) -> str:

@@ -22,10 +22,12 @@ from crossclass.analysis.input_alternatives import (
     arrangements,
     as_loaded,
     explaining_renumbering,
+    feedings,
     known_constants,
     predictions,
     same_constants,
     try_feedings,
+    with_variants,
 )
 from crossclass.analysis.network_faults import predictions_by_batch_statistics
 from crossclass.attacks import PGD, AnyAttack, AttackResult
@@ -37,7 +39,7 @@ from crossclass.core.device import full_precision
 from crossclass.data import Splits, as_float
 from crossclass.data.base import MEASURED
 from crossclass.data.draw import draw
-from crossclass.models import Classifier, channel_statistics
+from crossclass.models import Classifier, Variant, channel_statistics
 from crossclass.models.base import Statistics
 from crossclass.models.model_state import frozen
 
@@ -79,6 +81,8 @@ class Probe:
     surrogate: Classifier | None = None
     results: dict[AnyAttack, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """For attacks that were already run: which images are still correct, and dead gradients per image."""
+    variants: tuple[Variant, ...] = ()
+    """Networks that the weights may be meant for as well."""
 
     @property
     def classes(self) -> int:
@@ -133,6 +137,10 @@ class Probe:
         loaded = as_loaded(self.model, known)
         others = [Feeding(n, s) for n, s in known.items() if not same_constants(s, loaded.constants)]
         others += arrangements(loaded, channels, sides)
+        apart = [
+            f for f in feedings(loaded, known, channels, sides) if f.aspect in ("normalisation", "range")
+        ]
+        others += with_variants(self.variants, loaded, [loaded, *apart])
         return try_feedings(self.model, self.x, self.y, loaded, others, batch=self.settings.batch)
 
     @cached_property
@@ -217,7 +225,12 @@ class Probe:
 
 
 def make_probe(
-    model: Classifier, splits: Splits, settings: Doctor, surrogate: Classifier | None, file: Statistics | None
+    model: Classifier,
+    splits: Splits,
+    settings: Doctor,
+    surrogate: Classifier | None,
+    file: Statistics | None,
+    variants: tuple[Variant, ...] = (),
 ) -> Probe:
     """The network with at most `settings.n` images, drawn by the seed, on the model's device."""
     part = next((p for p in ("test", "val", "train") if len(getattr(splits, p))), "train")
@@ -227,7 +240,8 @@ def make_probe(
     part_drawn = split.take(torch.from_numpy(drawn)).to(model.mean.device)
     x, y = as_float(part_drawn.images), part_drawn.labels
     data = channel_statistics((splits.train if len(splits.train) else split).images)
-    return Probe(model, x, y, splits.class_names, part, data, file, settings, surrogate)
+    names = splits.class_names
+    return Probe(model, x, y, names, part, data, file, settings, surrogate, variants=variants)
 
 
 @contextmanager

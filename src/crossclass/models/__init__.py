@@ -31,6 +31,11 @@ from crossclass.models.external_model import (
 from crossclass.models.preactresnet import PreActResNet as PreActResNet
 from crossclass.models.recognize import Recognized as Recognized, recognize as recognize
 from crossclass.models.resnet import ResNet as ResNet
+from crossclass.models.variants import (
+    Variant as Variant,
+    variants_of as variants_of,
+    with_weights_of as with_weights_of,
+)
 from crossclass.models.vit import ViT as ViT
 from crossclass.models.wideresnet import WideResNet as WideResNet
 from crossclass.models.wrapper import Wrapped as Wrapped

@@ -5,7 +5,7 @@ Normalisation belongs to the model (its mean and std are buffers in the state di
 """
 
 from collections.abc import Container, Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -70,6 +70,10 @@ class Model(Settings):
     ) -> "Classifier":
         """A freshly initialised network for images of `channels` and of `size` pixels along a side."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def not_in_shapes(self) -> Mapping[str, tuple[Any, ...]]:
+        """Settings that names and shapes of the weights do not show, with the values to try for a file."""
+        return {}
 
     def load_pretrained(self, model: "Classifier") -> None:
         """Put pretrained weights in where the settings ask for them; only a new run calls this."""

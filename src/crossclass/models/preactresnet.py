@@ -4,6 +4,7 @@ PreActResNet-18 has a 3x3 stem of 64 channels, four stages of two basic blocks, 
 and mean pooling (11.17 M parameters). `Residual` and `add_stages` are shared with `ResNet`.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
@@ -56,8 +57,9 @@ class PreActResNet(Residual):
     shortcut_input: Literal["activated", "raw"] = "activated"
     """What the 1x1 convolution beside a basic block takes: ReLU(BN(x)), or the block's input x.
 
-    `raw` in locuslab/fast_adversarial and tml-epfl/understanding-fast-adv-training. The weights have the same
-    names and shapes.
+    `raw` in locuslab/fast_adversarial, tml-epfl/understanding-fast-adv-training and the networks without last
+    batch norm of RobustBench; `activated` in locuslab/robust_overfitting and kuangliu/pytorch-cifar. The names
+    and shapes of the weights are the same.
     """
 
     def __str__(self) -> str:
@@ -69,6 +71,10 @@ class PreActResNet(Residual):
         if self.shortcut_input == "raw" and self.depth == 50:
             raise ValueError("shortcut_input=raw is for basic blocks; bottlenecks (depth=50) take activated")
         return self
+
+    def not_in_shapes(self) -> Mapping[str, tuple[Any, ...]]:
+        """What shortcuts take: both kinds of basic blocks are published (see `shortcut_input`)."""
+        return {} if self.depth == 50 else {"shortcut_input": ("activated", "raw")}
 
     def __call__(
         self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32

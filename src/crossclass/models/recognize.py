@@ -40,8 +40,9 @@ def recognize(tensors: Mapping[str, Tensor]) -> Recognized | None:
     """The built-in network that a state dict without prefixes comes closest to, if it resembles any.
 
     What shapes cannot show is guessed: the stride of the stem (2 for an even kernel), a ViT's heads (64
-    channels each). A 7x7 stem with torchvision's names is followed by max pooling, which ours lack, so
-    ImageNet nets are never exact.
+    channels each), what shortcuts take (without last batch norm the raw input, as in RobustBench's and
+    tml-epfl's); `Model.not_in_shapes` has what else it may be. A 7x7 stem with torchvision's names is
+    followed by max pooling, which ours lack, so ImageNet nets are never exact.
     """
     shapes: Shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     candidates = [*_residuals(shapes), *_wideresnets(shapes), *_vits(shapes)]
@@ -76,8 +77,8 @@ def _residuals(shapes: Shapes) -> Iterator[Recognized]:
         stem_stride=2 - kernel % 2,
     )
     post = ResNet(**pre.model_dump(include=set(Residual.model_fields)) | {"kind": "resnet"})
-    if depth != 50 and any(name.startswith("model_preact_hl1.") for name in shapes):  # tml-epfl's
-        pre = pre.replace(last_norm=False, shortcut_input="raw")
+    if "bn.weight" not in shapes and "bn1.weight" not in shapes:
+        pre = pre.replace(last_norm=False, shortcut_input="activated" if depth == 50 else "raw")
     classes, features = head
     yield from _candidate(pre, shapes, classes, channels, 32)
     windows, rest = divmod(features, width * 2 ** (stages - 1) * (4 if depth == 50 else 1))

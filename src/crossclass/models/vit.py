@@ -7,7 +7,7 @@ patch kernel summed and the positions resized (Mo et al. 2022).
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,10 @@ class ViT(Model):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} cannot be shared by heads={self.heads}")
         return self
+
+    def not_in_shapes(self) -> Mapping[str, tuple[Any, ...]]:
+        """Heads of 32, 64 or 96 channels (timm's first ViT-S has 96, its others 64)."""
+        return {"heads": tuple(self.width // n for n in (64, 32, 96) if self.width % n == 0)}
 
     def __str__(self) -> str:
         tiny = (self.width, self.depth, self.heads) == (192, 12, 3)
