@@ -31,6 +31,8 @@ SHARE = 0.02
 """Of the cost of the attack."""
 LEAST = 1500.0
 """Forward passes of one image that are spent in any case: with 400, a loss of 7 points was not seen."""
+ENOUGH = 200
+"""Images on which two networks are called alike; fewer only if there are fewer."""
 PER_CLASS = 50
 """Images of each class from which a renumbering of the classes is read."""
 
@@ -115,7 +117,7 @@ def settle(
     assert first is not None
     if not trial.better():
         said += [where.suspected(trial, t) for t in trial.suspected()]
-        equal, cost = where.variants_as_good(trial, x, y, budget - spent, batch)
+        equal, cost = where.variants_as_good(trial, x, y, batch)
         said, spent = said + equal, spent + cost
         _refuse_a_tie(where, trial, _undecided(trial, one), x, y, attacks, batch)
     numbering = None
@@ -190,17 +192,16 @@ class _Where:
     def images(self, t: Trial) -> str:
         return f"{t.n} clean {self.split} images"
 
-    def variants_as_good(
-        self, trial: InputTrial, x: Tensor, y: Tensor, budget: float, batch: int
-    ) -> tuple[list[str], int]:
+    def variants_as_good(self, trial: InputTrial, x: Tensor, y: Tensor, batch: int) -> tuple[list[str], int]:
         """A sentence on each variant that clean images cannot tell from the network; what that cost."""
         few = [t.feeding for t in _rivals(trial, {"architecture"}) if self.is_guessed(t.feeding)]
         if not few:
             return [], 0
-        again = ways.try_feedings(self.model, x, y, trial.loaded.feeding, few, budget=budget, batch=batch)
+        again = ways.try_feedings(self.model, x, y, trial.loaded.feeding, few, batch=batch)
         out = []
         for t in _rivals(again, {"architecture"}):
-            if t.n == again.loaded.n and again.disagreement(t, again.loaded) > MATTERS:
+            alike = lead(*_common(t, again.loaded))[0] > -MATTERS and t.n >= min(len(x), ENOUGH)
+            if alike and again.disagreement(t, again.loaded) > MATTERS:
                 other, now = _pair(t, again.loaded)
                 out.append(
                     f"nobody says which network the weights are for, and {self.images(t)} cannot tell: with "
@@ -215,8 +216,8 @@ class _Where:
             equals = f" (not to be told from {', '.join(also)})" if also else ""
             return (
                 f"nobody says which network the weights are for, and {best.feeding.setting}{equals} "
-                f"is taken: so {now} of {self.images(best)} are right, before {before}; {self.undo(best)} sets it "
-                "otherwise"
+                f"is taken: so {now} of {self.images(best)} are right, before {before}; "
+                f"{self.undo(best)} sets it otherwise"
             )
         numbers = f"{now} of {self.images(best)} are right, with {trial.loaded.feeding.name} {before}"
         if best.feeding.aspect in ("channel order", "height and width"):

@@ -57,9 +57,9 @@ class PreActResNet(Residual):
     shortcut_input: Literal["activated", "raw"] = "activated"
     """What the 1x1 convolution beside a basic block takes: ReLU(BN(x)), or the block's input x.
 
-    `raw` in locuslab/fast_adversarial, tml-epfl/understanding-fast-adv-training and the networks without last
-    batch norm of RobustBench; `activated` in locuslab/robust_overfitting and kuangliu/pytorch-cifar. The names
-    and shapes of the weights are the same.
+    `raw` in locuslab/fast_adversarial, tml-epfl/understanding-fast-adv-training and RobustBench's networks
+    without last batch norm; `activated` in locuslab/robust_overfitting and kuangliu/pytorch-cifar. Names and
+    shapes of the weights are the same.
     """
 
     def __str__(self) -> str:
