@@ -26,10 +26,17 @@ def official_preactresnet18(width: int = 64, classes: int = 10) -> Shapes:
     return shapes
 
 
+def without_last_norm(width: int = 64) -> Shapes:
+    """RobustBench's Wong2020Fast, Andriushchenko2020Understanding and Kireev2021Effectiveness."""
+    return {n: s for n, s in official_preactresnet18(width).items() if not n.startswith("bn.")}
+
+
 def official_gradalign(width: int = 64) -> Shapes:
     """tml-epfl/understanding-fast-adv-training: no last batch norm, the first layers under a second name."""
-    shapes = {n: s for n, s in official_preactresnet18(width).items() if not n.startswith("bn.")}
-    return shapes | {"model_preact_hl1.1.weight": (width, 3, 3, 3), **norm("model_preact_hl1.2", width)}
+    return without_last_norm(width) | {
+        "model_preact_hl1.1.weight": (width, 3, 3, 3),
+        **norm("model_preact_hl1.2", width),
+    }
 
 
 def official_resnet(

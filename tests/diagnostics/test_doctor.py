@@ -20,6 +20,7 @@ from crossclass.attacks.norms import Linf
 from crossclass.data import Split, Splits
 from crossclass.diagnostics import FINDINGS, examine
 from crossclass.diagnostics.findings import finding
+from crossclass.models import Model, Variant
 from faulty_networks import EPS, FULL, QUICK, TRIPLE, WIDE, Small, by_name, infinite, relabelled
 
 
@@ -152,6 +153,24 @@ def nan_root(x: Tensor) -> Tensor:
     return x + 0 * (x - x).sqrt()
 
 
+def upside_down(x: Tensor) -> Tensor:
+    return x.flip(2)
+
+
+class SmallSettings(Model):
+    """Of `Small`; `before` of a network that has its weights."""
+
+    kind: str = "small"
+    flip: bool = False
+
+    def __call__(self, classes: int, channels: int, mean: Any, std: Any, size: int = 32) -> Small:
+        net = Small(classes, channels, side=size)
+        net.before = upside_down if self.flip else net.before
+        return net
+
+
+UPRIGHT = Variant(SmallSettings(), "flip")
+
 Case = tuple[str, str, dict[str, Any]]
 
 
@@ -184,6 +203,7 @@ CASES: list[Case] = [
     ("wrong-range", "fault", {"net": "bytes", "ill": change(std=torch.ones(1, 1, 1, 1))}),
     ("wrong-channel-order", "fault", {"ill": change(before=lambda x: x.flip(1))}),
     ("transposed-images", "fault", {"ill": change(before=lambda x: x.transpose(2, 3))}),
+    ("wrong-variant", "fault", {"ill": change(before=upside_down), "variants": (UPRIGHT,)}),
     ("permuted-labels", "fault", {"data": relabelled(lambda y: (y + 1) % 3)}),
     ("permuted-labels", "fault", {"data": relabelled(lambda y: torch.tensor([1, 0, 2])[y])}),
     ("chance-accuracy", "fault", {"data": relabelled(guessed)}),
@@ -218,7 +238,8 @@ def test_an_illness_is_found_by_its_name(
     case.get("ill", lambda net, data: None)(net, data)
     surrogate = copy.deepcopy(nets[case["on"]]) if "on" in case else None
     splits = case.get("data", lambda d: d)(data)
-    found = by_name(examine(net, splits, case.get("settings", QUICK), surrogate=surrogate))
+    variants = case.get("variants", ())
+    found = by_name(examine(net, splits, case.get("settings", QUICK), surrogate=surrogate, variants=variants))
     assert found[name].level == level, found[name]
     assert found[name].remedy
     json.dumps([f.numbers for f in found.values()], allow_nan=False)
