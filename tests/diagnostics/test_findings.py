@@ -76,6 +76,13 @@ def test_files_sorted_by_class_do_no_harm(nets: dict[str, Small], data: Splits):
     assert bad(examine(copy.deepcopy(nets["none"]), splits, settings)) == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_image_says_nothing_about_what_varies(nets: dict[str, Small], data: Splits):
+    one = Splits(data.train, data.val, data.test.first(1), data.class_names, data.checksum)
+    found = by_name(examine(copy.deepcopy(nets["none"]), one, QUICK))
+    assert found["constant-outputs"].level == found["dead-features"].level == "fine"
+
+
 def test_images_come_from_the_first_part_that_has_some(nets: dict[str, Small], data: Splits):
     none = Split(data.test.images[:0], data.test.labels[:0])
     val = Splits(data.train, data.test, none, data.class_names, data.checksum)

@@ -96,7 +96,7 @@ def predictions(p: Probe) -> list[Finding]:
     """Constant outputs, a collapse onto one class, classes without a prediction or an image."""
     z, k = p.all_logits, max(p.classes, p.all_logits.shape[1])
     spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())
-    constant = spread <= 1e-6 * max(top, 1e-30)
+    constant = len(z) > 1 and spread <= 1e-6 * max(top, 1e-30)  # one image varies from none
     predicted, there = z.argmax(dim=1), torch.bincount(p.y, minlength=k)
     message = collapse(predicted.cpu(), p.classes) if k == p.classes else None
     collapsed = message is not None and collapse(p.y.cpu(), p.classes) is None

@@ -52,7 +52,7 @@ def dead_features(p: Probe) -> list[Finding]:
     dead = int((g.amax(dim=0) == g.amin(dim=0)).sum())
     evidence = f"{dead} of {g.shape[1]} features are constant over {p.conditions}"
     remedy = "the last layers died (lr too high, or lost weights); C then rests on the few that are left"
-    wrong = dead > g.shape[1] / 2
+    wrong = len(g) > 1 and dead > g.shape[1] / 2  # one image varies from none
     return [finding("dead-features", "warning", wrong, evidence, remedy, dead=dead, features=g.shape[1])]
 
 
