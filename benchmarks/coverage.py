@@ -1,16 +1,17 @@
 """How often the intervals hold the truth, and how wide they are.
 
-    python benchmarks/coverage.py [draws=400] [only=TEXT] [features=FILE.npz] [out=FILE.json]
+    python benchmarks/coverage.py [draws=400] [only=TEXT] [features=FILE] [images=50,100,200] [out=FILE]
 
 Test sets are drawn again and again from populations whose truth is known; the intervals are those of
 `METRICS`. A second checkpoint on the same images, with another head and a fifth of the noise drawn anew,
 gives differences. The truth of CAS is that of the expected class means and that of accuracy its expectation;
 I-CAS grows with the number of images, and its truth is the mean over all draws.
 
-`features=` adds real features: arrays `g` and `other_g` [n, d], the heads' weights `W` and `other_W` [k, d]
-and the labels `y`. All its images are the population. Drawn with replacement, they are a population without
-end, with two copies of some images in a draw; drawn without, what is left out is 1 - n/N of the noise, so the
-intervals are narrowed by the root of that (the correction for a finite population).
+`features=` adds real features: an .npz with arrays `g` and `other_g` [n, d], the heads' weights `W` and
+`other_W` [k, d] and the labels `y`. All its images are the population, `images` of each class a draw. Drawn
+with replacement, they are a population without end, with two copies of some images in a draw; drawn without,
+what is left out is 1 - n/N of the noise, so the intervals are narrowed by the root of that (the correction
+for a finite population).
 """
 
 import sys
@@ -29,7 +30,7 @@ from crossclass.analysis.intervals import Interval
 from crossclass.analysis.metrics import METRICS
 
 KEYS = ("cas", "icas", "robust")
-DEFAULTS = {"draws": "400", "only": "", "features": "", "out": ""}
+DEFAULTS = {"draws": "400", "only": "", "features": "", "images": "50,100,200", "out": ""}
 Pair = tuple[EvaluationPass, EvaluationPass]
 Pick = Callable[[int, torch.Generator], Tensor]
 
@@ -105,12 +106,22 @@ def trained(k: int, d: int, scale: float = 0.0) -> Drawn:
     return Drawn(m, W, scale, common=0.3)
 
 
-def unrelated(k: int, d: int) -> Drawn:
-    """Every C_ij of the first checkpoint is 0: its head is rows of a Hadamard matrix, means are equal."""
+def orthogonal(d: int) -> Tensor:
+    """A Hadamard matrix; all its rows but the first add up to 0."""
     H = torch.ones(1, 1)
     while len(H) < d:
         H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
-    return Drawn(torch.zeros(k, d), H[:k], scale=0.0, common=0.1)
+    return H
+
+
+def unrelated(k: int, d: int) -> Drawn:
+    """Every C_ij of the first checkpoint is 0: its head is rows of a Hadamard matrix, means are equal."""
+    return Drawn(torch.zeros(k, d), orthogonal(d)[:k], scale=0.0, common=0.1)
+
+
+def weak(k: int, d: int) -> Drawn:
+    """Every C_ij is 0.06, where the bias that no correction removes is largest for few images."""
+    return Drawn(torch.zeros(k, d), orthogonal(d)[1 : k + 1] + sqrt(0.06), scale=0.0, common=0.1)
 
 
 def scattered(k: int, d: int) -> Drawn:
@@ -126,6 +137,7 @@ def simulated() -> Iterator[Cell]:
         "images that differ in scale": lambda k, d: trained(k, d, 1.0),
         "unrelated classes": unrelated,
         "most of C within its noise": scattered,
+        "classes that all share a little": weak,
     }
     for k, d, sizes in ((10, 64, (10, 25, 100)), (100, 128, (5, 10))):
         for kind, make in kinds.items():
@@ -140,7 +152,7 @@ def simulated() -> Iterator[Cell]:
                 )
 
 
-def real(path: str) -> Iterator[Cell]:
+def real(path: str, sizes: list[int]) -> Iterator[Cell]:
     """Test sets drawn from the images of a file."""
     file = {key: torch.from_numpy(array) for key, array in np.load(path).items()}
     y, heads = file["y"].long(), (file["W"], file["other_W"])
@@ -154,12 +166,14 @@ def real(path: str) -> Iterator[Cell]:
         a, b = (judged(g[i], W, y[i]) for g, W in zip(features, heads, strict=True))
         return a, b
 
-    for n in (50, 100, 200):
+    for n in sizes:
         picks: dict[str, Pick] = {
             "with": lambda many, generator, n=n: torch.randint(many, (n,), generator=generator),
             "without": lambda many, generator, n=n: torch.randperm(many, generator=generator)[:n],
         }
         for how, pick in picks.items():
+            if how == "without" and n >= least:
+                continue
             yield Cell(
                 f"real features, {len(members)} classes x {n}, {how} replacement",
                 lambda generator, pick=pick: draw(pick, generator),
@@ -186,6 +200,7 @@ def summary(found: list[Interval], truth: float, narrowed: float) -> dict[str, f
         "truth": truth,
         "estimate_outside": outside / len(found),
         "correction": share,
+        "noise": sum(i.noise for i in found) / len(found),
     }
 
 
@@ -214,7 +229,8 @@ def main(given: list[str]) -> None:
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(DEFAULTS)}")
     told = DEFAULTS | changes
     torch.set_num_threads(1)
-    cells = [*(real(told["features"]) if told["features"] else ()), *simulated()]
+    sizes = [int(n) for n in told["images"].split(",")]
+    cells = [*(real(told["features"], sizes) if told["features"] else ()), *simulated()]
     found = {}
     for cell in cells:
         if told["only"] in cell.name:

@@ -20,25 +20,30 @@ CAS of a sample is biased twice, and its interval is centred on the estimate wit
    normalising. Classes are independent, so E C_ij is the product of both expected directions and nothing else
    is of that order but -E[r t], which is at most the deviation of C_ij times that of r and zero where scale
    and direction of an image are independent. It is left in: its estimate does more harm from few images.
-2. max(., 0) turns noise around 0 into sharing, for each pair of unrelated classes: `positive_part`.
+2. max(., 0) turns noise around 0 into sharing, for each pair of unrelated classes: `positive_part`. No
+   estimate removes this everywhere. What is left has one sign in all pairs at worst, and with many classes
+   it then exceeds the noise of their sum. So the interval is wide enough for any bias up to a bound of it:
+   its half width is the 95 % quantile of |N(bound, noise)| (Armstrong and Kolesar 2018). The bound of a
+   difference (`bias_left_of_difference`) is too large even at worst; there squares are added.
 
 The percentile bootstrap repeats both biases instead, and misses the truth where they exceed the noise.
 """
 
 from collections.abc import Iterator
-from math import inf, isfinite, pi, sqrt
+from math import hypot, inf, isfinite, pi, sqrt
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtrit
+from scipy.special import chndtrix, stdtrit
 from torch import Tensor
 
 from crossclass.analysis import attribution, instances
 from crossclass.analysis.instances import Neighbours
 
 METHOD = (
-    "CAS: infinitesimal jackknife stratified by class, corrected for its bias (tangential noise); "
+    "CAS: infinitesimal jackknife stratified by class, corrected for its bias (tangential noise), widened by "
+    "a bound of the bias that is left; "
     "I-CAS: jackknife stratified by class, an image also as a neighbour of others; accuracy: Wilson, "
     "differences of accuracy: Bonett-Price; differences are paired by image"
 )
@@ -52,7 +57,7 @@ Checkpoint = tuple[Float[Tensor, "n _"], Float[Tensor, "k _"]]
 
 
 TOO_NOISY = 0.2
-"""From here on what is left of CAS's second bias may exceed the interval, if there are many classes."""
+"""From here on CAS as printed and CAS corrected differ so much that both are named."""
 
 
 class Interval(NamedTuple):
@@ -65,7 +70,7 @@ class Interval(NamedTuple):
     bias: float = 0.0
     """How far the estimate is expected to be above the truth."""
     noise: float = 0.0
-    """Of CAS: the share of the mean square of C_ij that is noise. Above `TOO_NOISY` the interval may miss."""
+    """Of CAS: the share of the mean square of C_ij that is noise."""
 
 
 def doubt(cas: Interval) -> str | None:
@@ -74,8 +79,8 @@ def doubt(cas: Interval) -> str | None:
         return None
     return (
         f"{cas.noise:.0%} of the mean square of C off its diagonal is noise of these images: CAS is "
-        f"{cas.estimate:.2f}, corrected for it {cas.estimate - cas.bias:.2f}, and with many classes its "
-        "interval may miss; measure more images of each class"
+        f"{cas.estimate:.2f}, corrected for it {cas.estimate - cas.bias:.2f}, and with many classes "
+        "that correction is uncertain, so that its interval is wide; measure more images of each class"
     )
 
 
@@ -183,6 +188,25 @@ def positive_part(
     return value, slope
 
 
+def bias_left(c: Float[Tensor, "*shape"], s: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """A bound of the bias that `positive_part` leaves: its expectation is nowhere less than |bias|."""
+    z = (c / s.clamp(min=1e-12)).clamp(-30.0, 30.0)
+    return 0.171 * s * torch.exp(-z * z / 12)
+
+
+def bias_left_of_difference(
+    c: tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]],
+    s: tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]],
+) -> Float[Tensor, "*shape"]:
+    """The same of a difference of two.
+
+    The bias that is left is Lipschitz in E c (0.48) and in s (0.34), and E |c - c'| is at least
+    |E c - E c'|. So it nearly cancels where two checkpoints agree.
+    """
+    alike = 0.48 * (c[0] - c[1]).abs() + 0.34 * (s[0] - s[1]).abs()
+    return torch.minimum(bias_left(c[0], s[0]) + bias_left(c[1], s[1]), alike)
+
+
 _LEAST = 0.1
 """The share of |A_i|^2 that is left at least when its noise is subtracted."""
 _FEW = 30
@@ -198,10 +222,25 @@ class _Score(NamedTuple):
     corrected: float
     v: Float[Tensor, " n"]
     noise: float = 0.0
+    C: Float[Tensor, "k k"] = torch.zeros(0, 0)
+    """Of CAS: the corrected cosines, and their deviations."""
+    deviation: Float[Tensor, "k k"] = torch.zeros(0, 0)
+    left: float = 0.0
+    """A bound of the bias that `corrected` still has."""
+    paired: bool = False
+    """Whether it is a difference."""
 
 
 def _minus(a: _Score, b: _Score) -> _Score:
-    return _Score(a.plain - b.plain, a.corrected - b.corrected, a.v - b.v, max(a.noise, b.noise))
+    left = bias_left_of_difference((a.C, b.C), (a.deviation, b.deviation))
+    return _Score(
+        a.plain - b.plain,
+        a.corrected - b.corrected,
+        a.v - b.v,
+        max(a.noise, b.noise),
+        left=float(attribution.off_diagonal(left).sum()),
+        paired=True,
+    )
 
 
 def _interval(score: _Score, y: Tensor, least: float, most: float) -> Interval:
@@ -214,9 +253,17 @@ def _interval(score: _Score, y: Tensor, least: float, most: float) -> Interval:
     variance = float(part.sum())
     share = part / variance if variance else torch.zeros_like(part)  # of squares only: they may underflow
     freedom = 1 / float((share**2 / (n - 1)).sum()) if variance else 1.0  # Welch
-    half = _quantile(freedom) * sqrt(variance)
+    half = _half(_quantile(freedom) * sqrt(variance), score)
     low, high = (min(max(score.corrected + side, least), most) for side in (-half, half))
     return Interval(score.plain, low, high, score.plain - score.corrected, score.noise)
+
+
+def _half(half: float, score: _Score) -> float:
+    """Half the width, from that without bias."""
+    if score.paired or not score.left:
+        return hypot(half, score.left)
+    half = max(half, score.left / 1000)  # keeps the quotient finite
+    return half / _quantile() * sqrt(chndtrix(LEVEL, 1, (_quantile() * score.left / half) ** 2))
 
 
 def _quantile(freedom: float = inf) -> float:
@@ -314,13 +361,16 @@ def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     s2 += s2.T.clone()
     if few:
         s2 = torch.maximum(s2 - _products(across, y, k), s2 / 2)
-    value, slope = positive_part(C, s2.sqrt())
+    deviation = s2.sqrt()
+    value, slope = positive_part(C, deviation)
     slope.fill_diagonal_(0.0)
     # C_ij moves by (u_j - C_ij u_i) . (a(x) - A_i) / |A_i|; twice, because C_ji moves with it
     by = 2 * (slope @ u - (slope * C).sum(dim=1, keepdim=True) * u) / length
     v = torch.zeros(len(y), dtype=torch.float64, device=g.device)
     for part, i, a in deviations():
         v[part] = (a * by[i]).sum(dim=1)
-    entries, errors = (float(attribution.off_diagonal(m).sum()) for m in (C.square(), s2))
+    corrected, entries, errors, left = (
+        float(attribution.off_diagonal(m).sum()) for m in (value, C.square(), s2, bias_left(C, deviation))
+    )
     noise_share = min(1.0, errors / entries) if entries else 0.0
-    return _Score(plain, float(attribution.off_diagonal(value).sum()), v, noise_share)
+    return _Score(plain, corrected, v, noise_share, C, deviation, left)
