@@ -85,7 +85,7 @@ def test_a_metric_that_is_added_is_seen_everywhere(added, tmp_path):
         assert f"{values[0]:.1f}" in html, target
     # a study
     kept = evidence.keep(folder, tmp_path / "kept", {})
-    numbers = collect({"AT": [kept]})["runs"]["AT"]
+    numbers = collect({"AT": [kept]}, "paper")["runs"]["AT"]
     assert numbers["best"]["effective_rank"] == [values[0]]
     assert numbers["checks"]["last"]["effective_rank"] == [pytest.approx(float(logged[-1]))]
     assert numbers["best_minus_last"]["effective_rank"]["value"] == [c["d_effective_rank"]]
