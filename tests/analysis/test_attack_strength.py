@@ -63,7 +63,6 @@ def test_nothing_is_said_where_nothing_is_known():
     net = Sided(split, 1.0)
     for attack in (None, AutoAttack(), PGD(threat=Linf(eps=0), steps=2), PGD(steps=0)):
         assert strength_warnings(net, split, attack, 0) == []
-    assert strength_warnings(net, split.first(99), PGD(steps=1), 0) == []
 
 
 def test_images_that_are_lost_already_need_no_more_steps():
@@ -72,7 +71,7 @@ def test_images_that_are_lost_already_need_no_more_steps():
 
 
 def test_the_sample_is_a_small_share_and_the_model_and_streams_stay():
-    assert [sample_size(n) for n in (99, 100, 400, 1000, 4000, 10_000)] == [0, 10, 10, 25, 100, 100]
+    assert [sample_size(n) for n in (9, 99, 400, 1000, 2000, 10_000)] == [9, 25, 25, 25, 50, 100]
     split = part()
     net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 2)).train()
     before = torch.get_rng_state()
@@ -80,3 +79,9 @@ def test_the_sample_is_a_small_share_and_the_model_and_streams_stay():
     assert torch.equal(torch.get_rng_state(), before)
     assert net.training
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("n", [12, 99])
+def test_few_images_are_checked_too(n):
+    split = part().first(n)
+    assert len(strength_warnings(Sided(split, 0.1), split, PGD(steps=2), 0)) == 1

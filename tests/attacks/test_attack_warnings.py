@@ -25,11 +25,9 @@ def said(attack, shape=COLOUR, evaluation=True) -> list[str]:
         PGD(threat=Linf(eps=16 / 255), steps=8, rel_step=0.25),
         PGD(steps=4, rel_step=0.25, start="none"),
         PGD(restarts=5),
-        PGD(loss="kl", start="gauss"),
         FGSM(),
         AutoAttack(),
         External(call="a:b"),
-        PGD(threat=Linf(eps=1.0), box=None),
     ],
     ids=str,
 )
@@ -103,3 +101,18 @@ def test_steps_from_where_images_are_go_on(monkeypatch):
         once = half(net, x, y, torch.Generator().manual_seed(1))
         whole = half.replace(steps=8)(net, x, y, torch.Generator().manual_seed(1))
         torch.testing.assert_close(half.further(net, x, y, once), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "word"),
+    [
+        (PGD(loss="kl", start="gauss"), "attack.loss=kl"),
+        (PGD(bn="train"), "attack.bn=train"),
+        (PGD(threat=Linf(eps=1.0), box=None), "attack.box=null"),
+    ],
+)
+def test_training_attacks_are_no_measurement(attack, word):
+    (sentence,) = attack_warnings(attack, (3, 8, 8), evaluation=True)
+    assert word in sentence
+    assert sentence.isprintable()
+    assert attack_warnings(attack, (3, 8, 8), evaluation=False) == []

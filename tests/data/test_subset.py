@@ -200,3 +200,21 @@ def test_checksums_are_pinned(tmp_path):
     )
     assert Npz(path=tmp_path, n_train=9, n_val=3)().checksum == "f92282e831736078"
     assert Npz(path=tmp_path, n_train=9, n_val=3, balanced=True)().checksum == "8e86e5ef0e92628b"
+
+
+def test_a_proportional_draw_has_the_shares_of_the_set():
+    """80 + 16 + 4 images: a quarter of each, and a class that would round to nothing gives one."""
+    labels = torch.tensor([0] * 160 + [1] * 36 + [2] * 3 + [3])
+    part = Split(torch.zeros(200, 1, 1, 1, dtype=torch.uint8), labels)
+    for seed in range(5):
+        got = counts(part.drawn(50, seed, proportional=True))
+        assert abs(got[0] - 40) <= 1
+        assert abs(got[1] - 9) <= 1
+        assert got[2:] == [1, 1]
+    assert counts(part.drawn(50, 0))[:2] == [23, 23]
+
+
+def test_of_classes_of_one_size_both_draws_are_the_same():
+    part = Split(torch.arange(80).view(80, 1, 1, 1).byte(), torch.arange(80) // 20)
+    for n in (3, 10, 42):
+        assert part.sample(n, 3).tolist() == part.sample(n, 3, proportional=True).tolist()

@@ -1,6 +1,7 @@
 """Settings of a run that mean something else than they seem: said at the start and kept in the run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from tiny_runs import CPU, TINY
 
 
 def splits(n: int = 200, classes: int = 4, seen: int = 4) -> Splits:
-    part = Split(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), torch.arange(n) % seen)
-    return Splits(part, part, part, tuple("abcdefghij"[:classes]), "")
+    pixels = torch.randint(0, 256, (2, n, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    train, part = (Split(images, torch.arange(n) % seen) for images in pixels)
+    return Splits(train, part, part, tuple("abcdefghij"[:classes]), "")
 
 
 def test_usual_runs_are_not_warned_of():
@@ -91,3 +93,18 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match="targeted"):
         next(iterate_epochs(TINY.replace(recipe=AT(attack=PGD(targeted=True))), tmp_path, "tiny", CPU))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["attack", "final"])
+def test_validations_are_measurements(name):
+    """Half an eps per step crosses the ball from its middle, but not from a start at its edge."""
+    run = Run().replace(validation=Validation(**{name: PGD(steps=3, rel_step=0.5)}))
+    (sentence,) = [w for w in run_warnings(run, splits()) if f"validation.{name}:" in w]
+    assert "the attack is short" in sentence
+
+
+def test_dark_images_are_said_before_training():
+    parts = splits()
+    dark = Split(parts.train.images // 16, parts.train.labels)
+    (sentence,) = run_warnings(Run(), replace(parts, train=dark, val=dark.first(0), test=dark.first(0)))
+    assert "largest pixel" in sentence

@@ -44,6 +44,7 @@ from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Split, Splits, as_float
+from crossclass.data.image_warnings import image_warnings
 
 
 class Measure(Settings):
@@ -61,7 +62,8 @@ class Measure(Settings):
     """Attributions of all (adversarial) images, as in the paper, or of the correctly classified ones."""
     split: str = "test"
     n: int | None = Field(default=None, ge=1)
-    """Images of the split, drawn class-balanced by `seed`; unset is all."""
+    """Images of the split, drawn by `seed`: one of each class, the others in the shares of the classes there;
+    unset is all."""
     balanced: bool = True
     """False takes the first n images instead, in the order of the files."""
     seed: int = Field(default=0, ge=0)
@@ -113,7 +115,7 @@ def changed_attack(threat: AnyThreat, changes: Changes) -> AnyAttack:
 
 def _images(splits: Splits, settings: Measure) -> Split:
     """The images that are measured."""
-    return splits.part(settings.split).drawn(settings.n, settings.seed, settings.balanced)
+    return splits.part(settings.split).drawn(settings.n, settings.seed, settings.balanced, proportional=True)
 
 
 def evaluate_checkpoint(
@@ -160,7 +162,7 @@ def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, set
     out = [] if attack is None else attack_warnings(attack, part.images.shape[1:], evaluation=True)
     if settings.n is not None and settings.n > (there := len(splits.part(settings.split))):
         out.append(f"n={settings.n} is more than there are: all {there} {settings.split} images are measured")
-    return out
+    return [*out, *image_warnings(splits, settings.split)]
 
 
 def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def attack_warnings(attack: Attack, shape: Sequence[int], *, evaluation: bool) -
     out = []
     if getattr(attack, "box", (0.0, 1.0)) is not None:
         out += list(_ball(attack.threat, shape))
+    if evaluation:
+        out += list(_unlike(attack))
     return out + (list(_way(pgd, evaluation)) if pgd is not None else [])
 
 
@@ -71,6 +73,25 @@ def _ball(threat: AnyThreat, shape: Sequence[int]) -> Iterator[str]:
         yield f"a ball of {threat} is far larger than any that is usual for colour images, such as {usual}"
     elif threat.eps < max(threat.smallest, 0.25 / 255):
         yield f"a ball of {threat} is too small for any attack to succeed; {usual} is usual"
+
+
+def _unlike(attack: Attack) -> Iterator[str]:
+    """Settings by which an attack measures another robust accuracy than the one that is usual."""
+    if getattr(attack, "loss", None) == "kl":
+        yield (
+            "attack.loss=kl moves away from the clean prediction, not from the label, and is weaker: robust "
+            "accuracy may be overstated; attack.loss=ce is usual"
+        )
+    if (bn := getattr(attack, "bn", "eval")) != "eval":
+        yield (
+            f"attack.bn={bn} attacks another network than the one that is measured, whose batch norm uses "
+            "running statistics: robust accuracy may be overstated; give attack.bn=eval"
+        )
+    if getattr(attack, "box", (0.0, 1.0)) is None:
+        yield (
+            "attack.box=null lets pixels leave [0, 1], so the attacked images are no pictures and robust "
+            "accuracy is that of another threat; leave attack.box out"
+        )
 
 
 def _usual(threat: AnyThreat) -> str:

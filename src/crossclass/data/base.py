@@ -62,18 +62,22 @@ class Split:
         index = index.to(self.labels.device)
         return Split(self.images[index], self.labels[index])
 
-    def drawn(self, n: int | None, seed: int, balanced: bool = True) -> "Split":
+    def drawn(
+        self, n: int | None, seed: int, balanced: bool = True, *, proportional: bool = False
+    ) -> "Split":
         """n images, drawn over all classes by the seed, or the first n (not `balanced`); all, as they are, if
-        there are no more."""
+        there are no more. Classes give equally many, or (`proportional`) what their shares are."""
         if n is None or n >= len(self) or not balanced:
             return self.first(n)
-        return self.take(self.sample(n, seed))
+        return self.take(self.sample(n, seed, proportional=proportional))
 
-    def sample(self, n: int, seed: int, balanced: bool = True) -> Int[Tensor, " m"]:
+    def sample(
+        self, n: int, seed: int, balanced: bool = True, *, proportional: bool = False
+    ) -> Int[Tensor, " m"]:
         """Indices of the images that `drawn` returns, on the CPU."""
         if n >= len(self) or not balanced:
             return torch.arange(min(n, len(self)))
-        return torch.from_numpy(draw(self.labels.cpu().numpy(), (n,), seed, MEASURED)[0])
+        return torch.from_numpy(draw(self.labels.cpu().numpy(), (n,), seed, MEASURED, proportional)[0])
 
 
 @dataclass(frozen=True)

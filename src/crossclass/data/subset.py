@@ -9,7 +9,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from crossclass.core.errors import UserError
-from crossclass.data.base import ArraySplit, Data, Part, Split, Splits, checksum
+from crossclass.data.base import ArraySplit, Data, Part, Split, Splits, checksum, demand
 from crossclass.data.draw import draw
 
 
@@ -116,6 +116,10 @@ class Checksummed(Stored):
         test_alone = test_file.exists() and not train_file.exists()
         train = None if test_alone else reader(where, "train")
         test = reader(where, "test")
+        for name_of, part in (("train", train), ("test", test)):
+            what = f"all pixels of the {name_of} images are 0 or 1 of 255, so they are black"
+            black = part is not None and int(part.images.max()) == 1
+            demand(not black, where, what, "multiply by 255, or save floats in [0, 1]")
         splits = self.cut(train or test.first(0)._replace(left_out=""), test, str(where))
         if self.checksum is not None and self.checksum != splits.checksum:
             raise UserError(

@@ -8,6 +8,7 @@ from crossclass.attacks import AnyAttack
 from crossclass.attacks.attack_warnings import attack_warnings
 from crossclass.core.errors import UserError
 from crossclass.data import Splits
+from crossclass.data.image_warnings import image_warnings
 from crossclass.training.run import Run
 
 
@@ -37,7 +38,7 @@ def _attacks(run: Run, splits: Splits) -> Iterator[str]:
     for attack in crafting:
         yield from (f"training: {w}" for w in attack_warnings(attack, shape, evaluation=False))
     for name, attack in (("attack", run.validation_attack()), ("final", run.final_attack())):
-        yield from (f"validation.{name}: {w}" for w in attack_warnings(attack, shape, evaluation=False))
+        yield from (f"validation.{name}: {w}" for w in attack_warnings(attack, shape, evaluation=True))
         if run.recipe.threat is not None and attack.threat != run.recipe.threat:
             yield (
                 f"trained in {run.recipe.threat}, but validation.{name} is in {attack.threat}; where that is "
@@ -70,6 +71,7 @@ def _schedule(run: Run) -> Iterator[str]:
 
 
 def _images(run: Run, splits: Splits) -> Iterator[str]:
+    yield from image_warnings(splits, "test" if len(splits.test) else "train")
     n, most = len(splits.train), max(len(splits.val), len(splits.test))
     if run.batch > n:
         yield f"batch={run.batch} is more than the {n} training images: an epoch is one step"
