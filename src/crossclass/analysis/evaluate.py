@@ -54,7 +54,8 @@ class EvaluationPass:
     """g(x_adv)."""
     W: Float[Tensor, "k d"]
     dead: int = 0
-    """Samples for which every step of the attack had a zero or non-finite gradient."""
+    """Samples with a zero or non-finite gradient at every step of the attack, or at some step if they are
+    classified right after it."""
     images: Float[Tensor, "n c h w"] | None = None
     """The images that were judged (x_adv, or x without an attack), if they were to be kept."""
     used: Bool[Tensor, " n"] | None = None
@@ -213,8 +214,10 @@ def evaluate(
             if attack is not None:
                 result = attack.search(model, x, y, generator(seed, epoch, step, purpose))
                 x_adv = result.x_adv
-                dead = int((result.dead_gradients >= attack.gradients).sum()) if attack.gradients else 0
             g, logits = model.outputs(x_adv)
+            if attack is not None and attack.gradients:
+                lost, right = result.dead_gradients, predicted(logits) == y
+                dead = int(((lost >= attack.gradients) | ((lost > 0) & right)).sum())
             robust = predicted(logits).cpu()
             clean = predicted(model(x)).cpu() if attack is not None else robust
         advance(len(index))
@@ -324,8 +327,8 @@ def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
             out.append(f"{what}: {', '.join(names[:10])}{more}")
     if e.dead:
         out.append(
-            f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images: robust accuracy "
-            "may be overstated (gradient masking)"
+            f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images, at all steps or "
+            "at some: robust accuracy may be overstated (gradient masking)"
         )
     return out
 
