@@ -167,7 +167,15 @@ def test_numbers_of_other_settings_are_named_and_not_used(copy):
 @pytest.mark.parametrize("changes", [{"seeds": 1}, {"crafting": "bf16"}])
 def test_an_entry_of_more_seeds_or_other_crafting_is_not_replaced(tmp_path, changes):
     stored = tmp_path / "smoke" / "fig2.json"
-    content = {"id": "fig2", "title": "", "claim": "", "size": "smoke", "seeds": 2, "verdicts": [], "numbers": {}}
+    content = {
+        "id": "fig2",
+        "title": "",
+        "claim": "",
+        "size": "smoke",
+        "seeds": 2,
+        "verdicts": [],
+        "numbers": {},
+    }
     stored.parent.mkdir()
     stored.write_text(json.dumps(content))
     before = stored.read_bytes()
