@@ -47,7 +47,11 @@ def paper() -> str:
     """Every claim and its verdict, as results/verdicts.py wrote it, with links that work from docs/."""
     text = (ROOT / "results" / "mini" / "README.md").read_text()
     text = re.sub(r"\]\((?!http)([\w./-]+)\)", r"](../results/mini/\1)", text)
-    return text.replace("# Verdicts at size mini\n", "", 1)
+    changed = (ROOT / "results" / "mini" / "changed.md").read_text()
+    title = changed.partition("\n")[0].removeprefix("# ")
+    text = text.replace("](../results/mini/changed.md)", f"](#{title.lower().replace(' ', '-')})")
+    changed = changed.replace("[verdicts](README.md)", "verdicts")
+    return text.replace("# Verdicts at size mini\n", "", 1) + f"\n#{changed}"
 
 
 def speed() -> str:

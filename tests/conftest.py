@@ -78,7 +78,7 @@ class Forwards(nn.Module):
         return self.inner(x)
 
 
-class Tripped(Exception):  # noqa: N818
+class Tripped(BaseException):  # like Ctrl-C: nothing may swallow it
     """Raised on purpose in the middle of an attack."""
 
 

@@ -93,8 +93,9 @@ def small(label: str, run: Run) -> tuple[str, Run]:
     elif not isinstance(data, Digits):  # archives are not at hand; their images come as npz here
         data = Npz(path=data.path, n_val=30)  # below 100 images nobody asks what a teacher knows
     check = Validation(n=20, attack=run.validation_attack(), final=run.final_attack())
+    past = run.ensembling and run.ensembling.replace(start=1, ramp=1)
     return label, run.replace(
-        data=data, epochs=2, lr_milestones=(), batch=32, validation=check, checkpoint_every=0
+        ensembling=past, data=data, epochs=2, lr_milestones=(), batch=32, validation=check, checkpoint_every=0
     )
 
 

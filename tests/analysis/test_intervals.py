@@ -154,8 +154,8 @@ def test_a_difference_is_covered_from_few_images_of_many_classes(population: Pop
     [
         (shared(10, 64), 200, 1.3),
         (specific(10, 128), 200, 1.3),
-        (unrelated(10, 32), 50, 1.4),  # 1.15 without the bound of the bias that is left
-        (scattered(20, 32), 50, 2.2),  # 1.7 without it
+        (unrelated(10, 32), 50, 1.4),  # the bound of the bias that is left adds to it
+        (scattered(20, 32), 50, 2.2),  # it too
     ],
     ids=["shared", "specific", "unrelated", "scattered"],
 )

@@ -104,5 +104,5 @@ def test_it_is_listed_shown_trained_measured_and_printed_on_pages(
     assert '"kind": "weighted"' in json.dumps(json.loads(text))
     assert "weighted l_inf 6/255" in shown
     for source in (str(run), "measured.json"):
-        call("report", source, "out=page.html")
-        assert "weighted l_inf 6/255" in Path("page.html").read_text()
+        call("report", source, f"out={Path(source).stem}.html")
+        assert "weighted l_inf 6/255" in Path(f"{Path(source).stem}.html").read_text()

@@ -228,7 +228,7 @@ def test_a_figure_says_what_made_it(here, kind):
 
 ENDINGS = [
     *(("measure", f"m.{e}", ".json") for e in ("pdf", "svg", "png", "html", "csv", "yaml")),
-    *(("doctor", f"d.{e}", ".json") for e in ("pdf", "html", "csv")),
+    *(("doctor", f"d.{e}", ".json") for e in ("pdf", "svg", "csv")),
     *(("report", f"p.{e}", ".html") for e in ("pdf", "svg", "png", "json", "csv")),
     *(("verify", f"v.{e}", ".svg") for e in ("html", "json", "csv")),
 ]

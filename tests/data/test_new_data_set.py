@@ -95,5 +95,5 @@ def test_it_is_listed_shown_trained_on_measured_and_printed_on_pages(
     assert Stripes()().checksum in text
     assert "noisy_stripes" in json.dumps(json.loads(text))
     for source in (str(run), "measured.json"):
-        call("report", source, "out=page.html")
-        assert "noisy_stripes" in Path("page.html").read_text()
+        call("report", source, f"out={Path(source).stem}.html")
+        assert "noisy_stripes" in Path(f"{Path(source).stem}.html").read_text()

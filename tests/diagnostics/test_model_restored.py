@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conftest import Tripped
 from crossclass.analysis.input_alternatives import with_normalisation
+from crossclass.analysis.network_faults import _batch_statistics
 from crossclass.attacks.norms import Linf
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Splits
@@ -89,7 +90,9 @@ def test_untouched_restores_gradients_flags_and_what_was_written(nets: dict[str,
 def test_batch_statistics_move_nothing(nets: dict[str, Small], data: Splits):
     net = copy.deepcopy(nets["none"])
     before, p = state(net), make_probe(net, data, QUICK, None, None)
-    assert not torch.equal(torch.cat(p.map_batches(p.x, net, batch_statistics=True)), p.all_logits)
+    with _batch_statistics(net), torch.no_grad():
+        assert not torch.equal(net(p.x), p.all_logits)
+    assert len(p.correct_by_batch_statistics) == len(p.x)
     assert same(before, state(net))
     assert net.bn.track_running_stats
 

@@ -162,11 +162,12 @@ def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):
     raised = "catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %"
     rows = [watched(1, 0.30, 0.32, 0.9), watched(2, 0.35, 0.37, 0.9)]
     rows += [watched(3, 0.003, 0.71, 0.1, [raised, "another thing"]), watched(4, 0.34, 0.36, 0.9)]
+    rows += [watched(5, 0.34, 0.36, 0.1), watched(6, 0.34, 0.36, 0.9)]
     text = unescape(write_report([write_run(tmp_path / "run", rows)], tmp_path / "p.html").read_text())
     assert "2 warnings" in text  # the alarm once, and the other thing
     assert re.search(r"catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %.*over in epoch 4", text)
     assert text.count("catastrophic overfitting in epoch 3") == 1
-    assert re.search(r'class="note">Noted: gradient cosine low in epoch 3: .* \(over in epoch 4\)', text)
+    assert re.search(r'class="note">Noted: gradient cosine low in epoch 5: .* \(over in epoch 6\)', text)
 
 
 def test_alarms_of_a_loop_that_logs_no_numbers_behind_them_are_still_shown(tmp_path):

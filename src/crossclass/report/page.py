@@ -30,11 +30,12 @@ ENTRIES = 300_000
 def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None) -> Path:
     """Write one page about run folders and JSON files of `measure`.
 
+    Without `out` the page of one run lies in its folder, that of one result beside it, and that of several is
+    `report.html`, or `report-2.html` where a page about something else has that name.
+
     Args:
         targets: What the page is about.
-        out: The file, or a folder in which it is `report.html`. Unset, the page of one run lies in its
-            folder, that of one result beside it, that of several is `report.html`, or `report-2.html` where a
-            page about something else has that name.
+        out: The file, or a folder in which it is `report.html`; unset, a name of the page's own.
         log: Called if a page about the same is replaced.
 
     Returns:
