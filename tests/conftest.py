@@ -3,10 +3,12 @@
 Then what tests of several files share; it imports late, so that this file needs nothing of crossclass.
 """
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -199,3 +201,21 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("curves", "matrix", "difference"):
         monkeypatch.setattr(plots, name, lambda *_, **__: nothing)
     monkeypatch.setattr(plots, "svg", lambda _: "<svg></svg>")
+
+
+@pytest.fixture
+def without_shape_checks() -> Iterator[None]:
+    """As a user has it: annotations of shapes and types are not checked, so that the code itself must."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Attacks of tests are short on purpose; what is warned of is tested in `test_attack_warnings.py`."""
+    from crossclass.attacks import AttackWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        return (yield)

@@ -28,6 +28,7 @@ from crossclass.attacks import (
     FGSM as FGSM,
     PGD as PGD,
     Attack as Attack,
+    AttackWarning as AttackWarning,
     AutoAttack as AutoAttack,
     External as External,
 )

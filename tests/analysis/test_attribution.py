@@ -22,6 +22,7 @@ from crossclass.analysis.attribution import (
 )
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
+from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.data import Split, as_float
 from crossclass.models import Classifier
@@ -108,13 +109,35 @@ def test_c_does_not_depend_on_the_scale_of_the_features(dtype: torch.dtype, scal
 
 
 @pytest.mark.parametrize("bad", [(0.0, 0.0), (math.nan, 1.0), (math.inf, 1.0), (-math.inf, 1.0)])
-def test_a_class_that_is_zero_or_not_finite_is_named_and_shares_nothing(bad: tuple[float, float]) -> None:
+def test_a_class_that_is_zero_shares_nothing_and_one_that_is_not_finite_is_nan(
+    bad: tuple[float, float],
+) -> None:
     A = torch.tensor([[1.0, 2.0], bad, [2.0, 4.1]])
     assert empty_classes(A) == [1]
     C = correlation(A)
-    assert C.isfinite().all()
-    assert C[1].tolist() == C[:, 1].tolist() == [0, 0, 0]
+    if bad == (0.0, 0.0):
+        assert C[1].tolist() == C[:, 1].tolist() == [0, 0, 0]
+    else:
+        assert bool(C[1].isnan().all())
+        assert bool(C[:, 1].isnan().all())
+        assert math.isnan(cas(C))
+        assert math.isnan(negative_mass(C))
     torch.testing.assert_close(C[[0, 2]][:, [0, 2]], correlation(A[[0, 2]]))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
+    g, W, y = problem(3)
+    for wrong in (lambda: class_means(g, W[:, 1:], y), lambda: class_means(g[0], W, y)):
+        with pytest.raises(UserError, match="features have shape"):
+            wrong()
+    with pytest.raises(UserError, match="labels reach from"):
+        class_means(g, W, y + len(W))
+    with pytest.raises(UserError, match="one-hot"):
+        class_means(g, W, torch.eye(len(W))[y])
+    for measure in (cas, negative_mass):
+        with pytest.raises(UserError, match="C has shape"):
+            measure(torch.ones(3, 5))
 
 
 # --- properties

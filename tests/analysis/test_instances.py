@@ -144,14 +144,31 @@ def test_cosines_stay_within_one_and_know_no_scale() -> None:
     assert float(low.min()) == pytest.approx(-1)
 
 
-def test_a_sample_that_is_not_finite_is_similar_to_nothing() -> None:
+def test_a_sample_that_is_not_finite_is_similar_to_nothing_among_neighbours() -> None:
     g, W, y = sample()
     off = g.clone()
     off[5] = 0.0
     for value in (torch.inf, torch.nan):
         g[5, 2] = value
-        assert torch.equal(instances.nearest(g, W, y), instances.nearest(off, W, y))
-        assert torch.equal(instances.all_pairs(g, W, y), instances.all_pairs(off, W, y))
+        assert torch.equal(instances.neighbours(g, W, y).best, instances.neighbours(off, W, y).best)
+
+
+def test_what_depends_on_a_sample_that_is_not_finite_is_nan() -> None:
+    g, W, y = sample()
+    near, pairs = instances.nearest(g, W, y), instances.all_pairs(g, W, y)
+    other = torch.arange(len(W)) != y[5]
+    for value in (torch.inf, torch.nan):
+        g[5, 2] = value
+        found, rows = instances.nearest(g, W, y), torch.arange(len(y)) != 5
+        assert bool(found[5].isnan().all())
+        assert bool(found[:, y[5]].isnan().all())
+        assert torch.equal(found[rows][:, other], near[rows][:, other])
+        I = instances.instance_correlation(found, y)  # noqa: E741 - the paper's matrix
+        assert bool(I[y[5]][other].isnan().all())
+        assert torch.tensor(attribution.cas(I)).isnan()
+        found = instances.all_pairs(g, W, y)
+        assert bool(found[y[5]].isnan().all())
+        assert torch.equal(found[other][:, other], pairs[other][:, other])
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16])

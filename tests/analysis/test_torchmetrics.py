@@ -63,7 +63,7 @@ def test_streamed_metrics_are_their_functional_twins(batch: int) -> None:
 def test_attributions_instead_of_features_and_weights() -> None:
     g, W, y = sample()
     for name, metric in fresh().items():
-        metric.update(g.double() * W.double()[y], y)
+        metric.update(g.double() * W.double()[y], y, attributions=True)
         torch.testing.assert_close(metric.compute(), truths()[name], rtol=1e-6, atol=1e-6)
 
 
@@ -157,6 +157,7 @@ def test_torchmetrics_own_confusion_matrix_is_ours() -> None:
     assert torch.equal(theirs, evaluate.confusion(predictions(), y, K))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_wrong_labels_and_widths_are_refused_in_one_sentence() -> None:
     g, W, y = sample()
     for metric in fresh().values():
@@ -168,9 +169,27 @@ def test_wrong_labels_and_widths_are_refused_in_one_sentence() -> None:
         with pytest.raises(UserError, match="W is 5 x 12"):
             metric.update(g, y, torch.ones(K + 1, D))
         with pytest.raises(UserError, match=r"width 11, but .*num_features=12"):
-            metric.update(g[:, 1:], y)
+            metric.update(g[:, 1:], y, attributions=True)
+        with pytest.raises(UserError, match="W is missing"):
+            metric.update(g, y)
+        with pytest.raises(UserError, match="leave W out"):
+            metric.update(g, y, W, attributions=True)
+        with pytest.raises(UserError, match="one-hot"):
+            metric.update(g, torch.eye(K)[y], W)
     with pytest.raises(UserError, match="num_classes=3"):
         ClasswiseAccuracy(3).update(y, y + 2)
+    with pytest.raises(UserError, match="argmax"):
+        ClasswiseAccuracy(K).update(torch.rand(N, K), y)
+
+
+@pytest.mark.parametrize("rows", [slice(3, 4), slice(None)])
+def test_one_image_of_nan_is_never_left_out_silently(rows: slice) -> None:
+    g, W, y = sample()
+    g[rows] = torch.nan
+    for metric in fresh().values():
+        metric.update(g, y, W)
+        found = metric.compute()
+        assert bool(found[y[3]].isnan().all() if found.ndim else found.isnan())
 
 
 def one_process(rank: int, meeting: str, out: str) -> None:

@@ -1,14 +1,28 @@
 """Settings of attacks that mean something else than they seem: a sentence, a refusal, or nothing."""
 
+import warnings
+from inspect import unwrap
+
 import pytest
 import torch
+from torch import Tensor
 
-from crossclass.attacks import FGSM, PGD, AutoAttack, External, reference_attack
+from crossclass.attacks import FGSM, PGD, Attack, AttackWarning, AutoAttack, External, reference_attack
 from crossclass.attacks.attack_warnings import attack_warnings
+from crossclass.attacks.base import skip_range_check
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.errors import UserError
+from crossclass.training.recipes import AT
 
 COLOUR, GRAY = (3, 32, 32), (1, 28, 28)
+Y = torch.arange(4)
+IMAGES = torch.full((4, 1, 2, 2), 0.3)
+IMAGES.flatten(1)[Y, Y] = 0.7
+
+
+def net(x: Tensor) -> Tensor:
+    """Says which of four pixels is the brightest."""
+    return x.flatten(1)
 
 
 def said(attack, shape=COLOUR, evaluation=True) -> list[str]:
@@ -116,3 +130,65 @@ def test_training_attacks_are_no_measurement(attack, word):
     assert word in sentence
     assert sentence.isprintable()
     assert attack_warnings(attack, (3, 8, 8), evaluation=False) == []
+
+
+def called(attack: Attack, y: Tensor = Y) -> list[str]:
+    """What a call in the library warns of, on four images that the network below gives class 0 to 3."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call = unwrap(Attack.__call__)  # shape checks are callers of their own
+        call(attack, net, IMAGES, y, torch.Generator().manual_seed(0))
+    assert all(w.category is AttackWarning and w.filename == __file__ for w in caught)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(
+    ("attack", "word"),
+    [
+        (PGD(steps=20, rel_step=2 / 255), "rel_step"),
+        (PGD(steps=20, step_size=1.0), "longer than the ball"),
+        (PGD(steps=0), "random noise"),
+        (PGD(threat=Linf(eps=0.0)), "eps=0"),
+        (PGD(targeted=True), "targeted=True"),
+        (FGSM(targeted=True), "targeted=True"),
+    ],
+    ids=str,
+)
+def test_a_call_in_the_library_warns_at_the_line_of_the_caller(attack: Attack, word: str) -> None:
+    (text,) = called(attack)
+    assert word in text
+
+
+@pytest.mark.parametrize("attack", [PGD(), FGSM(), PGD(steps=1, rel_step=1.25), PGD(steps=20, rel_step=0.1)])
+def test_usual_calls_warn_of_nothing(attack: Attack) -> None:
+    assert called(attack) == []
+
+
+def test_targets_that_are_not_what_the_network_says_warn_of_nothing() -> None:
+    assert called(PGD(targeted=True), (Y + 1) % 4) == []
+
+
+def test_what_has_no_box_and_our_own_loops_warn_of_nothing() -> None:
+    odd = PGD(steps=1, rel_step=0.01, start="none")
+    assert len(called(odd)) == 1
+    assert called(odd.replace(box=None)) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AT(attack=odd).craft(net, IMAGES, Y)
+        with skip_range_check():
+            odd(net, IMAGES, Y)
+        odd.search(net, IMAGES, Y)
+
+
+def test_a_call_that_can_change_no_image_or_fits_no_network_is_refused() -> None:
+    with pytest.raises(UserError, match="changes no image"):
+        PGD(steps=0, start="none")(net, IMAGES, Y)
+    for loss in ("ce", "margin"):
+        with pytest.raises(UserError, match="labels reach from 3 to 6"):
+            PGD(loss=loss)(net, IMAGES, Y + 3)
+    with pytest.raises(UserError, match="a label is -100"):
+        PGD()(net, IMAGES, torch.full((4,), -100))
+    spoiled = IMAGES.clone()
+    spoiled[1, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="1 of 4 images hold NaN"):
+        PGD()(net, spoiled, Y)

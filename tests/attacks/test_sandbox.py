@@ -32,6 +32,7 @@ MISDEEDS = (
 pytestmark = pytest.mark.usefixtures("trusted")
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # checks draw from `random`
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 @pytest.mark.parametrize("then", ["returns", "raises"])
 @pytest.mark.parametrize("training", [True, False], ids=["found-training", "found-eval"])
@@ -176,6 +177,7 @@ def test_all_randomness_comes_from_the_generator() -> None:
     assert not torch.equal(attack(model, x, Y, g), first)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_a_module_that_seeds_when_imported_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

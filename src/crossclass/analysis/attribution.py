@@ -11,15 +11,43 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crossclass.core.classes import Classes, class_labels
+from crossclass.core.errors import UserError
 
 
 def class_means(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Float[Tensor, "k d"]:
     """Mean attribution of each class over all its samples (Algorithm 1), in float64.
 
     W[i] is the same for the whole class, so the mean of g * W[i] is the mean of g, times W[i]; the head's
-    bias takes no part. A class without samples gets a row of zeros.
+    bias takes no part. A class without samples gets a row of zeros, one with a value that is not finite keeps
+    it. Raises UserError for features and W of different widths, and for labels that W has no row for.
     """
+    require_head(g, W)
+    y = class_labels(y, len(g))
+    require_classes(y, len(W), "W", f"{len(W)} rows")
     return means_by_class(g, y, len(W)) * W.to(torch.float64)
+
+
+def require_head(g: Tensor, W: Tensor) -> None:
+    """Raise UserError unless features are [n, d] and W is [k, d]."""
+    if g.ndim != 2 or W.ndim != 2 or g.shape[1] != W.shape[1]:
+        raise UserError(
+            f"features have shape {list(g.shape)} and W has shape {list(W.shape)}; give features [n, d], the "
+            "input of the last layer, and its weight [k, d]"
+        )
+
+
+def require_classes(y: Tensor, k: int, what: str, made_for: str) -> None:
+    """Raise UserError unless y are classes [n] from 0 to k-1; `what` has k of them, as `made_for` says."""
+    if y.ndim != 1:
+        raise UserError(
+            f"labels have shape {list(y.shape)}; give the class of each image, as one-hot labels "
+            "and logits do with .argmax(dim=1)"
+        )
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < k:
+        raise UserError(
+            f"labels reach from {int(y.min())} to {int(y.max())}, but {what} has {made_for}; labels count "
+            f"from 0 to {k - 1}"
+        )
 
 
 def means_by_class(v: Float[Tensor, "n m"], y: Classes, k: int) -> Float[Tensor, "k m"]:
@@ -42,11 +70,12 @@ def unit_rows(A: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
     """C[i, j] = A_i . A_j / (|A_i| |A_j|) (eq. 6), in float64 and within [-1, 1].
 
-    A class of zero norm (no samples, or features that are all off) or with a value that is not finite
-    shares nothing by definition: its row and column are 0, the diagonal too. `empty_classes` lists them.
+    A class of zero norm (no samples, or features that are all off) shares nothing by definition: its row and
+    column are 0, the diagonal too. Those of a class with a value that is not finite are NaN, and so is CAS.
+    `empty_classes` lists both.
     """
-    unit = unit_rows(A)
-    return (unit @ unit.T).clamp(-1.0, 1.0)
+    unit, finite = unit_rows(A), A.isfinite().all(dim=1)
+    return torch.where(finite[:, None] & finite, (unit @ unit.T).clamp(-1.0, 1.0), torch.nan)
 
 
 def empty_classes(A: Float[Tensor, "k d"]) -> list[int]:
@@ -61,13 +90,25 @@ def off_diagonal(C: Shaped[Tensor, "k k"]) -> Shaped[Tensor, " m"]:
 
 
 def cas(C: Float[Tensor, "k k"]) -> float:
-    """CAS(C) = sum over i != j of max(C[i, j], 0) (eq. 7); between 0 and k(k-1)."""
+    """CAS(C) = sum over i != j of max(C[i, j], 0) (eq. 7); between 0 and k(k-1), NaN if C has a NaN.
+
+    Raises UserError for a C that is not square.
+    """
+    _require_square(C)
     return float(off_diagonal(C).clamp(min=0).sum())
 
 
 def negative_mass(C: Float[Tensor, "k k"]) -> float:
     """Sum over i != j of max(-C[i, j], 0): what eq. 7 leaves out; small, says the paper."""
+    _require_square(C)
     return float((-off_diagonal(C)).clamp(min=0).sum())
+
+
+def _require_square(C: Tensor) -> None:
+    if C.ndim != 2 or C.shape[0] != C.shape[1]:
+        raise UserError(
+            f"C has shape {list(C.shape)}; give the matrix [k, k] of `correlation`, not class means"
+        )
 
 
 def separation(C: Float[Tensor, "k k"], sharing: Int[Tensor, "k k"]) -> float:

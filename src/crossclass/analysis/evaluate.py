@@ -92,7 +92,7 @@ class EvaluationPass:
     @cached_property
     def C(self) -> Float[Tensor, "k k"]:  # noqa: N802 - the paper's symbol
         """The correlation matrix of class attributions (eq. 6), float64."""
-        return attribution.correlation(self.means)
+        return attribution.correlation(self.means).nan_to_num(0.0)  # `warnings` names such classes
 
     @cached_property
     def cas(self) -> float:
@@ -127,7 +127,7 @@ class EvaluationPass:
     @cached_property
     def all_pairs_matrix(self) -> Float[Tensor, "k k"]:
         """The mean cosine over all pairs of samples of two classes."""
-        return instances.all_pairs(*self.attributed)
+        return instances.all_pairs(*self.attributed).nan_to_num(0.0)
 
     @property
     def all_pairs_cas(self) -> float:

@@ -9,17 +9,18 @@ I is not symmetric. Its diagonal is shown as 1 and left out of I-CAS = sum over 
 which is `attribution.cas(I)`. A maximum over more candidates is larger, so compare I-CAS only at equal
 numbers of samples per class. `all_pairs` averages over every pair instead; the paper found it near zero.
 
-A sample whose attribution is zero (or not finite) has cosine 0 with everything; a class without samples
-gives a row and a column of 0.
+A sample whose attribution is zero has cosine 0 with everything; a class without samples gives a row and a
+column of 0. A sample whose attribution is not finite makes NaN of what depends on it in `nearest` and
+`all_pairs`; `neighbours` gives it cosine 0.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossclass.analysis.attribution import means_by_class, unit_rows
+from crossclass.analysis.attribution import means_by_class, require_classes, require_head, unit_rows
 from crossclass.core.classes import Classes, class_labels
 
 
@@ -49,8 +50,22 @@ def unit_attributions(
 def nearest(
     g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, block: int = 2048
 ) -> Float[Tensor, "n k"]:
-    """The largest cosine of each sample to a sample of each class, in [-1, 1]: `neighbours(...).best`."""
-    return neighbours(g, W, y, block).best
+    """The largest cosine of each sample to a sample of each class, in [-1, 1]: `neighbours(...).best`.
+
+    It is NaN for a sample whose attribution is not finite, and in the columns of that sample's class. Raises
+    UserError for features and W of different widths, and for labels that W has no row for.
+    """
+    odd, y = undefined(g, W, y), class_labels(y, len(g))
+    best = neighbours(g, W, y, block).best
+    return best.masked_fill_(odd[:, None] | (torch.bincount(y[odd], minlength=len(W)) > 0), torch.nan)
+
+
+def undefined(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Bool[Tensor, " n"]:
+    """Which samples have an attribution with a value that is not finite; raises as `nearest` does."""
+    require_head(g, W)
+    y = class_labels(y, len(g))
+    require_classes(y, len(W), "W", f"{len(W)} rows")
+    return ~(g.isfinite().all(dim=1) & W.isfinite().all(dim=1)[y.long()])
 
 
 def neighbours(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, block: int = 2048) -> Neighbours:
@@ -121,7 +136,10 @@ def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> F
     """The mean of cos(a(x), a(x')) over all pairs x of class i and x' of class j, float64, in O(n d).
 
     It is the dot product of the classes' mean unit vectors. On the diagonal every ordered pair counts, x with
-    itself too, so that the matrix is that of dot products; 1/n of such a diagonal is x with itself.
+    itself too, so that the matrix is that of dot products; 1/n of such a diagonal is x with itself. A class
+    with an attribution that is not finite gives a row and a column of NaN.
     """
+    odd = undefined(g, W, y)
     means = means_by_class(unit_attributions(g, W, y), y, len(W))
-    return means @ means.T
+    known = torch.bincount(class_labels(y, len(g))[odd], minlength=len(W)) == 0
+    return torch.where(known[:, None] & known, means @ means.T, torch.nan)

@@ -323,7 +323,7 @@ def _products(t: Tensor, y: Tensor, k: int, block: int = _BLOCK) -> Tensor:
 def _cas(g: Tensor, W: Tensor, y: Tensor) -> _Score:
     k, W, y = len(W), W.to(torch.float64), y.long()
     A = attribution.class_means(g, W, y)
-    plain = attribution.cas(attribution.correlation(A))
+    plain = attribution.cas(attribution.correlation(A).nan_to_num(0.0))  # as in `EvaluationPass.C`
     scale = A.abs().amax(dim=1)
     usable = (scale > 0) & scale.isfinite()
     # the length of a class's attributions drops out of every cosine, so long and tiny ones are alike here

@@ -4,7 +4,7 @@ Thin over `attribution` and `instances`, their functional twins. States are floa
 uneven shards, any batch size and any number of processes give one result, and `.half()` changes nothing.
 
     C = ClassCorrelation(num_classes=10, num_features=512)
-    C.update(features, labels, W)  # or C.update(attributions, labels)
+    C.update(features, labels, W)  # or C.update(g * W[y], labels, attributions=True)
     C.compute()  # [10, 10]
 
 A confusion matrix is torchmetrics' own: `MulticlassConfusionMatrix(num_classes)`. Its classwise accuracy,
@@ -45,19 +45,26 @@ class ClassCorrelation(Metric):
         features: Float[Tensor, "n d"],
         labels: Classes,
         W: Float[Tensor, "k d"] | None = None,
+        *,
+        attributions: bool = False,
     ) -> None:
-        """Add a batch: features g(x) with the head's weights W, or, without W, attributions g(x) * W[y].
+        """Add a batch of features g(x) with the head's weights W.
 
-        Raises UserError for labels or widths that the metric was not made for.
+        With `attributions=True` the first argument holds attributions g(x) * W[y], and W is left out.
+        Raises UserError for labels or widths that the metric was not made for, and if W is missing.
         """
         labels = class_labels(labels, len(features))
-        _check(self.num_classes, self.num_features, features, labels, W)
+        _check(self.num_classes, self.num_features, features, labels, W, attributions)
         batch = torch.zeros_like(self.sums).index_add_(0, labels.long(), features.to(torch.float64))
         self.sums += batch if W is None else batch * W.to(torch.float64)
         self.counts += torch.bincount(labels, minlength=self.num_classes)
 
     def compute(self) -> Float[Tensor, "k k"]:
-        """C over all samples; a class without samples has a row and a column of 0."""
+        """C over all samples; a class without samples has a row and a column of 0.
+
+        Those of a class with an attribution that is not finite, such as of an image for which the network
+        returns NaN, are NaN.
+        """
         return attribution.correlation(self.sums / self.counts.clamp(min=1)[:, None])
 
 
@@ -65,7 +72,7 @@ class CAS(ClassCorrelation):
     """CAS = sum over i != j of max(C[i, j], 0) (eq. 7), a float64 scalar; read it beside accuracy."""
 
     def compute(self) -> Float[Tensor, ""]:
-        """CAS over all samples, between 0 and K(K-1)."""
+        """CAS over all samples, between 0 and K(K-1); NaN with an attribution that is not finite."""
         return self.sums.new_tensor(attribution.cas(super().compute()))
 
 
@@ -100,18 +107,24 @@ class InstanceCAS(Metric):
         features: Float[Tensor, "n d"],
         labels: Classes,
         W: Float[Tensor, "k d"] | None = None,
+        *,
+        attributions: bool = False,
     ) -> None:
         """Keep a batch; arguments and errors are those of `ClassCorrelation`."""
         labels = class_labels(labels, len(features))
-        _check(self.num_classes, self.num_features, features, labels, W)
+        _check(self.num_classes, self.num_features, features, labels, W, attributions)
         if W is None:
             W = features.new_ones(self.num_classes, self.num_features)
-        self.units.append(instances.unit_attributions(features, W, labels).float())
+        units = instances.unit_attributions(features, W, labels).float()
+        odd = instances.undefined(features, W, labels)
+        self.units.append(units.masked_fill_(odd[:, None], torch.nan))
         self.labels.append(labels.long())
 
     def compute(self) -> Float[Tensor, ""]:
-        """I-CAS over all samples, between 0 and K(K-1)."""
+        """I-CAS over all samples, between 0 and K(K-1); NaN with an attribution that is not finite."""
         units, labels = dim_zero_cat(self.units), dim_zero_cat(self.labels)
+        if not bool(units.isfinite().all()):
+            return units.new_tensor(torch.nan, dtype=torch.float64)
         nearest = instances.unit_neighbours(units, labels, self.num_classes, self.block).best
         I = instances.instance_correlation(nearest, labels)  # noqa: E741 - the paper's matrix
         return I.new_tensor(attribution.cas(I))
@@ -132,7 +145,12 @@ class ClasswiseAccuracy(Metric):
             self.add_state(name, default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Int[Tensor, " n"], labels: Classes) -> None:
-        """Count a batch of predicted classes; raises UserError for a label out of range."""
+        """Count a batch of predicted classes; raises UserError for logits and for a label out of range."""
+        if predicted.ndim != 1 or predicted.is_floating_point():
+            raise UserError(
+                f"predictions have type {str(predicted.dtype).removeprefix('torch.')} and shape "
+                f"{list(predicted.shape)}; give the predicted class of each image: logits.argmax(dim=1)"
+            )
         labels = class_labels(labels, len(predicted))
         _check_labels(self.num_classes, labels)
         self.counts += torch.bincount(labels, minlength=self.num_classes)
@@ -144,19 +162,23 @@ class ClasswiseAccuracy(Metric):
 
 
 def _check_labels(k: int, labels: Tensor) -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < k:
-        raise UserError(
-            f"labels reach from {int(labels.min())} to {int(labels.max())}, but the metric was made for "
-            f"num_classes={k}; labels count from 0 to {k - 1}"
-        )
+    attribution.require_classes(labels, k, "the metric", f"num_classes={k}")
 
 
-def _check(k: int, d: int, features: Tensor, labels: Tensor, W: Tensor | None) -> None:
+def _check(k: int, d: int, features: Tensor, labels: Tensor, W: Tensor | None, attributions: bool) -> None:
     _check_labels(k, labels)
-    shape = (k, d) if W is None else tuple(W.shape)
-    if features.shape[1] != d or shape != (k, d):
-        given = "" if W is None else f" and W is {W.shape[0]} x {W.shape[1]}"
+    if attributions == (W is not None):
         raise UserError(
-            f"features have width {features.shape[1]}{given}, but the metric was made for "
+            "attributions=True holds W already; leave W out"
+            if attributions
+            else "W is missing: give the weight of the last layer, update(features, labels, W), or "
+            "attributions=True if the first argument is g(x) * W[y] already"
+        )
+    shape = (k, d) if W is None else tuple(W.shape)
+    if features.ndim != 2 or features.shape[1] != d or shape != (k, d):
+        given = "" if W is None else f" and W is {' x '.join(map(str, W.shape))}"
+        width = f"width {features.shape[1]}" if features.ndim == 2 else f"shape {list(features.shape)}"
+        raise UserError(
+            f"features have {width}{given}, but the metric was made for "
             f"num_classes={k}, num_features={d}; make it with the shape of the model's head"
         )

@@ -8,7 +8,15 @@ gradients per sample (0: unknown); `for_evaluation()` is the same attack, moving
 from typing import Annotated
 
 from crossclass.attacks.autoattack import AutoAttack
-from crossclass.attacks.base import Attack, AttackResult, Images, Network, skip_range_check, validate_images
+from crossclass.attacks.base import (
+    Attack,
+    AttackResult,
+    AttackWarning,
+    Images,
+    Network,
+    skip_range_check,
+    validate_images,
+)
 from crossclass.attacks.external_attack import External
 from crossclass.attacks.pgd import FGSM, PGD, reference_attack
 from crossclass.core.plugins import Family
@@ -21,6 +29,7 @@ __all__ = [
     "AnyAttack",
     "Attack",
     "AttackResult",
+    "AttackWarning",
     "AutoAttack",
     "External",
     "Images",

@@ -6,13 +6,17 @@ seen in its losses (`analysis/attack_strength.py`).
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 
-from crossclass.attacks.base import Attack
+from crossclass.attacks.base import Attack, Images, Network
+from crossclass.attacks.losses import Labels, hard
 from crossclass.attacks.norms import AnyThreat
 from crossclass.attacks.pgd import FGSM, PGD
+from crossclass.core.classes import predicted
 from crossclass.core.errors import UserError
+from crossclass.models.model_state import frozen
 
 ROUNDING = 1e-6
 """Relative; steps that add up to eps in decimals may miss it by as much in binary."""
@@ -43,6 +47,32 @@ def attack_warnings(attack: Attack, shape: Sequence[int], *, evaluation: bool) -
     return out + (list(_way(pgd, evaluation)) if pgd is not None else [])
 
 
+def call_warnings(attack: Attack, model: Network, x: Images, y: Labels) -> list[str]:
+    """`attack_warnings` for an attack that is called on images x; nothing where any input is valid.
+
+    Labels of a targeted attack are targets, so what is looked at is whether they are the classes that the
+    network gives to the images already. Raises UserError as `attack_warnings` does.
+    """
+    if getattr(attack, "box", (0.0, 1.0)) is None:
+        return []
+    if not getattr(attack, "targeted", False):
+        return _without_paths(attack_warnings(attack, x.shape[1:], evaluation=False))
+    out = _without_paths(attack_warnings(attack.replace(targeted=False), x.shape[1:], evaluation=False))
+    with torch.no_grad(), frozen(model, "eval", "fp32") as f:
+        already = float((predicted(f(x.detach().float())) == hard(y)).float().mean()) if len(x) else 0.0
+    if already > 0.5:
+        out.append(
+            f"targeted=True moves images towards y, and the network gives {already:.0%} of them that class "
+            "already, as it would true classes; give targets, or leave it out"
+        )
+    return out
+
+
+def _without_paths(sentences: list[str]) -> list[str]:
+    """Settings as a call in Python names them."""
+    return [sentence.replace("attack.", "") for sentence in sentences]
+
+
 def _require_sense(attack: PGD) -> None:
     if attack.targeted:
         raise UserError(
@@ -64,8 +94,7 @@ def _require_sense(attack: PGD) -> None:
 
 def _ball(threat: AnyThreat, shape: Sequence[int]) -> Iterator[str]:
     """Radii that no publication uses, because of a wrong norm or unit."""
-    ones = torch.ones(1, *shape)
-    gray, colour = (float(threat.norm(level * ones)) for level in (0.5, 0.2))
+    gray, colour = _norms(threat, tuple(shape))
     usual = _usual(threat)
     if threat.eps >= gray * (1 - ROUNDING):
         yield f"a ball of {threat} holds one gray picture for all images: nothing is robust; {usual} is usual"
@@ -92,6 +121,13 @@ def _unlike(attack: Attack) -> Iterator[str]:
             "attack.box=null lets pixels leave [0, 1], so the attacked images are no pictures and robust "
             "accuracy is that of another threat; leave attack.box out"
         )
+
+
+@lru_cache
+def _norms(threat: AnyThreat, shape: tuple[int, ...]) -> tuple[float, float]:
+    """The norm of images of the value 0.5, and of 0.2."""
+    gray, colour = (float(threat.norm(torch.full((1, *shape), level))) for level in (0.5, 0.2))
+    return gray, colour
 
 
 def _usual(threat: AnyThreat) -> str:

@@ -1,7 +1,8 @@
 """What every attack takes and returns, whoever wrote it."""
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +20,10 @@ Images = Float[Tensor, "n ..."]
 Network = Callable[[Tensor], Tensor]
 """Anything that maps images [n, c, h, w] to logits [n, k]."""
 A = TypeVar("A", bound="Attack")
+
+
+class AttackWarning(UserWarning):
+    """An attack that is called has settings that mean something else than they seem."""
 
 
 class AttackResult(NamedTuple):
@@ -56,10 +61,37 @@ class Attack(Settings):
         """Adversarial images, float32 [n, ...], in the ball around x and in the box.
 
         `x` are images in [0, 1], `y` classes [n] or probabilities [n, k] (targets, if it is targeted),
-        `generator` draws the random starts. The model is left as it was. Raises UserError for images outside
-        of the box, and for labels that are not one for each image.
+        `generator` draws the random starts. The model is left as it was. Warns with `AttackWarning`
+        of settings that mean something else than they seem; crossclass's own loops call `search` instead.
+        Raises UserError for images outside of the box, for NaN, for labels that are no classes of the
+        network or not one for each image, and for settings that change no image.
         """
-        return self.search(model, x, class_labels(y, len(x)), generator).x_adv
+        from crossclass.attacks.attack_warnings import call_warnings  # which imports this file
+
+        y = class_labels(y, len(x))
+        if _SKIP_RANGE_CHECK.get():  # a recipe's own attack within `train`, which has warned
+            return self.search(model, x, y, generator).x_adv
+        for text in call_warnings(self, model, x, y):
+            warnings.warn(text, AttackWarning, stacklevel=2)
+        whole, box = y.ndim == 1, getattr(self, "box", None)
+        usable = ~x.isnan().any()
+        if box is not None:
+            usable &= ((x.float() >= box[0] - ROUNDING) & (x.float() <= box[1] + ROUNDING)).all()
+        if whole:
+            usable &= (y >= 0).all().to(x.device)  # torch's cross-entropy leaves -100 out
+        known = bool(usable)  # the device is waited for once
+        if not known and whole and len(y) and int(y.min()) < 0:
+            raise UserError(f"a label is {int(y.min())}; labels count from 0 to the number of classes less 1")
+        if not known and (bad := int(x.isnan().flatten(1).any(dim=1).sum())):
+            raise UserError(f"{bad} of {len(x)} images hold NaN; leave them out, or mend what makes them")
+        try:
+            with skip_range_check() if known and box is not None else nullcontext():
+                return self.search(model, x, y, generator).x_adv
+        except (IndexError, RuntimeError) as e:
+            if whole and "out of bounds" in str(e):
+                reach = f"labels reach from {int(y.min())} to {int(y.max())}"
+                raise UserError(f"{reach}, but the network has fewer classes; labels count from 0") from e
+            raise
 
     def for_evaluation(self: A) -> A:
         """The same attack, but moving no batch-norm statistics of the model."""

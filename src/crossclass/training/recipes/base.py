@@ -14,6 +14,7 @@ from torch import Tensor
 from crossclass.attacks import AnyAttack, Images, Network
 from crossclass.attacks.losses import Labels, Logits
 from crossclass.attacks.norms import AnyThreat
+from crossclass.core.classes import class_labels
 from crossclass.core.config import Settings
 
 Loss = Float[Tensor, ""]
@@ -34,7 +35,8 @@ class Recipe(Settings):
         They come from the recipe's own attack, else from the first recipe inside; else they are `x` itself.
         """
         if (attack := getattr(self, "attack", None)) is not None:
-            return attack(model, x, y, generator)
+            x_adv: Images = attack.search(model, x, class_labels(y, len(x)), generator).x_adv
+            return x_adv  # not a call, which warns of settings: `train` has done so
         inner = next(iter(self.children()), None)
         return x if inner is None else inner.craft(model, x, y, generator)
 
