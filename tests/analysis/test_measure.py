@@ -7,6 +7,7 @@ names that others give their weights.
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -421,3 +422,10 @@ def test_our_own_checkpoint_outside_its_folder_needs_data(here, net):
     assert (r["checkpoint"], r["epoch"], r["run"]) == ("last", 3, "")
     with pytest.raises(UserError, match="says itself which model"):
         measure(["ours.safetensors"], ["data.path=data", "model.kind=vit"], CPU)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("targets", ["at.pth", [nn.Linear(2, 2)]], ids=["a name", "a network"])
+def test_what_is_no_list_of_names_is_refused(targets: Any) -> None:
+    with pytest.raises(UserError, match="list of names"):
+        measuring.measure(targets)

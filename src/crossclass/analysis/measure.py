@@ -5,6 +5,7 @@ One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -284,6 +285,11 @@ def measure(
     Example:
         measure(["best.pth"], Measure(n=500), Source(data=Npz(path="data"))).results[0]["cas"]
     """
+    if isinstance(targets, str) or any(not isinstance(target, str | PathLike) for target in targets):
+        raise UserError(
+            "measure takes a list of names of run folders and files, such as ['best.pth']; for a network in "
+            "memory there is evaluate"
+        )
     runtime = runtime or Runtime()
     if settings.saliency and len(checkpoint_files(targets)) < 2:
         raise UserError(_NO_PAIR)

@@ -95,6 +95,11 @@ def examine(
     the checkpoint says about mean and std; `variants` other networks that its weights fit (`variants_of`).
     `progress(check, done, total)` is called before every check.
     """
+    if not hasattr(model, "mean"):
+        raise UserError(
+            f"a {type(model).__name__} does not say its normalisation; "
+            "give a network of load_model or Wrapped"
+        )
     if not max(len(splits.test), len(splits.val), len(splits.train)):
         raise UserError("there are no images to examine the network with; set data.n_test")
     total, found = sum(len(checks) for _, checks in STAGES), list[Finding]()
