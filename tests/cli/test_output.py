@@ -146,6 +146,19 @@ class TestOverwriting:
         assert self.measure("n=7") == "measure-2.json"
         assert self.measure("n=7", "out=measure-2.json") == "measure-2.json"
 
+    def test_another_file_under_the_same_name_takes_a_name_of_its_own(self):
+        first, *_, other = sorted(Path(self.run).glob("**/*.safetensors"))
+        assert first.read_bytes() != other.read_bytes()
+        images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+        np.savez("test.npz", images=images, labels=np.arange(12) % 3)
+        for file, expected in ((first, "measure.json"), (other, "measure-2.json"), (first, "measure.json")):
+            Path("a.safetensors").write_bytes(file.read_bytes())
+            code, out, err = self.call(
+                "measure", "a.safetensors", "data.kind=npz", "data.path=.", "clean=true"
+            )
+            assert code == 0, err
+            assert out.splitlines()[-1] == expected
+
     def test_a_file_of_unknown_origin_is_kept(self):
         Path("measure.json").write_text("[]")
         assert self.measure("n=6") == "measure-2.json"

@@ -42,17 +42,24 @@ class Arguments:
         return parse_values(self.assignments, *self.known)
 
 
-def made_by(out: Path, command: str, targets: Iterable[str], settings: Iterable[tuple[str, str]]) -> str:
+def made_by(
+    out: Path,
+    command: str,
+    targets: Iterable[str],
+    settings: Iterable[tuple[str, str]],
+    contents: Iterable[str] = (),
+) -> str:
     """What `out` says about the command line that makes it (`core.made_by`).
 
     The order of settings does not matter, and those that change no number (`out`, `runtime`) are not passed.
-    The same words in another folder are another command line, unless `out` has moved with it.
+    The same words in another folder are another command line, unless `out` has moved with it. `contents`
+    are checksums of what the targets hold, where other files under the same names are another thing.
     """
     here = os.path.relpath(Path.cwd(), out.absolute().parent)
     last = sorted(dict(settings).items())  # of a setting that is given twice the last
     names = [Path(target).name if is_on_disk(target) else target for target in targets]
     names += [f"{path}={Path(text).name if is_on_disk(text) else text}" for path, text in last]
-    identity = [here, command, *targets, *(f"{path}={text}" for path, text in last)]
+    identity = [here, command, *targets, *(f"{path}={text}" for path, text in last), *contents]
     return mark(identity, " ".join([command, *names]))
 
 

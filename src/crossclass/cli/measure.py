@@ -27,6 +27,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     """
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.records import write_results
+    from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.files import require_ending, require_writable
@@ -40,7 +41,8 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     out, runtime = read.own.out or Path("measure.json"), read.own.runtime
     require_ending(out, ".json")
     require_writable(out)
-    mark = made_by(out, "measure", read.targets, read.assignments)
+    files = [file_sha256(Path(t)) for t in read.targets if Path(t).is_file()]
+    mark = made_by(out, "measure", read.targets, read.assignments, files)
     if read.own.out:
         require_free(out, mark)
     out = own_name(out, mark)

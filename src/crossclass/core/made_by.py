@@ -67,6 +67,6 @@ def require_free(path: Path, mark: str) -> None:
     """Raises UserError if another command line, or another program, made the file."""
     if not is_free(path, mark):
         raise UserError(
-            f"{path} was not made by this command line and is kept; give another name, such as "
-            f"out={own_name(path, mark)}, or delete it"
+            f"{path} was not made by this command line from the same files and is kept; give another name, "
+            f"such as out={own_name(path, mark)}, or delete it"
         )
