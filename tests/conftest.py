@@ -80,7 +80,7 @@ class Forwards(nn.Module):
         return self.inner(x)
 
 
-class Tripped(BaseException):  # like Ctrl-C: nothing may swallow it
+class Tripped(Exception):  # noqa: N818
     """Raised on purpose in the middle of an attack."""
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Tripped
 from crossclass.analysis.input_alternatives import with_normalisation
 from crossclass.analysis.network_faults import _batch_statistics
 from crossclass.attacks.norms import Linf
@@ -18,6 +17,10 @@ from crossclass.data import Splits
 from crossclass.diagnostics import Doctor, examine
 from crossclass.diagnostics.probe import make_probe, restored
 from faulty_networks import QUICK, Small
+
+
+class Tripped(BaseException):
+    """Like Ctrl-C: nothing may swallow it."""
 
 
 class Wandering(Small):

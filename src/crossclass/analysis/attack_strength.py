@@ -51,7 +51,7 @@ def strength_warnings(
     few = part.take(part.sample(m, seed))
     x, y = as_float(few.images).contiguous(memory_format=memory_format), few.labels
     with full_precision(), evaluating(model), isolated_rng(stream_seed(seed, 1, 0, "evaluation"), x.device):
-        once = pgd(model, x, y, generator(seed, 1, 0, "measure"))
+        once = pgd.search(model, x, y, generator(seed, 1, 0, "measure")).x_adv
         twice = pgd.further(model, x, y, once)
         logits = [model(images).float() for images in (x, once, twice)]
     clean, first, second = (cross_entropy(z, y) for z in logits)
