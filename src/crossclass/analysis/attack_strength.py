@@ -6,7 +6,7 @@ robust and a standard network, l_inf 2/255 and 8/255).
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crossclass.attacks import FGSM, PGD, AnyAttack
 from crossclass.attacks.losses import cross_entropy
@@ -35,6 +35,7 @@ def strength_warnings(
     attack: AnyAttack | None,
     seed: int,
     memory_format: torch.memory_format = torch.contiguous_format,
+    batch: int = 250,
 ) -> list[str]:
     """A sentence if twice the steps find clearly more on a sample of the images; nothing for other attacks.
 
@@ -49,13 +50,16 @@ def strength_warnings(
         return []
     pgd = pgd.for_evaluation().replace(return_iterate="last", restarts=1)
     few = part.take(part.sample(m, seed))
-    x, y = as_float(few.images).contiguous(memory_format=memory_format), few.labels
-    with full_precision(), evaluating(model), isolated_rng(stream_seed(seed, 1, 0, "evaluation"), x.device):
-        once = pgd.search(model, x, y, generator(seed, 1, 0, "measure")).x_adv
-        twice = pgd.further(model, x, y, once)
-        logits = [model(images).float() for images in (x, once, twice)]
-    clean, first, second = (cross_entropy(z, y) for z in logits)
-    right, left = (z.argmax(dim=1) == y for z in logits[1:])
+    y, draws, logits = few.labels, generator(seed, 1, 0, "measure"), list[tuple[Tensor, ...]]()
+    with full_precision(), evaluating(model), isolated_rng(stream_seed(seed, 1, 0, "evaluation"), y.device):
+        for images, labels in zip(few.images.split(batch), y.split(batch), strict=True):
+            x = as_float(images).contiguous(memory_format=memory_format)
+            once = pgd.search(model, x, labels, draws).x_adv
+            twice = pgd.further(model, x, labels, once)
+            logits.append(tuple(model(version).float() for version in (x, once, twice)))
+    joined = [torch.cat(pieces) for pieces in zip(*logits, strict=True)]
+    clean, first, second = (cross_entropy(z, y) for z in joined)
+    right, left = (z.argmax(dim=1) == y for z in joined[1:])
     before = first - clean
     moved = before > 1e-3 * clean.abs().clamp(min=1e-3)  # where no gradient is usable, doctor says why
     rise = float(((second - first)[moved] / before[moved]).median()) if bool(moved.any()) else 0.0

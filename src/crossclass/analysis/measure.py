@@ -154,7 +154,7 @@ def evaluate_checkpoint(
     )
     correct_only = settings.attribution_subset == "correct"
     used = evaluation.robust == evaluation.labels if correct_only else None
-    noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format)
+    noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format, settings.batch)
     return replace(evaluation, sharing=splits.sharing, used=used, head=head, warnings=tuple(noticed))
 
 
