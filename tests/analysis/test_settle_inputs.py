@@ -188,6 +188,22 @@ def test_two_equally_good_ways_with_other_results_are_for_the_user(data):
         settled(net, data)
 
 
+@pytest.mark.parametrize("error", [ValueError("images must be in [0, 1]"), MemoryError()])
+def test_a_way_that_the_network_refuses_is_dropped_but_a_full_memory_says_nothing(data, error):
+    class Refusing(PatternNetwork):
+        def forward(self, x: Tensor) -> Tensor:
+            if float(self.std.min()) < 0.01:  # fed with 0..255
+                raise error
+            return super().forward(x)
+
+    net = Refusing()
+    if isinstance(error, MemoryError):
+        with pytest.raises(MemoryError):
+            settled(net, data)
+    else:
+        assert settled(net, data).warnings == settled(PatternNetwork(), data).warnings
+
+
 def test_two_equally_good_ways_with_the_same_result_are_no_reason_to_refuse(data):
     right = said(PatternNetwork(), data)
     net = two_ranges(PatternNetwork(), lambda x: x)

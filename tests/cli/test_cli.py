@@ -27,19 +27,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def call(capsys):
-    """Run a command line; returns exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        out, err = capsys.readouterr()
-        return int(e.value.code or 0), out, err
-
-    return run
-
-
 def test_help_and_version_answer_without_torch(call):
     code = (
         "import sys; from crossclass.cli import main\n"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crossclass.analysis.records import ResultFile, load_results, write_results
-from crossclass.cli import main, streams
+from crossclass.cli import streams
 from crossclass.core import made_by
 from crossclass.core.errors import UserError
 from crossclass.core.files import json_text
@@ -23,19 +23,6 @@ COMMAND = f"{sys.executable} -m crossclass"
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line; returns exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        out, err = capsys.readouterr()
-        return int(e.value.code or 0), out, err
-
-    return run
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

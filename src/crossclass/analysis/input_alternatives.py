@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crossclass.analysis.accuracy_tests import above_chance, beats, hardly_learned, lead, learned
 from crossclass.checkpoints.foreign_weights import Aspect
-from crossclass.core.device import full_precision
+from crossclass.core.device import full_precision, out_of_memory
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Split, as_float
 from crossclass.data.draw import draw
@@ -321,7 +321,9 @@ def _or_none(model: Classifier, feeding: Feeding, x: Float[Tensor, "n c h w"], b
     """The predictions; -1 for all where the network refuses such images, as a check of their range does."""
     try:
         return predictions(model, feeding, x, batch)
-    except Exception:
+    except Exception as e:  # whatever anyone's network may raise
+        if out_of_memory(e):  # says nothing about the images
+            raise
         return torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
 
 

@@ -1,8 +1,8 @@
 """Which images stand for a whole set: drawn over all of it by a seed, over all classes.
 
 The first n of a folder that is sorted by class are of its first classes, and no number measured on them is
-that of the set. Classes give equally many
-(one with fewer images what it has), or as many as their shares. Draws are the same on every platform.
+that of the set. Classes give equally many (one with fewer images what it has), or as many as their shares.
+Draws are the same on every platform.
 """
 
 from collections.abc import Sequence
