@@ -176,6 +176,20 @@ def data() -> Any:
 
 
 @pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line; returns exit code, stdout, stderr."""
+    from crossclass.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(e.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
 def trusted() -> Iterator[None]:
     """Code may be imported by its name, and pickles may run theirs."""
     from crossclass.core.trust import trusting

@@ -109,3 +109,9 @@ def test_public_functions_are_documented_and_annotated():
                 assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
             if isinstance(node, ast.FunctionDef):
                 assert node.returns is not None, f"{path}: {node.name} has no return annotation"
+
+
+def test_names_of_test_modules_are_unique():
+    # all are imported as top-level modules: a second conftest.py would replace the first while tests run
+    names = [path.stem for path in Path(__file__).parent.rglob("*.py")]
+    assert sorted(names) == sorted(set(names))
