@@ -111,7 +111,6 @@ def test_public_functions_are_documented_and_annotated():
                 assert node.returns is not None, f"{path}: {node.name} has no return annotation"
 
 
-def test_names_of_test_modules_are_unique():
-    # all are imported as top-level modules: a second conftest.py would replace the first while tests run
-    names = [path.stem for path in Path(__file__).parent.rglob("*.py")]
-    assert sorted(names) == sorted(set(names))
+def test_there_is_one_conftest():
+    # tests import from it by its name, and a second one would take that name while they run
+    assert [path.parent.name for path in Path(__file__).parent.rglob("conftest.py")] == ["tests"]
