@@ -46,7 +46,7 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
 	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r benchmarks/peers.txt
 	@touch $@
 
-# kills and bad input: about six minutes on two cores, and longer
+# kills and bad input: about six minutes on two cores, and longer; writes nothing here (out=FILE.json of the scripts does)
 survive: $(VENV)/.ready
 	$(BIN)/python benchmarks/fuzz.py 24000
 	$(BIN)/python benchmarks/survive.py 60

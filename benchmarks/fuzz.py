@@ -1,15 +1,13 @@
-"""Bad input, by the tens of thousands: python benchmarks/fuzz.py [COUNT] [SEED].
+"""Bad input, by the tens of thousands: python benchmarks/fuzz.py [COUNT] [SEED] [door=NAME] [out=FILE.json].
 
-Writes benchmarks/results/fuzz.json.
-
-Good files and good settings are damaged at random (bits, cuts, splices, numbers that overflow, tokens of
-YAML) and handed to every door through which a stranger's bytes come in. Each input must be read, or refused
-by one sentence; never another exception, never more than ten seconds, never a file, a process or a
-connection that nobody asked for. The memory is limited, so that a header that promises a terabyte has to be
-refused.
+The doors are in `fuzz_doors`. Good files and good settings are damaged at random (bits, cuts, splices,
+numbers that overflow, tokens of YAML) and handed to every door through which a stranger's input comes in;
+other doors draw their input themselves. Each input must be read, or refused by one sentence; never another
+exception, never more than ten seconds, never a file, a process or a connection that nobody asked for. The
+memory is limited, so that a header that promises a terabyte has to be refused.
 """
 
-import json
+import math
 import os
 import random
 import resource
@@ -24,53 +22,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from doors import DOORS
+from fuzz_doors import DOORS
+from timing import write
 
 from crossclass.core.errors import UserError
 from crossclass.data import cifar, download as archive, tiny_imagenet
 
 SECONDS, MEMORY = 10, 6 * 2**30  # of processor time: a busy machine is no fault
-WORDS = r"""
-    kind: {} [ ] { } , : - ? | > & * ! # % @ ` ' " &a *a <<: !!python/object:os.system !!binary !!set ~ null
-    true 1e999 .nan -.inf 0x7fffffffffffffff 99999999999999999999 8/255 1/0 eps attack recipe pgd
-    data.path ../../x /etc/passwd $(id) --- ... == =1 .a a. a..b ={} =[ =&a [*a,*a]
-"""
-TOKENS = [*WORDS.split(), "\x00", "\x1b[31m", "\u202e", "\ud7ff", "\t", "\n  "]
-NUMBERS = [v.to_bytes(n, "little") for v in (0, 1, 127, 128, 255) for n in (1, 2, 4)]
-NUMBERS += [b"\xff" * n for n in (2, 4, 8)]
-NUMBERS += [b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f", b"\xff" * 7 + b"\x7f"]
-
-
-def damaged(data: bytes, others: list[bytes], luck: random.Random, text: bool) -> bytes:
-    """A good input after one to eight accidents."""
-    out = bytearray(data)
-    for _ in range(luck.choice((1, 1, 1, 2, 3, 8))):
-        at = luck.randrange(len(out) + 1)
-        end = min(len(out), at + luck.choice((1, 2, 4, 16, 200)))
-        how = luck.randrange(8)
-        if how == 0 and out:
-            out[min(at, len(out) - 1)] ^= 1 << luck.randrange(8)
-        elif how == 1:
-            del out[at:end]
-        elif how == 2:
-            out[at:at] = out[at:end] * luck.choice((1, 1, 50))
-        elif how == 3:
-            out = out[:at]
-        elif how == 4:
-            other = luck.choice(others)
-            cut = luck.randrange(len(other) + 1)
-            out[at:] = other[cut:]
-        elif how == 5:
-            out[at:end] = luck.randbytes(end - at)
-        elif text:
-            out[at : at if how == 6 else end] = luck.choice(TOKENS).encode("utf-8", "surrogatepass")
-        else:
-            number = luck.choice(NUMBERS)
-            out[at : at + len(number)] = number
-    return bytes(out[: 2**20])
 
 
 class HangError(BaseException):
@@ -116,8 +78,8 @@ def guarded(outside: Path) -> Iterator[list[str]]:
 
 def fuzz(name: str, count: int, seed: int, home: Path) -> dict[str, Any]:
     """So many bad inputs through one door; how many were read and refused, and what went wrong."""
-    samples, read, text = DOORS[name]
-    good, luck = samples(), random.Random(f"{name} {seed}")
+    door = DOORS[name]
+    inputs = door.inputs(random.Random(f"{name} {seed}"))
     counts, faults, slowest = {"read": 0, "refused": 0}, list[str](), 0.0
     outside, inside = home / "outside", home / "outside" / "inside"
     inside.mkdir(parents=True)
@@ -126,15 +88,14 @@ def fuzz(name: str, count: int, seed: int, home: Path) -> dict[str, Any]:
     try:
         with guarded(outside) as asked, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about the damage
-            for i in range(count):
-                data = damaged(luck.choice(good), good, luck, text) if i >= len(good) else good[i]
+            for i, given in enumerate(islice(inputs, count)):
                 place = inside / "in"
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
                 started = time.process_time()
                 signal.setitimer(signal.ITIMER_PROF, SECONDS)
                 try:
-                    read(place, data)
+                    door.enter(place, given)
                     counts["read"] += 1
                 except UserError as e:
                     counts["refused"] += 1
@@ -159,18 +120,19 @@ def fuzz(name: str, count: int, seed: int, home: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Every door in turn."""
-    count, seed = (int(a) for a in (sys.argv[1:] + ["24000", "0"][len(sys.argv) - 1 :]))
-    found = {}
-    for name in DOORS:
+    """Every door in turn, or one."""
+    words = [a for a in sys.argv[1:] if "=" not in a]
+    count, seed = (int(a) for a in (words + ["24000", "0"][len(words) :]))
+    names = [a.removeprefix("door=") for a in sys.argv[1:] if a.startswith("door=")] or list(DOORS)
+    whole, found = sum(DOORS[name].share for name in names), {}
+    for name in names:
         with tempfile.TemporaryDirectory() as home:
-            found[name] = fuzz(name, -(-count // len(DOORS)), seed, Path(home))
-        said = {k: v for k, v in found[name].items() if k != "faults"}
-        print(f"{name:12} {said}, faults {len(found[name]['faults'])}", flush=True)
+            found[name] = fuzz(name, math.ceil(count * DOORS[name].share / whole), seed, Path(home))
+        numbers = {k: v for k, v in found[name].items() if k != "faults"}
+        print(f"{name:12} {numbers}, faults {len(found[name]['faults'])}", flush=True)
         for fault in found[name]["faults"][:3]:
             print(f"    {fault}", flush=True)
-    result = {"seed": seed, "inputs": sum(f["inputs"] for f in found.values()), "doors": found}
-    (Path(__file__).parent / "results" / "fuzz.json").write_text(json.dumps(result, indent=1) + "\n")
+    write({"seed": seed, "inputs": sum(f["inputs"] for f in found.values()), "doors": found})
     if any(f["faults"] for f in found.values()):
         raise SystemExit(1)
 

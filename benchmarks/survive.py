@@ -1,6 +1,4 @@
-"""Kill it, again and again: python benchmarks/survive.py [KILLS] [SEED].
-
-Writes benchmarks/results/survive.json.
+"""Kill it, again and again: python benchmarks/survive.py [KILLS] [SEED] [out=FILE.json].
 
 Each campaign starts a command, kills its whole process group with SIGKILL at a random moment, looks at every
 file that is left, and starts it again, until so many kills have been made and the command has finished.
@@ -28,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from timing import write
 
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core.errors import UserError
@@ -183,7 +183,8 @@ def contents(here: Path) -> dict[str, Any]:
 
 def main() -> None:
     """All campaigns, each in folders of its own."""
-    kills, seed = (int(a) for a in (sys.argv[1:] + ["60", "0"][len(sys.argv) - 1 :]))
+    words = [a for a in sys.argv[1:] if "=" not in a]
+    kills, seed = (int(a) for a in (words + ["60", "0"][len(words) :]))
     luck, found = random.Random(seed), {}
     shares = {
         "train": 0.25,
@@ -206,9 +207,7 @@ def main() -> None:
                 arguments = [str(run) if a == "runs" else a for a in arguments]
             found[name] = campaign(name, arguments, max(1, round(shares[name] * kills)), places[0], luck)
             print(f"{name:10} {found[name]}", flush=True)
-    result = {"seed": seed, "kills": sum(f["kills"] for f in found.values()), "campaigns": found}
-    out = Path(__file__).parent / "results" / "survive.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    write({"seed": seed, "kills": sum(f["kills"] for f in found.values()), "campaigns": found})
     if any(f["faults"] or not f["as if never killed"] for f in found.values()):
         raise SystemExit(1)
 

@@ -10,7 +10,8 @@ from crossclass.core.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz as fuzzer
-from doors import DOORS
+from fuzz_doors import DOORS
+from fuzz_doors.door import of_bytes
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -32,7 +33,7 @@ def test_the_fuzzer_sees_faults(tmp_path, monkeypatch):
             raise UserError("fine")
         os.system("true")
 
-    monkeypatch.setitem(DOORS, "careless", (lambda: [bytes(range(4))], careless, False))
+    monkeypatch.setitem(DOORS, "careless", of_bytes(lambda: [bytes(range(4))], careless))
     faults = " ".join(fuzzer.fuzz("careless", 60, 0, tmp_path)["faults"])
     for fault in ("a traceback", "left ['elsewhere']", "system"):
         assert fault in faults
@@ -49,5 +50,17 @@ def test_a_hang_is_seen(tmp_path, monkeypatch):
             except Exception:
                 continue
 
-    monkeypatch.setitem(DOORS, "endless", (lambda: [b"x"], endless, False))
+    monkeypatch.setitem(DOORS, "endless", of_bytes(lambda: [b"x"], endless))
     assert "more than" in fuzzer.fuzz("endless", 1, 0, tmp_path)["faults"][0]
+
+
+def test_the_benchmarks_write_only_where_they_are_told_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzzer, "DOORS", {"none": of_bytes(lambda: [b"x"], lambda place, data: None)})
+    kept = Path(fuzzer.__file__).parent / "results" / "fuzz.json"
+    before = kept.stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "3", f"out={tmp_path / 'fuzz.json'}"])
+    fuzzer.main()
+    assert (tmp_path / "fuzz.json").exists()
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "3"])
+    fuzzer.main()
+    assert kept.stat().st_mtime_ns == before
