@@ -15,8 +15,12 @@ from crossclass.core.config import as_fraction, parse_fraction
 STEPS = (("rel_step", "step_size"),)
 """Settings of which one is given (`Settings.alternatives`)."""
 _BOTH = "give rel_step=0.25, a share of eps, or step_size=2/255, a length as in torchattacks"
-OTHER_NAMES = MappingProxyType(dict.fromkeys(("step", "alpha", "eps_step", "stepsize"), _BOTH))
-"""What a step is called elsewhere, and what to give (`Settings.replaced`)."""
+_BALL = "the radius belongs to the ball: give threat=Linf(eps=8/255), or threat.eps=8/255 on the command line"
+OTHER_NAMES = MappingProxyType(
+    dict.fromkeys(("step", "alpha", "eps_step", "stepsize"), _BOTH)
+    | dict.fromkeys(("eps", "epsilon", "radius"), _BALL)
+)
+"""What a step and a radius are called elsewhere, and what to give (`Settings.replaced`)."""
 
 
 def _share(value: object) -> object:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -71,6 +71,33 @@ class Settings(BaseModel):
     """Names of settings of which one is given: a change of one unsets the others."""
     replaced: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Names that people try and that are no settings, with what to give instead."""
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, *values: Any, **fields: Any) -> None:
+            """Raises UserError, one sentence about the first wrong setting."""
+            cls = type(self)
+            if values:
+                name = next(n for n in (*cls.model_fields, "setting") if n != "kind")
+                raise UserError(f"{cls.__name__}: settings are given by their names, such as {name}=...")
+            try:
+                super().__init__(**fields)
+            except ValidationError as e:
+                raise UserError(error_sentence(e, cls, cls.__name__)) from None
+
+        # pydantic then validates settings inside of others without calling it, so that paths begin outermost
+        __init__.__pydantic_base_init__ = True
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Raises UserError: settings do not change."""
+            try:
+                super().__setattr__(name, value)
+            except ValidationError:
+                change = f"{name}={value!r}"
+                raise UserError(
+                    f"{type(self).__name__}: {change} changes settings, which are frozen; make changed ones "
+                    f"with .replace({change})"
+                ) from None
 
     @model_serializer(mode="wrap")
     def _keep_kind(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -193,6 +220,8 @@ def error_sentence(error: ValidationError, cls: type[BaseModel], where: str, pat
         expected = str(first.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
         tag = str(first.get("ctx", {}).get("tag", ""))
         return f"{prefix}unknown kind '{tag}' for '{path or path_given}'{did_you_mean(tag, expected)}"
+    if first["type"] in ("model_attributes_type", "model_type") and owner is not None:
+        return f"{prefix}'{path}' holds settings, not {given!r}; give them, such as '{path}.kind=...'"
     if first["type"] == "union_tag_not_found":
         return f"{prefix}'{path}' needs a kind, such as '{path}.kind=...'"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
