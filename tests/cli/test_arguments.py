@@ -6,6 +6,7 @@ import pytest
 
 from crossclass.cli import main
 from crossclass.cli.arguments import assign, read_arguments, split_arguments
+from crossclass.cli.own_settings import Verify
 from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
@@ -21,7 +22,7 @@ TEXTS = ("yes", "007", "1e3", "2025-01-31", "set #2", "1:30", "true", "[a]", "0x
 def test_paths_and_texts_stay_as_they_are(text):
     assert assign(Run(data=Npz()), [f"data.path={text}"]).data.path == Path(text)
     assert assign(Study(), [f"out={text}"]).out == Path(text)
-    assert read_arguments([f"against={text}"], against=(str, "")).own.against == text
+    assert read_arguments([f"against={text}"], own=Verify()).own.against == text
     assert assign(Run(), ["model.kind=python", f"model.call={text}"]).model.call == text
 
 

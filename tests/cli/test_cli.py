@@ -62,7 +62,7 @@ def test_show_prints_yaml_that_is_the_run(call, here):
     Path("again.yaml").write_text(out)
     assert call("show", "again.yaml")[1] == out
     assert "eps: 8/255" in out
-    assert "steps: 3\n" in call("show", "pgd", "steps=3")[1]
+    assert "steps: 3 " in call("show", "pgd", "steps=3")[1]
     assert "wei2025-at-linf-8" in call("show", "fig1")[1]
     _, out, _ = call("show", "cifar10-mini", "shapes-demo")
     assert 'data.kind: "npz" -> "shapes"' in out

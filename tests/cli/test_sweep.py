@@ -183,7 +183,7 @@ def test_from_the_command_line(here, capsys):
     assert "finished  tiny.yaml seed=0 (1 of 1)" in err
     assert call("tiny.yaml", "lr=1e9", *MORE)[0] == 1
     for arguments, words in (
-        (["tiny.yaml", "jobs=0"], "jobs=0 trains nothing"),
+        (["tiny.yaml", "jobs=0"], "jobs=0: "),
         (["tiny.yaml", "jobs=two"], "jobs=two"),
         (["tiny.yaml", "runtime.thread=1"], "did you mean 'threads'"),
     ):

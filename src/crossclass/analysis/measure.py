@@ -62,13 +62,16 @@ class Measure(Settings):
     attribution_subset: Literal["all", "correct"] = "all"
     """Attributions of all (adversarial) images, as in the paper, or of the correctly classified ones."""
     split: str = "test"
+    """The part of the data: test, val or train."""
     n: int | None = Field(default=None, ge=1)
     """Images of the split, drawn by `seed`: one of each class, the others in the shares of the classes there;
     unset is all."""
     balanced: bool = True
     """False takes the first n images instead, in the order of the files."""
     seed: int = Field(default=0, ge=0)
+    """Of the subset and of the attack's random start."""
     batch: int = Field(default=250, ge=1)
+    """Images that are evaluated at once."""
     check_inputs: bool = True
     """Try other ways to feed a network where nobody says its normalisation or the order of channels and
     classes; false takes what is usual."""

@@ -42,6 +42,7 @@ class PGD(Attack):
     kind: Literal["pgd"] = "pgd"
     threat: AnyThreat = Linf()
     steps: int = Field(default=10, ge=0)
+    """Number of gradient steps."""
     rel_step: RelativeStep = 0.25
     """Step length as a share of eps; `reference_attack` takes the norm's usual one."""
     step_size: AbsoluteStep = None
@@ -60,6 +61,7 @@ class PGD(Attack):
     `first` stops a sample at its first misclassified iterate: the robust accuracy of `best`, for less work.
     """
     bn: BNMode = "eval"
+    """Whether batch norm uses its running statistics (`eval`) or those of the batch."""
     precision: Precision = "fp32"
     """Of the forward pass only; input, perturbation and projection are always float32."""
     box: tuple[float, float] | None = (0.0, 1.0)
@@ -257,11 +259,17 @@ class FGSM(Attack):
     step_size: AbsoluteStep = None
     """Step length in [0, 1] units, such as 10/255, instead of `rel_step`."""
     start: Start = "none"
+    """Where the step starts; `none` is the image itself."""
     loss: Literal["ce", "margin"] = "ce"
+    """What the step raises: cross-entropy or the margin."""
     targeted: bool = False
+    """Step towards a given class instead of away from the label."""
     bn: BNMode = "eval"
+    """Whether batch norm uses its running statistics (`eval`) or those of the batch."""
     precision: Precision = "fp32"
+    """Number format of the forward and backward pass."""
     box: tuple[float, float] | None = (0.0, 1.0)
+    """Range that images stay in; null has none."""
     added_loss: SkipJsonSchema[AddedLoss | None] = Field(default=None, exclude=True, repr=False)
     """As of `PGD`."""
 

@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str]) -> int:
     """The exit code of a command."""
     name, is_main, speaker = arguments[0], True, "crossclass"
+    if name == "help":  # crossclass help train
+        arguments = [*arguments[1:2], "--help"]
+        name = arguments[0]
     try:
         is_main = is_main_process()
         speaker = speaker if is_main else f"{speaker}, process {os.environ['RANK']}"
@@ -89,6 +92,8 @@ def _run(arguments: Sequence[str]) -> int:
             _check_several(name, is_main)
         if not name.startswith("-") and name not in names():
             raise UserError(f"unknown command '{name}'{did_you_mean(name, names())}")
+        if "--help" in arguments:
+            _list_settings(name)
         with typed_consent(arguments):
             code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
@@ -107,6 +112,15 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         print(f"{speaker}: {_usage(e)}", file=sys.stderr)
         return 2
+
+
+def _list_settings(command: str) -> None:
+    """Put the settings of a command below its help."""
+    from crossclass.cli.catalogue import settings_help
+
+    for known in app.registered_commands:
+        if known.name == command or getattr(known.callback, "__name__", "") == command:
+            known.epilog = settings_help(command)
 
 
 def _usage(e: Any) -> str:

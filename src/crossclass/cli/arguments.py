@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import create_model
-
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.made_by import mark
@@ -20,6 +18,8 @@ from crossclass.core.overrides import override
 from crossclass.core.yaml_reader import read_value, types_at
 
 T = TypeVar("T", bound=Settings)
+NONE = Settings()
+"""No settings."""
 _SETTING = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
@@ -63,30 +63,30 @@ def made_by(
     return mark(identity, " ".join([command, *names]))
 
 
-def read_arguments(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:
+def read_arguments(arguments: Iterable[str], *known: type[Settings], own: Settings = NONE) -> Arguments:
     """Names, a command's own settings, and those of the classes that it is about.
 
     Args:
         arguments: What was typed behind the command and its first name.
         known: Classes whose settings may be changed, such as `Run`.
-        own: The command's own settings as `name=(type, default)`.
+        own: The command's own settings with their defaults.
 
     Raises:
         UserError: A setting is unknown, or the value of an own setting is not valid.
 
     Example:
-        read_arguments(["a.pt", "out=x.json", "n=500"], Measure, out=(Path, Path("measure.json")))
+        read_arguments(["a.pt", "out=x.json", "n=500"], Measure, own=own_settings.Measure())
     """
-    cls = create_model("Own", __base__=Settings, **own)
+    cls = type(own)
     targets, assignments = split_arguments(arguments, cls, *known)
-    mine = [(path, text) for path, text in assignments if path.split(".")[0] in own]
+    mine = [(path, text) for path, text in assignments if path.split(".")[0] in cls.model_fields]
     rest = [one for one in assignments if one not in mine]
-    return Arguments(targets, override(cls(), parse_values(mine, cls)), rest, known)
+    return Arguments(targets, override(own, parse_values(mine, cls)), rest, known)
 
 
-def read_settings(arguments: Iterable[str], *known: type[Settings], **own: Any) -> Arguments:
+def read_settings(arguments: Iterable[str], *known: type[Settings], own: Settings = NONE) -> Arguments:
     """`read_arguments` where nothing but settings may stand; raises UserError for anything else."""
-    read = read_arguments(arguments, *known, **own)
+    read = read_arguments(arguments, *known, own=own)
     if read.targets:
         raise UserError(f"'{read.targets[0]}' is not of the form path.to.setting=value")
     return read

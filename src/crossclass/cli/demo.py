@@ -10,8 +10,13 @@ from crossclass.cli.train import train_run
 def demo(changes: Changes = None) -> None:
     """Train on the built-in Shapes and write a page about it.
 
-    It takes about three minutes; the last line printed is the path of the page. out=demo is the folder; other
-    settings are the run's.
+    It takes about three minutes; the last line printed is the path of the page.
+
+    \b
+    Examples:
+      crossclass demo
+      crossclass demo epochs=8 out=/tmp/demo
+      crossclass demo recipe.attack.threat.eps=16/255
     """
     folder = train_run("shapes-demo", changes or [], Path("demo"))
     from crossclass.report import write_report

@@ -1,6 +1,5 @@
 """`crossclass doctor CHECKPOINT`."""
 
-from pathlib import Path
 from typing import Any
 
 from crossclass.cli.app import Partial, Targets, Trust, app
@@ -13,33 +12,28 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     """Look for faults in a checkpoint.
 
     Examined are normalisation, classes, batch norm, weights, and signs of gradient masking; the last line is
-    the verdict: the cause, what follows from it, and what to do.
-    Takes the files that `measure` takes, and n=500, n_attack=200 (images), threat.eps=4/255;
-    transfer=FILE is a second network whose adversarial images are tried, everything=true prints the
-    evidence of sound findings too. out=FILE.json holds all of it, out=FILE.html is a page. Exit code 1 if
-    there is a fault.
+    the verdict: the cause, what follows from it, and what to do. It takes the files that `measure` takes.
+    Exit code 1 if there is a fault.
+
+    \b
+    Examples:
+      crossclass doctor robust.pt data.path=cifar10
+      crossclass doctor robust.pt data.path=cifar10 transfer=other.pt out=findings.html
+      crossclass doctor runs/cifar10-mini-seed0-*@last threat.eps=4/255
     """
     from dataclasses import asdict
 
     from crossclass.checkpoints.load import Source, load_checkpoints
+    from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
     from crossclass.core.made_by import require_free, reserved
     from crossclass.core.overrides import changes_of, override
-    from crossclass.core.runtime import Runtime
     from crossclass.core.trust import trusting
     from crossclass.diagnostics import Doctor, examine, verdict
     from crossclass.models import variants_of
 
-    read = read_arguments(
-        targets,
-        Doctor,
-        Source,
-        out=(Path | None, None),
-        runtime=(Runtime, Runtime()),
-        transfer=(str | None, None),
-        everything=(bool, False),
-    )
+    read = read_arguments(targets, Doctor, Source, own=own_settings.Doctor())
     if len(read.targets) != 1:
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
     if sum(target.startswith("transfer=") for target in targets) > 1:

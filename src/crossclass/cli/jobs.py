@@ -31,10 +31,8 @@ def run_all(
 
     A failure stops nothing else. Runs that another process trains are waited for. Interrupted, it stops its
     processes; the same call goes on. Each job has a GPU of its own where there are several, and its share of
-    the cores. Raises UserError for fewer than one job.
+    the cores.
     """
-    if jobs < 1:
-        raise UserError(f"jobs={jobs} trains nothing; give jobs=1 or more")
     environments = deque(_environments(jobs, any(m.startswith("runtime.threads=") for m in more)))
     waiting, running, failed = deque(points), list[_TrainingProcess](), list[Point]()
     done, busy = 0, 0

@@ -8,6 +8,12 @@ def list_names() -> None:
     """List everything that has a name.
 
     These are runs, recipes, attacks, threats, data sets, models, and what the paper shows.
+
+    \b
+    Examples:
+      crossclass list
+      crossclass list | grep recipe
+      crossclass show trades
     """
     from crossclass.cli.catalogue import lines
 

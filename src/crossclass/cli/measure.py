@@ -18,24 +18,27 @@ if TYPE_CHECKING:
 def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
     """Measure and compare checkpoints, ours or anyone's.
 
-    Printed are accuracy, C, CAS and I-CAS with intervals; two checkpoints are compared.
-    RUN is best.val and last; RUN@best.test selects. Any other file needs data.path=DIR, and
-    model=python:my_nets:factory unless its network is built in. Settings: attack.steps=50,
-    attack.kind=autoattack, attack=none, attribution_subset=correct, n=500, split=val, seed=1, saliency=6,
-    out=FILE.json (the grid of maps lies beside it). Without it, the file is measure.json, or measure-2.json
-    where another command line made that; its path is the last line.
+    Printed are accuracy, C, CAS and I-CAS with intervals; two checkpoints are compared. RUN is best.val and
+    last; RUN@best.test selects. Any other file needs data.path=DIR, and model=python:my_nets:factory unless
+    its network is built in. The path of the result is the last line.
+
+    \b
+    Examples:
+      crossclass measure runs/cifar10-mini-seed0-* saliency=6
+      crossclass measure robust.pt data.path=cifar10 attack.steps=50 n=1000 out=robust.json
+      crossclass measure a.pt b.pt data.path=cifar10 attack=autoattack
     """
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.records import write_results
     from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
+    from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.files import require_ending, require_writable
     from crossclass.core.made_by import own_name, require_free, reserved
-    from crossclass.core.runtime import Runtime
     from crossclass.report.console import table
 
-    read = read_arguments(targets, Measure, Source, out=(Path | None, None), runtime=(Runtime, Runtime()))
+    read = read_arguments(targets, Measure, Source, own=own_settings.Measure())
     if not read.targets:
         raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     out, runtime = read.own.out or Path("measure.json"), read.own.runtime

@@ -13,11 +13,18 @@ def report(targets: Targets) -> None:
 
     It needs no other file; its path is the last line. The page of one run lies in its folder, that of one
     result beside it, that of several is report.html; a page about something else is never overwritten.
+
+    \b
+    Examples:
+      crossclass report runs/cifar10-mini-seed0-*
+      crossclass report robust.json
+      crossclass report runs/* out=all.html
     """
     from crossclass.cli.arguments import read_arguments
+    from crossclass.cli.own_settings import Report
     from crossclass.report import write_report
 
-    read = read_arguments(targets, out=(Path | None, None))
+    read = read_arguments(targets, own=Report())
     if not read.targets:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
     with progress_display("report") as progress:

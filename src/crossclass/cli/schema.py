@@ -5,7 +5,13 @@ from crossclass.cli.app import app
 
 @app.command("schema")
 def print_schema() -> None:
-    """Print the JSON Schema of the file that measure writes."""
+    """Print the JSON Schema of the file that measure writes.
+
+    \b
+    Examples:
+      crossclass schema
+      crossclass schema > measure.schema.json
+    """
     import json
 
     from crossclass.analysis.records import schema

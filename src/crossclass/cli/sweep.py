@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossclass.cli.app import Changes, Trust, app
+from crossclass.cli.catalogue import require_run
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
 from crossclass.core.trust import names_of_code, require_consent, trusting
@@ -32,27 +33,23 @@ def sweep(
 ) -> int:
     """Train many runs: path=a,b,c makes a grid.
 
-    Each point is a run folder that is found again.
-    NAME is a named run, FILE.yaml a run file or a sweep file (`run: NAME`, `grid: {path: [a, b]}`).
-    jobs=2 trains so many at a time; plan=true prints one command per run for any scheduler;
-    slurm={partition: gpu, timeout_min: 600} hands them to SLURM (needs the extra `slurm`). out=runs and
-    runtime.* are every run's. Exit code 1 if a run failed.
+    Each point is a run folder that is found again. NAME is a named run, FILE.yaml a run file or a sweep file
+    (`run: NAME`, `grid: {path: [a, b]}`). Exit code 1 if a run failed.
+
+    \b
+    Examples:
+      crossclass sweep shapes-demo seed=0,1,2 jobs=2
+      crossclass sweep cifar10-mini data.path=DIR recipe.attack.threat.eps=4/255,8/255 plan=true
+      crossclass sweep grid.yaml slurm='{partition: gpu, timeout_min: 600}'
     """
+    require_run(target)
     from crossclass.cli.arguments import read_settings
     from crossclass.cli.jobs import run_all, submit
-    from crossclass.core.runtime import Runtime
+    from crossclass.cli.own_settings import Sweep
     from crossclass.training.run import Run
 
     changes = changes or []
-    read = read_settings(
-        changes,
-        Run,
-        jobs=(int, 1),
-        plan=(bool, False),
-        slurm=(dict[str, Any] | None, None),
-        out=(Path, Path("runs")),
-        runtime=(Runtime, Runtime()),
-    )
+    read = read_settings(changes, Run, own=Sweep())
     more = [t for t in changes if t.partition("=")[0].split(".")[0] in ("out", "runtime")]
     more += ["--trust"] if trust else []
     with trusting(everything=trust):

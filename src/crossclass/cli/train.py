@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from crossclass.cli.app import Changes, Trust, app
+from crossclass.cli.catalogue import require_run
 from crossclass.cli.progress import progress_display
 
 
@@ -18,9 +19,16 @@ def train(
 ) -> None:
     """Train a run, or go on with it.
 
-    The same command resumes what was interrupted. NAME is a named run. out=runs is the folder that holds the
-    runs; runtime.device, runtime.threads say where it runs. The last line printed is the run's folder.
+    The same command resumes what was interrupted. NAME is a named run. The last line printed is the run's
+    folder.
+
+    \b
+    Examples:
+      crossclass train shapes-demo
+      crossclass train cifar10-mini data.path=DIR epochs=20 seed=1
+      crossclass train mine.yaml out=runs runtime.threads=4
     """
+    require_run(target)
     from crossclass.core.trust import trusting
 
     with trusting(everything=trust):
@@ -30,12 +38,12 @@ def train(
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name or file to its end, showing how far it is; its folder."""
     from crossclass.cli.arguments import read_settings
-    from crossclass.core.runtime import Runtime
+    from crossclass.cli.own_settings import Train
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
     from crossclass.training.run import Run
 
-    read = read_settings(arguments, Run, out=(Path, out), runtime=(Runtime, Runtime()))
+    read = read_settings(arguments, Run, own=Train(out=out))
     label, run = resolve(target, read.changes)
     with progress_display(label, run.epochs) as progress:
         if "lr_milestones" not in read.changes and run.lr_milestones != resolve(target)[1].lr_milestones:

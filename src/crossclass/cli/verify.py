@@ -14,12 +14,17 @@ def verify(
 ) -> int:
     """Compare a run with a published training curve.
 
-    Printed is which part of it agrees, and which does not.
-    against=rice2020 names the curve (an unknown name lists them), tolerance=0.02 is in accuracy,
-    out=PICTURE.svg draws both. Exit code 1 if the run contradicts the curve.
+    Printed is which part of it agrees, and which does not. Exit code 1 if the run contradicts the curve.
+
+    \b
+    Examples:
+      crossclass verify runs/rice2020-seed0-*
+      crossclass verify runs/rice2020-seed0-* out=beside.svg
+      crossclass verify runs/rice2020-seed0-* against=list
     """
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import made_by, read_settings
+    from crossclass.cli.own_settings import Verify
     from crossclass.core.config import load_yaml
     from crossclass.core.files import require_writable
     from crossclass.core.made_by import require_free, reserved
@@ -27,9 +32,7 @@ def verify(
     from crossclass.report import plots
     from crossclass.training.run import Run
 
-    read = read_settings(
-        changes or [], against=(str, "rice2020"), tolerance=(float, 0.02), out=(Path | None, None)
-    )
+    read = read_settings(changes or [], own=Verify())
     own, folder = read.own, RunFolder.at(Path(target))
     if own.out:
         plots.file_kind(own.out)

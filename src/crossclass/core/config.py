@@ -131,6 +131,12 @@ class Settings(BaseModel):
         text = json.dumps(self.to_dict(defaults=False), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @staticmethod
+    def yaml_of(value: object) -> str:
+        """One value as YAML on one line, as it is typed."""
+        text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**6)
+        return text.removesuffix("\n").removesuffix("\n...")
+
     def yaml(self) -> str:
         """The complete settings as YAML, defaults included."""
         text: str = yaml.dump(

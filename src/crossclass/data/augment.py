@@ -22,6 +22,7 @@ class Augment(Settings):
     padding: Literal["reflect", "zero"] = "reflect"
     """The paper's code pads by reflection, many others with zeros."""
     flip: bool = True
+    """Whether half of the images are mirrored."""
 
     def __call__(self, images: UInt8[Tensor, "n c h w"], g: torch.Generator) -> UInt8[Tensor, "n c h w"]:
         """Augmented copies; the draws are made for every sample whatever is switched on."""

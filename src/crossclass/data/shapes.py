@@ -83,18 +83,25 @@ class Shapes(Data):
 
     kind: Literal["shapes"] = "shapes"
     n_train: int = Field(default=300, ge=1)
+    """Training images."""
     n_val: int = Field(default=300, ge=0)
+    """Validation images."""
     n_test: int = Field(default=600, ge=1)
+    """Test images."""
     classes: int = Field(default=6, ge=2)
+    """Number of classes."""
     edges: tuple[tuple[int, int], ...] | None = None
     """Pairs of classes that share a part; unset is 0-1, 2-3, 4-5, ... and 1-2."""
     size: int = Field(default=32, ge=8)
+    """Height and width of an image in pixels."""
     mu: float = Field(default=0.35, gt=0)
     """Mean strength of a part (contrast, [0, 1] units)."""
     sigma: float = Field(default=0.35, ge=0)
+    """Standard deviation of the strength of a part, N(mu, sigma^2)."""
     noise: float = Field(default=0.3, ge=0)
     """Standard deviation of the background's texture."""
     seed: int = Field(default=0, ge=0)
+    """Of the pictures."""
 
     @model_validator(mode="after")
     def _drawable(self) -> "Shapes":

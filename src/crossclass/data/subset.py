@@ -22,10 +22,12 @@ class Subset(Data):
     """Images held out of the training file, never trained on; in file order, those right after the training
     part."""
     n_test: int | None = Field(default=None, ge=1)
+    """Test images; unset is all."""
     balanced: bool | None = None
     """Whether parts are drawn over the whole file, class-balanced by `subset_seed`, or cut in order (false).
     Unset, a part is drawn, and a whole file keeps its order."""
     subset_seed: int = Field(default=0, ge=0)
+    """Of drawn parts; the run's `seed` does not change them."""
 
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
         """The three parts of what the files hold, drawn or in file order, as tensors.

@@ -52,8 +52,11 @@ class Doctor(Settings):
     n_attack: int = Field(default=200, ge=2)
     """Number of these images that are attacked."""
     threat: AnyThreat = Linf()
+    """The ball of the attacks."""
     seed: int = Field(default=0, ge=0)
+    """Of the images and of the attacks."""
     batch: PositiveInt = 250
+    """Images that are evaluated at once."""
 
     @field_validator("threat")
     @classmethod

@@ -29,7 +29,9 @@ class MeanStd(Settings):
     """Normalisation by given constants, one value per channel or one for all."""
 
     mean: PerChannel
+    """What is subtracted, per channel, in [0, 1]."""
     std: PerChannel
+    """By what is divided, per channel."""
 
     @model_validator(mode="after")
     def _usable(self) -> "MeanStd":

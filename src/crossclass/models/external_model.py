@@ -105,6 +105,7 @@ class Timm(ExternalModel):
 
     kind: Literal["timm"] = "timm"
     name: str = ""
+    """Its name in timm, such as resnet18."""
     pretrained: bool = False
     """Start from the weights that timm has for it."""
 
@@ -130,6 +131,7 @@ class Torchvision(ExternalModel):
 
     kind: Literal["torchvision"] = "torchvision"
     name: str = ""
+    """Its name in torchvision, such as resnet18."""
     weights: str | None = None
     """Start from these weights, such as DEFAULT; the head only if it has as many classes."""
 
@@ -165,6 +167,7 @@ class HF(ExternalModel):
 
     kind: Literal["hf"] = "hf"
     repo: str = ""
+    """The repository, owner/name."""
 
     shorthand: ClassVar[str | None] = "repo"
 

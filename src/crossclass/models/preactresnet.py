@@ -31,6 +31,7 @@ class Residual(Model):
     stem: PositiveInt = 3
     """Kernel of the first convolution."""
     stem_stride: PositiveInt = 1
+    """Stride of the first convolution."""
 
     def __str__(self) -> str:
         default = self.blocks in (None, BLOCKS[self.depth])

@@ -28,8 +28,11 @@ class ViT(Model):
     patch: PositiveInt = 4
     """Side of a patch in pixels; it divides the side of the images."""
     width: PositiveInt = 192
+    """Dimension of a token."""
     depth: PositiveInt = 12
+    """Number of blocks."""
     heads: PositiveInt = 3
+    """Attention heads of a block; they divide the width."""
     mlp_ratio: float = Field(default=4.0, gt=0)
     """Hidden units of a block's two-layer perceptron, per channel."""
     pretrained: str | None = None

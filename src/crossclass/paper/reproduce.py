@@ -55,6 +55,7 @@ class Study(Settings):
     data_root: Path | None = None
     """The folder that holds cifar10/, cifar100/ and tiny_imagenet/."""
     out: Path = Path("results")
+    """The folder of the results, with a folder below it for each size."""
     runs: Path = Path("runs")
     """The folder of the run folders, with their weights."""
     plan: bool = False

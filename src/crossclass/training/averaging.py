@@ -51,6 +51,7 @@ class EMA(Average):
 
     kind: Literal["ema"] = "ema"
     decay: float = Field(default=0.995, ge=0, lt=1)
+    """Share of the old average that a step keeps."""
 
     def after_step(self, average: nn.Module, model: nn.Module, epoch: int) -> None:
         """Add the weights after a step of an epoch, counted from 1."""

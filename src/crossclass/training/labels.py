@@ -88,6 +88,7 @@ class TemporalEnsembling(Settings):
 
     kind: Literal["temporal_ensembling"] = "temporal_ensembling"
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the old predictions that an epoch keeps."""
     weight: float = Field(default=300.0, ge=0)
     """Weight of the mean over the classes, after the ramp."""
     start: int = Field(default=90, ge=1)

@@ -32,6 +32,7 @@ class Validation(Settings):
     final: AnyAttack | None = None
     """The attack of the full evaluation of best and last on all test images; unset is the same PGD-20."""
     batch: int = Field(default=250, ge=1)
+    """Images that are evaluated at once."""
 
 
 class Run(Settings):
@@ -41,12 +42,19 @@ class Run(Settings):
     """
 
     data: AnyData = CIFAR10()
+    """The data set, by `data.kind`."""
     model: AnyModel = PreActResNet()
+    """The network, by `model.kind`."""
     recipe: AnyRecipe = AT()
+    """How a training step is made, by `recipe.kind`: its attack and its loss."""
     augment: Augment | None = Augment()
+    """Random changes of training images; null has none."""
     epochs: int = Field(default=200, ge=1)
+    """Passes over the training images."""
     batch: int = Field(default=128, ge=1)
+    """Images of a step, over all processes together."""
     lr: float = Field(default=0.1, gt=0)
+    """Learning rate of SGD, at its largest."""
     schedule: Schedule = "steps"
     """`steps` follows lr_milestones; `cyclic` and `cosine` change the rate with every batch."""
     lr_peak: float = Field(default=0.5, gt=0, lt=1)
@@ -58,7 +66,9 @@ class Run(Settings):
     eps_warmup: int = Field(default=0, ge=0)
     """Epoch in which eps reaches its value, rising linearly from 0; 0 has no warm-up."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """Weight decay of SGD."""
     decay_bias_and_norm: bool = True
     """Whether weight decay acts on biases and batch norm too."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -76,6 +86,7 @@ class Run(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the training step; the attack has its own (`recipe.attack.precision`)."""
     validation: Validation = Validation()
+    """What is measured after epochs, and at the end."""
     stop_on_alarms: tuple[str, ...] = ()
     """Alarms that end the training, such as [catastrophic-overfitting]; others only warn."""
     restore_last_good: bool = False
@@ -83,6 +94,7 @@ class Run(Settings):
     checkpoint_every: int = Field(default=0, ge=0)
     """Epochs between the checkpoints `epoch_NNN`; 0 writes none."""
     seed: int = Field(default=0, ge=0)
+    """Of weights, order, augmentation and attacks: every seed is another run."""
 
     @model_validator(mode="after")
     def _schedule(self) -> "Run":

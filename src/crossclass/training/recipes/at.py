@@ -29,6 +29,7 @@ class AT(Recipe):
 
     kind: Literal["at"] = "at"
     attack: AnyAttack = PGD(steps=10)
+    """The attack that makes the training images."""
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -26,7 +26,9 @@ class AWP(Recipe):
 
     kind: Literal["awp"] = "awp"
     inner: "AnyRecipe" = AT()
+    """The recipe whose loss is made robust."""
     gamma: float = Field(default=0.01, gt=0)
+    """Length of the change of each layer, relative to its weights."""
     warmup: int = Field(default=0, ge=0)
     """Epochs at the beginning that are trained with the inner recipe alone."""
 

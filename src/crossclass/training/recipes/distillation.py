@@ -61,6 +61,7 @@ class KnowledgeDistillation(Recipe):
     inner: AT = AT()
     """Whose attack crafts the images; also what a teacher without settings of its own is trained with."""
     teachers: tuple[Teacher, ...] = Field(default=(Teacher(),), min_length=1)
+    """The trained networks that are distilled."""
     lam: float = Field(default=0.5, ge=0, le=1)
     """lambda of eq. 3: how much of the loss is the teachers'."""
     T: float = Field(default=2.0, gt=0)

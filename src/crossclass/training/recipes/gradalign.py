@@ -19,7 +19,9 @@ class GradAlign(Recipe):
 
     kind: Literal["gradalign"] = "gradalign"
     attack: AnyAttack = FGSM()
+    """The attack that makes the training images."""
     weight: float = Field(default=0.2, ge=0)
+    """Weight of 1 - cosine of the two gradients."""
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

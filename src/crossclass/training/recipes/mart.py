@@ -15,7 +15,9 @@ class MART(Recipe):
 
     kind: Literal["mart"] = "mart"
     attack: AnyAttack = PGD(steps=10, start="gauss")
+    """The attack that makes the training images."""
     beta: float = Field(default=5.0, ge=0)
+    """Weight of the KL term."""
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

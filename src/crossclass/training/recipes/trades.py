@@ -16,6 +16,7 @@ class Trades(Recipe):
     attack: AnyAttack = PGD(steps=10, start="gauss", loss="kl")
     """Ascends the same KL, from x + 0.001 N(0, 1): its gradient at x itself is zero."""
     beta: float = Field(default=6.0, ge=0)
+    """Weight of the KL term."""
 
     def loss(
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None

@@ -1,0 +1,70 @@
+"""The settings that belong to a command and not to what it is about, such as `out`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from crossclass.core.config import Settings
+from crossclass.core.runtime import Runtime
+
+
+class Execution(Settings):
+    """Of every command that computes."""
+
+    runtime: Runtime = Runtime()
+    """Where and how it is computed; no part of a result."""
+
+
+class Train(Execution):
+    """Of `train` and `demo`."""
+
+    out: Path = Path("runs")
+    """The folder that holds the run folders."""
+
+
+class Sweep(Train):
+    """Of `sweep`."""
+
+    jobs: int = Field(default=1, ge=1)
+    """Runs that are trained at the same time on this machine."""
+    plan: bool = False
+    """Print one command for each run instead of training it."""
+    slurm: dict[str, Any] | None = None
+    """Hand the runs to SLURM with these options, such as {partition: gpu, timeout_min: 600}."""
+
+
+class Measure(Execution):
+    """Of `measure`."""
+
+    out: Path | None = None
+    """The result, FILE.json; unset is measure.json, or measure-2.json where other settings made that."""
+
+
+class Doctor(Execution):
+    """Of `doctor`."""
+
+    transfer: str | None = None
+    """A second network, RUN or FILE, whose adversarial images are tried on the first."""
+    everything: bool = False
+    """Print the evidence of sound findings too."""
+    out: Path | None = None
+    """FILE.json holds all findings, FILE.html is a page; unset writes no file."""
+
+
+class Verify(Settings):
+    """Of `verify`."""
+
+    against: str = "rice2020"
+    """The published curve; an unknown name lists all."""
+    tolerance: float = Field(default=0.02, ge=0)
+    """Difference in accuracy that still agrees."""
+    out: Path | None = None
+    """A picture of both curves, FILE.svg, .png or .pdf; unset draws none."""
+
+
+class Report(Settings):
+    """Of `report`."""
+
+    out: Path | None = None
+    """The page; unset, it lies in the run's folder, beside one result, or is report.html."""
