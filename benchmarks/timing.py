@@ -7,6 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
+from crossclass.core.files import write_atomic
+
 K = TypeVar("K")
 
 
@@ -25,6 +27,6 @@ def in_turns(jobs: Mapping[K, Callable[[], object]], rounds: int) -> dict[K, lis
 def write(found: Any) -> Path | None:
     """Write the numbers to the file of the command line's `out=`, if it is there; its path."""
     for path in (Path(a.removeprefix("out=")) for a in sys.argv[1:] if a.startswith("out=")):
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        write_atomic(path, json.dumps(found, indent=1) + "\n")
         return path
     return None

@@ -124,15 +124,15 @@ def test_tiny_imagenet_survives_any_damage_to_its_kept_pixels(tiny: Path) -> Non
 
 
 def test_tiny_imagenet_without_a_place_for_pixels(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Path.open
+    opened = open
 
-    def denied(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if "w" in mode:
+    def denied(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if {"w", "x"} & set(mode):
             raise PermissionError(13, "Permission denied")
-        return opened(self, mode, *rest, **more)
+        return opened(file, mode, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", denied)
+        patch.setattr("builtins.open", denied)
         is_made_tiny(tiny)
 
     def full(file: Any, **_: Any) -> None:

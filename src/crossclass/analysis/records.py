@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
+from crossclass.core.destinations import follow, takes_bytes
 from crossclass.core.errors import UserError
 from crossclass.core.files import json_text, write_atomic
 
@@ -391,13 +392,16 @@ def result_file(results: Sequence[Measurement], comparisons: Sequence[Comparison
 def write_results(path: Path, results: ResultFile) -> None:
     """Write a result file in one step; matrices of more than `INLINE` classes go to a file beside it.
 
-    That is `<name>-matrices.npz`: `test.npz` beside `test.json` may hold somebody's images.
+    That is `<name>-matrices.npz`: `test.npz` beside `test.json` may hold somebody's images. Behind a symbolic
+    link it lies beside the link's target. Beside a pipe or a device there is none, and all is in the JSON.
     """
+    end = follow(path)
+    inline = takes_bytes(end)
     large: dict[str, Any] = {}
     content = results.to_dict()
     for group in ("results", "comparisons"):
         for n, one in enumerate(content[group]):
-            if any(len(m) > INLINE for m in one["matrices"].values() if isinstance(m, list)):
+            if not inline and any(len(m) > INLINE for m in one["matrices"].values() if isinstance(m, list)):
                 keys = {f"{group}/{n}/{name}": m for name, m in one["matrices"].items()}
                 large |= keys
                 one["matrices"] = {"keys": list(keys)}
@@ -406,7 +410,7 @@ def write_results(path: Path, results: ResultFile) -> None:
 
         stream = io.BytesIO()
         np.savez_compressed(stream, **{k: np.array(m, dtype=np.float64) for k, m in large.items()})  # type: ignore[arg-type]
-        beside = path.with_name(f"{path.stem}-matrices.npz")
+        beside = end.with_name(f"{end.stem}-matrices.npz")
         of = {"file": beside.name, "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
         for one in [*content["results"], *content["comparisons"]]:
             if "keys" in one["matrices"]:
@@ -465,7 +469,7 @@ def _with_matrices(record: Any, path: Path) -> Any:
     import numpy as np
 
     try:
-        content = path.with_name(Path(at.file).name).read_bytes()
+        content = follow(path).with_name(Path(at.file).name).read_bytes()
         if at.sha256 is not None and hashlib.sha256(content).hexdigest() != at.sha256:
             raise ValueError("of another measurement")
         with np.load(io.BytesIO(content)) as archive:

@@ -1,5 +1,6 @@
 """`crossclass doctor CHECKPOINT`."""
 
+import sys
 from typing import Any
 
 from crossclass.cli.app import Partial, Targets, Trust, app
@@ -26,6 +27,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.checkpoints.load import Source, load_checkpoints
     from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.core.destinations import is_stdout
     from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
     from crossclass.core.made_by import require_free, reserved
     from crossclass.core.overrides import changes_of, override
@@ -86,8 +88,12 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
             content = doctor_page(report, mark)
         else:
             content = json_text([{**r, "made_by": mark} for r in report])
-        with reserved(own.out, mark) as path:
-            write_atomic(path, content + "\n")
-        lines.append(str(path))
-    print("\n".join(lines))
+        try:
+            with reserved(own.out, mark) as path:
+                write_atomic(path, content + "\n")
+                lines.append(str(path))
+        finally:  # a full disk does not take the findings away
+            print("\n".join(lines), file=sys.stderr if is_stdout(own.out) else sys.stdout)
+    else:
+        print("\n".join(lines))
     return int(any(f["level"] == "fault" for r in report for f in r["findings"]))

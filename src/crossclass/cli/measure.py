@@ -1,5 +1,6 @@
 """`crossclass measure CHECKPOINT`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     from crossclass.checkpoints.load import Source
     from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.core.destinations import follow, is_replaced, is_stdout, takes_bytes
     from crossclass.core.files import require_ending, require_writable
     from crossclass.core.made_by import own_name, require_free, reserved
     from crossclass.report.console import table
@@ -49,11 +51,14 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     if read.own.out:
         require_free(out, mark)
     out = own_name(out, mark)
+    if "saliency" in read.changes and takes_bytes(follow(out)):
+        raise UserError(f"saliency draws a grid beside the result, and {out} is no file; give out=FILE.json")
 
     def draw(maps: "SaliencyMaps", name: str) -> str:
         from crossclass.report.plots.paper_figures import draw_maps  # matplotlib is slow to import
 
-        with reserved(out.with_name(f"{out.stem}-saliency{name and '-'}{name}.png"), mark) as path:
+        end = follow(out)
+        with reserved(end.with_name(f"{end.stem}-saliency{name and '-'}{name}.png"), mark) as path:
             return draw_maps(maps, path, mark)
 
     def write() -> Path:
@@ -71,12 +76,15 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
             allow_partial=allow_partial,
             draw=draw,
         )
-        if out.exists():
+        if is_replaced(out):
             progress.log(f"{out} is replaced")
-        path = runtime.group.on_main_process(write)
-    for line in table(results):
-        print(line)
-    print(path)
+        try:
+            path = runtime.group.on_main_process(write)
+        finally:  # a full disk does not take the numbers away
+            words = sys.stderr if is_stdout(out) else sys.stdout
+            for line in table(results):
+                print(line, file=words)
+    print(path, file=words)
 
 
 def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":

@@ -1,5 +1,6 @@
 """`crossclass report RUN`."""
 
+import sys
 from pathlib import Path
 
 from crossclass.cli.app import Targets, app
@@ -22,6 +23,7 @@ def report(targets: Targets) -> None:
     """
     from crossclass.cli.arguments import read_arguments
     from crossclass.cli.own_settings import Report
+    from crossclass.core.destinations import is_stdout
     from crossclass.report import write_report
 
     read = read_arguments(targets, own=Report())
@@ -29,4 +31,4 @@ def report(targets: Targets) -> None:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
     with progress_display("report") as progress:
         page = write_report([Path(target) for target in read.targets], read.own.out, progress.log)
-    print(page.absolute())
+    print(page.absolute(), file=sys.stderr if is_stdout(page) else sys.stdout)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from crossclass.core.destinations import follow, is_replaced, takes_bytes
 from crossclass.core.errors import UserError
+from crossclass.core.files import write_error
 
 _MARK = re.compile(rb"made by crossclass command ([0-9a-f]{16})")
 
@@ -30,9 +32,14 @@ def mark(identity: Sequence[str], words: str) -> str:
 
 
 def is_free(path: Path, mark: str) -> bool:
-    """Whether a command line with this mark may write the file: there is none, it is empty, or its own."""
-    if not path.exists() or not path.is_file() or path.stat().st_size == 0:
+    """Whether a command line with this mark may write the file: there is none, it is empty, or its own.
+
+    Pipes and devices are free.
+    """
+    if not is_replaced(path) or path.stat().st_size == 0:
         return True
+    if not os.access(path, os.R_OK):
+        return False
     found = _MARK.search(path.read_bytes())
     return found is not None and found[1].decode() in mark
 
@@ -49,12 +56,19 @@ def reserved(path: Path, mark: str) -> Iterator[Path]:
 
     Between a check before hours of work and the end of them, another process may have made a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        end = follow(path)
+        if takes_bytes(end):
+            yield path
+            return
+        end.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise write_error(path, e) from e
     folder = None
     with suppress(ImportError, OSError):  # Windows, or a file system without locks
         import fcntl
 
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(end.parent, os.O_RDONLY)
         fcntl.flock(folder, fcntl.LOCK_EX)
     try:
         yield own_name(path, mark)

@@ -15,7 +15,6 @@ read only while names, sizes and times of all JPEGs are those that it was made f
 
 import hashlib
 import io
-import os
 import re
 import zipfile
 from collections import Counter
@@ -25,6 +24,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from crossclass.core.errors import UserError
+from crossclass.core.files import replacing
 from crossclass.data.base import ArraySplit, Part, Splits, demand, guarded
 from crossclass.data.download import Archive, again, unpacking, verified
 from crossclass.data.folders import is_image, stack, visible
@@ -174,14 +175,11 @@ def _read_cache(cache: Path, key: str, n: int) -> np.ndarray | None:
 
 
 def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
-    scratch = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
-    with suppress(OSError):  # a read-only folder or a full disk: decode again next time
-        try:
-            with scratch.open("wb") as file:
-                np.savez(file, key=np.array(key), images=images)
-            scratch.replace(cache)
-        finally:
-            scratch.unlink(missing_ok=True)
+    with (
+        suppress(UserError),
+        replacing(cache) as file,
+    ):  # a read-only folder, a full disk: decode again next time
+        np.savez(file, key=np.array(key), images=images)
 
 
 class TinyImageNet(Downloadable):

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import Metric
 from crossclass.analysis.records import ResultFile, load_results
 from crossclass.analysis.run_record import load_run
+from crossclass.core.destinations import is_replaced
 from crossclass.core.errors import UserError
 from crossclass.core.files import require_ending, require_writable, write_atomic
 from crossclass.core.made_by import mark, require_free, reserved
@@ -49,7 +50,7 @@ def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = la
     unique = list({target.resolve(): target for target in targets}.values())
     files = [path for path in unique if path.suffix == ".json" or path.is_file()]
     page = out or _default_name(unique)
-    page = page / "report.html" if page.is_dir() or not page.suffix else page
+    page = page / "report.html" if page.is_dir() or not (page.suffix or os.path.lexists(page)) else page
     require_ending(page, ".html", ".htm")
     require_writable(page)
     about = [os.path.relpath(path.resolve(), page.absolute().parent) for path in unique]
@@ -61,7 +62,7 @@ def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = la
     views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
     html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by)
     with reserved(page, made_by) as page:
-        if page.exists():
+        if is_replaced(page):
             log(f"{page} is replaced")
         write_atomic(page, html)
     return page
