@@ -6,7 +6,7 @@ import pytest
 
 from crossclass.cli import main
 from crossclass.cli.arguments import assign, read_arguments, split_arguments
-from crossclass.cli.own_settings import Verify
+from crossclass.cli.own_settings import Measure, Train, Verify
 from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
@@ -48,12 +48,19 @@ def test_numbers_are_decimal():
     assert (run.seed, run.lr, run.weight_decay) == (8, 1e-3, 5e-4)
     assert run.recipe.attack.threat.eps == 8 / 255
     assert assign(Run(), ["lr_milestones=[010, 20]"]).lr_milestones == (10, 20)
+    seeds = [assign(Run(), [f"seed={text}"]).seed for text in ("010", "+8", "1e3", "1.5e3")]
+    assert seeds == [10, 8, 1000, 1500]
+    assert assign(Run(), ["lr=1/10", "momentum=.5"]).to_dict()["lr"] == 0.1
+    assert assign(Run(), ["model.depth=018"]).model.depth == 18
     assert load_yaml(Run, "seed: 010\nlr: 1e-3\n", "f").seed == 10
 
 
 @pytest.mark.parametrize(
     "text", ["seed=0x10", "seed=1:30", "seed=true", "seed=2025-01-31", "seed=eight", "lr=true", "lr=0x1",
-             "decay_bias_and_norm=yes", "decay_bias_and_norm=1", "decay_bias_and_norm=on", "seed=",
+             "decay_bias_and_norm=2", "decay_bias_and_norm=ja", "seed=", "seed=yes", "seed=on", "epochs=null",
+             "seed=8 #2", "seed=&a 5", "seed=!!int 010", "seed=inf", "seed=1.5", "seed=9007199254740993.0",
+             "seed=9223372036854775808", f"seed={'9' * 5000}", "lr=inf", "lr=nan", "lr=1/0", "epochs=1/2",
+             "lr_milestones=[yes]", "stop_on_alarms=null", "model.normalise=null",
              "epochs=[4]", "seed=1_0", "seed='1_0'", "lr=1_0.5", "lr_milestones=[1_0]",
              "recipe.attack.threat.eps=1_6/255"]
 )  # fmt: skip
@@ -74,13 +81,72 @@ def test_numbers_of_files_are_decimal_too():
         override(Run(), teacher.changes)
 
 
+def test_an_error_shows_what_was_typed():
+    for text in ("epochs=null", "epochs=~", "seed=0x10", "decay_bias_and_norm=ja"):
+        with pytest.raises(UserError, match=text):
+            assign(Run(), [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(t, True) for t in ("true", "True", "yes", "on", "1")] +
+                       [(t, False) for t in ("false", "FALSE", "no", "Off", "0")]
+)  # fmt: skip
+def test_a_boolean_can_be_written_in_many_ways(text, value):
+    assert assign(Run(), [f"decay_bias_and_norm={text}"]).decay_bias_and_norm is value
+    assert load_yaml(Run, f"decay_bias_and_norm: {text}\n", "f").decay_bias_and_norm is value
+
+
+def test_a_boolean_is_no_number_in_python_either():
+    for change in ({"epochs": True}, {"lr": True}, {"lr_milestones": (True, 3)}, {"lr_milestones": [False]}):
+        (name,) = change
+        with pytest.raises(ValueError, match=f"{name}=.*boolean"):
+            Run(**change)
+        with pytest.raises(UserError, match=f"{name}"):
+            override(Run(), change)
+
+
 def test_booleans_and_nothing():
     assert assign(Run(), ["decay_bias_and_norm=true"]).decay_bias_and_norm
+    for word in ("null", "none", "None", "~"):
+        assert assign(Run(), [f"augment={word}"]).augment is None
+        assert assign(Run(grad_clip_norm=1), [f"grad_clip_norm={word}"]).grad_clip_norm is None
+        assert load_yaml(Run, f"augment: {word}\n", "f").augment is None
+    assert assign(Run(), ["recipe.attack.start=none"]).recipe.attack.start == "none"
     assert assign(Run(), ["augment=null"]).augment is None
     assert assign(Run(data=Npz(path=Path("a"))), ["data.path=null"]).data.path is None
 
 
-@pytest.mark.parametrize("word", ["1e-3", "yes", "007", "null", "true", "1:30", "~", "0x10", "1.5", ""])
+WORDS = [
+    "1e-3",
+    "yes",
+    "007",
+    "08",
+    "null",
+    "nUlL",
+    "tRUE",
+    "None",
+    "1:30",
+    "~",
+    "0x10",
+    "1.5",
+    "-.5",
+    "+5.",
+    "1_000",
+    "2026-01-01",
+    "<<",
+    "=",
+    "@a",
+    "%",
+    "&a",
+    "*a",
+    "!t",
+    "[a",
+    "{",
+    "'",
+]
+
+
+@pytest.mark.parametrize("word", [*WORDS, "", "set #2", " x ", "- x", "a: b", "x\ny"])
 def test_texts_survive_their_own_yaml(word):
     settings = Run(
         recipe={"kind": "at", "attack": {"kind": "external", "call": "a:b", "arguments": {"x": word}}}
@@ -102,6 +168,49 @@ def test_references_inside_yaml():
 def test_references_without_end_are_refused(text):
     with pytest.raises(UserError, match="YAML"):
         load_yaml(Run, text, "run.yaml")
+
+
+def test_names_in_yaml_are_texts_and_stand_once():
+    arguments = load_yaml(
+        Run,
+        "model:\n  kind: python\n  arguments: {on: off, 08: 09, !!str n: !!str 010, d: 2026-01-01, "
+        "t: 12:30:45, e: 1e-3, x: 0x10, z: ~, q: '08'}\n",
+        "f",
+    ).model.arguments
+    assert arguments == {
+        "on": "off", "08": 9, "n": "010", "d": "2026-01-01", "t": "12:30:45", "e": 1e-3, "x": "0x10",
+        "z": None, "q": "08",
+    }  # fmt: skip
+    for text in ("seed: 1\nseed: 2\n", "seed: 1\n'seed': 2\n", "augment: {crop: 4, crop: 5}\n"):
+        with pytest.raises(UserError, match="given twice"):
+            load_yaml(Run, text, "f")
+    with pytest.raises(UserError, match="tag"):
+        load_yaml(Run, "seed: !!int 010\n", "f")
+
+
+def test_a_setting_is_given_once():
+    with pytest.raises(UserError, match="'seed' is given twice, as 'seed=1' and 'seed=2'"):
+        assign(Run(), ["seed=1", "lr=0.1", "seed=2"])
+    with pytest.raises(UserError, match="'out' is given twice"):
+        read_arguments(["out=a", "out=a"], own=Train())
+
+
+def test_a_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def path(text):
+        return assign(Run(data=Npz()), [f"data.path={text}"]).data.path
+
+    assert (path("~"), path("~/a b"), path("a/~")) == (tmp_path, tmp_path / "a b", Path("a/~"))
+    assert load_yaml(Run, "data: {kind: npz, path: ~/d}\n", "f").data.path == tmp_path / "d"
+    for text in ("~nobody-of-this-name/d", "./~"):  # what a shell leaves as it is
+        assert path(text).expanduser() == tmp_path / text
+
+
+def test_a_file_may_be_named_null(tmp_path):
+    assert read_arguments(["out=null"], own=Measure()).own.out == Path("null")
+    assert read_arguments([], own=Measure()).own.out is None
 
 
 class Known(Settings):
@@ -129,6 +238,18 @@ def test_what_is_no_setting_is_a_path(tmp_path, monkeypatch):
     assert settings == [("lr", "0.2"), ("out", "lr=3")]
     with pytest.raises(UserError, match=r"unknown setting 'lrr'; did you mean 'lr'\?"):
         split_arguments(["lrr=1"], Known)
+
+
+def test_what_is_on_the_disk_and_no_value_of_a_setting_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1").mkdir()
+    for name in ("lr=0.1/m.pth", "lr=0.1 x.ckpt"):
+        Path(name).touch()
+        assert split_arguments([name], Known) == ([name], [])
+    with pytest.raises(UserError, match=r"give './lr=0.1' for the file, or 'lr =0.1' for the setting"):
+        split_arguments(["lr=0.1"], Known)
+    assert split_arguments(["./lr=0.1", "lr =0.1"], Known) == (["./lr=0.1"], [("lr", "0.1")])
+    assert split_arguments(["lr=0.1"], Known, files=False) == ([], [("lr", "0.1")])
 
 
 def test_commands_take_such_paths(tmp_path, monkeypatch, capsys):

@@ -198,7 +198,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
         (["sweep", "shapes-demo", "jobs=["], "not valid YAML"),
         (["sweep", "shapes-demo", "slurm={a: b"], "not valid YAML"),
         (["doctor", "own.pth", "everything=maybe"], "give true or false"),
-        (["doctor", "a.pth", "transfer=b.pth", "transfer=c.pth"], "transfer=FILE once"),
+        (["doctor", "a.pth", "transfer=b.pth", "transfer=c.pth"], "'transfer' is given twice"),
         (["verify", "RUN", "tolerance=two"], "tolerance=two"),
         (["verify", "RUN", "out=x.foo"], ".svg, .png or .pdf"),
         (["verify", "RUN", "out=tiny.yaml/x.svg"], "is a file, not a folder"),

@@ -66,6 +66,28 @@ def test_a_sweep_file_says_the_same(here):
     assert [p.run.seed for p in expand("grid.yaml", ["seed=5", "lr_milestones=[]"])] == [5]
 
 
+def test_values_of_a_grid_stay_as_they_are_written(here):
+    Path("grid.yaml").write_text(
+        "run: 007.yaml\ngrid:\n  seed: [008, 010]\n"
+        "  recipe: [{kind: kd, teachers: [{file: 007}, {file: '08'}]}]\n"
+        "  data: [{kind: npz, path: 'set #2'}]\n"
+    )
+    Path("007.yaml").write_text(TINY)
+    points = expand("grid.yaml")
+    assert [p.run.seed for p in points] == [8, 10]
+    assert [t.file for t in points[0].run.recipe.teachers] == ["007", "08"]
+    assert points[0].run.data.path == Path("set #2")
+    for point in points:
+        words = shlex.split(next(lines([point])))[2:]
+        assert [again.run for again in expand(words[0], words[1:])] == [point.run]
+
+
+def test_a_path_with_a_comma_is_one_value(here):
+    Path("a,b").mkdir()
+    data = [p.run.data.path for p in expand("cifar10-mini", ["data.path=a,b"])]
+    assert data == [Path("a,b")]
+
+
 def test_every_command_trains_its_point(here):
     points = expand("tiny.yaml", ["recipe.attack.threat.eps=2/255,4/255", "lr_milestones=[1],[]"])
     for point, line in zip(points, lines(points, MORE), strict=True):

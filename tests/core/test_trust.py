@@ -79,7 +79,7 @@ def test_yaml_makes_plain_values_only(tmp_path):
     evil, path = tmp_path / "evil", tmp_path / "x.yaml"
     poison = POISON.format(evil)
     with pytest.raises(UserError, match="the value is not valid YAML"):
-        assign(crossclass.Run(), [f"seed={poison}"])
+        assign(crossclass.Run(), [f"lr_milestones={poison}"])
     path.write_text(TINY + f"seed: {poison}\n")
     with pytest.raises(UserError, match="could not determine a constructor"):
         resolve(str(path))

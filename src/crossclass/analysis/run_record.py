@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from crossclass.analysis.records import (
@@ -19,6 +18,7 @@ from crossclass.analysis.records import (
     to_frame,
 )
 from crossclass.core.errors import UserError
+from crossclass.core.yaml_reader import read_yaml
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,9 @@ def load_run(folder: Path | str) -> RunRecord:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        return read_yaml(path.read_text("utf-8"), [], str(path)) if path.exists() else {}
+    except UnicodeDecodeError as e:
         raise UserError(f"{path}: not valid YAML; restore the file") from e
-    return content if isinstance(content, dict) else {}
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Arguments of the form `path.to.setting=value`: which are settings, which are paths, what values they say.
 
-Only here text becomes values, by the type of the setting that it is for: texts and paths stay as they are,
-integers are decimal, booleans are `true` or `false`, fractions such as 8/255 are numbers, the rest is YAML.
+What their texts stand for is said by the type of the setting (`core.yaml_reader`).
 """
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from crossclass.core.config import Settings
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.made_by import mark
 from crossclass.core.overrides import override
-from crossclass.core.yaml_reader import read_value, types_at
+from crossclass.core.yaml_reader import is_path, read_value, types_at
 
 T = TypeVar("T", bound=Settings)
 NONE = Settings()
@@ -56,10 +55,10 @@ def made_by(
     are checksums of what the targets hold, where other files under the same names are another thing.
     """
     here = os.path.relpath(Path.cwd(), out.absolute().parent)
-    last = sorted(dict(settings).items())  # of a setting that is given twice the last
+    ordered = sorted(settings)
     names = [Path(target).name if is_on_disk(target) else target for target in targets]
-    names += [f"{path}={Path(text).name if is_on_disk(text) else text}" for path, text in last]
-    identity = [here, command, *targets, *(f"{path}={text}" for path, text in last), *contents]
+    names += [f"{path}={Path(text).name if is_on_disk(text) else text}" for path, text in ordered]
+    identity = [here, command, *targets, *(f"{path}={text}" for path, text in ordered), *contents]
     return mark(identity, " ".join([command, *names]))
 
 
@@ -77,44 +76,77 @@ def read_arguments(arguments: Iterable[str], *known: type[Settings], own: Settin
     Example:
         read_arguments(["a.pt", "out=x.json", "n=500"], Measure, own=own_settings.Measure())
     """
+    return _arguments(*split_arguments(arguments, type(own), *known), own, known)
+
+
+def _arguments(
+    targets: list[str],
+    assignments: list[tuple[str, str]],
+    own: Settings,
+    known: tuple[type[Settings], ...],
+) -> Arguments:
     cls = type(own)
-    targets, assignments = split_arguments(arguments, cls, *known)
     mine = [(path, text) for path, text in assignments if path.split(".")[0] in cls.model_fields]
     rest = [one for one in assignments if one not in mine]
-    return Arguments(targets, override(own, parse_values(mine, cls)), rest, known)
+    values = parse_values(mine, cls)
+    for path, text in mine:  # who wants no file leaves `out` out: one may be named null
+        if values[path] is None and is_path(types_at([cls], path)):
+            values[path] = Path(text)
+    return Arguments(targets, override(own, values), rest, known)
 
 
 def read_settings(arguments: Iterable[str], *known: type[Settings], own: Settings = NONE) -> Arguments:
     """`read_arguments` where nothing but settings may stand; raises UserError for anything else."""
-    read = read_arguments(arguments, *known, own=own)
-    if read.targets:
-        raise UserError(f"'{read.targets[0]}' is not of the form path.to.setting=value")
-    return read
+    targets, assignments = split_arguments(arguments, type(own), *known, files=False)
+    if targets:
+        raise UserError(f"'{targets[0]}' is not of the form path.to.setting=value")
+    return _arguments(targets, assignments, own, known)
 
 
 def split_arguments(
-    arguments: Iterable[str], *known: type[Settings]
+    arguments: Iterable[str], *known: type[Settings], files: bool = True
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Paths and names on one side, `(setting, text)` on the other.
 
     An argument is a setting if what stands before its first `=` begins with a setting of the known classes;
-    else a path if there is such a file or folder, or if it is not of the form of a setting.
+    else a path if there is such a file or folder, or if it is not of the form of a setting. Where no
+    `files` are expected, nothing is looked for on the disk.
 
     Raises:
-        UserError: It looks like a setting, but no class knows it.
+        UserError: It looks like a setting, but no class knows it; or it is one that is given twice, or as
+            well the path of a file.
     """
     names = {name for cls in known for name in cls.model_fields}
-    targets, assignments = list[str](), list[tuple[str, str]]()
+    targets, assignments = list[str](), dict[str, str]()
     for argument in arguments:
         path, sign, text = argument.partition("=")
         path = path.strip()
-        if sign and path.split(".")[0] in names:
-            assignments.append((path, text))
-        elif not sign or not _SETTING.fullmatch(path) or is_on_disk(argument):
+        on_disk = files and is_on_disk(argument)
+        is_known = bool(sign) and path.split(".")[0] in names
+        if is_known and not (on_disk and _is_no_value(argument, path, text, known)):
+            if path in assignments:
+                raise UserError(
+                    f"'{path}' is given twice, as '{path}={assignments[path]}' and '{path}={text}'; "
+                    "give it once"
+                )
+            assignments[path] = text
+        elif not sign or not _SETTING.fullmatch(path) or on_disk:
             targets.append(argument)
         else:
             raise UserError(f"unknown setting '{path}'{did_you_mean(path.split('.')[0], names)}")
-    return targets, assignments
+    return targets, list(assignments.items())
+
+
+def _is_no_value(argument: str, path: str, text: str, known: Sequence[type[Settings]]) -> bool:
+    """Whether the text of what is on the disk is no value of the setting; raises UserError if it is one."""
+    try:
+        read_value(text, types_at(known, path), path)
+    except UserError:
+        return True
+    raise UserError(
+        f"'{argument}' is a setting, and a file of this name exists too; give './{argument}' for the file, "
+        f"or '{path} ={text}' for the setting"
+    )
 
 
 def is_on_disk(argument: str) -> bool:
@@ -123,7 +155,7 @@ def is_on_disk(argument: str) -> bool:
 
 
 def parse_values(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
-    """The values that texts stand for, by setting; of one that is given twice the last."""
+    """The values that texts stand for, by setting."""
     return {path: read_value(text, types_at(known, path), path) for path, text in assignments}
 
 

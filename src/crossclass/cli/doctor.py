@@ -38,8 +38,6 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     read = read_arguments(targets, Doctor, Source, own=own_settings.Doctor())
     if len(read.targets) != 1:
         raise UserError("doctor examines one checkpoint, such as model.pt or runs/cifar10-mini-...@last")
-    if sum(target.startswith("transfer=") for target in targets) > 1:
-        raise UserError("doctor tries the images of one other network; give transfer=FILE once")
     own, changes = read.own, read.changes
     if own.out:
         require_ending(own.out, ".json", ".html", ".htm")

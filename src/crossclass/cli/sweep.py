@@ -6,10 +6,11 @@ no run is trained by two processes at once (`files.lock`).
 """
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -92,11 +93,14 @@ def expand(target: str, changes: Sequence[str] = ()) -> list[Point]:
     points that are the same run, or for code in a file that nobody has given consent to.
     """
     from crossclass.cli.arguments import parse_values, read_settings, split_values
+    from crossclass.core.yaml_reader import is_path, types_at
     from crossclass.paper.runs import resolve
     from crossclass.training.run import Run
 
     base, axes = _read(target)
-    axes |= {path: split_values(text) for path, text in read_settings(changes, Run).assignments}
+    for path, text in read_settings(changes, Run).assignments:
+        whole = os.path.exists(text) and is_path(types_at([Run], path))  # a name may hold commas
+        axes[path] = [text] if whole else split_values(text)
     points: list[Point] = []
     known: dict[str, str] = {}
     for chosen in itertools.product(*axes.values()):
@@ -120,37 +124,22 @@ def _read(target: str) -> tuple[str, dict[str, list[str]]]:
     path = Path(target)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return target, {}
-    from pydantic import create_model
-
-    from crossclass.core.yaml_reader import read_yaml
+    from crossclass.core.yaml_reader import read_mapping, typed_text
 
     # values of a grid stay as they are written: what they mean, the setting says
-    wanted: Any = create_model("SweepFile", run=(str, ""), grid=(dict[str, list[str]], {}))
     try:
-        content = read_yaml(path.read_text(), [wanted], str(path))
+        content = read_mapping(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{path} cannot be read as YAML") from e
     if "grid" not in content:
         return target, {}  # a run file
     if unknown := set(content) - {"run", "grid"}:
-        raise UserError(f"{path}: a sweep file has 'run' and 'grid', not '{min(map(str, unknown))}'")
-    grid = content["grid"]
-    if not isinstance(content.get("run"), str) or not isinstance(grid, dict):
+        raise UserError(f"{path}: a sweep file has 'run' and 'grid', not '{min(unknown)}'")
+    run, grid = content.get("run"), content["grid"]
+    if run is None or isinstance(run, dict | list) or not isinstance(grid, dict):
         raise UserError(f"{path}: 'run' names a run, and 'grid' is 'path: [value, ...]'")
-    return content["run"], {str(k): [_as_text(v) for v in _values(v)] for k, v in grid.items()}
-
-
-def _values(value: Any) -> list[Any]:
-    return value if isinstance(value, list) and value else [value]
-
-
-def _as_text(value: Any) -> str:
-    """A value as it would be typed."""
-    if isinstance(value, str):
-        return value
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+    values = {key: value if isinstance(value, list) and value else [value] for key, value in grid.items()}
+    return typed_text(run), {key: [typed_text(v) for v in value] for key, value in values.items()}
 
 
 def lines(points: Sequence[Point], more: Sequence[str] = ()) -> Iterator[str]:

@@ -19,12 +19,13 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.plugins import Family, family
-from crossclass.core.yaml_reader import read_yaml
+from crossclass.core.yaml_reader import is_boolean_for_number, plain_value, read_yaml
 
 T = TypeVar("T", bound="Settings")
 
@@ -99,6 +100,14 @@ class Settings(BaseModel):
                     f"with .replace({change})"
                 ) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        for name in cls.model_fields.keys() & data.keys() if isinstance(data, Mapping) else ():
+            if is_boolean_for_number(data[name], [cls.model_fields[name]]):
+                raise ValueError(f"{name}={data[name]}: give a number, not a boolean")
+        return data
+
     @model_serializer(mode="wrap")
     def _keep_kind(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         # exclude_defaults would drop `kind`, and two plug-ins at their defaults would digest alike
@@ -146,12 +155,15 @@ class Settings(BaseModel):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes YAML; also quotes texts such as 1e-3, which YAML 1.2 reads as numbers."""
+    """Writes YAML; quotes each text that would be read as something else, such as 08, -.5 and 1e-3."""
 
 
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(plain_value(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def validated(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:

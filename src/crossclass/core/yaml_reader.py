@@ -1,15 +1,18 @@
-"""YAML without surprises: numbers are decimal, booleans `true` and `false`, texts and paths as written.
+"""Text becomes values by the type of the setting that it is for, on the command line and in YAML files.
 
-YAML 1.1 reads `yes` as true, `007` as 7, `1:30` as 90 and `2025-01-31` as a date. Here a plain scalar is what
-YAML 1.2 makes of it, and where a setting is a text or a path, the text itself.
+Texts and paths are what is written; integers are decimal digits; `yes`, `on` and `1` are true for a boolean
+only; a fraction such as 8/255 is a float. Where no type is known a plain scalar is what YAML 1.2 makes of
+it: YAML 1.1 reads `yes` as true, `007` as 7, `1:30` as 90 and `2025-01-31` as a date.
 """
 
+import os
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -20,8 +23,20 @@ from crossclass.core.plugins import Family, family
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FRACTION = re.compile(r"([-+]?[0-9]{1,18}) */ *([0-9]{1,18})")
+_LONGEST_INTEGER = 1000  # digits; Python itself refuses more than 4300
 _MOST_VALUES = 20_000
-_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_NOTHING = ("", "~", "null", "Null", "NULL")
+_WORDS: dict[str, object] = {
+    **dict.fromkeys(_NOTHING),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""What a boolean can be written as, in small or capital letters."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +45,44 @@ class _PlainScalar:
 
     text: str
 
-    @property
-    def value(self) -> Any:
-        if self.text.lower() in _WORDS:
-            return _WORDS[self.text.lower()]
-        if _INTEGER.fullmatch(self.text):
-            return int(self.text, 10)
-        return float(self.text) if _FLOAT.fullmatch(self.text) else self.text
+
+def plain_value(text: str) -> Any:
+    """What YAML 1.2 makes of a scalar without quotes: nothing, a boolean, a decimal number, or the text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text) and len(text) <= _LONGEST_INTEGER:
+        return int(text, 10)
+    return float(text) if _FLOAT.fullmatch(text) else text
 
 
 class _Loader(yaml.SafeLoader):
+    """Makes texts, lists and mappings only; what a plain scalar stands for is said by `typed_value`."""
+
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
+    yaml_constructors: ClassVar[dict[Any, Any]] = {  # without `!!int`, which reads 010 as 8, and the like
+        f"tag:yaml.org,2002:{kind}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
+        for kind in ("str", "seq", "map")
+    } | {None: yaml.SafeLoader.yaml_constructors[None]}
+    DEFAULT_SCALAR_TAG = "scalar"  # type: ignore[misc] # told from an explicit `!!str 010`, which is a text
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The mapping with its keys as they are written; a key that stands twice is an error."""
+        read: dict[Any, Any] = {}
+        for key_node, value in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name is no text", key_node.start_mark)
+            if key_node.value in read:
+                again = f"'{key_node.value}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, again, key_node.start_mark)
+            read[key_node.value] = self.construct_object(value, deep=deep)
+        return read
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> object:
     return _PlainScalar(node.value) if node.style is None else node.value
 
 
-_Loader.add_constructor("tag:yaml.org,2002:str", _scalar)
+_Loader.add_constructor("scalar", _scalar)
 
 
 def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
@@ -61,6 +96,12 @@ def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
     Raises:
         UserError: It is not valid YAML, or no mapping.
     """
+    read: dict[str, Any] = typed_value(read_mapping(text, where), wanted, f"{where}: ")
+    return read
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """The mapping of a YAML file, as `typed_value` and `typed_text` take it; raises UserError."""
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
@@ -75,8 +116,31 @@ def read_yaml(text: str, wanted: Sequence[Any], where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         kind = type(typed_value(data, [], where)).__name__
         raise UserError(f"{where}: expected settings such as 'seed: 0', found a {kind}")
-    read: dict[str, Any] = typed_value(data, wanted, where)
-    return read
+    return data
+
+
+def typed_text(node: Any) -> str:
+    """What a person would type on a command line for a value that `read_mapping` read."""
+    if isinstance(node, _PlainScalar):
+        return node.text
+    if isinstance(node, str):
+        return node
+    return yaml.dump(node, Dumper=_AsWritten, default_flow_style=True, width=10**9).strip()
+
+
+class _AsWritten(yaml.SafeDumper):
+    """Writes scalars without quotes where they were read so, and with quotes where they had some."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write each value out, so that it can stand alone."""
+        return True
+
+
+_TEXT = "tag:yaml.org,2002:str"
+_AsWritten.add_representer(_PlainScalar, lambda dumper, node: dumper.represent_scalar(_TEXT, node.text))
+_AsWritten.add_representer(str, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style='"'))
 
 
 def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
@@ -86,12 +150,16 @@ def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
     """
     if not text.strip():
         raise UserError(f"'{path}={text}' has no value; give one, or null for none")
-    if _are_texts(wanted):
-        return typed_value(_PlainScalar(text), wanted, path)
+    kinds = set(_options(wanted)) - {type(None)}
+    if _are_texts(wanted) and text in ("", "~"):  # nothing in a file, a home folder on a command line
+        return _text(text, kinds)
+    if kinds and all(kind in _SCALARS for kind in kinds):  # `seed=8 #2` is no 8 with a comment
+        return typed_value(_PlainScalar(text if _are_texts(wanted) else text.strip()), wanted, path)
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
-        raise UserError(f"'{path}={text}': the value is not valid YAML") from e
+        why = getattr(e, "problem", None) or "cannot be read"
+        raise UserError(f"'{path}={_short(text)}': the value is not valid YAML ({why})") from e
     _check_size(data, path)
     return typed_value(data, wanted, path)
 
@@ -121,28 +189,97 @@ def typed_value(node: Any, wanted: Sequence[Any], path: str) -> Any:
     Raises UserError for a boolean where none is wanted, none where one is, or a number that is not decimal.
     """
     if isinstance(node, dict):
-        plain = {k.value if isinstance(k, _PlainScalar) else k: v for k, v in node.items()}
-        return {k: typed_value(v, _below(wanted, k), f"{path}.{k}") for k, v in plain.items()}
+        start = path if path.endswith(": ") else f"{path}."
+        return {k: typed_value(v, _below(wanted, k), f"{start}{k}") for k, v in node.items()}
     if isinstance(node, list):
         inner = [a for t in _options(wanted) if get_origin(t) in (list, tuple) for a in get_args(t)]
         return [typed_value(v, [a for a in inner if a is not ...], path) for v in node]
-    kinds = set(_options(wanted)) - {type(None)}
+    options = set(_options(wanted))
+    kinds = options - {type(None)}
     if isinstance(node, str):
         if kinds & {int, float} and _is_odd_number(node):
-            raise UserError(f"{path}={node}: give a number in decimal digits")
+            raise UserError(f"{path}={_short(node)}: give a number in decimal digits")
         return node
-    if not isinstance(node, _PlainScalar):
-        return node
-    value = node.value
-    if value is None and (type(None) in _options(wanted) or not _are_texts(wanted)):
+    if is_boolean_for_number(node, wanted):
+        raise UserError(f"{path}={node}: give a number, not a boolean")
+    return _scalar_value(node.text, options, path) if isinstance(node, _PlainScalar) else node
+
+
+_SCALARS = (int, float, bool, str, Path)
+
+
+def _scalar_value(text: str, options: Set[Any], path: str) -> Any:
+    """What a scalar without quotes stands for in a setting of these types; raises UserError."""
+    kinds = options - {type(None)}
+    known = bool(kinds) and all(k in _SCALARS or _holds_more(k) for k in kinds)
+    if text in _NOTHING and (type(None) in options or not known):
         return None
-    if _are_texts(wanted):
-        return node.text
-    if kinds == {bool} and not isinstance(value, bool):
-        raise UserError(f"{path}={node.text}: give true or false")
-    if kinds and kinds <= {int, float} and isinstance(value, bool):
-        raise UserError(f"{path}={node.text}: give a number")
-    return typed_value(value, wanted, path) if isinstance(value, str) else value
+    if kinds and kinds <= {str, Path}:
+        return _text(text, kinds)
+    if text.lower() == "none" and type(None) in options and str not in kinds:
+        return None
+    if kinds == {bool}:
+        if text.lower() not in _BOOLEANS:
+            raise UserError(f"{path}={_short(text)}: give true or false")
+        return _BOOLEANS[text.lower()]
+    if kinds and kinds <= {int, float}:
+        return _number(text, kinds, path)
+    value = plain_value(text)
+    if known and value is None:
+        raise UserError(f"{path}={_short(text)}: give a value; this setting cannot be left out")
+    return text if isinstance(value, bool) and str in kinds else value
+
+
+def is_boolean_for_number(value: object, wanted: Sequence[Any]) -> bool:
+    """Whether a boolean, or a list with one, is given where numbers are wanted; Python takes it for 1."""
+    if not isinstance(value, bool | list | tuple):
+        return False
+    if isinstance(value, list | tuple):
+        inner = [a for t in _options(wanted) if get_origin(t) in (list, tuple) for a in get_args(t)]
+        return any(is_boolean_for_number(v, [a for a in inner if a is not ...]) for v in value)
+    kinds = set(_options(wanted)) - {type(None)}
+    return bool(kinds & {int, float}) and bool not in kinds
+
+
+def is_path(wanted: Sequence[Any]) -> bool:
+    """Whether a setting of these types is the path of a file or folder, perhaps one that can be left out."""
+    return set(_options(wanted)) - {type(None)} == {Path}
+
+
+def _number(text: str, kinds: Set[Any], path: str) -> Any:
+    """The number that a text stands for; raises UserError."""
+    value: object = plain_value(text)
+    if float in kinds and (parts := _FRACTION.fullmatch(text)) and int(parts[2]):
+        value = int(parts[1]) / int(parts[2])
+    if isinstance(value, float) and float not in kinds:  # 1e3 is a whole number, and below 2**53 exactly so
+        value = int(value) if value.is_integer() and abs(value) < 2**53 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (inf, -inf):
+        what = (
+            "number in decimal digits, or a fraction such as 8/255"
+            if float in kinds
+            else "whole number in decimal digits"
+        )
+        raise UserError(f"{path}={_short(text)}: give a {what}")
+    return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _text(text: str, kinds: Set[Any]) -> Any:
+    """A text as it is; of a path a leading `~` is a home folder, as in a shell."""
+    if Path not in kinds:
+        return text
+    expanded = os.path.expanduser(text)
+    # a name that begins with ~ and is no home: pathlib drops the ./, and another expansion would go wrong
+    return Path(os.path.abspath(expanded)) if expanded.startswith(("~", "./~")) else Path(expanded)
+
+
+def _holds_more(kind: Any) -> bool:
+    """Whether values of this kind are lists, mappings or settings of their own."""
+    is_settings = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return is_settings or get_origin(kind) in (list, tuple, dict, Mapping)
 
 
 def _is_odd_number(text: str) -> bool:

@@ -100,7 +100,7 @@ class Shapes(Data):
     """Standard deviation of the strength of a part, N(mu, sigma^2)."""
     noise: float = Field(default=0.3, ge=0)
     """Standard deviation of the background's texture."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the pictures."""
 
     @model_validator(mode="after")

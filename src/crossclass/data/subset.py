@@ -26,7 +26,7 @@ class Subset(Data):
     balanced: bool | None = None
     """Whether parts are drawn over the whole file, class-balanced by `subset_seed`, or cut in order (false).
     Unset, a part is drawn, and a whole file keeps its order."""
-    subset_seed: int = Field(default=0, ge=0)
+    subset_seed: int = Field(default=0, ge=0, lt=2**63)
     """Of drawn parts; the run's `seed` does not change them."""
 
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:

@@ -93,7 +93,7 @@ class Run(Settings):
     """Whether `last` then is the last checkpoint before the trouble, not the network at the end."""
     checkpoint_every: int = Field(default=0, ge=0)
     """Epochs between the checkpoints `epoch_NNN`; 0 writes none."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of weights, order, augmentation and attacks: every seed is another run."""
 
     @model_validator(mode="after")
