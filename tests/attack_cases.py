@@ -3,6 +3,7 @@
 import logging
 import random
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import kind_of, members
 from crossclass.models.model_state import evaluating
+from odd_networks import ODD
 
+Net = Callable[..., nn.Module]
 ATTACKS, THREATS = members(AnyAttack), members(AnyThreat)
 # An attack of other code may treat a batch, a dead gradient or a target as it likes (AutoAttack draws for the
 # images that still stand, so a sample's result does depend on its batch).
@@ -40,6 +43,9 @@ def crossed(setting: str, values: tuple[str, ...]) -> Any:
     return pytest.mark.parametrize(("attack", "ball", setting), cases)
 
 
+NETS: dict[str, Net] = {"TinyNet": tiny_net, **ODD}
+every_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+"""Also networks in which one thing has several names (`odd_networks`)."""
 every_mode, every_loss = crossed("bn", BN), crossed("loss", ("ce", "margin"))
 
 
@@ -93,9 +99,9 @@ def external(name: str, threat: Any = None, **arguments: Any) -> External:
     return External(call=f"external_attacks:{name}", arguments=arguments, threat=threat or Linf(eps=0.1))
 
 
-def mixed(training: bool = True) -> nn.Module:
+def mixed(training: bool = True, net: Net = tiny_net) -> nn.Module:
     """Modules in both modes, parameters frozen and not, a gradient, a batch norm that does not track."""
-    model = tiny_net().train(training)
+    model = net().train(training)
     model.bn.eval()
     model.extra = nn.BatchNorm1d(2, track_running_stats=False).train()
     model.conv.weight.requires_grad_(False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attack_cases import BN, Y, every, every_mode, make, mixed, ours, state, trips
+from attack_cases import BN, Net, Y, every, every_mode, every_net, make, mixed, ours, state, trips
 from conftest import Forwards, Tripped, pictures, seeded, tiny_net
 from crossclass.attacks import FGSM, PGD
 from crossclass.models.model_state import evaluating, frozen
@@ -15,8 +15,9 @@ pytestmark = pytest.mark.usefixtures("trusted")
 
 
 @every_mode
-def test_the_model_comes_back_as_it_was(attack: type, ball: type, bn: str) -> None:
-    model = Forwards(mixed())
+@every_net
+def test_the_model_comes_back_as_it_was(net: Net, attack: type, ball: type, bn: str) -> None:
+    model = Forwards(mixed(net=net))
     before = state(model, bn)
     make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
     assert model.count > 0
@@ -47,13 +48,17 @@ def test_the_model_comes_back_as_it_was_when_it_raises(
 
 
 @every_mode
+@every_net
 @pytest.mark.parametrize("mode", [True, False], ids=["found-training", "found-eval"])
-def test_batch_norm_moves_by_the_documented_count(attack: type, ball: type, bn: str, mode: bool) -> None:
-    model = Forwards(tiny_net().train(mode))
+def test_batch_norm_moves_by_the_documented_count(
+    net: Net, attack: type, ball: type, bn: str, mode: bool
+) -> None:
+    model = Forwards(net().train(mode))
     before, count = state(model), int(model.inner.bn.num_batches_tracked)
     make(attack, ball, bn=bn)(model, pictures(5), Y, seeded(0))
     moved = int(model.inner.bn.num_batches_tracked) - count
-    assert moved == (model.count if bn == "train" else 0)
+    uses = getattr(model.inner, "uses", 1)
+    assert moved == (uses * model.count if bn == "train" else 0)
     assert (state(model) == before) == (bn != "train")
 
 

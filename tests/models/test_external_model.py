@@ -301,7 +301,7 @@ def test_a_vit_starts_from_resized_weights_and_is_not_fetched_again(hub):
     folder, asked = hub
     given = imagenet(folder)
     net = models.build(SMALL, IMAGES, 4, 0)
-    state, wanted = net.state_dict(), adapted(given, 4, 2)
+    state, wanted = net.state_dict(), adapted(given, 4, (2, 2))
     assert state["pos_embed"].shape == (1, 5, 12)
     assert state["patch_embed.proj.weight"].shape == (12, 3, 4, 4)
     body = [n for n in wanted if not n.startswith("head")]

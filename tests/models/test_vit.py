@@ -58,7 +58,7 @@ def test_attention_in_bf16_on_a_cpu_is_attention() -> None:
 
 def test_a_summed_kernel_sees_an_image_as_the_old_one_sees_it_enlarged():
     tensors = {"patch_embed.proj.weight": torch.randn(5, 3, 16, 16), "pos_embed": torch.randn(1, 197, 5)}
-    kernel = adapted(tensors, 4, 14)["patch_embed.proj.weight"]
+    kernel = adapted(tensors, 4, (14, 14))["patch_embed.proj.weight"]
     x = torch.rand(2, 3, 8, 12)
     enlarged = x.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
     expected = F.conv2d(enlarged, tensors["patch_embed.proj.weight"], stride=16)
@@ -72,7 +72,7 @@ def test_positions_are_resized_bilinearly_and_the_class_token_stays():
         "pos_embed": positions,
         "x": torch.ones(1),
     }
-    out = adapted(tensors, 4, 8)
+    out = adapted(tensors, 4, (8, 8))
     old, new = positions[0, 1:].view(14, 14, 5), out["pos_embed"][0, 1:].view(8, 8, 5)
     for u in range(8):
         for v in range(8):
@@ -84,9 +84,9 @@ def test_positions_are_resized_bilinearly_and_the_class_token_stays():
             assert torch.allclose(new[u, v], (1 - s) * top + s * below)
     assert torch.equal(out["pos_embed"][:, 0], positions[:, 0])
     assert out["x"] is tensors["x"]
-    assert torch.equal(adapted(tensors, 16, 14)["pos_embed"], positions)
+    assert torch.equal(adapted(tensors, 16, (14, 14))["pos_embed"], positions)
     assert torch.equal(
-        adapted(tensors, 16, 14)["patch_embed.proj.weight"], tensors["patch_embed.proj.weight"]
+        adapted(tensors, 16, (14, 14))["patch_embed.proj.weight"], tensors["patch_embed.proj.weight"]
     )
     assert tensors["pos_embed"] is positions
 
@@ -110,4 +110,4 @@ def test_positions_are_resized_bilinearly_and_the_class_token_stays():
 )
 def test_weights_that_cannot_be_adapted_are_refused(tensors, patch, words):
     with pytest.raises(UserError, match=words):
-        adapted(tensors, patch, 8)
+        adapted(tensors, patch, (8, 8))

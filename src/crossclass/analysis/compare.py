@@ -94,7 +94,7 @@ def saliency_between(
     images = part.images.cpu()[some].float() / 255
     drawn = SaliencyMaps(
         images,
-        {name: saliency.resized(m[some], images.shape[-1]) for name, m in maps.items()},
+        {name: saliency.resized(m[some], (images.shape[-2], images.shape[-1])) for name, m in maps.items()},
         [
             f"{int(i)}: {class_names[int(labels[i])]}\n{second}: {[*class_names, 'no number'][two.robust[i]]}"
             for i in some

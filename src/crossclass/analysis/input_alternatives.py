@@ -26,7 +26,7 @@ from crossclass.core.rng import isolated_rng
 from crossclass.data import Split, as_float
 from crossclass.data.draw import draw
 from crossclass.models import Classifier, Variant, statistics, with_weights_of
-from crossclass.models.base import Statistics
+from crossclass.models.base import Statistics, size_of
 from crossclass.models.model_state import frozen
 
 CONSTANTS: dict[str, Statistics] = {
@@ -83,7 +83,7 @@ class Feeding:
         constants = "" if self.with_loaded_constants else f" {normalise_setting('', self.constants)}"
         return f"model.{self.variant.name}{constants}"
 
-    def arranged(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def arranged(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c u v"]:
         """The images in the order of channels and sides that the network gets."""
         x = x.flip(1) if self.reversed_channels else x
         return x.transpose(2, 3).contiguous() if self.transposed else x
@@ -212,7 +212,7 @@ def arrangements(loaded: Feeding, channels: int, sides: tuple[int, int]) -> list
     if channels == 3:
         # the constants belong to the network's channels, so they stay where they are
         out.append(replace(loaded, name="blue, green, red", reversed_channels=not loaded.reversed_channels))
-    if sides[0] == sides[1] > 1:
+    if min(sides) > 1:
         out.append(replace(loaded, name="transposed", transposed=not loaded.transposed))
     return out
 
@@ -333,7 +333,7 @@ def predictions(
 ) -> Int[Tensor, " n"]:
     """The classes that a network says when it is fed in this way, in the mode it is in; -1 for no number."""
     if feeding.variant is not None:
-        model = with_weights_of(model, feeding.variant.settings, x.shape[1], x.shape[-1])
+        model = with_weights_of(model, feeding.variant.settings, x.shape[1], size_of(x))
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with with_normalisation(model, *feeding.constants):
         logits = [model(feeding.arranged(b).to(dtype)).float() for b in x.split(batch)]

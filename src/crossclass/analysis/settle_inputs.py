@@ -22,7 +22,7 @@ from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.models import Variant, channel_statistics, describe, variants_of, with_weights_of
-from crossclass.models.base import Statistics
+from crossclass.models.base import Statistics, size_of
 from crossclass.models.reordered import Reordered, renumber_head
 
 MOST = 2000
@@ -175,8 +175,8 @@ class _Where:
     def take(self, feeding: Feeding) -> None:
         if feeding.variant is not None:
             self.settings = feeding.variant.settings
-            channels, *_, size = self.one.splits.test.images.shape[1:]
-            self.model = with_weights_of(self.model, self.settings, channels, size)
+            images = self.one.splits.test.images
+            self.model = with_weights_of(self.model, self.settings, images.shape[1], size_of(images))
             self.order = [o for o in self.order if not o.startswith(f"{feeding.variant.changed}=")]
             self.order.append(feeding.variant.name)
         if feeding.reversed_channels or feeding.transposed:

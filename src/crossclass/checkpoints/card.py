@@ -49,8 +49,8 @@ class Card(BaseModel):
     model: AnyModel
     classes: PositiveInt
     channels: PositiveInt
-    size: PositiveInt
-    """Height and width of the images in pixels."""
+    size: PositiveInt | tuple[PositiveInt, PositiveInt]
+    """Height and width of the images in pixels; one number where they are equal."""
     class_names: list[str] = []
     data: AnyData | None = None
     """The data set of the run; never where it lies."""

@@ -15,6 +15,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.overrides import Changes, override
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData, Splits
+from crossclass.models.base import sides
 
 Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order", "architecture"]
 """What of a network and of its inputs and outputs may be guessed."""
@@ -72,7 +73,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     base = None if named or closest is None else closest.settings
     settings = override(_Named(model=base), given).model
     assert settings is not None
-    classes, (_, channels, *_, size) = len(splits.class_names), splits.test.images.shape
+    classes, channels = len(splits.class_names), splits.test.images.shape[1]
     if closest is not None and closest.share == 1 and closest.classes != classes:
         raise other_classes(path, closest.classes, classes)
     notes = [] if named else [f"recognized as {models.describe(settings, classes)}"]
@@ -83,7 +84,7 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     assert isinstance(target, nn.Module)
     fit = match_state_dict.load(target, tree, allow_partial=allow_partial, where=str(path), closest=in_words)
     notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
-    usual = _usual(classes, size) if channels == 3 else "none"
+    usual = _usual(classes, models.size_of(splits.test.images)) if channels == 3 else "none"
     by: NormalisedBy = "user"
     if not normalised:
         by, note = _normalise(model, target, fit, usual)
@@ -127,8 +128,8 @@ def _names(given: Changes) -> frozenset[str]:
     return frozenset([*inside, *(path.split(".")[1] for path in given if "." in path)])
 
 
-def _usual(classes: int, size: int) -> str:
-    if size >= 128:
+def _usual(classes: int, size: models.Size) -> str:
+    if max(sides(size)) >= 128:
         return "imagenet"
     alike = (kind_of(d).replace("_", "") for d in members(AnyData) if d.shape == (classes, size))
     return next(alike, "none")

@@ -29,6 +29,7 @@ Purpose = Literal[
     "refresh",
     "network",
     "evaluation",
+    "rehearsal",
 ]
 """Appended to only: a purpose is known by its place in this list, and another one would change every run."""
 _PURPOSES = {name: number for number, name in enumerate(get_args(Purpose), 1)}

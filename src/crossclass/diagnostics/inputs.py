@@ -15,7 +15,7 @@ from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
 from crossclass.analysis.input_alternatives import Feeding, Trial, with_normalisation
 from crossclass.diagnostics.findings import Finding, finding, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
-from crossclass.models import with_weights_of
+from crossclass.models import size_of, with_weights_of
 
 REMEDIES = {
     "wrong-normalisation": "set {}",
@@ -120,7 +120,7 @@ def corrected(p: Probe, numbering: bool = True) -> Iterator[Probe]:
     else:
         model, variant = p.model, best.feeding.variant
         if variant is not None:
-            model = with_weights_of(model, variant.settings, x.shape[1], x.shape[-1])
+            model = with_weights_of(model, variant.settings, x.shape[1], size_of(x))
         with with_normalisation(model, *best.feeding.constants):
             yield replace(p, model=model, x=best.feeding.arranged(x), y=y, results={})
 

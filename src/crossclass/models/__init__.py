@@ -20,6 +20,8 @@ from crossclass.models.base import (
     Classifier as Classifier,
     MeanStd as MeanStd,
     Model as Model,
+    Size as Size,
+    size_of as size_of,
     statistics as statistics,
 )
 from crossclass.models.external_model import (
@@ -31,6 +33,7 @@ from crossclass.models.external_model import (
 from crossclass.models.preactresnet import PreActResNet as PreActResNet
 from crossclass.models.recognize import Recognized as Recognized, recognize as recognize
 from crossclass.models.resnet import ResNet as ResNet
+from crossclass.models.saved_state import load_saved
 from crossclass.models.variants import (
     Variant as Variant,
     variants_of as variants_of,
@@ -87,13 +90,13 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
             f"model.normalise has {len(mean)} channels, the images have {channels}; use model.normalise=data"
         )
     with isolated_rng(stream_seed(seed, 0, 0, "init"), torch.device("cpu")):
-        model = settings(classes, channels, mean, std, images.shape[-1])
+        model = settings(classes, channels, mean, std, size_of(images))
         settings.load_pretrained(model)
     return model
 
 
 def rebuild(
-    settings: AnyModel, tensors: Mapping[str, Tensor], classes: int, channels: int, size: int = 32
+    settings: AnyModel, tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size = 32
 ) -> Classifier:
     """The network of a checkpoint of ours, in eval mode; raises UserError if the tensors do not fit.
 
@@ -106,7 +109,7 @@ def rebuild(
     except (RuntimeError, MemoryError) as e:  # a card may ask for more than there is memory
         raise UserError(f"the model that the card describes cannot be made ({first_line(e)})") from e
     try:
-        model.load_state_dict(dict(tensors))
+        load_saved(model, tensors)
     except RuntimeError as e:
         raise UserError("the checkpoint's tensors do not fit the model that its card describes") from e
     return model.eval()

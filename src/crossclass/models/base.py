@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import BeforeValidator, model_validator
 from torch import Tensor, nn
 
@@ -54,6 +54,21 @@ Normalise = Annotated[str | MeanStd, BeforeValidator(_known)]
 """A name of `statistics()`, `data` (those of the training part), or given constants."""
 
 
+Size = int | tuple[int, int]
+"""Height and width of images in pixels; one number where they are equal."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def size_of(images: Shaped[Tensor, "n c h w"]) -> Size:
+    """The size of images."""
+    h, w = images.shape[-2:]
+    return h if h == w else (h, w)
+
+
 class Model(Settings):
     """Base of the model families: settings that are called for a network.
 
@@ -68,9 +83,9 @@ class Model(Settings):
     """The setting that stands behind the kind in `model=kind:VALUE`, such as `name`."""
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> "Classifier":
-        """A freshly initialised network for images of `channels` and of `size` pixels along a side."""
+        """A freshly initialised network for images of `channels` and this height and width in pixels."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
     def not_in_shapes(self) -> Mapping[str, tuple[Any, ...]]:

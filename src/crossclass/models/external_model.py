@@ -15,7 +15,7 @@ from torch import nn
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.trust import CONSENT, consent, import_callable
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, Normalise, load_pretrained
+from crossclass.models.base import Classifier, Model, Normalise, Size, load_pretrained
 from crossclass.models.hub import config_of
 from crossclass.models.wrapper import Wrapped
 
@@ -39,7 +39,7 @@ class ExternalModel(Model):
         return hash(self.digest())  # `arguments` is a dictionary, which pydantic's own would refuse
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> Classifier:
         """The network, initialised as its author does; raises UserError if it does not serve."""
         net = self.create(classes, channels)

@@ -1,10 +1,10 @@
-"""Freeze a model or set its mode for a while; on leaving it is as before.
+"""Freeze a model, set its mode or exchange its tensors for a while; on leaving it is as before.
 
 `frozen(model, bn)` freezes the parameters and sets the mode for crafting; on leaving, also after an
 exception, every module's `training` and every parameter's `requires_grad` are as before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -35,7 +35,8 @@ def frozen(
     tracking = [(m, m.track_running_stats) for m in modules if isinstance(m, _BatchNorm)]
     # instance and spectral norm know no such switch: what they move is put back
     movable = [m for m in modules if bn == "train_frozen_stats" and not isinstance(m, _BatchNorm)]
-    buffers = [(b, b.clone()) for m in movable for b in m.buffers(recurse=False)]
+    held = [(m._buffers, name, b) for m in movable for name, b in m._buffers.items()]
+    buffers = [(b, b.clone()) for _, _, b in held if b is not None]
     try:
         for module in modules:
             module.training = bn != "eval"
@@ -58,8 +59,10 @@ def frozen(
             module.track_running_stats = mode
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
+        for tensors, name, buffer in held:
+            tensors[name] = buffer  # a forward may have put another one there
         for buffer, before in buffers:
-            if not torch.equal(buffer, before):
+            if buffer.layout is not torch.strided or not torch.equal(buffer, before):
                 buffer.copy_(before)
 
 
@@ -73,3 +76,28 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in training:
             module.training = mode
+
+
+@contextmanager
+def exchanged(model: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Inside, the model computes with the second tensor of every pair in place of the first, its own.
+
+    Each attribute of each module is exchanged once, however many names lead to it, and all that hold one
+    tensor get the same replacement (`torch.func.functional_call` exchanges a module with two names twice,
+    and the second restores what the first had put there).
+    """
+    replacement = {id(own): other for own, other in pairs}
+    held = [
+        (tensors, name, tensor)
+        for module in model.modules()
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if id(tensor) in replacement
+    ]
+    try:
+        for tensors, name, tensor in held:
+            tensors[name] = replacement[id(tensor)]  # type: ignore[assignment]  # for a while, no Parameter
+        yield
+    finally:
+        for tensors, name, tensor in held:
+            tensors[name] = tensor  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, conv1x1, space_mean
+from crossclass.models.base import Classifier, Model, Size, conv1x1, space_mean
 
 BLOCKS: dict[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks in each of the four stages, by depth (He et al. 2016a, table 1)."""
@@ -78,7 +78,7 @@ class PreActResNet(Residual):
         return {} if self.depth == 50 else {"shortcut_input": ("activated", "raw")}
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream; it takes images of any size."""
         return PreActResNetModule(self, classes, channels, mean, std)

@@ -6,13 +6,14 @@ candidate, which is built without memory (on torch's meta device) and compared t
 
 import re
 from collections.abc import Iterator, Mapping
+from math import isqrt
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from crossclass.core.errors import UserError
-from crossclass.models.base import Classifier
+from crossclass.models.base import Classifier, Size
 from crossclass.models.preactresnet import BLOCKS, PreActResNet, Residual
 from crossclass.models.resnet import ResNet
 from crossclass.models.vit import ViT
@@ -82,9 +83,10 @@ def _residuals(shapes: Shapes) -> Iterator[Recognized]:
     classes, features = head
     yield from _candidate(pre, shapes, classes, channels, 32)
     windows, rest = divmod(features, width * 2 ** (stages - 1) * (4 if depth == 50 else 1))
-    side = round(windows**0.5)
-    if rest == 0 and side > 1 and side * side == windows:
-        size = 4 * side * post.stem_stride * 2 ** (stages - 1)
+    if rest == 0 and windows > 1:
+        one = 4 * post.stem_stride * 2 ** (stages - 1)
+        u, v = _factors(windows)
+        size = one * u, one * v
         yield from _candidate(post.replace(pool=4), shapes, classes, channels, size)
     else:
         yield from _candidate(post, shapes, classes, channels, 32)
@@ -108,9 +110,15 @@ def _vits(shapes: Shapes) -> Iterator[Recognized]:
     width, channels, _, patch = proj
     hidden = shapes.get("blocks.0.mlp.fc1.weight", (4 * width,))
     heads = width // 64 if width % 64 == 0 else 3 if width % 3 == 0 else 1
-    grid = round((positions[1] - 1) ** 0.5)
+    grid = _factors(positions[1] - 1)
     settings = ViT(patch=patch, width=width, depth=max(numbers) + 1, heads=heads, mlp_ratio=hidden[0] / width)
-    yield from _candidate(settings, shapes, head[0], channels, grid * patch)
+    yield from _candidate(settings, shapes, head[0], channels, (grid[0] * patch, grid[1] * patch))
+
+
+def _factors(n: int) -> tuple[int, int]:
+    """The two factors of n that are nearest to each other: the shapes of weights show no more of a grid."""
+    u = next(u for u in range(max(1, isqrt(max(n, 1))), 0, -1) if n % u == 0)
+    return u, n // u
 
 
 def _head(shapes: Shapes) -> tuple[int, int] | None:
@@ -120,7 +128,7 @@ def _head(shapes: Shapes) -> tuple[int, int] | None:
 
 
 def _candidate(
-    settings: BuiltIn, shapes: Shapes, classes: int, channels: int, size: int
+    settings: BuiltIn, shapes: Shapes, classes: int, channels: int, size: Size
 ) -> Iterator[Recognized]:
     try:
         with torch.device("meta"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, conv1x1, space_mean
+from crossclass.models.base import Classifier, Size, conv1x1, sides, space_mean
 from crossclass.models.preactresnet import Residual, add_stages
 
 
@@ -27,7 +27,7 @@ class ResNet(Residual):
     """`mean` over all space, or the side of the windows that are averaged before flattening."""
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream.
 
@@ -89,23 +89,26 @@ class ResNetModule(Classifier):
     )
 
     def __init__(
-        self, settings: ResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int
+        self, settings: ResNet, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size
     ) -> None:
         super().__init__(mean, std)
         self.conv1 = settings.stem_layer(channels)
         self.bn1 = nn.BatchNorm2d(settings.width)
         inputs = add_stages(self, settings, _Bottleneck if settings.depth == 50 else _Basic)
         padding = (settings.stem - 1) // 2
-        side = (size + 2 * padding - settings.stem) // settings.stem_stride + 1
-        for _ in settings.stages[1:]:
-            side = (side + 1) // 2  # a padded 3x3 at stride 2 rounds up
+        last = []
+        for side in sides(size):
+            left = (side + 2 * padding - settings.stem) // settings.stem_stride + 1
+            for _ in settings.stages[1:]:
+                left = (left + 1) // 2  # a padded 3x3 at stride 2 rounds up
+            last.append(left)
         self._stages, self._pool, windows = len(settings.stages), settings.pool, 1
         if self._pool != "mean":
-            windows = (side // self._pool) ** 2
+            windows = (last[0] // self._pool) * (last[1] // self._pool)
             if windows == 0:
                 raise UserError(
-                    f"model.pool={self._pool} is larger than the last map, which is {side}x{side} for images "
-                    f"of {size}x{size}; use model.pool=mean"
+                    f"model.pool={self._pool} is larger than the last map, which is {last[0]}x{last[1]} for "
+                    f"images of {sides(size)[0]}x{sides(size)[1]}; use model.pool=mean"
                 )
         self.head = nn.Linear(inputs * windows, classes)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from crossclass.models.base import Classifier, Model
+from crossclass.models.base import Classifier, Model, Size, sides
 from crossclass.models.reordered import Reordered
 
 
@@ -34,17 +34,18 @@ def variants_of(settings: Model | None) -> tuple[Variant, ...]:
     )
 
 
-def with_weights_of(model: Classifier, settings: Model, channels: int, size: int) -> Classifier:
+def with_weights_of(model: Classifier, settings: Model, channels: int, size: Size) -> Classifier:
     """The network of other settings with the weights of a model: the same tensors, in the same modes.
 
     Args:
         model: A built-in network, or one behind other orders of channels or sides.
         settings: Those of a variant of it.
         channels: Of the images.
-        size: Pixels along a side of the images.
+        size: Height and width of the images.
     """
     if isinstance(model, Reordered):
-        inner = with_weights_of(model.inner, settings, channels, size)
+        inner_size = sides(size)[::-1] if model.transposed else size
+        inner = with_weights_of(model.inner, settings, channels, inner_size)
         out: Classifier = Reordered(
             inner, reversed_channels=model.reversed_channels, transposed=model.transposed
         )

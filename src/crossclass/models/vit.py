@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from crossclass.core.errors import UserError
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, load_pretrained
+from crossclass.models.base import Classifier, Model, Size, load_pretrained, sides
 from crossclass.models.hub import weights_of
 
 
@@ -26,7 +26,7 @@ class ViT(Model):
 
     kind: Literal["vit"] = "vit"
     patch: PositiveInt = 4
-    """Side of a patch in pixels; it divides the side of the images."""
+    """Side of a patch in pixels; it divides height and width of the images."""
     width: PositiveInt = 192
     """Dimension of a token."""
     depth: PositiveInt = 12
@@ -55,9 +55,9 @@ class ViT(Model):
         return f"{name}, width {self.width}, depth {self.depth}, patch {self.patch}"
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> Classifier:
-        """The network, freshly initialised from torch's global stream, for images of that side only."""
+        """The network, freshly initialised from torch's global stream, for images of that size only."""
         return ViTModule(self, classes, channels, mean, std, size)
 
     def load_pretrained(self, model: Classifier) -> None:
@@ -132,15 +132,16 @@ class ViTModule(Classifier):
     """The network of `ViT`."""
 
     def __init__(
-        self, settings: ViT, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int
+        self, settings: ViT, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size
     ) -> None:
         super().__init__(mean, std)
         width, patch = settings.width, settings.patch
-        if size % patch:
-            raise UserError(f"model.patch={patch} does not divide the images, which are {size}x{size}")
-        self.grid = size // patch
+        h, w = sides(size)
+        if h % patch or w % patch:
+            raise UserError(f"model.patch={patch} does not divide the images, which are {h}x{w}")
+        self.grid = (h // patch, w // patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
         self.patch_embed = _PatchEmbed(channels, width, patch)
         hidden = int(width * settings.mlp_ratio + 1e-6)  # a whole number over the width stays whole
         self.blocks = nn.Sequential(*(_Block(width, settings.heads, hidden) for _ in range(settings.depth)))
@@ -155,9 +156,10 @@ class ViTModule(Classifier):
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The class token after the last layer norm, [n, width]; of either sign."""
-        side = self.grid * self.patch_embed.proj.kernel_size[0]
-        if x.shape[-2:] != (side, side):
-            raise UserError(f"this ViT was made for images of {side}x{side}, not {x.shape[-2]}x{x.shape[-1]}")
+        patch = self.patch_embed.proj.kernel_size[0]
+        h, w = (patch * n for n in self.grid)
+        if x.shape[-2:] != (h, w):
+            raise UserError(f"this ViT was made for images of {h}x{w}, not {x.shape[-2]}x{x.shape[-1]}")
         tokens = self.patch_embed(self.normalise(x))
         tokens = torch.cat((self.cls_token.expand(len(x), -1, -1), tokens), dim=1) + self.pos_embed
         g: Tensor = self.norm(self.blocks(tokens))[:, 0]
@@ -171,11 +173,11 @@ class ViTModule(Classifier):
 
     def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
         """Tokens [n, 1 + hw, d] as a map, the class token dropped."""
-        return activation[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return activation[:, 1:].transpose(1, 2).unflatten(2, self.grid)
 
 
-def adapted(tensors: Mapping[str, Tensor], patch: int, grid: int) -> dict[str, Tensor]:
-    """A ViT's tensors for patches of `patch` pixels and `grid` x `grid` positions (Mo et al. 2022).
+def adapted(tensors: Mapping[str, Tensor], patch: int, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """A ViT's tensors for patches of `patch` pixels and a `grid` of positions (Mo et al. 2022).
 
     The kernel sums its cells, so that it answers to an image as it did to the same image enlarged by
     repeating pixels; positions are resized bilinearly, that of the class token is kept. Raises UserError.
@@ -196,8 +198,8 @@ def adapted(tensors: Mapping[str, Tensor], patch: int, grid: int) -> dict[str, T
     out["patch_embed.proj.weight"] = (
         kernel.unflatten(3, (patch, old // patch)).unflatten(2, (patch, old // patch)).sum(dim=(3, 5))
     )
-    if side != grid:
+    if (side, side) != grid:
         field = positions[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        field = F.interpolate(field, size=(grid, grid), mode="bilinear", align_corners=False)
+        field = F.interpolate(field, size=grid, mode="bilinear", align_corners=False)
         out["pos_embed"] = torch.cat((positions[:, :1], field.flatten(2).transpose(1, 2)), dim=1)
     return out

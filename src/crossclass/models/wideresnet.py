@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, Model, conv1x1, space_mean
+from crossclass.models.base import Classifier, Model, Size, conv1x1, space_mean
 
 
 class WideResNet(Model):
@@ -37,7 +37,7 @@ class WideResNet(Model):
         return f"WideResNet-{self.depth}-{self.widen}"
 
     def __call__(
-        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: int = 32
+        self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32
     ) -> Classifier:
         """The network, freshly initialised from torch's global stream; it takes images of any size."""
         return WideResNetModule(self, classes, channels, mean, std)

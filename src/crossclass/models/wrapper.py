@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.rng import generator
 from crossclass.data.base import PerChannel
-from crossclass.models.base import Classifier, subsample_first
+from crossclass.models.base import Classifier, Size, sides, subsample_first
 from crossclass.models.model_state import evaluating
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
@@ -43,16 +43,16 @@ class Wrapped(Classifier):
         channels: int,
         mean: PerChannel,
         std: PerChannel,
-        size: int,
+        size: Size,
         *,
         name: str = "the network",
         head: str | None = None,
         saliency: str | None = None,
     ) -> None:
         super().__init__(mean, std)
-        self.net, self.channels, self.name = net, channels, name
+        self.net, self.channels, self.name, self.sides = net, channels, name, sides(size)
         subsample_first(net)
-        x = torch.rand(2, channels, size, size, generator=generator(0))
+        x = torch.rand(2, channels, *sides(size), generator=generator(0))
         device = next((t.device for t in net.parameters()), x.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
             calls, returned = _calls(net, self.normalise(x).to(device), name)
@@ -108,15 +108,16 @@ class Wrapped(Classifier):
         return self.net.get_submodule(self._saliency)
 
     def as_map(self, activation: Tensor) -> Float[Tensor, "n d h w"]:
-        """A map as it is; tokens [n, t, d] as a square map without the tokens that lead them."""
+        """A map as it is; tokens [n, t, d] as a map without the tokens that lead them."""
         if activation.ndim == 4:
             return activation
-        side = _side(activation.shape[1])
-        if side is None:
+        grid = _grid(activation.shape[1], self.sides)
+        if grid is None:
             raise UserError(
-                f"{activation.shape[1]} tokens are no square grid; name a layer: model.saliency=..."
+                f"{activation.shape[1]} tokens are no grid of the images' shape; name a layer: "
+                "model.saliency=..."
             )
-        return activation[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+        return activation[:, -(grid[0] * grid[1]) :].transpose(1, 2).unflatten(2, grid)
 
 
 class _LayerCall(NamedTuple):
@@ -125,6 +126,8 @@ class _LayerCall(NamedTuple):
     name: str
     shape: tuple[int, ...]
     input: Tensor | None
+    sides: tuple[int, int]
+    """Height and width of the images."""
 
     @property
     def is_map(self) -> bool:
@@ -132,7 +135,7 @@ class _LayerCall(NamedTuple):
 
     @property
     def is_grid(self) -> bool:
-        return len(self.shape) == 3 and _side(self.shape[1]) is not None
+        return len(self.shape) == 3 and _grid(self.shape[1], self.sides) is not None
 
 
 def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]:
@@ -143,7 +146,7 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
         if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(x):
             return
         given = args[0] if isinstance(module, nn.Linear) and args else None
-        calls.append(_LayerCall(name, tuple(output.shape), given))
+        calls.append(_LayerCall(name, tuple(output.shape), given, (x.shape[2], x.shape[3])))
 
     handles = [m.register_forward_hook(partial(record, name=name)) for name, m in net.named_modules() if name]
     try:
@@ -151,7 +154,7 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
     except Exception as e:
         raise UserError(
             f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {first_line(e)}); it must take "
-            "float32 images [n, channels, side, side]; set model.arguments={...} if that helps"
+            "float32 images [n, channels, height, width]; set model.arguments={...} if that helps"
         ) from e
     finally:
         for handle in handles:
@@ -236,10 +239,12 @@ def _first_tensor(returned: Any, what: str) -> Tensor:
     raise UserError(f"{what} returns a {type(returned).__name__}, no logits [n, classes]; return a tensor")
 
 
-def _side(tokens: int) -> int | None:
-    """Side of the square grid that ends such a row of tokens, none if there is no grid."""
+def _grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid, shaped like the images, that ends such a row of tokens; none if there is no such grid."""
+    h, w = sides
     for lead in range(_PREFIX + 1):
-        side = round(max(tokens - lead, 0) ** 0.5)
-        if side > 1 and side * side == tokens - lead:
-            return side
+        n = max(tokens - lead, 0)
+        u = round((n * h / w) ** 0.5)
+        if u > 0 and n % u == 0 and n > u > 1 and u * w == n // u * h:
+            return u, n // u
     return None

@@ -144,7 +144,7 @@ def _shares(
     images, device = passed.images, model.mean.device
     assert images is not None
     coarse = saliency.grad_cam(model, images.to(device), labels.to(device))
-    large = saliency.resized(coarse, images.shape[-1]).clamp(min=0).double()
+    large = saliency.resized(coarse, (images.shape[-2], images.shape[-1])).clamp(min=0).double()
     total = large.flatten(1).sum(1)
     out = {}
     for name, mask in masks.items():

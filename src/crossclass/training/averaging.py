@@ -1,6 +1,7 @@
 """Averages of the weights along training, SWA and EMA; a run's checkpoints hold the average."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossclass.core.config import Settings
 from crossclass.core.plugins import Family
 from crossclass.models.model_state import evaluating
+from crossclass.models.saved_state import put_buffer
 
 
 class Average(Settings):
@@ -63,31 +65,38 @@ def mix(average: nn.Module, model: nn.Module, share: float) -> None:
     """average <- (1 - share) average + share model, in place; buffers become the model's."""
     for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
         mean.copy_(parameter) if share == 1 else mean.lerp_(parameter, share)
-    for copy, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        copy.copy_(buffer)
+    for copy, module in zip(average.modules(), model.modules(), strict=True):
+        for name, buffer in module._buffers.items():
+            put_buffer(copy, name, buffer)
 
 
 @torch.no_grad()
 def refresh(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Compute batch-norm statistics anew, in place: the mean over all images that the batches hold.
 
-    A batch counts by its images, as in VITA-Group/Alleviate-Robust-Overfitting; in
-    `torch.optim.swa_utils.update_bn` a short last batch counts as much as a full one, and dropout is on.
+    A batch counts by its images, as in VITA-Group/Alleviate-Robust-Overfitting, each time that a batch norm
+    is used; in `torch.optim.swa_utils.update_bn` a short last batch counts as much as a full one, and dropout
+    is on.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return
     momenta = [m.momentum for m in norms]
-    with evaluating(model):
+    images = dict.fromkeys(norms, 0)
+
+    def weigh(norm: _BatchNorm, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        n = len(args[0] if args else named["input"])
+        images[norm] += n
+        norm.momentum = n / images[norm]
+
+    with evaluating(model), ExitStack() as hooks:
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train()
-            images = 0
+                handle = norm.register_forward_pre_hook(weigh, with_kwargs=True)
+                hooks.callback(handle.remove)
             for x in batches:
-                images += len(x)
-                for norm in norms:
-                    norm.momentum = len(x) / images
                 model(x)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -9,6 +9,8 @@ from crossclass.analysis.records import EpochRow
 from crossclass.checkpoints.card import Card, load_checkpoint, save_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.data import Splits
+from crossclass.models.base import size_of
+from crossclass.models.saved_state import saved_state
 from crossclass.training.run import Run
 
 Checkpoint = tuple[dict[str, Tensor], Card]
@@ -65,25 +67,26 @@ def save_epoch(
         names += ["last"] if row.epoch == run.epochs or row.stopped_by else []
         names += ["last_good"] if run.restore_last_good and row.watched else []
     for name in names:
-        save_checkpoint(folder.checkpoint(name), model.state_dict(), _card(run, splits, row, name))
+        save_checkpoint(folder.checkpoint(name), saved_state(model), card_of(run, splits, name, row))
 
 
-def _card(run: Run, splits: Splits, row: EpochRow, name: str) -> Card:
+def card_of(run: Run, splits: Splits, name: str, row: EpochRow | None = None) -> Card:
+    """The card of a checkpoint after an epoch; without its row, as it is before the first."""
     scores = ("val_clean", "val_robust", "test_clean", "test_robust", "cas")
     return Card(
         checkpoint=name,
-        epoch=row.epoch,
+        epoch=row.epoch if row else 0,
         chosen_by=name.partition(".")[2] or None,
         digest=run.digest(),
         model=run.model,
         classes=len(splits.class_names),
         channels=splits.train.images.shape[1],
-        size=splits.train.images.shape[-1],
+        size=size_of(splits.train.images),
         class_names=list(splits.class_names),
         data=run.data,
         threat=run.recipe.threat,
         recipe=run.recipe.to_dict(),
         seed=run.seed,
         check=f"{run.validation_attack()}",
-        scores={key: row.get(key) for key in scores},
+        scores={key: row.get(key) for key in scores} if row else {},
     )

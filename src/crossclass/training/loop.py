@@ -28,6 +28,7 @@ from crossclass.models import Classifier
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
 from crossclass.training.nonfinite import NotFiniteError
+from crossclass.training.rehearsal import rehearse
 from crossclass.training.run import Run
 from crossclass.training.run_warnings import run_warnings
 from crossclass.training.state import TrainState
@@ -134,6 +135,8 @@ def _train(
     for note in _execution_notes(run, state, runtime, uses_bf16):
         log(note)
     rows = _resume(folder, state, runtime, log)
+    if not rows:
+        main(lambda: rehearse(run, folder, state, splits))
     yield from ((folder, row) for row in rows)
 
     last: tuple[int, Classifier] | None = None

@@ -3,7 +3,6 @@
 As plain tensors it is the state a run resumes from, bit for bit.
 """
 
-import copy
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +21,7 @@ from crossclass.core.sync_batchnorm import synchronize_batch_norm
 from crossclass.data import Splits, as_float
 from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
+from crossclass.models.saved_state import copied, load_saved, saved_state
 from crossclass.training.averaging import refresh
 from crossclass.training.run import Run
 
@@ -43,7 +43,7 @@ class TrainState:
         self.graphs = CudaGraphs() if runtime.uses_graphs else None
         # frozen, so that no process waits for another while its batch norm is refreshed
         averaged = run.weight_averaging is not None
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if averaged else None
+        self.average = copied(self.model).eval().requires_grad_(False) if averaged else None
         self.optimizer = optimizer(run, self.model)
         self.micro_batch = runtime.micro_batch
         """At most so many images at once; falls when the memory is too small."""
@@ -91,13 +91,13 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, names like `model/conv1.weight`, `momentum/...`, `average/...`, `memory/...`."""
-        out = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        out = {f"model/{k}": v for k, v in saved_state(self.model).items()}
         names = {id(p): n for n, p in self.model.named_parameters()}
         for parameter, state in self.optimizer.state.items():
             if state.get("momentum_buffer") is not None:
                 out[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"]
         if self.average is not None:
-            out |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+            out |= {f"average/{k}": v for k, v in saved_state(self.average).items()}
         return out | {f"memory/{k}": v for k, v in self.memory.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -106,13 +106,13 @@ class TrainState:
         for name, tensor in tensors.items():
             head, _, tail = name.partition("/")
             parts[head][tail] = tensor
-        self.model.load_state_dict(parts["model"])
+        load_saved(self.model, parts["model"])
         by_name = dict(self.model.named_parameters())
         for name, buffer in parts["momentum"].items():
             like = by_name[name]
             self.optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
         if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+            load_saved(self.average, parts["average"])
         for name, tensor in parts["memory"].items():
             self.memory[name].copy_(tensor)
         self._keep_memory()

@@ -1,6 +1,7 @@
 """Adversarial weight perturbation (Wu et al. 2020): flat minima of whatever recipe is inside."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from crossclass.attacks import Images, Network
 from crossclass.attacks.losses import Labels, Logits
+from crossclass.models.model_state import exchanged
 from crossclass.training.recipes.at import AT
 from crossclass.training.recipes.base import Loss, Noise, Recipe
 
@@ -49,14 +51,14 @@ class AWP(Recipe):
         if not isinstance(model, nn.Module):
             raise TypeError("AWP perturbs the weights of a module; a plain function has none")
         start = generator.get_state() if generator is not None else None
-        loss, _ = self.inner.loss(_shifted(model, {}, update_stats=False), x, x_adv, y, generator)
-        weights = {n: p for n, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        changes = {
-            name: perturbation(weight.detach(), gradient, self.gamma)
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+        loss, _ = self.inner.loss(_shifted(model, [], update_stats=False), x, x_adv, y, generator)
+        weights = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        changes = [
+            (weight, perturbation(weight.detach(), gradient, self.gamma))
+            for weight, gradient in zip(weights, gradients, strict=True)
             if gradient is not None
-        }
+        ]
         if generator is not None and start is not None:
             generator.set_state(start)  # the same noise in both
         return self.inner.loss(_shifted(model, changes, update_stats=True), x, x_adv, y, generator)
@@ -71,15 +73,16 @@ def perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
 
 
 def _shifted(
-    model: nn.Module, changes: dict[str, Tensor], *, update_stats: bool
+    model: nn.Module, changes: Sequence[tuple[Tensor, Tensor]], *, update_stats: bool
 ) -> Callable[[Tensor], Tensor]:
     """The model at changed weights; without `update_stats`, batch norm updates copies of its statistics."""
-    buffers = {} if update_stats else {n: b.clone() for n, b in model.named_buffers()}
+    buffers = [] if update_stats else list(model.buffers())
+    copies = copy.deepcopy(buffers)  # together: buffers may be views of each other
 
     def forward(x: Tensor) -> Tensor:
-        parameters = dict(model.named_parameters())
-        changed = {name: parameters[name] + change for name, change in changes.items()}
-        out: Tensor = torch.func.functional_call(model, {**changed, **buffers}, (x,))
+        changed = [(weight, weight + change) for weight, change in changes]
+        with exchanged(model, [*changed, *zip(buffers, copies, strict=True)]):
+            out: Tensor = model(x)
         return out
 
     return forward
