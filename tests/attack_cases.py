@@ -120,7 +120,7 @@ def state(model: nn.Module, bn: str = "eval") -> dict[str, Any]:
     }
     parameters = {n: (id(p), p.data_ptr(), p.dtype, p.requires_grad) for n, p in model.named_parameters()}
     gradients = {n: (id(p.grad), p.grad is not None and p.grad.tolist()) for n, p in model.named_parameters()}
-    buffers = {n: id(b) for n, b in model.named_buffers()}
+    buffers = {n: id(b) for n, b in model.named_buffers(remove_duplicate=False)}
     moving = set(buffers) if bn == "train" else set()
     values = {n: v.tolist() for n, v in model.state_dict().items() if n not in moving}
     return {"modules": modules, "p": parameters, "g": gradients, "b": buffers, "values": values}

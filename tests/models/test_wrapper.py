@@ -169,7 +169,7 @@ def test_token_models_name_the_norm_before_attention_or_fall_back(made):
     assert net.as_map(slope).abs().amax(dim=(1, 2, 3)).min() > 0
     assert made(lambda: Tokens(norm="before")).saliency_layer()._get_name() == "LayerNorm"
     for tokens in (2, 15):
-        with pytest.raises(UserError, match=f"{tokens} tokens are no square grid"):
+        with pytest.raises(UserError, match=f"{tokens} tokens are no grid"):
             made(Tokens).as_map(torch.rand(1, tokens, 8))
 
 

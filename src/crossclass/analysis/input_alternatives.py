@@ -212,7 +212,7 @@ def arrangements(loaded: Feeding, channels: int, sides: tuple[int, int]) -> list
     if channels == 3:
         # the constants belong to the network's channels, so they stay where they are
         out.append(replace(loaded, name="blue, green, red", reversed_channels=not loaded.reversed_channels))
-    if min(sides) > 1:
+    if sides[0] == sides[1] > 1:
         out.append(replace(loaded, name="transposed", transposed=not loaded.transposed))
     return out
 
