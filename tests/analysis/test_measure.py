@@ -268,7 +268,7 @@ MISTAKES = {
 @pytest.mark.parametrize("what", MISTAKES)
 def test_mistakes_are_one_sentence(here, net, what):
     npz(here / "nine", classes=9)
-    torch.save({"state_dict": official(net), "extra": Poison()}, "poison.pt")
+    torch.save({"state_dict": Poison()}, "poison.pt")
     Path("page.pt").write_text("<!DOCTYPE html><html><body>Quota exceeded</body></html>")
     state = {k: v for k, v in official(net).items() if "layer4" not in k}
     torch.save({**state, "odd.weight": torch.zeros(3, 3)}, "odd.pt")

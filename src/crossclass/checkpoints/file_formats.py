@@ -1,20 +1,30 @@
 """Any file of weights becomes named tensors, and no code in it runs.
 
-The format is recognised by the bytes of the file, not by its name: many a model.pth is a web page.
+The format is recognised by the bytes of the file, not by its name: many a model.pth is a web page. What is
+not read is named by `other_formats`.
 """
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossclass.checkpoints.torch_files import DAMAGED, Numbers, imports, read_torch, refusal
+from crossclass.checkpoints import other_formats, shards
+from crossclass.checkpoints.inert import TooMuchError, follow_bytes
+from crossclass.checkpoints.stand_ins import TABLE
+from crossclass.checkpoints.tensor_tree import Reduction, Tree
+from crossclass.checkpoints.torch_files import (
+    DAMAGED,
+    Pickled,
+    is_pickle,
+    read_torch,
+    read_trusted,
+    refusal,
+)
 from crossclass.core.errors import UserError
 from crossclass.core.trust import consent
 
@@ -22,69 +32,83 @@ SUFFIXES = frozenset(
     {".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".safetensors", ".npz", ".t7", ".model"}
 )
 """Usual endings of the names of such files."""
-_OTHER_FORMATS = {
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"BZh": "a bzip2 archive; unpack it first",
-    b"\xfd7zXZ": "an xz archive; unpack it first",
-    b"7z\xbc\xaf": "a 7z archive; unpack it first",
-    b"Rar!": "a rar archive; unpack it first",
-    b"\x89HDF": "an HDF5 file, as Keras writes them; export its arrays to npz",
-    b"\x93NUMPY": "one array without a name; save all of them by name with numpy.savez",
-    b"%PDF": "a PDF saved as weights; download the file itself",
-}
-_DEEPEST = 12  # levels of dicts that are looked at: a pickle can hold a dict that contains itself
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors, npz or torch file, on the CPU, by name.
+def read(path: Path) -> Tree:
+    """The tensors of a safetensors, npz or torch file, or of a folder of them, on the CPU, by name.
 
-    Returns nested dictionaries as they are in the file; what is no tensor is left out. Raises UserError for a
-    file of another format, a damaged one, one without tensors, and a pickle that wants to import something,
-    unless `trusting(everything=True)` lets it.
+    Returns nested dictionaries as they are in the file; what is no tensor is left out. Objects of classes are
+    looked into, and none of their code runs. Raises UserError for a file of another format, a damaged one,
+    one without tensors, and a pickle whose tensors only its code can make, unless `trusting(everything=True)`
+    lets it.
     """
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.is_file())[:3]
-        listed = f", such as {', '.join(inside)}" if inside else ""
-        raise UserError(f"{path} is a folder; give one file of weights{listed}")
     try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-        tree = _tidy(_READERS[_format(path, head)](path))
+        if path.is_dir():
+            path = shards.file_in(path)
+        if (weight_map := other_formats.index_of(path)) is not None:
+            return Tree(shards.read_shards(path, weight_map, _read_one))
+        shards.require_whole(path)
+        return _read_one(path)
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist; correct the path") from e
     except OSError as e:
         why = e.strerror or "damaged"
         raise UserError(f"{path} cannot be read ({why}); check it and its permissions") from e
+
+
+def _read_one(path: Path) -> Tree:
+    with path.open("rb") as file:
+        head = file.read(1024)
+    kind = _format(path, head)
+    found = _READERS[kind](path)
+    reduction = Reduction()
+    try:
+        tree = reduction.tree(found.value)
+        if not tree_holds_tensors(tree) and found.imported and consent().everything:
+            tree = reduction.tree(read_trusted(path) if kind == "torch" else _trusted_npz(path))
+    except TooMuchError as e:
+        raise UserError(f"{path} is no file of weights that can be read: it has {e}") from e
+    if quantised := reduction.left_out.get("quantised"):
+        raise UserError(
+            f"{path} holds quantised tensors ({', '.join(quantised[:3])}), which an attack cannot follow; "
+            "save the network before it is quantised"
+        )
     if isinstance(tree, Tensor):
         raise UserError(f"{path} holds one tensor without a name; save the model's state_dict() instead")
-    if not tree:
+    if not tree_holds_tensors(tree):
+        if found.imported:
+            named = ", ".join(list(found.imported)[:3])
+            raise refusal(path, f"it holds no named tensors, but objects that its pickle makes with {named}")
         raise UserError(f"{path} holds no named tensors; save the model's state_dict()")
+    assert isinstance(tree, Tree)
     return tree
+
+
+def tree_holds_tensors(tree: Any) -> bool:
+    """Whether there is any tensor; `tree` is a `Tree`, a tensor or None."""
+    return isinstance(tree, Tensor) or (
+        isinstance(tree, Tree) and any(map(tree_holds_tensors, tree.values()))
+    )
 
 
 def _format(path: Path, head: bytes) -> str:
     """Which of `_READERS` reads a file that begins with `head`; raises UserError if none does."""
-    decoded = head.decode("utf-8", "ignore")
-    text = decoded.strip("\ufeff \t\r\n").lower()
-    if not head:
-        raise UserError(f"{path} is empty; download or copy it again")
-    if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<!--")) or "<html" in text:
-        raise UserError(f"{path} is a web page saved as weights; download the file itself")
-    if text.startswith("version https://git-lfs"):
-        raise UserError(f"{path} is a git-lfs pointer, not the file of weights; fetch it by `git lfs pull`")
-    for magic, what in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise UserError(f"{path} is {what}")
+    other_formats.require_other(path, head)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return "safetensors"
     if head.startswith(b"PK"):
         return _zipped(path)
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
     if head[257:262] == b"ustar":
-        return "torch"  # as torch 0.1 wrote it, or any tar archive
+        if consent().everything:
+            return "tar"  # as torch 0.1 wrote it, or any tar archive
+        raise UserError(f"{path} is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
+    decoded = head.decode("utf-8", "ignore")
     printable = all(c.isprintable() or c.isspace() or c == "\ufeff" for c in decoded)
     is_text = printable and len(decoded.encode()) > len(head) - 4  # the cut may fall inside a character
-    if is_text and not imports(path.read_bytes())[1]:  # the oldest pickles are text, too
-        raise UserError(f"{path} is text saved as weights ('{text[:40]}'); download the file itself")
+    if is_text and not is_pickle(path):  # the oldest pickles are text, too
+        raise other_formats.text_file(path, head)
     return "torch"
 
 
@@ -92,57 +116,78 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            if any(name.endswith("data.pkl") for name in names):
+                return "torch"
+            if names and all(name.endswith(".npy") for name in names):
+                return "npz"
+            error = other_formats.archive_of_others(path, archive)
     except OSError:
         raise
     except Exception as e:  # damage surfaces as many kinds
         raise UserError(f"{path} {DAMAGED}") from e
-    if any(name.endswith("data.pkl") for name in names):
-        return "torch"
-    if names and all(name.endswith(".npy") for name in names):
-        return "npz"
-    raise UserError(f"{path} is a zip archive of other files ({', '.join(names[:3])}); unpack it first")
+    raise error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> Pickled:
     try:
-        return load_file(path)
+        return Pickled(load_file(path))
     except (SafetensorError, ValueError, KeyError) as e:
         raise UserError(f"{path} {DAMAGED}") from e
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    arrays: dict[str, Any] = {}
-    name = ""
+def _read_npz(path: Path) -> Pickled:
+    found = Pickled({})
     try:
-        with np.load(path, allow_pickle=consent().everything) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
-    except Exception as e:  # of zipfile, zlib, numpy, and of what a trusted pickle runs
-        if name and "allow_pickle" in str(e):
-            raise refusal(path, f"its array '{name}' holds Python objects") from e
+        with zipfile.ZipFile(path) as archive:
+            length = path.stat().st_size
+            unpacked = sum(info.file_size for info in archive.infolist())
+            if unpacked > 2**32 and unpacked > 2000 * length:
+                raise TooMuchError(f"{unpacked} bytes packed into {length}")
+            for name in archive.namelist():
+                with archive.open(name) as stream:
+                    found.value[name.removesuffix(".npy")] = _array(stream, found)
+    except TooMuchError as e:
+        raise UserError(f"{path} is no file of weights that can be read: it has {e}") from e
+    except Exception as e:  # of zipfile, zlib and numpy
         raise UserError(f"{path} {DAMAGED}") from e
-    return {k: v.item() if v.dtype == object and v.ndim == 0 else v for k, v in arrays.items()}
+    return found
 
 
-def _tidy(value: Any, depth: int = 0) -> Any:
-    """Tensors, and dictionaries of them by name; None for anything else."""
-    if isinstance(value, Tensor):
-        plain = value.layout == torch.strided and not (value.is_quantized or value.is_meta)
-        return value.detach() if plain else None
-    if isinstance(value, Numbers):
-        value = value.array()
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biuf":
-            return None
-        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
-    if isinstance(value, nn.Module):
-        return _tidy(value.state_dict(), depth)
-    if isinstance(value, list | tuple) and depth == 0:  # torch.save((model.state_dict(), epoch))
-        value = {str(i): part for i, part in enumerate(value)}
-    if not isinstance(value, Mapping) or depth > _DEEPEST:
-        return None
-    items = ((k, _tidy(v, depth + 1)) for k, v in value.items() if isinstance(k, str))
-    return {k: v for k, v in items if isinstance(v, Tensor) or v}
+def _read_npy(path: Path) -> Pickled:
+    found = Pickled(None)
+    try:
+        with path.open("rb") as stream:
+            found.value = _array(stream, found)
+    except TooMuchError as e:
+        raise UserError(f"{path} is no file of weights that can be read: it has {e}") from e
+    except Exception as e:
+        raise UserError(f"{path} {DAMAGED}") from e
+    if isinstance(found.value, np.ndarray):
+        raise UserError(f"{path} is one array without a name; save all of them by name with numpy.savez")
+    return found
 
 
-_READERS = {"safetensors": _read_safetensors, "npz": _read_npz, "torch": read_torch}
+def _array(stream: Any, found: Pickled) -> Any:
+    """One array of numpy's format; Python objects in it are followed without running anything."""
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(stream)
+    if dtype.hasobject:
+        return follow_bytes(stream.read(), TABLE, found.imported)
+    raw = stream.read(int(np.prod(shape, dtype=object)) * dtype.itemsize)
+    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _trusted_npz(path: Path) -> Any:
+    with np.load(path, allow_pickle=True) as archive:
+        return {k: v.item() if v.dtype == object and v.ndim == 0 else v for k, v in archive.items()}
+
+
+def _read_tar(path: Path) -> Pickled:
+    return Pickled(read_trusted(path))
+
+
+_READERS = {
+    **{"safetensors": _read_safetensors, "npz": _read_npz, "npy": _read_npy},
+    **{"torch": read_torch, "tar": _read_tar},
+}

@@ -1,55 +1,80 @@
 """Files of torch.save and other pickles: the tensors are read, and no code of the file runs.
 
-A pickle is a program. torch's weights-only reader follows only what makes tensors. numpy's classes, which
-training scripts leave in their files, are replaced by classes without behaviour, so that numpy is never given
-a foreign state. A file that wants to import anything else is refused by name, and is followed only on trust.
+torch.save writes a zip archive (since 1.6) or several pickles in a row, and keeps the numbers beside the
+pickle that names them. The pickle is followed by `inert`, with `stand_ins` for what makes tensors; large
+archives are mapped into memory instead of read.
 """
 
 import io
 import pickle
 import pickletools
-import re
+import struct
+import sys
 import warnings
 import zipfile
 from contextlib import suppress
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import UntypedStorage
 
+from crossclass.checkpoints.inert import MOST, Inert, Stream, Table, TooMuchError, follow
+from crossclass.checkpoints.stand_ins import TABLE, Memory, storage_dtype
 from crossclass.core.errors import UserError
-from crossclass.core.trust import consent
 
-_LEGACY = 5  # pickles in a file of torch before 1.6: its number, version, machine, the object, storage keys
+_MAPPED = (
+    2**28
+)  # bytes from which on an archive is mapped: a small file may be written again while it is used
+_UNPACKED = 2**32, 50  # bytes in a compressed archive that are too many if they are so many times its size
 DAMAGED = "is damaged or was cut off; download or copy it again"
 
 
-def read_torch(path: Path) -> Any:
-    """What torch.save wrote (with consent, any pickle), on the CPU, with `Numbers` for numpy's arrays.
+@dataclass
+class Pickled:
+    """The content of a file of torch or of a pickle."""
 
-    Raises UserError if the file is damaged, or holds more than tensors without `trusting(everything=True)`.
+    value: Any
+    imported: dict[str, None] = field(default_factory=dict)
+    """Names of what the file would have called besides what makes tensors."""
+
+
+def read_torch(path: Path) -> Pickled:
+    """What torch.save or pickle wrote, on the CPU, with `Inert` objects for whatever is no plain data.
+
+    Raises UserError if the file is damaged, or would take far more time or memory than weights need.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
-        try:
-            with torch.serialization.safe_globals(_stand_ins()):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as e:
-            if not consent().everything:
-                raise _explained(path, e) from e
-        return _read_trusted(path)
-
-
-def _read_trusted(path: Path) -> Any:
+    found = Pickled(None)
     try:
-        if _bare(path.read_bytes()):
+        with path.open("rb") as file:
+            head = file.read(64)
+            file.seek(0)
+            if head[:2] == b"PK":
+                found.value = _read_zip(path, file, found.imported)
+            elif _bare(head):
+                found.value = follow(file, _table(found.imported, 0), _no_numbers, found.imported)
+            else:
+                found.value = _read_legacy(file, path.stat().st_size, found.imported, 0)
+    except OSError:
+        raise
+    except TooMuchError as e:
+        raise UserError(f"{path} is no file of weights that can be read: it has {e}") from e
+    except Exception as e:  # damage surfaces as many kinds
+        raise UserError(f"{path} {DAMAGED}") from e
+    return found
+
+
+def read_trusted(path: Path) -> Any:
+    """What a file holds after running its code. Raises UserError if that fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
             with path.open("rb") as file:
-                return pickle.load(file)
-        return torch.load(path, map_location="cpu", weights_only=False)
+                if _bare(file.read(64)):
+                    file.seek(0)
+                    return pickle.load(file)
+            return torch.load(path, map_location="cpu", weights_only=False)
     except (ImportError, AttributeError) as e:
         raise UserError(
             f"{path} needs code that is not here ({e}); run where its author's code can be imported, or save "
@@ -57,28 +82,6 @@ def _read_trusted(path: Path) -> Any:
         ) from e
     except Exception as e:  # whatever a foreign program may raise
         raise UserError(f"{path} {DAMAGED} ({type(e).__name__}: {str(e)[:100]})") from e
-
-
-def _explained(path: Path, e: Exception) -> UserError:
-    """Why the weights-only reader gave up: refused, or damaged."""
-    if "TorchScript" in str(e):
-        return refusal(path, "it is a TorchScript program, not a state_dict")
-    if "legacy .tar" in str(e):
-        return UserError(f"{path} is a tar archive; unpack it first, or use --trust if torch 0.1 wrote it")
-    raw, zipped = path.read_bytes(), False
-    with suppress(zipfile.BadZipFile):  # the look for an archive's end can itself trip over damage
-        zipped = zipfile.is_zipfile(path)
-    if zipped:
-        with suppress(Exception), zipfile.ZipFile(path) as archive:
-            raw = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
-    bare = _bare(raw) and not zipped
-    listed, whole = imports(raw, 1 if bare or zipped else _LEGACY)
-    named = re.findall(r"GLOBAL ([\w.]+)", str(e)) or (listed if bare else [])
-    if whole and named:
-        return refusal(path, f"its pickle wants to import {', '.join(list(dict.fromkeys(named))[:3])}")
-    if whole and (bare or isinstance(e, pickle.UnpicklingError)):
-        return refusal(path, "its pickle is not one that torch's weights-only reader can follow")
-    return UserError(f"{path} {DAMAGED}")
 
 
 def refusal(path: Path, why: str) -> UserError:
@@ -89,77 +92,127 @@ def refusal(path: Path, why: str) -> UserError:
     )
 
 
-def _bare(raw: bytes) -> bool:
+def _table(imported: dict[str, None], depth: int) -> Table:
+    """The functions to call, with one for tensors that a plain pickle keeps as files of torch within it."""
+
+    def from_bytes(raw: Any) -> Any:
+        if depth or not isinstance(raw, bytes):
+            return Inert("torch.storage._load_from_bytes")
+        return _read_legacy(io.BytesIO(raw), len(raw), imported, 1)
+
+    return {**TABLE, "torch.storage._load_from_bytes": from_bytes}
+
+
+# ---- Archives. ----
+
+
+def _read_zip(path: Path, file: Stream, imported: dict[str, None]) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        length = path.stat().st_size
+        unpacked = sum(info.file_size for info in entries.values())
+        if unpacked > _UNPACKED[0] and unpacked > _UNPACKED[1] * length:
+            raise TooMuchError(f"{unpacked} bytes packed into {length}")
+        pickled = min((n for n in entries if n.endswith("data.pkl")), key=len)
+        root = pickled.removesuffix("data.pkl")
+        order = archive.read(f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
+        whole = UntypedStorage.from_file(str(path), False, length) if length >= _MAPPED else None
+        memories: dict[str, UntypedStorage] = {}
+
+        def numbers(key: str) -> UntypedStorage:
+            info = entries[f"{root}data/{key}"]
+            if info.compress_type != zipfile.ZIP_STORED:
+                return _storage(bytearray(archive.read(info)))
+            file.seek(info.header_offset + 26)
+            at = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+            if at + info.file_size > length:
+                raise ValueError("an entry reaches beyond the file")
+            if whole is not None and at % 16 == 0:
+                return whole[at : at + info.file_size]
+            file.seek(at)
+            return _storage(bytearray(file.read(info.file_size)))
+
+        def persistent(key: Any) -> Memory | Inert:
+            if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage":
+                return Inert("persistent")
+            dtype = storage_dtype(key[1])
+            if key[2] not in memories:
+                memories[key[2]] = numbers(str(key[2]))
+                if order.strip() != sys.byteorder.encode():
+                    memories[key[2]] = memories[key[2]].clone()
+                    memories[key[2]].byteswap(dtype)
+            nbytes = int(key[4]) * dtype.itemsize
+            if not 0 <= nbytes <= memories[key[2]].nbytes():
+                raise ValueError("numbers are missing")
+            return Memory(memories[key[2]], dtype)
+
+        with archive.open(pickled) as stream:
+            return follow(io.BytesIO(stream.read()), _table(imported, 0), persistent, imported)
+
+
+def _no_numbers(key: Any) -> Inert:
+    return Inert("persistent")
+
+
+def _storage(raw: bytearray) -> UntypedStorage:
+    return torch.frombuffer(raw, dtype=torch.uint8).untyped_storage() if raw else UntypedStorage(0)
+
+
+# ---- Files of torch before 1.6. ----
+
+
+def _read_legacy(file: Stream, length: int, imported: dict[str, None], depth: int) -> Any:
+    table, memories = _table(imported, depth), dict[str, Memory]()
+
+    def persistent(key: Any) -> Any:
+        nonlocal length
+        if not isinstance(key, tuple) or len(key) < 2:
+            return Inert("persistent")
+        if key[0] != "storage":  # ("module", class, file, its source)
+            return key[1]
+        _, kind, name, _, n, *view = key
+        dtype = storage_dtype(kind)
+        if name not in memories:
+            length -= n * dtype.itemsize
+            if n < 0 or length < 0:
+                raise ValueError("numbers are missing")
+            memories[name] = Memory(UntypedStorage(n * dtype.itemsize), dtype)
+        if view and view[0] is not None:
+            _, offset, size = view[0]
+            at, end = offset * dtype.itemsize, (offset + size) * dtype.itemsize
+            if not 0 <= at <= end <= memories[name].bytes.nbytes():
+                raise ValueError("a view reaches beyond its memory")
+            return Memory(memories[name].bytes[at:end], dtype)
+        return memories[name]
+
+    def no_key(key: Any) -> Any:
+        raise ValueError("a key where none belongs")
+
+    magic, version, _ = (follow(file, table, no_key, imported) for _ in range(3))
+    if magic != torch.serialization.MAGIC_NUMBER or version != torch.serialization.PROTOCOL_VERSION:
+        raise ValueError("another format")
+    value = follow(file, table, persistent, imported)
+    for key in follow(file, table, no_key, imported):
+        memory = memories[key]
+        (n,) = struct.unpack("<q", file.read(8))
+        if n * memory.dtype.itemsize != memory.bytes.nbytes():
+            raise ValueError("numbers are missing")
+        if n:
+            into = torch.empty(0, dtype=torch.uint8).set_(memory.bytes)
+            if file.readinto(into.numpy().data) != memory.bytes.nbytes():
+                raise ValueError("numbers are missing")
+    return value
+
+
+def _bare(begin: bytes) -> bool:
     """Whether bytes begin neither an archive nor a file of torch: perhaps another pickle."""
-    magic, begin = torch.serialization.MAGIC_NUMBER, raw[:64]
-    return not (begin[:2] == b"PK" or magic.to_bytes(10, "little") in begin or str(magic).encode() in begin)
+    magic = torch.serialization.MAGIC_NUMBER
+    number, text = magic.to_bytes(10, "little"), str(magic).encode()
+    return not (begin[:2] == b"PK" or number in begin[:24] or text in begin[:30])
 
 
-def imports(raw: bytes, pickles: int = 1) -> tuple[list[str], bool]:
-    """The names that so many pickles in a row would import, and whether the pickles are whole.
-
-    They are read off the pickles' instructions, and none is followed.
-    """
-    names: list[str] = []
-    texts: list[str] = []
-    memo: dict[int, str] = {}  # the last text, which is right where a text is kept
-    known = 0
-    with suppress(Exception):
-        stream = io.BytesIO(raw)
-        for op, arg, _ in chain.from_iterable(pickletools.genops(stream) for _ in range(pickles)):
-            if op.name in ("GLOBAL", "INST"):
-                names.append(str(arg).replace(" ", "."))
-            elif op.name == "STACK_GLOBAL":
-                names.append(".".join(texts[-2:]))
-            elif op.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-                memo[known if arg is None else arg] = texts[-1] if texts else ""
-                known += 1
-            elif op.name in ("GET", "BINGET", "LONG_BINGET") and arg in memo:
-                texts.append(memo[arg])
-            elif "UNICODE" in op.name or "STRING" in op.name:
-                texts.append(str(arg))
-        return names, True
-    return names, False
-
-
-class _Dtype:
-    """Stands for numpy.dtype in a pickle and keeps its code and its byte order."""
-
-    def __init__(self, code: str = "", align: bool = False, copy: bool = False) -> None:
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1]
-
-
-class Numbers:
-    """Stands for numpy.ndarray in a pickle and keeps its state, of which only numbers are read."""
-
-    state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.state = state
-
-    def array(self) -> np.ndarray | None:
-        """A new numpy array of the numbers; None for Python objects and for a state that makes no sense."""
-        with suppress(Exception):
-            _, shape, kind, fortran, raw = self.state
-            if isinstance(raw, bytes) and re.fullmatch(r"[biuf]\d{1,2}", kind.code):
-                dtype = np.dtype(kind.code).newbyteorder("=" if kind.order == "|" else kind.order)
-                return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-        return None
-
-
-def _stand_ins() -> list[Any]:
-    def no_number(kind: _Dtype, raw: bytes = b"") -> None:
-        """Of a numpy scalar, such as a best accuracy, which is no tensor."""
-
-    def empty(kind: type, shape: tuple[int, ...], code: bytes) -> Numbers:
-        return Numbers()
-
-    def no_bytes() -> bytes:
-        return b""
-
-    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
-    functions = [(f, f"{c}.{n}") for c in cores for f, n in ((no_number, "scalar"), (empty, "_reconstruct"))]
-    return [*functions, (no_bytes, "builtins.bytes"), (_Dtype, "numpy.dtype"), (Numbers, "numpy.ndarray")]
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins with a whole pickle; the oldest are text."""
+    with suppress(ValueError), path.open("rb") as file:
+        return all(count < MOST for count, _ in enumerate(pickletools.genops(file)))
+    return False
