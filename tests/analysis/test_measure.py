@@ -181,8 +181,9 @@ def test_the_head_is_named_and_checked_with_the_weights_of_the_file(here, truste
         torch.save(model.state_dict(), "scaled.pt")
         changes = [f"model=python:{nets(here)}:Scaled", "data.path=data", "attack=none"]
         (r,) = measure(["scaled.pt"], changes, CPU)
-        assert r["head"] == {"layer": "fc", "matches_logits": scale == 1}
-        assert any("'fc'" in warning for warning in r["warnings"]) == (scale != 1)
+        assert r["head"] == {"layer": "fc", "matches_logits": True}
+        assert any("'fc', with 3 times" in line for line in r["loaded"]) == (scale != 1)
+        assert not any("'fc'" in warning for warning in r["warnings"])
 
 
 def test_a_network_that_normalises_itself_is_left_alone(here, trusted):
@@ -283,7 +284,7 @@ def test_mistakes_are_one_sentence(here, net, what):
 
 def test_partial_loads_are_refused_unless_allowed(here, net):
     state = official(net)
-    del state["linear.weight"]
+    del state["layer2.0.bn1.weight"]
     torch.save(state, "part.pt")
     changes = [
         "data.path=data",
@@ -295,7 +296,16 @@ def test_partial_loads_are_refused_unless_allowed(here, net):
     with pytest.raises(UserError, match="--allow-partial"):
         measure(["part.pt"], changes, CPU)
     (r,) = measure(["part.pt"], changes, CPU, allow_partial=True)
-    assert any("head.weight" in line for line in r["loaded"])
+    assert any("left as they were: layer2.0.bn1.weight" in line for line in r["loaded"])
+
+
+@pytest.mark.parametrize("lost", ["linear", "layer"])
+def test_a_partial_load_never_leaves_the_head_or_most_of_a_network_random(here, net, lost):
+    torch.save({k: v for k, v in official(net).items() if lost not in k}, "part.pt")
+    network = ["model.kind=preactresnet", "model.width=4", "model.blocks=[1,1,1,1]"]
+    words = "no weights for the head" if lost == "linear" else "% of the weights of PreActResNetModule random"
+    with pytest.raises(UserError, match=words):
+        measure(["part.pt"], ["data.path=data", "attack=none", *network], CPU, allow_partial=True)
 
 
 def test_the_commands_of_the_readme(here, capsys):

@@ -12,7 +12,7 @@ from foreign_networks import Net, Output, Tokens, variant
 # Features and head
 
 
-def test_features_are_the_input_of_the_last_linear_layer_that_runs(made):
+def test_features_are_the_input_of_the_layer_that_gives_the_logits(made):
     net, x = made(Net), torch.rand(3, 3, 8, 8)
     z = (x - net.mean) / net.std
     assert net.head is net.net.top
@@ -47,10 +47,11 @@ def test_another_head_may_be_named(made):
         g = self.body(x)
         return self.top(g) + 0 * self.unused(torch.ones(len(x), 7))
 
-    assert made(variant(forward)).head_name == "unused"
-    named = made(variant(forward), head="top")
-    assert named.head_name == "top"
-    assert named.outputs(torch.rand(2, 3, 8, 8))[0].shape == (2, 6)
+    assert made(variant(forward)).head_name == "top"
+    named = made(variant(forward), head="unused")
+    assert named.head_name == "unused"
+    assert named.outputs(torch.rand(2, 3, 8, 8))[0].shape == (2, 7)
+    assert "which was named" in named.head_warnings[0]
 
 
 def test_linear_layers_of_another_width_are_passed_over(made):
@@ -76,9 +77,9 @@ def test_what_is_not_a_tensor_of_logits_is_used_and_noted(made, forward, note):
     g, logits = net.outputs(x)
     expected = g @ net.head.weight.T + net.head.bias
     assert torch.allclose(logits, expected.softmax(dim=1) if note == "softmax" else expected, atol=1e-6)
-    assert len(net.notes) == 1
-    assert note in net.notes[0]
-    assert "somebodys:factory" in net.notes[0]
+    (said,) = (*net.notes, *net.head_warnings)
+    assert note in said
+    assert "somebodys:factory" in said
 
 
 def test_a_hook_is_removed_when_the_network_fails(made):

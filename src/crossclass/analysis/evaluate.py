@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -29,6 +30,8 @@ from crossclass.models.model_state import evaluating
 
 DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
 """`distributed_map(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
+_CHECKED = 64
+"""On so many images the head is checked."""
 ROUNDING = 1e-3
 """Kernels of other batch sizes differ by about 1e-6 of the largest output; another function by far more."""
 
@@ -65,6 +68,8 @@ class EvaluationPass:
 
     head: Head | None = None
     """Which layer W is of, and whether it gives the logits, if that was checked."""
+    head_warnings: tuple[str, ...] = ()
+    """What a reader of C and CAS must know of it."""
     warnings: tuple[str, ...] = ()
     """What the settings and a sample of the images say of the attack."""
 
@@ -223,15 +228,17 @@ def evaluate(
         advance(len(index))
         return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
 
+    few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
+    # during training, the epochs are not held up by it
+    head, said = head_of(model, few) if purpose == "measure" and len(few) else (None, ())
     with full_precision(), evaluating(model):
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
     clean, robust, features, dead, images = zip(*parts, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
     kept = torch.cat(images) if keep_images else None
-    return EvaluationPass(
-        labels, torch.cat(clean), torch.cat(robust), torch.cat(features), W, sum(dead), kept
-    )
+    seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
+    return EvaluationPass(labels, *seen, W, sum(dead), kept, head=head, head_warnings=said)
 
 
 @torch.no_grad()
@@ -246,7 +253,20 @@ def head_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
             g, _ = model.outputs(x)
         with isolated_rng(0, x.device):
             logits = model(x)
-        return relative_difference(model.head(g).float(), logits.float())
+        W, b = model.head.weight, model.head.bias  # not its forward, which may be anything in a subclass
+        return relative_difference(F.linear(g.to(W), W, b).float(), logits.float())
+
+
+def head_of(model: Classifier, x: Float[Tensor, "n c h w"]) -> tuple[Head, tuple[str, ...]]:
+    """The head, checked on some images in [0, 1], and what a reader of C and CAS must know of it."""
+    layer, said = getattr(model, "head_name", "head"), tuple(getattr(model, "head_warnings", ()))
+    matches = head_gap(model, x) <= ROUNDING
+    if not matches and not said:
+        said = (
+            f"the logits are not W g(x) + b of the layer '{layer}' (a softmax, a scale, a second head?): C "
+            "and CAS do not explain them",
+        )
+    return Head(layer=layer, matches_logits=matches), said
 
 
 def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:
@@ -311,11 +331,7 @@ def top_pairs(scores: Float[Tensor, "k k"], most: int) -> list[tuple[int, int]]:
 def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
     """What a reader of the numbers must know: collapse, another head, empty classes, masked gradients."""
     out = [w for w in (no_number(e), collapse(e.robust, e.classes)) if w]
-    if e.head and e.head.matches_logits is False:
-        out.append(
-            f"the logits are not W g(x) + b of the layer '{e.head.layer}' (a softmax, a scale, a second "
-            "head?): C and CAS do not explain them"
-        )
+    out += e.head_warnings
     empty = attribution.empty_classes(e.means)
     drawn = torch.bincount(e.labels, minlength=e.classes) > 0
     for what, which in (

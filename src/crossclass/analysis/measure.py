@@ -21,7 +21,6 @@ from crossclass.analysis.records import (
     CheckpointRef,
     Comparison,
     DataRef,
-    Head,
     Intervals,
     Measurement,
     ResultFile,
@@ -44,7 +43,7 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
-from crossclass.data import Split, Splits, as_float
+from crossclass.data import Split, Splits
 from crossclass.data.image_warnings import image_warnings
 
 
@@ -133,7 +132,6 @@ def evaluate_checkpoint(
     """The one pass over the images that every number comes from."""
     part, done = _images(splits, settings), 0
     noticed = _setting_warnings(part, splits, attack, settings)
-    few = as_float(part.images[: settings.batch]).contiguous(memory_format=runtime.memory_format)
 
     def advance(count: int) -> None:
         nonlocal done
@@ -151,14 +149,10 @@ def evaluate_checkpoint(
         keep_images=settings.saliency > 0,
         distributed_map=runtime.group.map,
     )
-    head = Head(
-        layer=getattr(model, "head_name", "head"),
-        matches_logits=evaluate.head_gap(model, few) <= evaluate.ROUNDING,
-    )
     correct_only = settings.attribution_subset == "correct"
     used = evaluation.robust == evaluation.labels if correct_only else None
     noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format, settings.batch)
-    return replace(evaluation, sharing=splits.sharing, used=used, head=head, warnings=tuple(noticed))
+    return replace(evaluation, sharing=splits.sharing, used=used, warnings=tuple(noticed))
 
 
 def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, settings: Measure) -> list[str]:
@@ -201,6 +195,8 @@ def measurement(
     """
     n = len(evaluation.labels)
     numbers, how = evaluate.summary(evaluation, splits.class_names), conditions(attack, settings, n)
+    if who.published is not None:
+        how["published"] = who.published
     ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
     told = [*(fed.warnings if fed else ()), *of_labels, *splits.left_out_of(settings.split)]
@@ -322,7 +318,7 @@ def _fed(
 ) -> settle_inputs.Settled:
     """The checkpoint with what was guessed about its inputs put right, as far as the settings allow."""
     if not settings.check_inputs:
-        return settle_inputs.Settled(one)
+        return settle_inputs.Settled(one, one.warnings)
     n = min(settings.n or len(one.splits.part(settings.split)), len(one.splits.part(settings.split)))
     fed = settle_inputs.settle(one, settings.split, attacks, n, seed=settings.seed, batch=settings.batch)
     if fed.check is None:
@@ -331,7 +327,7 @@ def _fed(
     # with inputs that it does not want, statistics of batch norm look stale: that is said by what was named
     as_it_wants = not fed.warnings or fed.check.taken != fed.check.as_loaded
     said = network_faults.network_warnings(fed.loaded.model, *few, statistics=as_it_wants)
-    return replace(fed, warnings=(*fed.warnings, *said))
+    return replace(fed, warnings=(*one.warnings, *fed.warnings, *said))
 
 
 _NO_PAIR = "saliency compares two checkpoints on the same images; give two, or a run with best and last"

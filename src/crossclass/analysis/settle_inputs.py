@@ -224,10 +224,9 @@ class _Where:
             order = "blue, green, red" if best.feeding.reversed_channels else "height and width exchanged"
             return f"nobody says the {best.feeding.aspect}, and the network gets {order}: so {numbers}"
         undo = ways.normalise_setting(trial.loaded.feeding.name, trial.loaded.feeding.constants)
-        return (
-            f"nobody says the normalisation, and {_in_words(best.feeding.name)} is taken: so {numbers}; "
-            f"{undo} sets it otherwise"
-        )
+        who = "the network's library says another normalisation"
+        who = who if self.one.normalised_by == "library" else "nobody says the normalisation"
+        return f"{who}, and {_in_words(best.feeding.name)} is taken: so {numbers}; {undo} sets it otherwise"
 
     def undo(self, best: Trial) -> str:
         """What to type for the network as it was before a variant."""
@@ -243,6 +242,7 @@ class _Where:
                 f"{best.feeding.variant.name} {now}; set {best.feeding.setting} unless you mean it"
             )
         says = {"user": "as you set", "file": "as the file says", "network": "as the network itself does"}
+        says["beside"] = "as the file beside it says"
         who = says.get(self.one.normalised_by, "as the run says")
         return (
             f"normalised {who} ({trial.loaded.feeding.name}), {before} of {self.images(best)} are right, "
@@ -279,6 +279,8 @@ def _in_words(name: str) -> str:
 
 def _undecided(trial: InputTrial, one: LoadedCheckpoint) -> list[Trial]:
     """The way as loaded and the normalisations that are as good, where nobody says which; else none."""
+    if one.normalised_by == "library":  # its word decides where images do not
+        return []
     rivals = _rivals(trial, one.guessed & {"normalisation", "range"})
     return [trial.loaded, *rivals] if rivals else []
 

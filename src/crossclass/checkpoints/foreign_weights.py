@@ -1,6 +1,7 @@
 """A network with the weights of any file: the network that was named, or the built-in one that fits."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,14 @@ from crossclass.core.overrides import Changes, override
 from crossclass.core.plugins import kind_of, members
 from crossclass.data import AnyData, Splits
 from crossclass.models.base import sides
+from crossclass.models.external_model import ExternalModel
+from crossclass.models.published import Preprocessing, published, published_beside
 
 Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order", "architecture"]
 """What of a network and of its inputs and outputs may be guessed."""
-NormalisedBy = Literal["user", "network", "file", "run", "guess"]
-"""Who says how the images are normalised; `guess`: nobody."""
+NormalisedBy = Literal["user", "network", "file", "beside", "library", "run", "guess"]
+"""Who says how the images are normalised; `beside`: a file beside the weights, `library`: that of the
+network, whose own weights these may not be; `guess`: nobody."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class ForeignNetwork:
     """The name of the normalisation that is usual for such images."""
     given: frozenset[str]
     """The settings of the network that the user gave, such as `shortcut_input`."""
+    published: Preprocessing | None = None
+    """What the author says of its inputs."""
+    warnings: tuple[str, ...] = ()
+    """Where what is done is not what the author says."""
 
 
 class _Named(Settings):
@@ -75,33 +83,88 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
     assert settings is not None
     classes, channels = len(splits.class_names), splits.test.images.shape[1]
     if closest is not None and closest.share == 1 and closest.classes != classes:
-        raise other_classes(path, closest.classes, classes)
+        raise other_classes(path, closest.classes, splits)
     notes = [] if named else [f"recognized as {models.describe(settings, classes)}"]
     normalised = "normalise" in _names(given)
     images = splits.train.images if len(splits.train) else splits.test.images
     model = models.build(settings if normalised else settings.replace(normalise="none"), images, classes, 0)
     target = model.net if isinstance(model, models.Wrapped) else model
     assert isinstance(target, nn.Module)
-    fit = match_state_dict.load(target, tree, allow_partial=allow_partial, where=str(path), closest=in_words)
-    notes += [str(fit), *(model.notes if isinstance(model, models.Wrapped) else ())]
+    fit = match_state_dict.load(
+        target,
+        tree,
+        allow_partial=allow_partial,
+        where=str(path),
+        closest=in_words,
+        check=partial(_require_trained, model, path, splits, allow_partial),
+    )
+    notes.append(str(fit))
     usual = _usual(classes, models.size_of(splits.test.images)) if channels == 3 else "none"
+    said = published_beside(path, channels)
+    if said is None and isinstance(model, models.Wrapped) and isinstance(settings, ExternalModel):
+        said = published(settings, model.net, channels)
     by: NormalisedBy = "user"
     if not normalised:
-        by, note = _normalise(model, target, fit, usual)
+        by, note = _normalise(model, target, fit, usual, said)
         notes.append(note)
+    warnings: tuple[str, ...] = ()
+    if said is not None:
+        if by in ("user", "file") and _unlike(model, said):
+            warnings = (f"{_constants_of(said)}; another normalisation is set, and taken",)
+        if said.size is not None and said.size != (there := tuple(splits.test.images.shape[2:])):
+            wanted, given_size = (" x ".join(map(str, size)) for size in (said.size, there))
+            notes.append(f"{said.source} says images of {wanted}; these are {given_size} and are not resized")
+    models.look_for_head(model, images)
+    notes += model.notes if isinstance(model, models.Wrapped) else ()
     carried = fit.normalisation[:2] if fit.normalisation else None
-    return ForeignNetwork(model.eval(), settings, notes, carried, by, usual, _names(given))
+    return ForeignNetwork(model.eval(), settings, notes, carried, by, usual, _names(given), said, warnings)
 
 
-def other_classes(path: Path, head: int, data: int) -> UserError:
+def other_classes(path: Path, head: int, splits: Splits) -> UserError:
     """The error for a file whose number of classes is not that of the data."""
+    data, labels = len(splits.class_names), [part.labels for part in (splits.train, splits.val, splits.test)]
+    from_1 = head == data - 1 and not any(bool((part == 0).any()) for part in labels)
+    why = " (no image of class 0: do labels begin at 1?)" if from_1 else ""
     return UserError(
-        f"{path} tells {head} classes apart, the data have {data}; give its own data with data.path=DIR (a "
-        "class without images still needs its name in class_names)"
+        f"{path} tells {head} classes apart, the data have {data}{why}; give its own data with data.path=DIR "
+        "(a class without images still needs its name in class_names)"
     )
 
 
-def _normalise(model: models.Classifier, target: nn.Module, fit: Fit, usual: str) -> tuple[NormalisedBy, str]:
+def _require_trained(
+    model: models.Classifier, path: Path, splits: Splits, allow_partial: bool, fit: Fit
+) -> None:
+    """Raise UserError for a head of other classes, and for a partial load that leaves it, or most, random."""
+    heads, target = models.head_weights(model), model.net if isinstance(model, models.Wrapped) else model
+    classes = len(splits.class_names)
+    for name, theirs, own in fit.mismatched:
+        columns = own.index(classes) if name in heads and len(theirs) == len(own) and classes in own else None
+        if columns is not None and theirs[columns] != classes:
+            raise other_classes(path, theirs[columns], splits)
+    if not allow_partial:
+        return  # every difference is refused
+    left = {*fit.missing, *(name for name, _, _ in fit.mismatched)}
+    if lost := sorted(heads & left):
+        raise UserError(
+            f"{path} holds no weights for the head of {_kind(model)} ({', '.join(lost)}), which would stay "
+            "random; choose the model that the file describes"
+        )
+    sizes = {n: p.numel() for n, p in target.named_parameters()}
+    random = sum(size for name, size in sizes.items() if name in left)
+    if fit.state and 2 * random > sum(sizes.values()):
+        raise UserError(
+            f"{path} leaves {random / sum(sizes.values()):.0%} of the weights of {_kind(model)} random; "
+            "choose the model that the file describes"
+        )
+
+
+def _kind(model: models.Classifier) -> str:
+    return model.name if isinstance(model, models.Wrapped) else type(model).__name__
+
+
+def _normalise(
+    model: models.Classifier, target: nn.Module, fit: Fit, usual: str, said: Preprocessing | None
+) -> tuple[NormalisedBy, str]:
     """Choose the normalisation that the user did not give, put it into the model; who says it, and a note."""
     own = target is not model and state_dicts.normalisation(dict(target.state_dict()))
     if own:
@@ -113,12 +176,27 @@ def _normalise(model: models.Classifier, target: nn.Module, fit: Fit, usual: str
     if fit.normalisation is not None:
         mean, std, named = fit.normalisation
         why = f"normalisation: read from the file ({', '.join(named)})"
+    elif said is not None:
+        by = "beside" if said.source.endswith("beside the file") else "library"
+        mean, std = said.constants
+        why = f"normalisation: {_constants_of(said)}"
     else:
         mean, std = models.statistics()[usual]
         why = f"normalisation: nobody says it, and {usual} is the usual one for such images"
     for buffer, values in (("mean", mean), ("std", std)):
         setattr(model, buffer, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
     return by, f"{why}; model.normalise=... sets it"
+
+
+def _constants_of(said: Preprocessing) -> str:
+    mean, std = ([round(v, 4) for v in values] for values in said.constants)
+    return f"{said.source} says mean {mean}, std {std} (of images in [0, 1])"
+
+
+def _unlike(model: models.Classifier, said: Preprocessing) -> bool:
+    """Whether the model normalises otherwise; one constant stands for all channels."""
+    pairs = zip((model.mean, model.std), said.constants, strict=True)
+    return any(bool(((v.flatten() - v.new_tensor(w)).abs() > 2e-3).any()) for v, w in pairs)
 
 
 def _names(given: Changes) -> frozenset[str]:

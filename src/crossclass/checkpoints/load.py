@@ -61,6 +61,8 @@ class Identity:
     chosen_by: str | None = None
     loaded: list[str] = field(default_factory=list)
     """How a foreign file was read."""
+    published: dict[str, Any] | None = None
+    """What the author of the network says of its inputs, and where."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class LoadedCheckpoint:
     """The network of a foreign file."""
     given: frozenset[str] = frozenset()
     """Those of its settings that the user gave."""
+    warnings: tuple[str, ...] = ()
+    """Where what is done to the images is not what the author of the network says."""
 
     @property
     def guessed(self) -> frozenset[Aspect]:
@@ -93,7 +97,7 @@ class LoadedCheckpoint:
         of_network: tuple[Aspect, ...] = ("architecture",)
         return frozenset(
             (of_images if self.other_data else ())
-            + (of_constants if self.normalised_by == "guess" else ())
+            + (of_constants if self.normalised_by in ("guess", "library") else ())
             + (of_network if self.settings is not None else ())
         )
 
@@ -151,9 +155,11 @@ def load_checkpoints(
         network: models.AnyModel | None = None
         given = frozenset[str]()
         by: NormalisedBy = "run"
+        warnings: tuple[str, ...] = ()
         if card is not None:
             _check_fit(card, splits, path)
             model = _build(path, tensors, card)
+            models.look_for_head(model, splits.test.images)
             about = identity(card, path, data, model)
             if card.threat not in (None, Linf()):
                 threats = (card.threat, Linf())
@@ -161,7 +167,7 @@ def load_checkpoints(
             foreign = load_foreign(path, splits, source.of("model"), allow_partial)
             model, normalisation = foreign.model, foreign.normalisation
             by, usual = foreign.normalised_by, foreign.usual
-            network, given = foreign.settings, foreign.given
+            network, given, warnings = foreign.settings, foreign.given, foreign.warnings
             about = Identity(
                 checkpoint=path.stem,
                 data=describe_data(data),
@@ -170,10 +176,13 @@ def load_checkpoints(
                 source=path.name,
                 sha256=file_sha256(path),
                 loaded=foreign.notes,
+                published=foreign.published.to_dict() if foreign.published else None,
             )
         model = to_device(model, runtime.torch_device, runtime.memory_format)
         other = card is None or _are_others(data, card, splits)
-        yield LoadedCheckpoint(model, splits, about, threats, normalisation, by, other, usual, network, given)
+        yield LoadedCheckpoint(
+            model, splits, about, threats, normalisation, by, other, usual, network, given, warnings
+        )
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:
@@ -275,7 +284,7 @@ def _check_fit(card: Card, splits: Splits, path: Path) -> None:
     """Raises UserError if a checkpoint is for other classes or channels than the data have."""
     channels, classes = splits.test.images.shape[1], len(splits.class_names)
     if card.classes != classes:
-        raise other_classes(path, card.classes, classes)
+        raise other_classes(path, card.classes, splits)
     if card.channels != channels:
         raise UserError(
             f"{path} is for images of {card.channels} channels, the data have {channels}; give its own "

@@ -9,7 +9,7 @@ trained ones.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +115,16 @@ def load(
     allow_partial: bool = False,
     where: str,
     closest: str = "",
+    check: Callable[[Fit], None] = lambda fit: None,
 ) -> Fit:
     """Load the tree into the module; returns the fit, which says in words what was done.
 
     Raises UserError, with nothing changed, if the fit is partial and that is not allowed, or if not one
-    parameter fits. For this error `where` names the file, `closest` the model that would fit better.
+    parameter fits. For this error `where` names the file, `closest` the model that would fit better;
+    `check` may raise another.
     """
     result = fit(module, tree)
+    check(result)
     sub = module.get_submodule(result.target)
     fits = any(name in result.state for name, _ in sub.named_parameters(remove_duplicate=False))
     if not fits or (result.partial and not allow_partial):

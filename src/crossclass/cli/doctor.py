@@ -57,7 +57,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     lines: list[str] = []  # printed when the file is written
     for checkpoint in loaded:
         lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
-        lines += [f"  {line}" for line in checkpoint.about.loaded]
+        lines += [f"  {line}" for line in (*checkpoint.warnings, *checkpoint.about.loaded)]
         with progress_display("doctor") as progress:
             findings = examine(
                 checkpoint.model,

@@ -67,10 +67,13 @@ def probabilities(p: Probe) -> list[Finding]:
 def head(p: Probe) -> list[Finding]:
     """Does W g(x) + b equal what the network answers?"""
     x = p.x[:32]
-    far = head_gap(p.model, x)
-    evidence = f"head(features) and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
-    remedy = "name the layer that gives the logits as the head (its input is g(x)); do not read C and CAS"
-    return [finding("head-mismatch", "warning", far > ROUNDING, evidence, remedy, gap=far)]
+    far, said = head_gap(p.model, x), tuple(getattr(p.model, "head_warnings", ()))
+    evidence = f"W g(x) + b and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
+    evidence += "".join(f"; {sentence}" for sentence in said)
+    remedy = "name the layer that gives the logits with model.head=NAME; do not read C and CAS"
+    if far <= ROUNDING:
+        remedy = "read C and CAS as those of what is multiplied"
+    return [finding("head-mismatch", "warning", far > ROUNDING or bool(said), evidence, remedy, gap=far)]
 
 
 def repetition(p: Probe) -> list[Finding]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.plugins import Family, kind_of, members
 from crossclass.core.rng import isolated_rng, stream_seed
+from crossclass.data import as_float
 from crossclass.data.base import Statistics
 from crossclass.models.base import (
     Classifier as Classifier,
@@ -112,7 +113,25 @@ def rebuild(
         load_saved(model, tensors)
     except RuntimeError as e:
         raise UserError("the checkpoint's tensors do not fit the model that its card describes") from e
+    if isinstance(model, Wrapped):
+        model.choose_head()
+        model.take_closest_head()  # nobody could name another for a run that is trained
     return model.eval()
+
+
+def look_for_head(model: Classifier, images: UInt8[Tensor, "n c h w"]) -> None:
+    """Let a network of others look for its head again, on real images, with the weights that it now has."""
+    if isinstance(model, Wrapped):
+        some = as_float(images[:: max(1, len(images) // 64)])
+        model.choose_head(some.to(model.mean.device))
+
+
+def head_weights(model: Classifier) -> frozenset[str]:
+    """The names of the head's tensors in the network itself (`net` of a `Wrapped`)."""
+    if isinstance(model, Wrapped):
+        return model.head_weights
+    names = (n for n, module in model.named_modules() if module is model.head)
+    return frozenset(f"{name}.{part}" for name in names for part in dict(model.head.named_parameters()))
 
 
 def channel_statistics(images: UInt8[Tensor, "n c h w"], block: int = 4096) -> Statistics:

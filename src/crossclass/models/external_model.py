@@ -29,7 +29,7 @@ class ExternalModel(Model):
     arguments: dict[str, Any] = Field(default={})
     """Further keyword arguments of the function that makes the network, as in {depth: 20}."""
     head: str | None = None
-    """Dotted name of the linear layer whose input are the features; unset is the last one that runs."""
+    """Dotted name of the linear layer whose input are the features; unset: the one that gives the logits."""
     saliency: str | None = None
     """Dotted name of the layer that Grad-CAM looks at; unset is the last that gives a map of the image."""
     normalise: Normalise = "data"
@@ -212,12 +212,14 @@ def _from_timm(name: str, classes: int, channels: int, arguments: dict[str, Any]
 def _copy_pretrained(settings: ExternalModel, model: Classifier) -> None:
     """Copy the pretrained network's tensors; only heads may differ in shape, and then stay fresh."""
     assert isinstance(model, Wrapped)
-    classes = model.head.out_features
+    classes = model.classes
     source = settings.create(classes, model.channels, pretrained=True).state_dict()
     layers = model.net.named_modules()
     heads = [n for n, m in layers if isinstance(m, nn.Linear) and m.out_features == classes]
     names = [f"{head}.{part}" for head in heads for part in ("weight", "bias")]
+    names += model.head_weights
     load_pretrained(model.net, source, names, f"the weights for {settings} do not fit it")
+    model.choose_head()
 
 
 @contextmanager

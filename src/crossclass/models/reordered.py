@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossclass.models.base import Classifier
+from crossclass.models.wrapper import Wrapped
 
 
 class Reordered(Classifier):
@@ -20,7 +21,16 @@ class Reordered(Classifier):
     ) -> None:
         nn.Module.__init__(self)  # mean and std are those of the inner network
         self.inner, self.reversed_channels, self.transposed = inner, reversed_channels, transposed
-        self.head_name: str = getattr(inner, "head_name", "head")
+
+    @property
+    def head_name(self) -> str:
+        """The layer that the head is of."""
+        return getattr(self.inner, "head_name", "head")
+
+    @property
+    def head_warnings(self) -> tuple[str, ...]:
+        """What a reader of C and CAS must know of the head."""
+        return getattr(self.inner, "head_warnings", ())
 
     @property
     def mean(self) -> Tensor:
@@ -82,6 +92,11 @@ class Reordered(Classifier):
 @torch.no_grad()
 def renumber_head(model: Classifier, class_of_output: tuple[int, ...]) -> None:
     """Put the rows of the head into the order of the classes, given the class that each output means."""
+    while isinstance(model, Reordered):
+        model = model.inner
+    if isinstance(model, Wrapped):
+        model.renumber(class_of_output)
+        return
     head = model.head
     rows = [*class_of_output, *range(len(class_of_output), head.out_features)]
     order = torch.tensor(rows, device=head.weight.device).argsort()

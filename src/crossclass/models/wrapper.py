@@ -1,12 +1,14 @@
-"""Anyone's network as a `Classifier`: its features g(x) are the input of its last linear layer.
+"""Anyone's network as a `Classifier`: its features g(x) are what its head W g(x) + b multiplies.
 
-One probe forward in eval mode shows which layers run, in which order and with which shapes: the head is
-the last `nn.Linear` that runs and gives one column per class, whatever its name, and Grad-CAM looks at
-the last map of the image. Hooks live for one forward only, and the network's function and weights stay as
-they are; some convolutions are computed in another way, for the reason that `subsample_first` gives.
+Forward passes of noise in eval mode show which layers run and with which shapes, and which product equals the
+logits; `choose_head` looks again on real images. Grad-CAM looks at the last map of the image. Hooks live for
+one forward only, and the network's function and weights stay as they are; some convolutions are computed in
+another way, for the reason that `subsample_first` gives.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,11 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.rng import generator
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Size, sides, subsample_first
+from crossclass.models.head import LinearHead, Term, distances, find_head
 from crossclass.models.model_state import evaluating
+from crossclass.models.products import Key, Product, eager, own_weight, recorded, unwrapped
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
 """What timm, torchvision, transformers and others call the layer norm in front of a block's attention."""
@@ -27,14 +32,16 @@ _PREFIX = 5
 
 
 class Wrapped(Classifier):
-    """`net` behind our normalisation; logits are what it returns (the first tensor of a tuple).
+    """`net` behind our normalisation; logits are what it returns (of a tuple: those of its head).
 
-    Raises UserError where the network or the layers named do not serve. `notes` says what a user should
-    know, such as logits that are not W g(x) + b.
+    The head is the layer for which W g(x) + b equals the logits, whatever its name and whenever it runs. If
+    there is none, `head`, `features` and `outputs` raise UserError, unless one is named.
+
+    Raises UserError where the network or the layers named do not serve.
     """
 
     net: nn.Module
-    notes: tuple[str, ...]
+    head_name: str
 
     def __init__(
         self,
@@ -51,41 +58,178 @@ class Wrapped(Classifier):
     ) -> None:
         super().__init__(mean, std)
         self.net, self.channels, self.name, self.sides = net, channels, name, sides(size)
+        self.classes, self._named, self._obeyed, self._output = classes, head, head is not None, _Output()
+        self._order: Tensor | None = None
         subsample_first(net)
-        x = torch.rand(2, channels, *sides(size), generator=generator(0))
-        device = next((t.device for t in net.parameters()), x.device)
+        noise = torch.rand(_images_for(classes), channels, *sides(size), generator=generator(0))
+        device = next((t.device for t in net.parameters()), noise.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
-            calls, returned = _calls(net, self.normalise(x).to(device), name)
-        logits = _first_tensor(returned, name)
-        if logits.shape != (2, classes):
+            calls, returned = _calls(net, self.normalise(noise[:2]).to(device), name)
+        logits = self._output.of(returned, name)
+        if logits.shape != (2, classes) and all(t.shape != (2, classes) for _, t in _tensors(returned)):
             raise UserError(
                 f"{name} returns {list(logits.shape)} for 2 images, not [2, {classes}]; tell it how many "
                 f"classes, as in model.arguments={{num_classes: {classes}}}, or give the data it is for (if "
                 "these merely lack images of some classes, name all of them in class_names)"
             )
-        found = _head(calls, dict(net.named_modules()), classes, head, name)
-        g = found.input
-        assert g is not None
-        self.head_name = found.name
         self._saliency = _saliency(calls, dict(net.named_modules()), saliency, name)
-        self.notes = tuple(_notes(returned, logits, self.head(g), found.name, name))
+        self._probe = noise.to(device)
+        self.choose_head()
+
+    @torch.no_grad()
+    def choose_head(self, x: Float[Tensor, "n c h w"] | None = None) -> None:
+        """Look for the head, as with weights that were just loaded.
+
+        Args:
+            x: Images in [0, 1], eight or more; unset is noise.
+
+        Raises UserError if no layer has a row per class, or if the one that was named does not serve.
+        """
+        x = self._probe.to(self.mean.device) if x is None else x[: _images_for(self.classes)]
+        with torch.random.fork_rng(devices=[]), evaluating(self.net), full_precision():
+            products, returned = self._recorded(x, None)
+            serving = self._serving(products)
+            self._output, logits = self._choose_output(returned, products, len(x))
+            heads = find_head(serving, logits)
+            if len(heads) > 1:
+                heads = [h for h in heads if h.keys in self._still_equal(x, heads)] or heads
+            if heads:
+                self._head = heads[-1]
+            else:
+                far = distances(serving, logits)
+                closest = [key for key, _ in far if key.layer == self._named] or [far[0][0]]
+                by_layer = {key.layer or "the network itself": d for key, d in reversed(far)}
+                near = tuple(sorted(by_layer.items(), key=lambda item: item[1]))
+                self._head = LinearHead((Term(closest[0]),), "none", candidates=near)
+        self.head_name = self._head.name
+        layer = dict(self.net.named_modules())[self._head.keys[0].layer]
+        self._kind = type(layer).__name__
+        self._is_plain = self._head.plain and isinstance(layer, nn.Linear)
+
+    def _serving(self, products: list[Product]) -> list[Product]:
+        """The products of the layer that was named, or all. Raises UserError for none."""
+        what, name, layers = self.name, self._named, dict(self.net.named_modules())
+        names = list(dict.fromkeys(p.key.layer for p in products))
+        columns = f"gives {self.classes} columns, one per class"
+        if name is None:
+            if not products:
+                raise UserError(
+                    f"no linear layer of {what} {columns}; C and CAS are of a layer W g(x) + b that gives "
+                    "the logits (an nn.Linear, a 1x1 convolution, a product with a weight), so end it in one"
+                )
+            return products
+        if name not in layers:
+            raise UserError(f"{what} has no layer model.head={name}{did_you_mean(name, names)}")
+        inside = [p for p in products if p.key.layer == name or p.key.layer.startswith(f"{name}.")]
+        if not inside:
+            which = f"; name another, such as {', '.join(names[-3:])}" if names else ""
+            weights = own_weight(layers[name])
+            if weights is not None and len(weights[0]) == self.classes:
+                raise UserError(f"model.head={name} does not run in a forward of {what}{which}")
+            raise UserError(
+                f"model.head={name} is a {type(layers[name]).__name__} of {what}, and no linear layer "
+                f"(nn.Linear) in it {columns}{which}"
+            )
+        return inside
+
+    def _choose_output(self, returned: Any, products: list[Product], n: int) -> tuple["_Output", Tensor]:
+        """Which of the tensors that the network returns are the logits: those of a head, if any are."""
+        shape = (n, self.classes)
+        fitting = [(where, t) for where, t in _tensors(returned) if t.shape == shape]
+        if not fitting or isinstance(returned, Tensor):
+            return _Output(), _Output().of(returned, self.name)
+        if len(fitting) > 1:
+            features = [p.g for p in products if p.g.shape == shape]
+            others = [(w, t) for w, t in fitting if not any(torch.equal(t, g) for g in features)]
+            fitting = [(w, t) for w, t in others if find_head(products, t)] or others or fitting
+        (where, logits), *more = fitting
+        return _Output(where, type(returned).__name__, len(more)), logits
+
+    def _still_equal(self, x: Tensor, heads: list[LinearHead]) -> set[tuple[Key, ...]]:
+        """Which of several heads that equal the logits still do so with other weights.
+
+        Weights that are zero or equal make layers equal that are not the head.
+        """
+        layers = dict(self.net.named_modules())
+        moved = {p for h in heads for p in layers[h.keys[0].layer].parameters() if len(p) == self.classes}
+        before = [(p, p.clone()) for p in moved]
+        try:
+            for i, (p, values) in enumerate(before):
+                size = float(values.abs().mean()) or 1.0
+                p.add_(size * torch.randn(p.shape, generator=generator(0, i + 1)).to(p))
+            products, returned = self._recorded(x, None)
+            return {h.keys for h in find_head(products, self._output.of(returned, self.name))}
+        finally:
+            for p, values in before:
+                p.copy_(values)
+
+    def _require_head(self) -> None:
+        if not self.head_is_known and not self._obeyed:
+            raise UserError(
+                f"{self._mismatch()}, so C and CAS would explain something else; name a layer with "
+                "model.head=... to take it all the same, or let the network return W g(x) + b"
+            )
+
+    def _mismatch(self) -> str:
+        near = [f"'{layer}' differs by {100 * d:.3g} %" for layer, d in self._head.candidates[:5]]
+        far = f"{', '.join(near)} of the largest logit"
+        if self._obeyed:
+            why = "which was named" if self._named else "the closest that it has"
+            return (
+                f"what {self.name} returns is not W g(x) + b of its layer '{self.head_name}', {why} ({far}): "
+                "C and CAS do not explain it"
+            )
+        return f"what {self.name} returns is not W g(x) + b of any of its layers ({far})"
+
+    @property
+    def head_weights(self) -> frozenset[str]:
+        """The names in `net` of the tensors that its head is made of."""
+        names = set[str]()
+        for layer in {key.layer for key in self._head.keys}:
+            own = self.net.get_submodule(layer).named_parameters(layer, remove_duplicate=False)
+            # of a whole network, in which a product with a parameter is the head, only what has its rows
+            names |= {n for n, p in own if layer in n.rpartition(".")[0] and self.classes in p.shape}
+        return frozenset(names)
+
+    @property
+    def head_is_known(self) -> bool:
+        """Whether the logits are W g(x) + b of a layer, or of several, perhaps up to constants."""
+        return self._head.relation != "none"
+
+    def take_closest_head(self) -> None:
+        """If no layer gives the logits, take the closest for the head, and warn of it."""
+        self._obeyed = True
 
     @property
     def head(self) -> nn.Linear:  # type: ignore[override]  # a view of the net's own layer, held once
-        """The linear layer whose input are the features."""
-        layer = self.net.get_submodule(self.head_name)
-        assert isinstance(layer, nn.Linear)
+        """The linear layer whose input are the features; a copy of W and b if it is none of the net's own.
+
+        Raises UserError if no layer gives the logits and none is named.
+        """
+        self._require_head()
+        if self._is_plain and self._order is None:
+            layer = self.net.get_submodule(self.head_name)
+            assert isinstance(layer, nn.Linear)
+            return layer
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.net):
+            products, _ = self._recorded(self._probe[:1].to(self.mean.device), self._head.keys)
+        W, b = self._head.weight(products), self._head.bias(products)
+        layer = nn.utils.skip_init(nn.Linear, W.shape[1], len(W), device=W.device, dtype=W.dtype)
+        rows = slice(None) if self._order is None else self._order.to(W.device)
+        layer.weight, layer.bias = (nn.Parameter(t[rows].clone(), requires_grad=False) for t in (W, b))
         return layer
+
+    def renumber(self, class_of_output: tuple[int, ...]) -> None:
+        """Put the logits, and the rows of the head, into the order of the classes that they mean."""
+        rows = [*class_of_output, *range(len(class_of_output), self.classes)]
+        order = torch.tensor(rows, device=self.mean.device).argsort()
+        self._order = order if self._order is None else self._order[order]
 
     def outputs(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
         """Features and logits of one forward pass; the features are caught on their way into the head."""
-        caught: list[Tensor] = []
-        handle = self.head.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
-        try:
-            logits = self(x)
-        finally:
-            handle.remove()
-        return caught[-1], logits
+        self._require_head()
+        products, returned = self._recorded(x, self._head.keys)
+        return self._head.features(products), self._logits(returned)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """g(x), the input of the head."""
@@ -93,7 +237,29 @@ class Wrapped(Classifier):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """What the network returns for normalised images."""
-        return _first_tensor(self.net(self.normalise(x)), self.name)
+        return self._logits(self.net(self.normalise(x)))
+
+    def _logits(self, returned: Any) -> Tensor:
+        logits = self._output.of(returned, self.name)
+        return logits if self._order is None else logits[:, self._order.to(logits.device)]
+
+    def _recorded(self, x: Tensor, wanted: Collection[Key] | None) -> tuple[list[Product], Any]:
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        z = self.normalise(x).to(dtype)
+        return recorded(self.net, lambda: unwrapped(self.net)(z), self.classes, wanted)
+
+    @property
+    def head_warnings(self) -> tuple[str, ...]:
+        """What a reader of C and CAS must know of the head."""
+        if self._head.relation == "none":
+            return (self._mismatch(),)
+        sentence = self._head.sentence(self.name, self._kind)
+        return (sentence,) if sentence else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is worth knowing: where the logits are, what the head is made of."""
+        return tuple(n for n in (self._output.note(self.name), self._head.note(self.name)) if n)
 
     def saliency_layer(self) -> nn.Module:
         """The layer named by model.saliency; else the last that gives a map of the image.
@@ -120,12 +286,25 @@ class Wrapped(Classifier):
         return activation[:, -(grid[0] * grid[1]) :].transpose(1, 2).unflatten(2, grid)
 
 
+@contextmanager
+def closest_head(model: nn.Module) -> Iterator[None]:
+    """Networks without a head take the closest layer for it, until this is left."""
+    inside = [m for m in model.modules() if isinstance(m, Wrapped)]
+    before = [m._obeyed for m in inside]
+    try:
+        for m in inside:
+            m.take_closest_head()
+        yield
+    finally:
+        for m, obeyed in zip(inside, before, strict=True):
+            m._obeyed = obeyed
+
+
 class _LayerCall(NamedTuple):
-    """One layer that ran: the shape of its output, and the input of a linear layer."""
+    """One layer that ran, and the shape of its output."""
 
     name: str
     shape: tuple[int, ...]
-    input: Tensor | None
     sides: tuple[int, int]
     """Height and width of the images."""
 
@@ -145,12 +324,12 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
     def record(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
         if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(x):
             return
-        given = args[0] if isinstance(module, nn.Linear) and args else None
-        calls.append(_LayerCall(name, tuple(output.shape), given, (x.shape[2], x.shape[3])))
+        calls.append(_LayerCall(name, tuple(output.shape), (x.shape[2], x.shape[3])))
 
     handles = [m.register_forward_hook(partial(record, name=name)) for name, m in net.named_modules() if name]
     try:
-        return calls, net(x)
+        with eager(net):
+            return calls, unwrapped(net)(x)
     except Exception as e:
         raise UserError(
             f"{what} fails on images {list(x.shape)} ({type(e).__name__}: {first_line(e)}); it must take "
@@ -159,43 +338,6 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _head(
-    calls: list[_LayerCall], layers: Mapping[str, nn.Module], classes: int, name: str | None, what: str
-) -> _LayerCall:
-    linear = [c for c in calls if isinstance(layers[c.name], nn.Linear)]
-    if name is not None:
-        if name not in layers:
-            raise UserError(
-                f"{what} has no layer model.head={name}{did_you_mean(name, [c.name for c in linear])}"
-            )
-        if not isinstance(layers[name], nn.Linear):
-            kind = type(layers[name]).__name__
-            raise UserError(f"model.head={name} is a {kind} of {what}, not a linear layer; name an nn.Linear")
-        linear = [c for c in linear if c.name == name]
-        if not linear:
-            raise UserError(f"model.head={name} does not run in a forward of {what}; name one that does")
-    if not linear:
-        raise UserError(
-            f"{what} runs no linear layer (a convolutional head?); features are the input of an nn.Linear, "
-            "so end it in one, behind the pooling"
-        )
-    fitting = [c for c in linear if c.shape[-1] == classes]
-    if not fitting:
-        last = linear[-1]
-        raise UserError(
-            f"no linear layer of {what} gives {classes} columns, one per class (the last to run, "
-            f"'{last.name}', gives {last.shape[-1]}); name another with model.head=..."
-        )
-    chosen = fitting[-1]
-    if chosen.input is None or chosen.input.ndim != 2:
-        shape = "by keyword" if chosen.input is None else f"of shape {list(chosen.input.shape)} for 2 images"
-        raise UserError(
-            f"the head '{chosen.name}' of {what} gets its input {shape}, not [n, d]; name another linear "
-            "layer with model.head=..."
-        )
-    return chosen
 
 
 def _saliency(
@@ -218,25 +360,53 @@ def _saliency(
     return next((n for n in reversed(tokens) if n.split(".")[-1] in _BEFORE_ATTENTION), last.name)
 
 
-def _notes(returned: Any, logits: Tensor, expected: Tensor, head: str, what: str) -> Iterator[str]:
-    if not isinstance(returned, Tensor):
-        yield f"{what} returns a {type(returned).__name__}; its logits, or else its first tensor, are used"
-    if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
-        yield (
-            f"what {what} returns is not W g(x) + b of its layer '{head}' (a softmax, a scale, a second "
-            "head?), so attributions W[y] * g(x) do not add up to its outputs"
+@dataclass(frozen=True)
+class _Output:
+    """Where the logits are in what a network returns: the tensor itself, or under a key of a container."""
+
+    where: str | int | None = None
+    """Unset: `.logits`, or else the first tensor."""
+    kind: str = ""
+    others: int = 0
+    """How many more might be logits too."""
+
+    def of(self, returned: Any, what: str) -> Tensor:
+        """The logits; in train mode a network may return another container than in eval mode."""
+        if isinstance(returned, Tensor):
+            return returned
+        tensors = list(_tensors(returned))
+        for where, tensor in tensors:
+            if where == self.where:
+                return tensor
+        if tensors:
+            return tensors[0][1]
+        raise UserError(
+            f"{what} returns a {type(returned).__name__}, no logits [n, classes]; return a tensor"
         )
 
+    def note(self, what: str) -> str | None:
+        """Which tensor was taken, if there were several things to take."""
+        if not self.kind:
+            return None
+        more = f"; {self.others} more might be logits too" if self.others else ""
+        return f"{what} returns a {self.kind}; its logits are read from [{self.where!r}]{more}"
 
-def _first_tensor(returned: Any, what: str) -> Tensor:
-    """The logits in what a network returns: a tensor, `.logits`, or the first tensor of a tuple."""
-    if isinstance(returned, Tensor):
-        return returned
-    items = returned if isinstance(returned, tuple | list) else ()
-    for item in (getattr(returned, "logits", None), *items):
-        if isinstance(item, Tensor):
-            return item
-    raise UserError(f"{what} returns a {type(returned).__name__}, no logits [n, classes]; return a tensor")
+
+def _tensors(returned: Any) -> Iterator[tuple[str | int, Tensor]]:
+    """The tensors in what a network returns, `.logits` first, and under which key or number."""
+    named = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
+    items: list[tuple[Any, Any]] = [("logits", getattr(returned, "logits", named.get("logits")))]
+    items += enumerate(returned) if isinstance(returned, tuple | list) else named.items()
+    before: list[Tensor] = []
+    for where, item in items:
+        if isinstance(item, Tensor) and all(item is not b for b in before):
+            before.append(item)
+            yield where, item
+
+
+def _images_for(classes: int) -> int:
+    """So many images tell a head from a product that fits a few by chance."""
+    return min(32, max(8, -(-80 // classes)))
 
 
 def _grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int] | None:

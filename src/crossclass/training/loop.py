@@ -131,6 +131,8 @@ def _train(
     if not uses_bf16:
         executed = replace_everywhere(executed, precision="fp32")
     built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
+    models.look_for_head(built, splits.train.images)
+    _ = built.head  # a network without one is refused before the first step
     state = TrainState(executed, runtime, built, splits)
     for note in _execution_notes(run, state, runtime, uses_bf16):
         log(note)
