@@ -495,7 +495,7 @@ def main(arguments: Sequence[str]) -> None:
                     f"{time.perf_counter() - start:6.0f} s  {row.network}: {row.case.name}: {numbers}; {said}"
                 )
                 print(f"          {row.verdict}", flush=True)
-                out.write_text("\n".join(table(rows, right)) + "\n")
+                out.write_text("\n".join(table(rows, right)) + "\n", encoding="utf-8")
     print(out)
 
 

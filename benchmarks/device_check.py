@@ -162,7 +162,7 @@ def main() -> None:
         if len(sys.argv) > 2:
             result = about | {"found": found, "wrong": wrong}
             Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
-            Path(sys.argv[2]).write_text(json.dumps(result, indent=1) + "\n")
+            Path(sys.argv[2]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if wrong:
         raise SystemExit(1)
 

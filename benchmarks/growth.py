@@ -114,7 +114,7 @@ def grown(n: int, d: int, k: int) -> float:
     """MiB by which I-CAS raises the largest size of this process."""
     given = sample(n, d, k)
     icas(*sample(4 * k, d, k))  # what is loaded once
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size starts anew (proc(5))
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the largest size starts anew (proc(5))
     before = resident("VmRSS")
     icas(*given)
     return resident("VmHWM") - before
@@ -122,7 +122,7 @@ def grown(n: int, d: int, k: int) -> float:
 
 def resident(which: str) -> float:
     """MiB of this process, from /proc."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
@@ -131,7 +131,8 @@ def memories() -> dict[int, dict[str, float]]:
     found = {}
     for n in (5000, 10000, 20000, 40000):
         command = [sys.executable, __file__, "--memory", str(n), str(D), str(K)]
-        whole = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
+        whole = float(done.stdout)
         found[n] = {"all": whole, "beyond two copies of the features": whole - 2 * n * D * 4 / 2**20}
     return found
 

@@ -86,7 +86,7 @@ class Stage:
         """A result, or None."""
         path = self.state / "results" / name
         try:
-            return json.loads(path.read_text()) if path.exists() else None
+            return json.loads(path.read_text("utf-8")) if path.exists() else None
         except ValueError:
             return None
 
@@ -94,7 +94,7 @@ class Stage:
         """A line of the log."""
         line = f"[{time.strftime('%H:%M:%S')} {self.left:5.0f} s left] {text}"
         print(line, flush=True)
-        with (self.state / "log.txt").open("a") as f:
+        with (self.state / "log.txt").open("a", encoding="utf-8") as f:
             f.write(line + "\n")
 
     def publish(self) -> None:
@@ -166,7 +166,7 @@ def ran(stage: Stage, arguments: list[str], end: float, name: str) -> int:
             process.kill()
             process.wait()
             code = -1
-    tail = path.read_text(errors="replace")[-1500:]
+    tail = path.read_text("utf-8", errors="replace")[-1500:]
     stage.say(f"end {name}: {'stopped at its limit' if code == -1 else f'exit code {code}'}\n{tail}")
     stage.publish()
     return code
@@ -232,11 +232,11 @@ def gathered(stage: Stage) -> Path:
         np.savez(place / f"{split}.npz", images=images, labels=y, class_names=np.array(CLASSES))
     known = HERE / "cifar10.sha256.json"
     if known.exists():
-        expected = json.loads(known.read_text())
+        expected = json.loads(known.read_text("utf-8"))
         told["as sent, bit for bit"] = all(expected[s] == told[s]["sha256"] for s in PARTS)
     stage.keep("data.json", told)
     stage.say(f"data: {told}")
-    (place / "done").write_text("")
+    (place / "done").write_text("", encoding="utf-8")
     return place
 
 
@@ -282,7 +282,7 @@ def about(stage: Stage) -> dict[str, Any]:
         try:
             said = subprocess.run(
                 ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"],
-                capture_output=True, text=True, timeout=10, check=False,
+                capture_output=True, encoding="utf-8", timeout=10, check=False,
             )  # fmt: skip
             found["nvidia-smi"] = {"query": query, "after the products": said.stdout.strip()}
         except (OSError, subprocess.TimeoutExpired) as e:
@@ -790,7 +790,7 @@ def training(stage: Stage, kind: str) -> None:
 
     started = time.time()
     failed = stage.state / f"failed-{kind}.txt"
-    variant, per_epoch = chosen(stage, tuple(failed.read_text().split()) if failed.exists() else ())
+    variant, per_epoch = chosen(stage, tuple(failed.read_text("utf-8").split()) if failed.exists() else ())
     plan = stage.kept(f"plan-{kind}.json")
     reserve = 110.0 if kind == "at8" else 22.0  # for the evaluation at the end
 
@@ -955,9 +955,9 @@ def main(stage: Stage) -> None:
                     break
                 # what failed is left out; epochs that are there stay, and without any it is planned again
                 at = stage.state / f"variant-{kind}.txt"
-                variant = at.read_text() if at.exists() else "compiled graph"
+                variant = at.read_text("utf-8") if at.exists() else "compiled graph"
                 found.setdefault("again", []).append(f"{kind}: exit code {code} as {variant}")
-                with (stage.state / f"failed-{kind}.txt").open("a") as f:
+                with (stage.state / f"failed-{kind}.txt").open("a", encoding="utf-8") as f:
                     f.write(f"{variant} ")
                 if not any(p.stat().st_size for p in stage.runs.glob(f"{kind}-*/events.jsonl")):
                     (stage.state / "results" / f"plan-{kind}.json").unlink(missing_ok=True)

@@ -200,11 +200,11 @@ def lives(place: Path, file: str, before: str, after: str, tests: list[str]) -> 
         copy = Path(folder) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
         path = copy / "crossclass" / file
-        text = path.read_text()
+        text = path.read_text("utf-8")
         if before not in text:
             print(f"{file} has no line {before!r}: write this mutant anew", flush=True)
             return True
-        path.write_text(text.replace(before, after, 1))
+        path.write_text(text.replace(before, after, 1), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
         env = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         names = [f"tests/{t}.py" for t in tests]

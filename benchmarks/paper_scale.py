@@ -93,12 +93,12 @@ def main() -> None:
         ended = out / "results" / f"steps-{own['size']}.txt"
         for ids in STEPS:
             said = f"{' '.join(ids)} seeds={own['seeds']}\n"
-            if ended.exists() and said in ended.read_text():
+            if ended.exists() and said in ended.read_text("utf-8"):
                 continue
             step(["-m", "crossclass", "reproduce", *ids, *study, *device], end)
             for command in autoattacks(out, own["size"]):
                 step([*command, *device], end)
-            with ended.open("a") as f:
+            with ended.open("a", encoding="utf-8") as f:
                 f.write(said)
     except TimeUpError:
         print("time is up; the same command goes on", flush=True)

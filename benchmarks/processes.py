@@ -53,7 +53,7 @@ def train(where: Path, data: str, processes: int, threads: int, out: Path) -> fl
     if any(p.wait() for p in started):
         raise SystemExit(f"crossclass {' '.join(COMMON)} fails")
     (table,) = out.glob("*/metrics.csv")
-    with table.open() as f:
+    with table.open(encoding="utf-8") as f:
         return median(float(row["seconds"]) for row in list(csv.DictReader(f))[1:])
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     }
     print(f"efficiency {one / two:.2f}")
     out = Path(__file__).parent / "results" / "processes.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

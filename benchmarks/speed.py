@@ -196,7 +196,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     out = Path(__file__).parent / "results" / f"speed-{size}.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw(found, out.with_suffix(".svg"))
 
 

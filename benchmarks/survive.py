@@ -159,7 +159,7 @@ def broken(here: Path) -> list[str]:
             if path.suffix == ".safetensors":
                 load_checkpoint(path)
             elif path.suffix == ".json":
-                json.loads(path.read_text())
+                json.loads(path.read_text("utf-8"))
         except (UserError, ValueError, OSError) as e:
             out.append(f"{path.relative_to(here)}: {e}")
     return out
@@ -174,7 +174,7 @@ def contents(here: Path) -> dict[str, Any]:
             tensors, card = load_checkpoint(path)
             out[name] = ({k: v.numpy().tobytes() for k, v in tensors.items()}, card)
         elif path.name == "events.jsonl":
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
             out[name] = [{k: v for k, v in r.items() if not k.endswith("seconds")} for r in rows]
         elif path.suffix in (".json", ".svg", ".yaml", ".html") and path.name != "env.json":
             out[name] = path.read_bytes()
@@ -200,7 +200,7 @@ def main() -> None:
             places = [Path(parent) / name, Path(parent) / f"{name}-whole"]
             for place in places:
                 place.mkdir()
-                (place / "run.yaml").write_text(RUN)
+                (place / "run.yaml").write_text(RUN, encoding="utf-8")
             if name in ("report", "measure"):
                 runs = (Path(parent) / "train-whole" / "runs").iterdir()
                 (run,) = (r for r in runs if "teacher" not in r.name)

@@ -300,7 +300,7 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     print(text)
     out = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "benchmarks/results/verdict_rules.json"
-    out.write_text(text + "\n")
+    out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def allocator(rounds: int) -> dict[str, dict[str, float]]:
 
 def _alone(*arguments: str) -> float:
     command = [sys.executable, __file__, *arguments, str(torch.get_num_threads())]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout)
 
 
 def _size(net: str, job: str) -> float:
@@ -105,7 +105,8 @@ def _size(net: str, job: str) -> float:
         PGD(steps=3, precision=job[-4:])(fast, images, y)
     elif job != "nothing":
         literal("linf", 8 / 255, 3)(model, x, y)
-    peak = next(w for w in Path("/proc/self/status").read_text().splitlines() if w.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text("utf-8").splitlines()
+    peak = next(w for w in status if w.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024  # getrusage would count the parent's memory before the exec
 
 

@@ -28,7 +28,7 @@ MEASURED = [
 
 def events(path: Path) -> object:
     """The log of a run, for the page."""
-    (path.parent / "config.yaml").write_text("seed: 0\n")
+    (path.parent / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
     return load_run(path.parent)
 
 
@@ -39,8 +39,8 @@ def proof(path: Path) -> object:
         "matrices.json": "{}",
         "config.yaml": "lr_milestones: [1]",
     }.items():
-        (path.parent / name).write_text(content)
-    (path.parent / "metrics.csv").write_text("epoch,lr\n1,0.1\n")
+        (path.parent / name).write_text(content, encoding="utf-8")
+    (path.parent / "metrics.csv").write_text("epoch,lr\n1,0.1\n", encoding="utf-8")
     return run_evidence.read(path.parent)
 
 

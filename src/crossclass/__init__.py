@@ -15,7 +15,7 @@ def _homes() -> dict[str, str]:
     import ast
     from pathlib import Path
 
-    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text())
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 

@@ -24,6 +24,7 @@ from crossclass.core.classes import NO_CLASS, Classes, class_labels, predicted
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
 from crossclass.models.model_state import evaluating
@@ -185,6 +186,7 @@ class EvaluationPass:
         return accuracy(getattr(self, kind), self.labels)
 
 
+@usual_torch_state()
 @torch.no_grad()
 def evaluate(
     model: Classifier,

@@ -42,6 +42,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.overrides import Changes, override
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import trusting
 from crossclass.data import Split, Splits
 from crossclass.data.image_warnings import image_warnings
@@ -251,6 +252,7 @@ class _Measured:
     result: Measurement
 
 
+@usual_torch_state()
 def measure(
     targets: Sequence[str],
     settings: Measure = Measure(),

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.models import Classifier
 from crossclass.models.model_state import frozen
 
 
+@usual_torch_state()
 def grad_cam(
     model: Classifier,
     x: Float[Tensor, "n c h w"],

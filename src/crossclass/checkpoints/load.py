@@ -22,6 +22,7 @@ from crossclass.core.device import to_device
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.overrides import changes_of, override
 from crossclass.core.runtime import Runtime
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import AnyData, Npz, Splits
 
@@ -185,6 +186,7 @@ def load_checkpoints(
         )
 
 
+@usual_torch_state()
 def load_model(path: Path, *, trust: bool = False) -> tuple[models.Classifier, Card]:
     """The network of a run's checkpoint, in eval mode, with its card.
 

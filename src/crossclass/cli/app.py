@@ -134,7 +134,7 @@ def _usage(e: Any) -> str:
 def _check_several(name: str, is_main: bool) -> None:
     """Of several processes only the first prints; raises UserError for a command that is not for several."""
     if not is_main:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end of the process
     if name not in _FOR_SEVERAL_PROCESSES and not name.startswith("-"):
         error = UserError(
             f"{name} is a command for one process; start it without torchrun "

@@ -71,7 +71,7 @@ def streams() -> Iterator[Stream]:
     own: dict[str, Stream] = {}
     for name in ("stdout", "stderr"):
         # None where the file is closed; whatever is opened first would take its number
-        before[name] = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        before[name] = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         own[name] = Stream(before[name])
         setattr(sys, name, own[name])
     try:

@@ -12,6 +12,7 @@ from crossclass.analysis.accuracy_tests import beats
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.rng import isolated_rng, stream_seed
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.data import Splits
 from crossclass.diagnostics import gradient_masking, inputs, outputs, weights
 from crossclass.diagnostics.causes import fold, verdict
@@ -80,6 +81,7 @@ AGAIN: tuple[Check, ...] = (weights.dead_features, outputs.predictions, weights.
 """What wrong inputs or class numbers may bring with them."""
 
 
+@usual_torch_state()
 def examine(
     model: Classifier,
     splits: Splits,

@@ -123,7 +123,9 @@ def keep(folder: RunFolder, into: Path, extras: dict[str, Any]) -> Evidence:
     _write(kept / "matrices.json", matrices, indent=None)
     for name, content in extras.items():
         _write(kept / f"{name}.json", content)
-    write_atomic(kept / "metrics.csv", (folder.path / "metrics.csv").read_text())  # last: it marks the end
+    write_atomic(
+        kept / "metrics.csv", (folder.path / "metrics.csv").read_text("utf-8")
+    )  # last: it marks the end
     return read(kept)
 
 
@@ -174,7 +176,7 @@ def _unreadable(path: Path) -> UserError:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise _unreadable(path) from e
 

@@ -140,7 +140,7 @@ def _settings_in(parent: Path) -> _Settings:
     out: _Settings = {}
     for config in sorted(parent.glob("*/config.yaml")):
         with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged folder counts as missing
-            out[config.parent] = read_flat(config.read_text(), str(config))
+            out[config.parent] = read_flat(config.read_text("utf-8"), str(config))
     return out
 
 

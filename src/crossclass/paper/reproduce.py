@@ -280,7 +280,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def read_entry(path: Path) -> dict[str, Any]:
     """The content of an entry's JSON file. Raises UserError if the file is not one."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         [Verdict(**v) for v in content["verdicts"]]
         [content[key] for key in ("id", "title", "claim", "size")], dict(content["numbers"])
     except (OSError, ValueError, KeyError, TypeError) as e:

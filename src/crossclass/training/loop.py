@@ -21,6 +21,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.runtime import Runtime
+from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trackers import tracking
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
@@ -46,6 +47,7 @@ def with_checksums(run: Run, splits: Splits) -> Run:
     return run
 
 
+@usual_torch_state()
 def train(
     run: Run,
     out: Path | str = "runs",

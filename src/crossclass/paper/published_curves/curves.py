@@ -90,6 +90,6 @@ def find_anchor(name: str) -> Anchor:
 
 def anchor(name: str) -> list[dict[str, Any]]:
     """The rows of a published curve, named as in metrics.csv, epochs from 1. Raises UserError."""
-    with open(FOLDER / f"{find_anchor(name).file}.csv", newline="") as file:
+    with open(FOLDER / f"{find_anchor(name).file}.csv", encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return [{**row, "epoch": int(row["epoch"]) + 1} for row in rows]

@@ -27,7 +27,7 @@ def resolve(target: str, changes: Changes | None = None) -> tuple[str, Run]:
         if not path.is_file():
             raise UserError(f"there is no run file {target}")
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"{target} cannot be read as text; give a YAML file") from e
         label, run = path.stem, load_yaml(Run, text, target)

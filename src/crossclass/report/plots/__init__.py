@@ -4,6 +4,9 @@ Every function takes numbers and returns a `Figure`, without pyplot and its glob
 give the same SVG, byte for byte, so that a committed figure changes only when they do.
 """
 
+from crossclass.report.plots import backend  # noqa: F401 - before anything imports matplotlib
+
+# isort: split
 from matplotlib.figure import Figure
 
 from crossclass.report.plots.curves import best_epoch, curves, series, without_seed

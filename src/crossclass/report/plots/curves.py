@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,6 @@ from crossclass.report.plots.style import (
     PAPER,
     ROBUST,
     RUNS,
-    STYLE,
     TRAIN,
     VAL,
     Best,
@@ -25,6 +23,7 @@ from crossclass.report.plots.style import (
     Row,
     Runs,
     Style,
+    styled,
 )
 from crossclass.training import alarms
 
@@ -65,7 +64,7 @@ def curves(
     rate drops, `best` replaces `best_epoch`, both by label; `width` is in inches.
     """
     at = {label: best_epoch(rows) for label, rows in runs.items()} | dict(best or {})
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(width, 5.8), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         if len(runs) == 1:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crossclass.report.plots.style import BARE, NAMED, STYLE, Matrix, Style
+from crossclass.report.plots.style import BARE, NAMED, Matrix, Style, styled
 
 MISSING = "#d4d4d8"
 """Colour of entries that are None."""
@@ -31,7 +31,7 @@ def matrix(
     """
     values = np.ma.masked_invalid(np.array(C, dtype=float))
     K = len(values)
-    with mpl.rc_context(STYLE | BARE):
+    with styled(BARE):
         foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
         height = foot + 2.4
         frame = foot / height, 2.25 / height
@@ -108,7 +108,7 @@ def matrix_grid(
     left = 0.3 if any(name for name, _ in lines) else 0.08
     size = left + across * (side + 0.12) + 0.62, max(1, len(lines)) * (side + head) + 0.08
     colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
-    with mpl.rc_context(STYLE | BARE):
+    with styled(BARE):
         figure, image = Figure(figsize=size), None
         for r, (name, piece) in enumerate(lines):
             bottom = size[1] - (r + 1) * (side + head)

@@ -6,12 +6,11 @@ import re
 import warnings
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
-from crossclass.report.plots.style import STYLE
+from crossclass.report.plots.style import styled
 
 _COORDINATES = re.compile(r'\b(?:d|x|y)="[^"]*"')
 _LONG = re.compile(r"-?\d+\.\d{3,}")
@@ -66,6 +65,6 @@ def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str, made_by: str 
     metadata: dict[str, str | None] = dict.fromkeys(nothing.get(kind, ()))
     if made_by:
         metadata[{"svg": "Description", "png": "Description", "pdf": "Subject"}[kind]] = made_by
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    with styled(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
         figure.savefig(to, format=kind, dpi=200, metadata=metadata)

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crossclass.report.plots.output import freeze_layout
-from crossclass.report.plots.style import BARE, RUNS, STYLE, Style
+from crossclass.report.plots.style import BARE, RUNS, Style, styled
 
 
 def dots(
@@ -23,7 +22,7 @@ def dots(
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     stages = list(dict.fromkeys(s for panel in panels.values() for part in panel.values() for s in part))
     colors = {s: RUNS[i % len(RUNS)] for i, s in enumerate(stages)}
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(9, 3.0), layout="constrained")
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, panels.items(), strict=False):
@@ -68,7 +67,7 @@ def lines(
     `panels[quantity][name]` is a sequence of (x, values of the seeds); None is left out.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(width, 2.9), layout="constrained")
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, panels.items(), strict=False):
@@ -95,7 +94,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Figure:
     cells = [[str(c) for c in row] for row in rows]
     widths = [max(len(r[i]) for r in [list(header), *cells]) + 2 for i in range(len(header))]
     size = 0.085 * sum(widths), 0.24 * (len(cells) + 1) + 0.1
-    with mpl.rc_context(STYLE | BARE):
+    with styled(BARE):
         figure = Figure(figsize=size)
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set(xlim=(0, sum(widths)), ylim=(len(cells) + 1, 0), xticks=[], yticks=[])

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from crossclass.report.plots.style import STYLE
+from crossclass.report.plots.style import styled
 
 CELL, GAP, SIDE, HEAD, BAR = 1.06, 0.05, 0.56, 0.36, 0.8  # inches
 ROOM = 18  # letters over a cell
@@ -33,7 +33,7 @@ def saliency_grid(images: ArrayLike, maps: Mapping[str, ArrayLike], captions: Se
     top = max(float(m.max()) for m in shown.values())
     block = HEAD + (1 + len(shown)) * (CELL + GAP) + 0.06
     width, height = SIDE + min(COLUMNS, n) * (CELL + GAP) + BAR, -(-n // COLUMNS) * block
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(width, height))
         rows = {"image": pixels} | {k: _overlay(pixels, m, top) for k, m in shown.items()}
         for i, (down, across) in enumerate(divmod(i, COLUMNS) for i in range(n)):

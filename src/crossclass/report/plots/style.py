@@ -1,8 +1,10 @@
 """What all figures share: the types of their inputs, colours, and settings of matplotlib."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
+import matplotlib as mpl
 from numpy.typing import NDArray
 
 Row: TypeAlias = Mapping[str, Any]  # an epoch as logged; what was not measured is missing or None
@@ -29,4 +31,14 @@ STYLE: Any = {
 }
 BARE: Any = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
 """On top of `STYLE`, for pictures without axes."""
+_THEIRS = ("backend", "interactive", "toolbar", "timezone", "webagg", "tk.", "figure.hooks", "date.epoch")
+"""What says how figures are shown: of no meaning for files, and the business of whoever shows some."""
+
+
+def styled(changes: Style | None = None) -> AbstractContextManager[None]:
+    """Inside, figures are drawn in `STYLE` on top of matplotlib's defaults, not of a matplotlibrc."""
+    usual: dict[str, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith(_THEIRS)}
+    return mpl.rc_context(usual | STYLE | (changes or {}))
+
+
 PAPER = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import pi, sqrt
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from crossclass.report.plots.output import freeze_layout
-from crossclass.report.plots.style import PAPER, STYLE, Style
+from crossclass.report.plots.style import PAPER, Style, styled
 
 AT, SMOOTHED = "#0b5394", "#b84a00"
 _SHADES = ("#08519c", "#6a3d9a", "#b84a00", "#00755a", "#a03c78")  # dark enough for text on white
@@ -59,7 +58,7 @@ def feature_weights(
         for who, color, pair in named
         for i, values in enumerate(pair, 1)
     ]
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(5.6, 3.5), layout="constrained")
         ax = figure.subplots()
         for name, color, values in lines:
@@ -94,7 +93,7 @@ def success_curves(ratio: ArrayLike, curves: Sequence[SuccessCurve]) -> Figure:
     r = np.asarray(ratio)
     heights = [np.asarray(p, dtype=float) for c in curves for p in (c.pair, c.both)]
     span = max(float(p.max()) for p in heights) - min(float(p.min()) for p in heights)
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(8.4, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for ax, what, title in (
@@ -134,7 +133,7 @@ def phase_diagram(sigma: ArrayLike, eps0: ArrayLike, eps1: ArrayLike, *, beta: f
     """
     s, low, high = np.asarray(sigma), np.clip(eps0, 0, 0.5), np.clip(eps1, 0, 0.5)
     inside = s <= _WIDEST
-    with mpl.rc_context(STYLE | {"axes.grid": False}):
+    with styled({"axes.grid": False}):
         figure = Figure(figsize=(5.2, 4), layout="constrained")
         ax = figure.subplots()
         s, low, high = s[inside], low[inside], high[inside]
