@@ -213,3 +213,37 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         t = self.norm1(self.patch(x).flatten(2).mT)
         return self.head((t + self.mix(t.mT).mT).mean(1))
+
+
+def half(num_classes: int = 3) -> nn.Module:
+    return Net(num_classes).half()
+
+
+def double(num_classes: int = 3) -> nn.Module:
+    return Net(num_classes).double()
+
+
+def brain(num_classes: int = 3) -> nn.Module:
+    return Net(num_classes).bfloat16()
+
+
+def mixed(num_classes: int = 3) -> nn.Module:
+    net = Net(num_classes)
+    net.c.half()
+    net.fc.double()
+    return net
+
+
+class Casting(Net):
+    """Casts between its own types itself, and fails in float32."""
+
+    def more(self) -> None:
+        self.c.bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.c.weight.dtype != torch.bfloat16:
+            raise RuntimeError("expected BFloat16 but found Float")
+        return self.fc(self.bn(self.c(x.bfloat16()).float()).relu().mean((2, 3)))
+
+
+PRECISIONS = ("half", "double", "brain", "mixed", "Casting")

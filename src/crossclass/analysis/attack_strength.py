@@ -13,7 +13,7 @@ from crossclass.attacks.losses import cross_entropy
 from crossclass.core.device import full_precision
 from crossclass.core.rng import generator, isolated_rng, stream_seed
 from crossclass.data import Split, as_float
-from crossclass.models.model_state import evaluating
+from crossclass.models.model_state import evaluating, in_float32
 
 MOST, SHARE, LEAST = 100, 40, 25
 """One image in 40 goes on, at least 25 (or all) and at most 100: 2 % of the attack's work for 10,000."""
@@ -51,7 +51,12 @@ def strength_warnings(
     pgd = pgd.for_evaluation().replace(return_iterate="last", restarts=1)
     few = part.take(part.sample(m, seed))
     y, draws, logits = few.labels, generator(seed, 1, 0, "measure"), list[tuple[Tensor, ...]]()
-    with full_precision(), evaluating(model), isolated_rng(stream_seed(seed, 1, 0, "evaluation"), y.device):
+    with (
+        full_precision(),
+        evaluating(model),
+        in_float32(model),
+        isolated_rng(stream_seed(seed, 1, 0, "evaluation"), y.device),
+    ):
         for images, labels in zip(few.images.split(batch), y.split(batch), strict=True):
             x = as_float(images).contiguous(memory_format=memory_format)
             once = pgd.search(model, x, labels, draws).x_adv

@@ -27,7 +27,7 @@ from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.data import Split, as_float, batches
 from crossclass.models import Classifier
-from crossclass.models.model_state import evaluating
+from crossclass.models.model_state import evaluating, in_float32, other_floats
 
 DistributedMap = Callable[[Sequence[Tensor], Callable[[int, Tensor], Any]], list[Any]]
 """`distributed_map(batches, work)`: the results of `work(i, batch)` of all batches, in order."""
@@ -233,14 +233,17 @@ def evaluate(
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
     head, said = head_of(model, few) if purpose == "measure" and len(few) else (None, ())
-    with full_precision(), evaluating(model):
+    with full_precision(), evaluating(model), in_float32(model):
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
     clean, robust, features, dead, images = zip(*parts, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
     kept = torch.cat(images) if keep_images else None
     seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
-    return EvaluationPass(labels, *seen, W, sum(dead), kept, head=head, head_warnings=said)
+    cast = tuple(f"the network is in {kind}, and was computed in float32" for kind in other_floats(model))
+    return EvaluationPass(
+        labels, *seen, W, sum(dead), kept, head=head, head_warnings=said, warnings=cast
+    )
 
 
 @torch.no_grad()
@@ -249,8 +252,7 @@ def head_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
 
     Infinite where the two cannot be compared. Both forward passes draw the same noise, if they draw any.
     """
-    x = x.to(model.head.weight.dtype)
-    with full_precision(), evaluating(model):
+    with full_precision(), evaluating(model), in_float32(model):
         with isolated_rng(0, x.device):
             g, _ = model.outputs(x)
         with isolated_rng(0, x.device):

@@ -153,7 +153,7 @@ def evaluate_checkpoint(
     correct_only = settings.attribution_subset == "correct"
     used = evaluation.robust == evaluation.labels if correct_only else None
     noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format, settings.batch)
-    return replace(evaluation, sharing=splits.sharing, used=used, warnings=tuple(noticed))
+    return replace(evaluation, sharing=splits.sharing, used=used, warnings=(*evaluation.warnings, *noticed))
 
 
 def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, settings: Measure) -> list[str]:

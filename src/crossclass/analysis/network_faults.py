@@ -16,7 +16,7 @@ from crossclass.analysis.evaluate import ROUNDING, relative_difference
 from crossclass.core.device import full_precision
 from crossclass.core.rng import isolated_rng
 from crossclass.models import Classifier
-from crossclass.models.model_state import evaluating, frozen
+from crossclass.models.model_state import evaluating, frozen, in_float32
 
 IMAGES = 200
 """So many are looked at."""
@@ -33,7 +33,7 @@ def network_warnings(
         y: Their classes.
         statistics: Look at those of batch norm too.
     """
-    with full_precision(), evaluating(model), isolated_rng(0, x.device), torch.no_grad():
+    with full_precision(), evaluating(model), in_float32(model), isolated_rng(0, x.device), torch.no_grad():
         first, second = _logits(model, x), _logits(model, x)
         training = [n or "the network" for n, m in model.named_modules() if m.training and _is_leaf(m)]
     out = []

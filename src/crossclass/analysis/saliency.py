@@ -22,7 +22,7 @@ from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.models import Classifier
-from crossclass.models.model_state import frozen
+from crossclass.models.model_state import frozen, in_float32
 
 
 @usual_torch_state()
@@ -70,7 +70,7 @@ def grad_cam(
 
     hook = layer.register_forward_hook(through_probe)
     try:
-        with full_precision(), frozen(model) as logits:
+        with full_precision(), in_float32(model), frozen(model) as logits:
             cam = LayerGradCam(logits, probe)
             for start in range(0, len(x), batch):
                 part = slice(start, start + batch)

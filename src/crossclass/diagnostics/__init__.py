@@ -20,6 +20,7 @@ from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
 from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
 from crossclass.models import Variant
 from crossclass.models.base import Classifier, Statistics
+from crossclass.models.model_state import in_float32
 from crossclass.models.wrapper import closest_head
 
 Check = Callable[[Probe], list[Finding]]
@@ -110,6 +111,8 @@ def examine(
     noise = stream_seed(settings.seed, 5, 0, "doctor")
     with restored(*networks), isolated_rng(noise, model.mean.device), ExitStack() as stack:
         stack.enter_context(closest_head(model))
+        for network in networks:
+            stack.enter_context(in_float32(network))
         probe = make_probe(model, splits, settings, surrogate, file_normalisation, variants)
         done = 0
         for i, (needs, checks) in enumerate(STAGES):

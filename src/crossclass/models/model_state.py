@@ -5,7 +5,7 @@ exception, every module's `training` and every parameter's `requires_grad` are a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -26,8 +26,19 @@ def frozen(
     forward moves the running ones (Rice 2020 and the paper's code). `train_frozen_stats`: batch
     statistics, nothing moves. `precision="bf16"` runs the forward under autocast; input, perturbation
     and projection stay float32, because 8/255 is 8.03/255 in bf16 and sums reach 9.5/255.
-    A plain function may be passed as `model`; then there is nothing to restore.
+    A network whose parameters are of several floating types computes in float32. A plain function may be
+    passed as `model`; then there is nothing to restore.
     """
+    types = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    mixed = sum(t.is_floating_point for t in types) > 1
+    with in_float32(model) if mixed else nullcontext(), _frozen(model, bn, precision) as forward:
+        yield forward
+
+
+@contextmanager
+def _frozen(
+    model: Callable[[Tensor], Tensor], bn: BNMode, precision: Precision
+) -> Iterator[Callable[[Tensor], Tensor]]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     training = [(m, m.training) for m in modules]
@@ -101,3 +112,34 @@ def exchanged(model: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> Itera
     finally:
         for tensors, name, tensor in held:
             tensors[name] = tensor  # type: ignore[assignment]
+
+
+OTHER_FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float64))
+"""Types of parameters that are computed in float32 all the same."""
+
+
+def other_floats(model: nn.Module) -> list[str]:
+    """The floating types of the parameters beside float32, such as `float16`."""
+    return sorted(
+        {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype in OTHER_FLOATS}
+    )
+
+
+@contextmanager
+def in_float32(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, a network with half, bfloat16 or double parameters computes with float32 copies of its tensors.
+
+    Nothing changes for a network in float32 or one that casts itself (`Wrapped`), nor for a plain function.
+    """
+    pairs = list[tuple[Tensor, Tensor]]()
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if (
+        isinstance(model, nn.Module)
+        and not any(getattr(m, "casts_itself", False) for m in modules)
+        and other_floats(model)
+    ):
+        with torch.inference_mode(False):
+            tensors = {id(t): t for t in (*model.parameters(), *model.buffers()) if t.dtype in OTHER_FLOATS}
+            pairs = [(t, t.detach().float().requires_grad_(t.requires_grad)) for t in tensors.values()]
+    with exchanged(model, pairs) if isinstance(model, nn.Module) else nullcontext():
+        yield

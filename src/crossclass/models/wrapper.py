@@ -22,7 +22,7 @@ from crossclass.core.rng import generator
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Size, sides, subsample_first
 from crossclass.models.head import LinearHead, Term, distances, find_head
-from crossclass.models.model_state import evaluating
+from crossclass.models.model_state import OTHER_FLOATS, evaluating, other_floats
 from crossclass.models.products import Key, Product, eager, own_weight, recorded, unwrapped
 
 _BEFORE_ATTENTION = ("norm1", "ln_1", "norm_1", "ln1", "layernorm_before", "attention_norm")
@@ -42,6 +42,8 @@ class Wrapped(Classifier):
 
     net: nn.Module
     head_name: str
+    casts_itself: bool = False
+    """Whether the network computes in its own floating types, and fails in float32."""
 
     def __init__(
         self,
@@ -63,8 +65,22 @@ class Wrapped(Classifier):
         subsample_first(net)
         noise = torch.rand(_images_for(classes), channels, *sides(size), generator=generator(0))
         device = next((t.device for t in net.parameters()), noise.device)
+        self._made_in = other_floats(net)
+        tensors = (*net.parameters(), *net.buffers()) if self._made_in else ()
+        before = [(t, t.data) for t in tensors if t.dtype in OTHER_FLOATS]
+        for tensor, data in before:
+            tensor.data = data.float()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(net):
-            calls, returned = _calls(net, self.normalise(noise[:2]).to(device), name)
+            x = self.normalise(noise[:2]).to(device)
+            try:
+                calls, returned = _calls(net, x, name)
+            except UserError:
+                if not before:
+                    raise
+                for tensor, data in before:  # a network that casts between its own types itself
+                    tensor.data = data
+                self.casts_itself = True
+                calls, returned = _calls(net, x, name)
         logits = self._output.of(returned, name)
         if logits.shape != (2, classes) and all(t.shape != (2, classes) for _, t in _tensors(returned)):
             raise UserError(
@@ -258,8 +274,10 @@ class Wrapped(Classifier):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else is worth knowing: where the logits are, what the head is made of."""
-        return tuple(n for n in (self._output.note(self.name), self._head.note(self.name)) if n)
+        """What else is worth knowing: where the logits are, what the head is made of, types of numbers."""
+        how = "computes in its own types" if self.casts_itself else "is computed in float32"
+        made = f"{self.name} is made in {' and '.join(self._made_in)} and {how}" if self._made_in else ""
+        return tuple(n for n in (self._output.note(self.name), self._head.note(self.name), made) if n)
 
     def saliency_layer(self) -> nn.Module:
         """The layer named by model.saliency; else the last that gives a map of the image.

@@ -35,7 +35,7 @@ from crossclass.core.rng import generator, isolated_rng, stream_seed
 from crossclass.core.runtime import Runtime
 from crossclass.data import Split, Splits, as_float, batches
 from crossclass.models import Classifier
-from crossclass.models.model_state import frozen
+from crossclass.models.model_state import frozen, in_float32
 from crossclass.training.alarms.checks import pack
 from crossclass.training.recipes.gradalign import cosine, nonzero
 from crossclass.training.run import Run
@@ -130,7 +130,13 @@ def probe_one_step(
     distributed_map: evaluate.DistributedMap = evaluate.local_map,
 ) -> OneStepProbe:
     """FGSM and GradAlign's cosine together, since both need the gradient at x; float32, eval mode."""
-    with torch.inference_mode(False), torch.enable_grad(), full_precision(), frozen(model) as f:
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        full_precision(),
+        in_float32(model),
+        frozen(model) as f,
+    ):
 
         def probe(step: int, index: Tensor) -> tuple[Tensor, Tensor]:
             index = index.to(split.labels.device)
