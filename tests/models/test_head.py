@@ -194,6 +194,14 @@ SAME = {
             self.fc.weight * self.bn.weight[:, None] / self.bn.running_var[:, None].sqrt(),
         ),
     ),
+    "batch norm behind a head on two views": (
+        lambda self, z: self.bn(views(self, z)),
+        add("bn", lambda k, d: nn.BatchNorm1d(k)),
+        lambda self, z: (
+            (self.g(z) + self.g(z.flip(3))) / 2,
+            self.fc.weight * self.bn.weight[:, None] / self.bn.running_var[:, None].sqrt(),
+        ),
+    ),
     "log-softmax": (lambda self, z: self.fc(self.g(z)).log_softmax(1), lambda self, k, d: None, plain),
     "softmax": (lambda self, z: self.fc(self.g(z)).softmax(1), lambda self, k, d: None, plain),
     "distance to prototypes": (
@@ -298,6 +306,21 @@ def pair(self, z):
 def logits_and_auxiliary(self, z):
     g = self.g(z)
     return {"aux": self.other(g), "logits": self.fc(g)}
+
+
+def pair_that_goes_on(self, z):
+    g = self.hidden(self.g(z))
+    logits = self.fc(g)
+    self.seen = self.other(logits)
+    return g, logits
+
+
+def test_logits_that_another_layer_reads_are_logits_still():
+    net, x = net_of(pair_that_goes_on, add("hidden", lambda k, d: nn.Linear(d, d)), width=K), images()
+    model = wrapped(net)
+    assert model.head_name == "fc"
+    with torch.no_grad():
+        assert torch.equal(model(x), net.fc(net.hidden(net.g(model.normalise(x)))))
 
 
 @pytest.mark.parametrize(("forward", "kind"), [(pair, "tuple"), (logits_and_auxiliary, "dict")])

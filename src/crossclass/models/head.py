@@ -256,13 +256,24 @@ def _fitted(
             return head
     if centred:
         return None
-    for p, zs in zip(few, z, strict=True):
+    for terms, zs in _means(few, z):
         moves, wanted = zs - zs.mean(dim=0), y - y.mean(dim=0)
         scale = (moves * wanted).sum(dim=0) / moves.square().sum(dim=0).clamp(min=1e-30)
         shift = (y - zs * scale).mean(dim=0)
         if len(y) >= 8 and _equal(zs * scale + shift, y, rounding):
-            return LinearHead((Term(p.key),), relation, scale.float(), shift.float())
+            return LinearHead(terms, relation, scale.float(), shift.float())
     return None
+
+
+def _means(products: Sequence[Product], z: Sequence[Tensor]) -> Iterator[tuple[tuple[Term, ...], Tensor]]:
+    """Each product, and the mean of those with one weight, as of several views."""
+    for p, zs in zip(products, z, strict=True):
+        yield (Term(p.key),), zs
+    for i, p in enumerate(products):
+        alike = [j for j, q in enumerate(products) if q.W.shape == p.W.shape and torch.equal(q.W, p.W)]
+        if len(alike) > 1 and alike[0] == i:
+            terms = tuple(Term(products[j].key, 1 / len(alike)) for j in alike)
+            yield terms, torch.stack([z[j] for j in alike]).mean(dim=0)
 
 
 def _summed(
@@ -286,8 +297,8 @@ def _summed(
         if kept == chosen:
             break
         chosen = kept
-    if not chosen:
-        return None
+    if not chosen or (len(chosen) > 1 and 4 * len(chosen) > min(products[i].W.numel() for i in chosen)):
+        return None  # so many layers on few features give any other
     fit = torch.stack([z[i] for i in chosen], dim=-1) @ factors
     shift = (y - fit).mean(dim=0) if constants else None
     if not _equal(fit if shift is None else fit + shift, y, rounding):

@@ -155,9 +155,13 @@ class Wrapped(Classifier):
         if not fitting or isinstance(returned, Tensor):
             return _Output(), _Output().of(returned, self.name)
         if len(fitting) > 1:
-            features = [p.g for p in products if p.g.shape == shape]
-            others = [(w, t) for w, t in fitting if not any(torch.equal(t, g) for g in features)]
-            fitting = [(w, t) for w, t in others if find_head(products, t)] or others or fitting
+            heads = [(w, t, find_head(products, t)) for w, t in fitting]
+            given = {p.key: p.g for p in products}
+            # what the head of another one multiplies are features, even if they are as wide as the logits
+            used = [given[key] for *_, found in heads for head in found for key in head.keys]
+            fitting = [
+                (w, t) for w, t, found in heads if found and not any(torch.equal(t, g) for g in used)
+            ] or fitting
         (where, logits), *more = fitting
         return _Output(where, type(returned).__name__, len(more)), logits
 
