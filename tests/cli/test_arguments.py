@@ -11,6 +11,7 @@ from crossclass.core.config import Settings, load_yaml
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import override
 from crossclass.data import Npz
+from crossclass.diagnostics import Doctor
 from crossclass.paper.reproduce import Study
 from crossclass.training.run import Run
 from run_file import TINY
@@ -266,3 +267,28 @@ def test_commands_take_such_paths(tmp_path, monkeypatch, capsys):
             main(arguments)
         assert not e.value.code, capsys.readouterr().err
     assert Path("yes").is_file()
+
+
+def test_a_list_needs_no_brackets():
+    run = Run()
+    assert assign(run, ["lr_milestones=30,45"]).lr_milestones == (30, 45)
+    assert assign(run, ["lr_milestones=30"]).lr_milestones == (30,)
+    assert assign(run, ["lr_milestones=[30, 45]"]).lr_milestones == (30, 45)
+    assert assign(run, ["stop_on_alarms=catastrophic-overfitting"]).stop_on_alarms == (
+        "catastrophic-overfitting",
+    )
+    assert assign(run, ["model.blocks=null"]).model.blocks is None
+    with pytest.raises(UserError, match="lr_milestones"):
+        assign(run, ["lr_milestones=a,b"])
+
+
+def test_short_names_on_command_lines():
+    read = read_arguments(["eps=4/255", "device=cpu", "threads=2"], Run, own=Train())
+    assert read.changes == {"eps": 4 / 255}
+    assert (read.own.runtime.device, read.own.runtime.threads) == ("cpu", 2)
+    examined = read_arguments(["eps=4/255", "norm=l2"], Doctor).changes
+    assert examined == {"threat.eps": 4 / 255, "threat.kind": "l2"}
+    _, run = resolve("cifar10-mini", read.changes | {"epochs": 20})
+    assert run.recipe.attack.threat.eps == run.validation.attack.threat.eps == 4 / 255
+    assert run.lr_milestones == (10, 15)
+    assert resolve("cifar10-mini", {"epochs": 2})[1].lr_milestones == (1,)

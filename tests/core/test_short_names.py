@@ -3,15 +3,16 @@
 import pytest
 
 from crossclass.analysis.measure import Measure
+from crossclass.cli.own_settings import Train
 from crossclass.core.errors import UserError
-from crossclass.core.short_names import ends_of_paths, spelled_out
+from crossclass.core.short_names import meant_by, paths_of, spelled_out
+from crossclass.diagnostics import Doctor
 from crossclass.paper.runs import NAMED
 from crossclass.training.run import Run
 
 
 def test_an_end_of_one_path_is_that_path():
     assert spelled_out(Run(), {"eps": 0.02, "lr": 0.2}) == {"recipe.attack.threat.eps": 0.02, "lr": 0.2}
-    assert spelled_out(Run(), {"width": 16}) == {"model.width": 16}
     assert spelled_out(NAMED["awp"], {"steps": 5}) == {"recipe.inner.attack.steps": 5}
 
 
@@ -27,17 +28,10 @@ def test_paths_that_differ_are_named():
         spelled_out(NAMED["shapes-demo"], {"steps": 5})
 
 
-@pytest.mark.parametrize(
-    ("word", "setting"),
-    [("learning_rate", "lr"), ("batch-size", "batch"), ("wd", "weight_decay"), ("num_epochs", "epochs")],
-)
-def test_words_of_others(word, setting):
-    assert spelled_out(Run(), {word: 1}) == {setting: 1}
-
-
 def test_what_is_there_depends_on_the_kinds_that_are_given():
-    assert spelled_out(Run(), {"beta": 3, "recipe.kind": "trades"})["recipe.beta"] == 3
-    assert spelled_out(Run(), {"beta": 3}) == {"beta": 3}  # no setting, which `override` says
+    assert "recipe.inner.attack.threat.eps" in spelled_out(Run(), {"eps": 0.02, "recipe.kind": "kd"})
+    with pytest.raises(UserError, match="no setting here"):
+        spelled_out(Run(), {"eps": 0.02, "recipe.kind": "standard"})
 
 
 def test_a_setting_is_given_once():
@@ -45,7 +39,27 @@ def test_a_setting_is_given_once():
         spelled_out(Run(), {"eps": 0.02, "recipe.attack.threat.eps": 0.03})
 
 
-def test_ends_of_the_paths_of_a_class():
-    assert ends_of_paths(Measure, "eps") == ["attack.threat.eps"]
-    assert ends_of_paths(Measure, "alpha") == ["attack.step_size"]
-    assert ends_of_paths(Measure, "no-such") == []
+def test_paths_of_classes():
+    assert paths_of("eps", [Measure]) == ["attack.threat.eps"]
+    assert paths_of("norm", [Doctor]) == ["threat.kind"]
+    assert paths_of("threads", [Train, Run]) == ["runtime.threads"]
+    assert paths_of("n", [Measure]) == []
+    assert "recipe.inner.attack.steps" in paths_of("steps", [Run])
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [
+        ("learning_rate", "lr"),
+        ("Learning-Rate", "lr"),
+        ("batch_size", "batch"),
+        ("epsilon", "eps"),
+        ("width", "model.width"),
+        ("crop", "augment.crop"),
+        ("epoch", "epochs"),
+        ("weight-decay", "weight_decay"),
+    ],
+)
+def test_what_is_meant_by_other_words(word, setting):
+    assert meant_by(word, [Train, Run]) == f"; did you mean '{setting}'?"
+    assert meant_by("alpha", [Measure]) == "; did you mean 'attack.step_size'?"

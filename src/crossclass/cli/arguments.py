@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crossclass.core.config import Settings
-from crossclass.core.errors import UserError, did_you_mean
+from crossclass.core.errors import UserError
 from crossclass.core.made_by import mark
 from crossclass.core.overrides import override
+from crossclass.core.short_names import meant_by, paths_of
 from crossclass.core.yaml_reader import is_path, read_value, types_at
 
 T = TypeVar("T", bound=Settings)
@@ -120,9 +121,9 @@ def split_arguments(
     targets, assignments = list[str](), dict[str, str]()
     for argument in arguments:
         path, sign, text = argument.partition("=")
-        path = path.strip()
+        path = _spelled(path.strip(), known)
         on_disk = files and is_on_disk(argument)
-        is_known = bool(sign) and path.split(".")[0] in names
+        is_known = bool(sign) and (path.split(".")[0] in names or bool(paths_of(path, known)))
         if is_known and not (on_disk and _is_no_value(argument, path, text, known)):
             if path in assignments:
                 raise UserError(
@@ -133,14 +134,20 @@ def split_arguments(
         elif not sign or not _SETTING.fullmatch(path) or on_disk:
             targets.append(argument)
         else:
-            raise UserError(f"unknown setting '{path}'{did_you_mean(path.split('.')[0], names)}")
+            raise UserError(f"unknown setting '{path}'{meant_by(path, known)}")
     return targets, list(assignments.items())
+
+
+def _spelled(path: str, known: Sequence[type[Settings]]) -> str:
+    """The whole path of a short name that can stand for one only; others depend on what is changed."""
+    paths = paths_of(path, known)
+    return paths[0] if len(paths) == 1 else path
 
 
 def _is_no_value(argument: str, path: str, text: str, known: Sequence[type[Settings]]) -> bool:
     """Whether the text of what is on the disk is no value of the setting; raises UserError if it is one."""
     try:
-        read_value(text, types_at(known, path), path)
+        read_value(text, _types(path, known), path)
     except UserError:
         return True
     raise UserError(
@@ -156,7 +163,12 @@ def is_on_disk(argument: str) -> bool:
 
 def parse_values(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
     """The values that texts stand for, by setting."""
-    return {path: read_value(text, types_at(known, path), path) for path, text in assignments}
+    return {path: read_value(text, _types(path, known), path) for path, text in assignments}
+
+
+def _types(path: str, known: Sequence[type[Settings]]) -> list[Any]:
+    """The types of a setting, or of all that a short name can stand for."""
+    return [t for whole in paths_of(path, known) or [path] for t in types_at(known, whole)]
 
 
 def assign(settings: T, texts: Iterable[str]) -> T:

@@ -47,7 +47,9 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     label, run = resolve(target, read.changes)
     with progress_display(label, run.epochs) as progress:
         if "lr_milestones" not in read.changes and run.lr_milestones != resolve(target)[1].lr_milestones:
-            progress.log(f"only lr_milestones={list(run.lr_milestones)} lie inside {run.epochs} epochs")
+            progress.log(
+                f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs"
+            )
         for folder, row in loop.iterate_epochs(
             run, read.own.out, f"{label}-seed{run.seed}", read.own.runtime, progress.step, progress.log
         ):

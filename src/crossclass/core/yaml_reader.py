@@ -155,6 +155,9 @@ def read_value(text: str, wanted: Sequence[Any], path: str) -> Any:
         return _text(text, kinds)
     if kinds and all(kind in _SCALARS for kind in kinds):  # `seed=8 #2` is no 8 with a comment
         return typed_value(_PlainScalar(text if _are_texts(wanted) else text.strip()), wanted, path)
+    is_list = bool(kinds) and all(get_origin(kind) in (list, tuple) for kind in kinds)
+    if is_list and text.strip() not in _WORDS and text.strip()[0] not in "[{&*!|>":
+        text = f"[{text}]"  # 30,45
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as e:

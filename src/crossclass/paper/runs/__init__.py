@@ -5,6 +5,7 @@ from pathlib import Path
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.overrides import Changes, override
+from crossclass.core.short_names import spelled_out
 from crossclass.paper.runs.mini import MINI
 from crossclass.paper.runs.paper import PAPER
 from crossclass.paper.runs.published import PUBLISHED
@@ -39,12 +40,14 @@ def resolve(target: str, changes: Changes | None = None) -> tuple[str, Run]:
 def with_changes(run: Run, changes: Changes) -> Run:
     """The run with other values.
 
-    `data.path` implies data of kind npz where the run's have no files; `epochs` leaves out the lr_milestones
-    that lie behind them, unless lr_milestones are given too.
+    `data.path` implies data of kind npz where the run's have no files; with other `epochs` the lr_milestones
+    keep their shares of the run, unless they are given too; `eps`, `norm` and `steps` may be short.
     """
+    changes = spelled_out(run, changes)
     if "data.path" in changes and "data.kind" not in changes and not hasattr(run.data, "path"):
         changes = {"data.kind": "npz", **changes}
     epochs = changes.get("epochs")
     if isinstance(epochs, int) and "lr_milestones" not in changes:
-        changes = {"lr_milestones": [m for m in run.lr_milestones if m < epochs], **changes}
+        scaled = (round(m * epochs / run.epochs) for m in run.lr_milestones)
+        changes = {"lr_milestones": sorted({m for m in scaled if 0 < m < epochs}), **changes}
     return override(run, changes)
