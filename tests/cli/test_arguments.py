@@ -13,6 +13,7 @@ from crossclass.core.overrides import override
 from crossclass.data import Npz
 from crossclass.diagnostics import Doctor
 from crossclass.paper.reproduce import Study
+from crossclass.paper.runs import resolve
 from crossclass.training.run import Run
 from run_file import TINY
 
