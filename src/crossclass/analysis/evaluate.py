@@ -241,9 +241,7 @@ def evaluate(
     kept = torch.cat(images) if keep_images else None
     seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
     cast = tuple(f"the network is in {kind}, and was computed in float32" for kind in other_floats(model))
-    return EvaluationPass(
-        labels, *seen, W, sum(dead), kept, head=head, head_warnings=said, warnings=cast
-    )
+    return EvaluationPass(labels, *seen, W, sum(dead), kept, head=head, head_warnings=said, warnings=cast)
 
 
 @torch.no_grad()

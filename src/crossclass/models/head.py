@@ -297,8 +297,14 @@ def _summed(
         if kept == chosen:
             break
         chosen = kept
-    if not chosen or (len(chosen) > 1 and 4 * len(chosen) > min(products[i].W.numel() for i in chosen)):
-        return None  # so many layers on few features give any other
+    if not chosen:
+        return None
+    weights = [products[i].W for i in chosen]
+    free = sum(not any(torch.equal(W, V) for V in weights[:i]) for i, W in enumerate(weights))
+    if free > 1 and 4 * free > min(
+        W.numel() for W in weights
+    ):  # so many layers of few features give any other
+        return None
     fit = torch.stack([z[i] for i in chosen], dim=-1) @ factors
     shift = (y - fit).mean(dim=0) if constants else None
     if not _equal(fit if shift is None else fit + shift, y, rounding):
