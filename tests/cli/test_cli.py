@@ -76,7 +76,11 @@ def test_train_measure_report_end_to_end(call, here):
     assert folder.name.startswith("tiny-seed3-")
     assert "epoch   2/2" in err
     assert "CAS" in err
-    assert call("train", "tiny.yaml", "out=runs", "seed=3") == (0, out, f"finished already: {folder}\n")
+    assert call("train", "tiny.yaml", "out=runs", "seed=3") == (
+        0,
+        out,
+        f"finished already: {folder}; crossclass report {folder} shows it\n",
+    )
     code, out, _ = call("measure", str(folder), "n=6", "out=m.json")
     assert code == 0
     assert out.splitlines()[-1] == "m.json"

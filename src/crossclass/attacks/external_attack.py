@@ -18,6 +18,7 @@ from crossclass.attacks.norms import AnyThreat, Linf, per_sample
 from crossclass.attacks.sandbox import FrozenModule, sandbox
 from crossclass.core.classes import class_labels
 from crossclass.core.errors import UserError, first_line
+from crossclass.core.foreign_code import foreign_code
 from crossclass.core.trust import import_callable
 
 BOX = (0.0, 1.0)
@@ -90,7 +91,8 @@ def run_external(
             return AttackResult(x, None, dead)
         with sandbox(model, seed, who, x.device) as module:
             try:
-                result = run(module, x.clone(memory_format=torch.contiguous_format), hard(y).clone())
+                with foreign_code(who, "calling"):
+                    result = run(module, x.clone(memory_format=torch.contiguous_format), hard(y).clone())
             except (UserError, torch.OutOfMemoryError):
                 raise
             except Exception as e:

@@ -5,11 +5,8 @@ Libraries seed the global streams (AutoAttack, with the wall clock), leave model
 switch and every tensor of the model are what they would have been without the call.
 """
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,25 +14,10 @@ from torch import Tensor, nn
 
 from crossclass.attacks.base import Images, Network
 from crossclass.core.errors import UserError
+from crossclass.core.foreign_code import restored_switches
 from crossclass.core.rng import isolated_rng
 from crossclass.models.model_state import frozen
 
-_FLAGS = (
-    (torch.backends.cudnn, "enabled"),
-    (torch.backends.cudnn, "benchmark"),
-    (torch.backends.cudnn, "deterministic"),
-    (torch.backends.cudnn, "allow_tf32"),
-    (torch.backends.cuda.matmul, "allow_tf32"),
-)
-# how each switch is read and set
-_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
-)
 # what torch itself keeps in every module: parameters, buffers, submodules, hooks
 _STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 
@@ -67,7 +49,7 @@ def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterat
     """
     with (
         isolated_rng(seed, device),
-        _restored_switches(),
+        restored_switches(),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
@@ -75,18 +57,6 @@ def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterat
         frozen(model),
     ):
         yield FrozenModule(model)
-
-
-@contextmanager
-def _restored_switches() -> Iterator[None]:
-    """Default dtype, threads, determinism, tracing and cuDNN's flags are afterwards what they were."""
-    switches = [(get, put, get()) for get, put in _SWITCHES]
-    try:
-        yield
-    finally:
-        for get, put, before in switches:
-            if get() != before:
-                put(before)
 
 
 @contextmanager

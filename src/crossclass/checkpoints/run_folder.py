@@ -60,9 +60,7 @@ class RunFolder:
             raise UserError(f"{out} is the folder of a run; out=DIR is the folder that holds the runs")
         digest = run.digest()
         found = sorted(out.glob(f"*-{digest}")) if out.is_dir() else []
-        folder = cls(found[0] if found else out / f"{label}-{digest}")
-        folder._require_same(run)
-        return folder
+        return cls(found[0] if found else out / f"{label}-{digest}").of_same(run)
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
@@ -88,7 +86,7 @@ class RunFolder:
         """
         for path in self.path.rglob(".*.tmp"):
             _delete(path)
-        self._require_same(run)
+        self.of_same(run)
         if not (self.path / "config.yaml").exists():
             write_atomic(self.path / "config.yaml", run.yaml())
         before, notes = self.read("env.json") or {}, []
@@ -193,8 +191,8 @@ class RunFolder:
             )
         return None
 
-    def _require_same(self, run: Settings) -> None:
-        """Raises UserError if this folder is not `run`'s, or does not say whose it is."""
+    def of_same(self, run: Settings) -> "RunFolder":
+        """This folder; raises UserError if it is not `run`'s, or does not say whose it is."""
         config = self.path / "config.yaml"
         if not config.exists():
             if self.checkpoints():
@@ -204,6 +202,7 @@ class RunFolder:
                 f"{config} is not the run that would be trained: {others[0]} differs (another run, or "
                 "another version's defaults); choose another folder with out=DIR"
             )
+        return self
 
     def _states(self) -> list[Path]:
         return sorted((self.path / "resume").glob("epoch_*.safetensors"), reverse=True)

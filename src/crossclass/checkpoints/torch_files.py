@@ -23,6 +23,8 @@ from torch import UntypedStorage
 from crossclass.checkpoints.inert import MOST, Inert, Stream, Table, TooMuchError, follow
 from crossclass.checkpoints.stand_ins import TABLE, Memory, storage_dtype
 from crossclass.core.errors import UserError
+from crossclass.core.foreign_code import foreign_code
+from crossclass.core.trust import make_importable
 
 _MAPPED = (
     2**28
@@ -67,14 +69,18 @@ def read_torch(path: Path) -> Pickled:
 
 def read_trusted(path: Path) -> Any:
     """What a file holds after running its code. Raises UserError if that fails."""
+    for folder in (Path.cwd(), path.parent):  # where the classes of a whole network usually lie
+        make_importable(folder)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), foreign_code(str(path), "unpickling"):
             warnings.simplefilter("ignore")  # torch's advice is for whoever saves or calls, not for a reader
             with path.open("rb") as file:
                 if _bare(file.read(64)):
                     file.seek(0)
                     return pickle.load(file)
             return torch.load(path, map_location="cpu", weights_only=False)
+    except UserError:
+        raise
     except (ImportError, AttributeError) as e:
         raise UserError(
             f"{path} needs code that is not here ({e}); run where its author's code can be imported, or save "

@@ -103,6 +103,11 @@ def _run(arguments: Sequence[str]) -> int:
         if is_main:
             print(f"{speaker}: stopped; the same command goes on after what is finished", file=sys.stderr)
         return 130
+    except SystemExit as e:  # of code that the command runs: a factory, a forward pass, a pickle
+        from crossclass.core.foreign_code import exit_sentence
+
+        print(f"{speaker}: no result: {exit_sentence(e)}", file=sys.stderr)
+        return 2
     except UserError as e:
         if is_main or not e.in_every_process:
             print(f"{speaker}: {e}", file=sys.stderr)

@@ -2,59 +2,109 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.catalogue import require_run
 from crossclass.cli.progress import progress_display
+from crossclass.core.errors import UserError
+
+if TYPE_CHECKING:
+    from crossclass.checkpoints.run_folder import RunFolder
+    from crossclass.core.overrides import Changes as Changed
+    from crossclass.training.run import Run
 
 
 @app.command()
 def train(
-    target: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A named run or a run file")],
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.yaml|RUN", help="A named run, a run file, or a run folder")
+    ],
     changes: Changes = None,
     trust: Trust = False,
 ) -> None:
     """Train a run, or go on with it.
 
-    The same command resumes what was interrupted. NAME is a named run. The last line printed is the run's
-    folder.
+    The same command resumes what was interrupted, and so does `train RUN`. NAME is a named run. The last line
+    printed is the run's folder.
 
     \b
     Examples:
       crossclass train shapes-demo
       crossclass train cifar10-mini data.path=DIR epochs=20 seed=1
       crossclass train mine.yaml out=runs runtime.threads=4
+      crossclass train runs/cifar10-mini-seed1-0123456789ab
     """
-    require_run(target)
+    if not is_run_folder(target):
+        require_run(target)
     from crossclass.core.trust import trusting
 
     with trusting(everything=trust):
         print(train_run(target, changes or [], Path("runs")))
 
 
+def is_run_folder(target: str) -> bool:
+    """Whether a target is a folder that holds the settings of a run."""
+    return Path(target, "config.yaml").is_file()
+
+
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
-    """Train the run of a name or file to its end, showing how far it is; its folder."""
+    """Train the run of a name, file or run folder to its end, showing how far it is; its folder."""
+    from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
     from crossclass.cli.own_settings import Train
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
     from crossclass.training.run import Run
 
+    begun = RunFolder(Path(target).absolute()) if is_run_folder(target) else None
+    out = begun.path.parent if begun else out
     read = read_settings(arguments, Run, own=Train(out=out))
-    label, run = resolve(target, read.changes)
+    if begun:
+        if read.own.out.absolute() != out:
+            raise UserError(f"{target} is a run that lies where it lies; leave out={read.own.out} away")
+        label, run = begun.path.name, _run_of(begun, read.changes)
+        usual = run
+    else:
+        label, run = resolve(target, read.changes)
+        label, usual = f"{label}-seed{run.seed}", resolve(target)[1]
     with progress_display(label, run.epochs) as progress:
-        if "lr_milestones" not in read.changes and run.lr_milestones != resolve(target)[1].lr_milestones:
+        if "lr_milestones" not in read.changes and run.lr_milestones != usual.lr_milestones:
             progress.log(
                 f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs"
             )
         for folder, row in loop.iterate_epochs(
-            run, read.own.out, f"{label}-seed{run.seed}", read.own.runtime, progress.step, progress.log
+            run, read.own.out, label, read.own.runtime, progress.step, progress.log, begun
         ):
             if folder.done:
-                progress.log(f"finished already: {folder.path}")
+                progress.log(f"finished already: {folder.path}; crossclass report {folder.path} shows it")
                 break
             progress.row(row)
     return folder.path
+
+
+def _run_of(folder: "RunFolder", changes: "Changed") -> "Run":
+    """The run of a folder, with its images; raises UserError for a change of what it computes."""
+    from crossclass.core.config import differences, load_yaml
+    from crossclass.core.overrides import override
+    from crossclass.training.recipes import distillations, map_teachers
+    from crossclass.training.run import Run
+
+    config = folder.path / "config.yaml"
+    run = load_yaml(Run, folder.config(), str(config))
+    if hasattr(run.data, "path"):
+        path = (folder.read("env.json") or {}).get("data_path")
+        run = run.replace(data=run.data.replace(path=path))
+    changed = override(run, changes)
+    # a file that is given again for a teacher must be the same one
+    known = iter([t.fingerprint for kd in distillations(run.recipe) for t in kd.teachers])
+    recipe = map_teachers(changed.recipe, lambda _, teacher: teacher.replace(fingerprint=next(known, None)))
+    changed = changed.replace(recipe=recipe)
+    for path, (before, now) in differences(run, changed).items():
+        raise UserError(
+            f"{config} has {path}={before}, and {path}={now} is another run; leave it out to go on with this "
+            "one, or train the other from its name or a run file"
+        )
+    return changed

@@ -71,11 +71,14 @@ def import_callable(name: str, asked_by: str) -> Any:
     if not sign or not module_name or not attribute:
         raise UserError(f"'{name}' is not of the form package.module:name, such as my_nets:resnet4b")
     require_consent([name], asked_by)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a sklearn.py in the folder must not stand for the library
+    here = make_importable(Path.cwd())
+    from crossclass.core.foreign_code import foreign_code  # torch is slow to import
+
     try:
-        module = importlib.import_module(module_name)
+        with foreign_code(f"'{module_name}'", "importing", imported=True):
+            module = importlib.import_module(module_name)
+    except UserError:
+        raise
     except ModuleNotFoundError as e:
         if e.name and (module_name == e.name or module_name.startswith(f"{e.name}.")):
             raise UserError(
@@ -93,6 +96,14 @@ def import_callable(name: str, asked_by: str) -> Any:
     if not callable(value):
         raise UserError(f"'{name}' is a {type(value).__name__}, not something to call")
     return value
+
+
+def make_importable(folder: Path) -> str:
+    """Let modules of a folder be imported; its absolute path."""
+    text = str(folder.absolute())
+    if text not in sys.path:
+        sys.path.append(text)  # last: a sklearn.py in the folder must not stand for the library
+    return text
 
 
 def require_consent(names: Iterable[str], asked_by: str) -> None:

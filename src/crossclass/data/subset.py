@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from crossclass.core.errors import UserError
 from crossclass.data.base import ArraySplit, Data, Part, Split, Splits, checksum, demand
@@ -74,15 +73,10 @@ class Subset(Data):
         return draw(labels, sizes, self.subset_seed, stream)
 
 
-def _text(value: object) -> object:
-    """A folder may be called 123, which YAML reads as a number."""
-    return str(value) if isinstance(value, int | float) else value
-
-
 class Stored(Subset):
     """A data set in files: where they lie is no part of a run, what they hold is."""
 
-    path: Annotated[Path | None, BeforeValidator(_text)] = Field(default=None, exclude=True)
+    path: Path | None = Field(default=None, exclude=True)
     """Folder of the files; never written into a run's settings."""
 
     def folder(self, needs: str) -> Path:

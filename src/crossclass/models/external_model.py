@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from crossclass.core.errors import UserError, did_you_mean, first_line
+from crossclass.core.foreign_code import foreign_code
 from crossclass.core.trust import CONSENT, consent, import_callable
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Model, Normalise, Size, load_pretrained
@@ -226,7 +227,8 @@ def _copy_pretrained(settings: ExternalModel, model: Classifier) -> None:
 def _factory_errors(name: str) -> Iterator[None]:
     """An error in someone else's code becomes a sentence that says whose."""
     try:
-        yield
+        with foreign_code(name, "calling"):
+            yield
     except UserError:
         raise
     except Exception as e:

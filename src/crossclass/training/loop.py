@@ -73,9 +73,11 @@ def iterate_epochs(
     runtime: Runtime | None = None,
     progress: Progress = silent,
     log: Log = lambda text: None,
+    begun: RunFolder | None = None,
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train or resume, yielding the folder and each epoch's row (also of epochs that are finished already).
 
+    `begun` is the folder to go on in, whatever its name; unset is that of the run's digest in `out`.
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
     before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
     """
@@ -86,7 +88,7 @@ def iterate_epochs(
     require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
     warnings = run_warnings(run, splits)
     main = runtime.group.on_main_process
-    folder = main(lambda: RunFolder.of(Path(out), label, run))
+    folder = main(lambda: begun.of_same(run) if begun else RunFolder.of(Path(out), label, run))
 
     def finished(teacher: Run) -> RunFolder:
         *_, (done, _) = iterate_epochs(teacher, out, f"{label}-teacher", runtime, progress, log)

@@ -1,0 +1,116 @@
+"""Other people's code in this process: its `sys.exit` is a sentence, and what it changes is put back.
+
+Modules that were written as scripts read the command line, end the process, change the folder, or set torch's
+default type when they are imported.
+"""
+
+import io
+import os
+import signal
+import sys
+import sysconfig
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
+from typing import Any
+
+import torch
+
+from crossclass.core.errors import UserError, first_line
+
+_FLAGS = (
+    (torch.backends.cudnn, "enabled"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (sys, "argv"),
+    (sys, "stdout"),
+    (sys, "stderr"),
+)
+# how each switch is read and set
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_grad_enabled, torch._C._set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
+    (os.getcwd, os.chdir),
+)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def restored_switches() -> Iterator[None]:
+    """Folder, arguments, streams and signals of the process and torch's switches are put back afterwards."""
+    switches = []
+    for get, put in _SWITCHES:
+        with suppress(OSError):  # the current folder may have been deleted
+            switches.append((get, put, get()))
+    handlers = [(s, signal.getsignal(s)) for s in _SIGNALS]
+    try:
+        yield
+    finally:
+        for get, put, before in switches:
+            with suppress(OSError):
+                if get() is not before and get() != before:
+                    put(before)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers:
+                if handler is not None and signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def foreign_code(name: str, doing: str, *, imported: bool = False) -> Iterator[None]:
+    """Run code of others inside; what it changes in the process is put back.
+
+    What it prints goes to stderr. A module that is `imported` sees no arguments of our command line, and what
+    it prints is shown when it is there: argparse would print its usage, which is not ours.
+
+    Args:
+        name: The code, such as `my_nets:resnet4b`.
+        doing: What is done with it, for errors, such as `importing`.
+        imported: Whether a module is imported.
+
+    Raises:
+        UserError: The code ends the process.
+    """
+    held = io.StringIO()
+    out = sys.stderr
+    try:
+        with restored_switches(), ExitStack() as stack:
+            stack.enter_context(redirect_stdout(held if imported else out))
+            if imported:
+                stack.enter_context(redirect_stderr(held))
+                sys.argv = [name]
+            yield
+    except SystemExit as e:
+        held.truncate(0)
+        raise UserError(f"{doing} {name} failed: {exit_sentence(e)}") from e
+    except BaseException as e:
+        if isinstance(e, Exception | KeyboardInterrupt) or not imported:
+            raise
+        raise UserError(f"{doing} {name} failed: {type(e).__name__}: {first_line(e)}") from e
+    finally:
+        if text := held.getvalue():
+            out.write(text)
+
+
+def exit_sentence(error: SystemExit) -> str:
+    """Which code ended the process, where, and what to do."""
+    ours = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)), "<frozen")
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [f for f in frames if not f.filename.startswith(ours) or "site-packages" in f.filename]
+    at = f" in {foreign[-1].filename}, line {foreign[-1].lineno}," if foreign else ""
+    reads = any(os.path.basename(f.filename) == "argparse.py" for f in frames)
+    what = (
+        "reads a command line that is not its own"
+        if reads
+        else f"ends the process (sys.exit({error.code!r}))"
+    )
+    return f"code{at} {what}; remove that, or put it under if __name__ == '__main__'"

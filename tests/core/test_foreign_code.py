@@ -1,0 +1,139 @@
+"""Other people's code cannot end a command, read its arguments, or change the process behind its back."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossclass.attacks import External
+from crossclass.core.errors import UserError
+from crossclass.core.trust import import_callable, trusting
+from crossclass.data import Shapes
+from crossclass.models import Python
+from run_file import TINY
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+ENDINGS = {
+    "at import": "import sys\nsys.exit(0)\n",
+    "by a parser": "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', required=True)\n"
+    "p.parse_args()\n",
+    "by its own exception": "class Stop(BaseException): pass\nraise Stop('enough')\n",
+    "in the factory": f"{NET}\nimport sys\ndef net(**_): sys.exit()\n",
+    "in a forward pass": f"{NET}\nimport sys\nclass Late(Net):\n    def forward(self, x): sys.exit(0)\n"
+    "def net(**_): return Late()\n",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("foreign_"):
+            del sys.modules[name]
+
+
+def imported(name: str):
+    with trusting(name):
+        return import_callable(name, "a test")
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_no_command_ends_without_a_result_and_without_a_word(here, call, how):
+    Path("foreign_net.py").write_text(ENDINGS[how])
+    Path("tiny.yaml").write_text(TINY)
+    code, out, err = call(
+        "train", "tiny.yaml", "model=python:foreign_net:net", "epochs=1", "lr_milestones=[]"
+    )
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("crossclass: ")
+    assert "foreign_net" in last
+    assert "usage:" not in err
+    assert not out
+
+
+def test_an_attack_that_ends_the_process_is_a_sentence(here):
+    Path("foreign_attack.py").write_text("def attack(model, x, y): raise SystemExit(3)\n")
+    with trusting("foreign_attack:attack"), pytest.raises(UserError, match=r"foreign_attack.*sys.exit\(3\)"):
+        External(call="foreign_attack:attack")(nn.Flatten(), torch.rand(2, 1, 1, 2), torch.tensor([0, 1]))
+
+
+def test_a_module_sees_no_arguments_of_ours(here, capfd):
+    Path("foreign_script.py").write_text(
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--depth', type=int, default=3)\n"
+        "options = p.parse_args()\nprint('made')\ndef depth(): return options.depth\n"
+    )
+    assert imported("foreign_script:depth")() == 3
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "made\n")
+
+
+def test_what_a_module_changes_is_put_back(here):
+    Path("foreign_loud.py").write_text(
+        "import os, signal, sys, torch\nos.chdir('/')\nsys.argv = ['mine']\nsys.stdout = None\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\ntorch.set_default_dtype(torch.float64)\n"
+        "torch.set_grad_enabled(False)\ntorch.use_deterministic_algorithms(True)\ntorch.set_num_threads(2)\n"
+        "def f(): pass\n"
+    )
+
+    def state():
+        return (
+            os.getcwd(), sys.argv, sys.stdout, signal.getsignal(signal.SIGINT), torch.get_default_dtype(),
+            torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(),
+        )  # fmt: skip
+
+    before = state()
+    imported("foreign_loud:f")
+    assert state() == before
+
+
+def test_what_a_factory_changes_is_put_back(here):
+    Path("foreign_factory.py").write_text(
+        f"{NET}\nimport os\ndef net(**_):\n    os.chdir('/')\n    torch.set_grad_enabled(False)\n    return Net()\n"
+    )
+    with trusting("foreign_factory:net"):
+        Python(call="foreign_factory:net").create(3, 3)
+    assert Path.cwd() == here
+    assert torch.is_grad_enabled()
+
+
+def test_a_whole_network_finds_its_classes_beside_the_file(here, call):
+    Path("there").mkdir()
+    Path("there/foreign_beside.py").write_text(NET)
+    sys.path.append(str(here / "there"))
+    import foreign_beside
+
+    torch.save(foreign_beside.Net(), "there/net.pth")
+    sys.path.remove(str(here / "there"))
+    del sys.modules["foreign_beside"]
+    images = Shapes(n_train=1, n_val=1, n_test=9, classes=3, size=16)().test
+    np.savez("there/test.npz", images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
+    arguments = (
+        "measure",
+        "there/net.pth",
+        "data.path=there",
+        "attack=none",
+        "model=python:foreign_beside:Net",
+    )
+    code, _, err = call(*arguments, "--trust")
+    assert code == 0, err
