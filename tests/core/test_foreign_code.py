@@ -1,19 +1,19 @@
 """Other people's code cannot end a command, read its arguments, or change the process behind its back."""
 
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from crossclass.attacks import External
+from crossclass.checkpoints.torch_files import read_trusted
 from crossclass.core.errors import UserError
 from crossclass.core.trust import import_callable, trusting
-from crossclass.data import Shapes
 from crossclass.models import Python
 from run_file import TINY
 
@@ -109,7 +109,8 @@ def test_what_a_module_changes_is_put_back(here):
 
 def test_what_a_factory_changes_is_put_back(here):
     Path("foreign_factory.py").write_text(
-        f"{NET}\nimport os\ndef net(**_):\n    os.chdir('/')\n    torch.set_grad_enabled(False)\n    return Net()\n"
+        f"{NET}\nimport os\ndef net(**_):\n    os.chdir('/')\n    torch.set_grad_enabled(False)\n"
+        "    return Net()\n"
     )
     with trusting("foreign_factory:net"):
         Python(call="foreign_factory:net").create(3, 3)
@@ -117,7 +118,7 @@ def test_what_a_factory_changes_is_put_back(here):
     assert torch.is_grad_enabled()
 
 
-def test_a_whole_network_finds_its_classes_beside_the_file(here, call):
+def test_a_whole_network_finds_its_classes_beside_the_file(here):
     Path("there").mkdir()
     Path("there/foreign_beside.py").write_text(NET)
     sys.path.append(str(here / "there"))
@@ -126,14 +127,15 @@ def test_a_whole_network_finds_its_classes_beside_the_file(here, call):
     torch.save(foreign_beside.Net(), "there/net.pth")
     sys.path.remove(str(here / "there"))
     del sys.modules["foreign_beside"]
-    images = Shapes(n_train=1, n_val=1, n_test=9, classes=3, size=16)().test
-    np.savez("there/test.npz", images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
-    arguments = (
-        "measure",
-        "there/net.pth",
-        "data.path=there",
-        "attack=none",
-        "model=python:foreign_beside:Net",
-    )
-    code, _, err = call(*arguments, "--trust")
-    assert code == 0, err
+    assert read_trusted(Path("there/net.pth"))(torch.rand(2, 3, 8, 8)).shape == (2, 3)
+
+
+class _Ends:
+    def __reduce__(self):
+        return sys.exit, (0,)
+
+
+def test_a_pickle_that_ends_the_process_is_a_sentence(here):
+    Path("ends.pth").write_bytes(pickle.dumps(_Ends()))
+    with pytest.raises(UserError, match=r"ends.pth.*sys.exit\(0\)"):
+        read_trusted(Path("ends.pth"))

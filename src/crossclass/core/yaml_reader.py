@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError
@@ -205,7 +205,18 @@ def typed_value(node: Any, wanted: Sequence[Any], path: str) -> Any:
         return node
     if is_boolean_for_number(node, wanted):
         raise UserError(f"{path}={node}: give a number, not a boolean")
-    return _scalar_value(node.text, options, path) if isinstance(node, _PlainScalar) else node
+    if not isinstance(node, _PlainScalar):
+        return node
+    if _FRACTION.fullmatch(node.text) and any(map(_has_own_reader, wanted)):
+        return node.text
+    return _scalar_value(node.text, options, path)
+
+
+def _has_own_reader(one: Any) -> bool:
+    """Whether a type or a field reads texts itself: 2/255 is a radius, and no share of one."""
+    metadata = getattr(one, "metadata", getattr(one, "__metadata__", ()))
+    inner = [one.annotation] if isinstance(one, FieldInfo) else get_args(one)
+    return any(isinstance(m, BeforeValidator) for m in metadata) or any(map(_has_own_reader, inner))
 
 
 _SCALARS = (int, float, bool, str, Path)
