@@ -247,3 +247,10 @@ class Casting(Net):
 
 
 PRECISIONS = ("half", "double", "brain", "mixed", "Casting")
+
+
+class OneChannel(Net):
+    """For gray images."""
+
+    def more(self) -> None:
+        self.c = nn.Conv2d(1, 8, 3, 2, 1)

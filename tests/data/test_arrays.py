@@ -205,3 +205,21 @@ def test_one_class_is_none(tmp_path):
         npz(tmp_path, part, images=RGB, labels=0 * LABELS)
     with pytest.raises(UserError, match="there is one class"):
         Npz(path=tmp_path)()
+
+
+def test_labels_that_count_from_one_are_refused(tmp_path: Path) -> None:
+    npz(tmp_path, labels=LABELS + 1)
+    refused(read_npz, tmp_path, "train", says=("count from 1 to 3", "subtract 1"))
+    npz(tmp_path, "test", labels=LABELS + 1)
+    assert sound(read_npz(tmp_path, "test")).labels.min() == 1  # a test part may lack a class
+    npz(tmp_path, labels=LABELS + 1, class_names=np.array(["a", "b", "c", "d"]))
+    assert sound(read_npz(tmp_path, "train")).class_names == ("a", "b", "c", "d")
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    npz(tmp_path, weights=np.ones(5), ids=np.arange(5))
+    assert sound(read_npz(tmp_path, "train")).left_out == (
+        "of train.npz only images, labels and class_names were read, not weights, ids"
+    )
+    npz(tmp_path)
+    assert read_npz(tmp_path, "train").left_out == ""

@@ -4,7 +4,7 @@ For a foreign file the network is `Source.model`, or recognized by the names and
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import AnyData, Npz, Splits
+from crossclass.data.channels import ONE_OF_THREE, one_channel, require_gray, with_channels_of
 
 
 class Source(Settings):
@@ -152,20 +153,27 @@ def load_checkpoints(
         data = _data(path, card, source)
         splits = images(data, str(path))
         threats: tuple[AnyThreat, ...] = (Linf(),)
+        notes = list[str]()
         normalisation, usual = None, "none"
         network: models.AnyModel | None = None
         given = frozenset[str]()
         by: NormalisedBy = "run"
         warnings: tuple[str, ...] = ()
         if card is not None:
+            if card.channels == 1 and splits.test.images.shape[1] == 3:
+                require_gray(splits, str(path))
+                splits, notes = one_channel(splits), [ONE_OF_THREE]
             _check_fit(card, splits, path)
             model = _build(path, tensors, card)
             models.look_for_head(model, splits.test.images)
-            about = identity(card, path, data, model)
+            about = replace(identity(card, path, data, model), loaded=notes)
             if card.threat not in (None, Linf()):
                 threats = (card.threat, Linf())
         else:
-            foreign = load_foreign(path, splits, source.of("model"), allow_partial)
+            foreign, splits, note = with_channels_of(
+                lambda s: load_foreign(path, s, source.of("model"), allow_partial),  # noqa: B023
+                splits,
+            )
             model, normalisation = foreign.model, foreign.normalisation
             by, usual = foreign.normalised_by, foreign.usual
             network, given, warnings = foreign.settings, foreign.given, foreign.warnings
@@ -176,7 +184,7 @@ def load_checkpoints(
                 normalise=constants(model),
                 source=path.name,
                 sha256=file_sha256(path),
-                loaded=foreign.notes,
+                loaded=[*foreign.notes, *([note] if note else [])],
                 published=foreign.published.to_dict() if foreign.published else None,
             )
         model = to_device(model, runtime.torch_device, runtime.memory_format)

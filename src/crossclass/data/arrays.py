@@ -25,12 +25,17 @@ def read_npz(folder: Path, split: Part) -> ArraySplit:
             demand(name in archive.files, path, f"has no array '{name}' (found: {listed})", todo)
         images, labels = np.asarray(archive["images"]), np.asarray(archive["labels"])
         names = np.asarray(archive["class_names"]) if "class_names" in archive.files else None
+        others = [name for name in archive.files if name not in ("images", "labels", "class_names")]
     images = _eight_bits(path, _channels_last(path, images))
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # MedMNIST, Keras
     class_names = _names(path, labels, names)
     what = f"'images' holds {len(images)} entries but 'labels' {len(labels)}"
     demand(len(images) == len(labels), path, what, "give one label per image")
-    return ArraySplit(images, labels.astype(np.int64), class_names)
+    shifted = split == "train" and names is None and labels.size > 0 and labels.min() == 1
+    what = f"'labels' count from 1 to {int(labels.max()) if labels.size else 0}, and no image is of class 0"
+    demand(not shifted, path, what, "subtract 1, or name all classes in 'class_names'")
+    unread = f"of {path.name} only images, labels and class_names were read, not {', '.join(others)}"
+    return ArraySplit(images, labels.astype(np.int64), class_names, unread if others else "")
 
 
 def _channels_last(path: Path, images: np.ndarray) -> np.ndarray:

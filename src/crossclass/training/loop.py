@@ -25,6 +25,7 @@ from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trackers import tracking
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
+from crossclass.data.channels import with_channels_of
 from crossclass.models import Classifier
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
@@ -134,7 +135,11 @@ def _train(
     executed = run.replace(recipe=teachers.load_teachers(run, splits, runtime, finished, log))
     if not uses_bf16:
         executed = replace_everywhere(executed, precision="fp32")
-    built = models.build(run.model, splits.train.images, len(splits.class_names), run.seed)
+    built, splits, note = with_channels_of(
+        lambda s: models.build(run.model, s.train.images, len(s.class_names), run.seed), splits
+    )
+    if note:
+        log(note)
     models.look_for_head(built, splits.train.images)
     _ = built.head  # a network without one is refused before the first step
     state = TrainState(executed, runtime, built, splits)
