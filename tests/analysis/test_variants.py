@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from crossclass.analysis import input_alternatives
-from crossclass.analysis.input_alternatives import Feeding, try_feedings
+from crossclass.analysis.feedings import Feeding
+from crossclass.analysis.input_alternatives import try_feedings
 from crossclass.analysis.settle_inputs import LEAST, settle
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import Linf
@@ -22,7 +23,7 @@ from crossclass.checkpoints.load import Identity, LoadedCheckpoint
 from crossclass.data import Split, Splits
 from crossclass.diagnostics import Doctor, examine, verdict
 from crossclass.models import Classifier, PreActResNet, ResNet, ViT, statistics, variants_of, with_weights_of
-from crossclass.models.reordered import Reordered
+from crossclass.models.reordered import Arrangement, Reordered
 from faulty_networks import bad, by_name, splits_of
 from measuring import measure
 from networks import IMAGES, made
@@ -199,7 +200,9 @@ def test_a_variant_is_the_network_of_its_settings(settings):
         with torch.no_grad():
             assert torch.equal(net(x), by_hand.eval()(x))
             assert not torch.allclose(net(x), model(x))
-            turned = with_weights_of(Reordered(model, reversed_channels=True).eval(), v.settings, 3, 16)
+            turned = with_weights_of(
+                Reordered(model, Arrangement(channels=(2, 1, 0))).eval(), v.settings, 3, 16
+            )
             assert torch.equal(turned(x), net(x.flip(1)))
         own = dict(model.named_parameters())
         assert all(p is own[n] for n, p in net.named_parameters())

@@ -9,7 +9,7 @@ import torch
 
 from conftest import seeded
 from crossclass.analysis.accuracy_tests import hardly_learned, learned
-from crossclass.analysis.input_alternatives import explaining_renumbering, renumbering
+from crossclass.analysis.renumbering import explaining_renumbering, renumbering
 from crossclass.diagnostics.findings import ALPHA, beats, exceeds, tail_probability
 
 

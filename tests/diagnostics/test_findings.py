@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from conftest import seeded
 from crossclass import diagnostics
-from crossclass.analysis.input_alternatives import renumbering
+from crossclass.analysis.renumbering import renumbering
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits

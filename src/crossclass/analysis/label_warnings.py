@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
-from crossclass.analysis.input_alternatives import explaining_renumbering
+from crossclass.analysis.renumbering import explaining_renumbering, orders_of_names
 
 FEW = 20
 """Images of a class that are needed to say that it is never given."""
@@ -31,7 +31,7 @@ def _warnings(
 ) -> Iterator[str]:
     right = clean == labels
     accuracy = float(right.double().mean())
-    class_of = explaining_renumbering(clean, labels)
+    class_of = explaining_renumbering(clean, labels, orders_of_names(class_names))
     if class_of is not None:
         moved = [i for i, c in enumerate(class_of) if i != c]
         table = torch.tensor([*class_of, *range(len(class_of), int(clean.max()) + 1)])

@@ -70,6 +70,32 @@ def predictions_by_batch_statistics(
         return torch.cat([model(b.to(dtype)).argmax(dim=1) for b in x.chunk(-(-len(x) // batch))])
 
 
+@torch.no_grad()
+def statistics_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
+    """How far the means that batch norm sees are from its own, in its deviations, on average; 0 without any.
+
+    Below 0.2 where images are those of the training, beyond 1 where they are others.
+    """
+    gaps: list[float] = []
+
+    def compare(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, _BatchNorm)
+        if module.running_mean is None or module.running_var is None:
+            return
+        seen = given[0].transpose(0, 1).flatten(1).mean(dim=1)
+        deviation = (module.running_var + module.eps).sqrt()
+        gaps.append(float(((seen - module.running_mean).abs() / deviation).mean()))
+
+    handles = [m.register_forward_pre_hook(compare) for m in batch_norms(model).values()]
+    try:
+        with full_precision(), frozen(model), isolated_rng(0, x.device):
+            _logits(model, x[:IMAGES])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(gaps) / len(gaps) if gaps else 0.0
+
+
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Every batch norm by its name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm)}

@@ -6,6 +6,7 @@ is named beside it. Two ways that are equally good and lead to other results are
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
@@ -13,17 +14,37 @@ from torch import Tensor
 
 from crossclass.analysis import input_alternatives as ways
 from crossclass.analysis.accuracy_tests import lead
-from crossclass.analysis.input_alternatives import MATTERS, Feeding, InputTrial, Trial
+from crossclass.analysis.feedings import (
+    Feeding,
+    as_loaded,
+    close_constants,
+    feedings,
+    known_constants,
+    same_constants,
+    with_both,
+    with_variants,
+)
+from crossclass.analysis.input_alternatives import MATTERS, InputTrial, Trial
+from crossclass.analysis.input_sentences import Sentences, of_no_data_set, percent
 from crossclass.analysis.records import InputCheck
+from crossclass.analysis.renumbering import best_renumbering, explaining_renumbering, orders_of_names
 from crossclass.attacks import FGSM, AnyAttack
 from crossclass.checkpoints.foreign_weights import Aspect
 from crossclass.checkpoints.load import LoadedCheckpoint, constants
+from crossclass.core.classes import predicted
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
-from crossclass.models import Variant, channel_statistics, describe, variants_of, with_weights_of
+from crossclass.models import (
+    Classifier,
+    Variant,
+    channel_statistics,
+    describe,
+    variants_of,
+    with_weights_of,
+)
 from crossclass.models.base import Statistics, size_of
-from crossclass.models.reordered import Reordered, renumber_head
+from crossclass.models.reordered import Arrangement, as_fed, renumber_head
 
 MOST = 2000
 """At most so many images are looked at."""
@@ -33,6 +54,12 @@ LEAST = 1500.0
 """Forward passes of one image that are spent in any case: with 400, a loss of 7 points was not seen."""
 ENOUGH = 200
 """Images on which two networks are called alike; fewer only if there are fewer."""
+FEW = 100
+"""Images of which one step shows whether a network is more robust on images arranged otherwise."""
+ROUNDS = 6
+"""So many things are put right at most: constants, channels, orientation, brightness, a variant, again."""
+GOOD = 0.75
+"""A network that was not fed as was guessed may be better still if fewer images are right."""
 PER_CLASS = 50
 """Images of each class from which a renumbering of the classes is read."""
 
@@ -62,6 +89,9 @@ def settle(
 ) -> Settled:
     """The checkpoint with what was guessed put right.
 
+    Normalisation, order of channels, orientation, brightness and variants of the network are searched one
+    after the other, each with what was taken of the others, until none improves.
+
     Args:
         one: The checkpoint; another normalisation or order of classes is put into its network.
         split: The part of the data from which images are drawn.
@@ -80,81 +110,108 @@ def settle(
     x, y = ways.clean_sample(whole, MOST, seed)
     images = one.splits.train.images if len(one.splits.train) else whole.images
     data = channel_statistics(images[:: max(1, len(images) // MOST)])
-    known = ways.known_constants(x.shape[1], data, one.file_normalisation)
-    cost, said = forward_passes(attacks, n), list[str]()
+    known = known_constants(x.shape[1], data, one.file_normalisation)
+    cost, said = forward_passes(attacks, n), Sentences(one, split)
     budget, spent = max(SHARE * cost, LEAST), 0
-    where = _Where(one, split, known)
+    orders = orders_of_names(one.splits.class_names)
+    where = _Where(one, known)
+    start = where.feeding()
     first: InputTrial | None = None
-    for _ in range(4):  # a normalisation, a variant of the network, then an order of channels or sides
-        loaded = where.feeding()
-        others = ways.feedings(loaded, known, x.shape[1], (x.shape[2], x.shape[3]), one.usual)
-        others += ways.with_variants(where.variants(), loaded, [loaded])
-        trial = ways.try_feedings(where.model, x, y, loaded, others, budget=budget, batch=batch)
+    for _ in range(ROUNDS):
+        loaded, alternatives = where.feeding(), (known, x.shape[1], (x.shape[2], x.shape[3]), one.usual)
+        others = feedings(loaded, *alternatives) + with_variants(where.variants(), loaded, [loaded])
+
+        def attempt(
+            among: Sequence[Feeding], most: float, loaded: Feeding = loaded, model: Classifier = where.model
+        ) -> InputTrial:
+            return ways.try_feedings(model, x, y, loaded, among, budget=most, batch=batch, orders=orders)
+
+        trial = wide = attempt(others, budget)
         spent, first = spent + trial.cost, first or trial
-        if not trial.better() and (
-            doubtful := trial.worth_more_images()
-        ):  # worth more than the price of a check
-            rest = [t.feeding for t in doubtful]
-            trial = ways.try_feedings(where.model, x, y, loaded, rest, batch=batch)
+        if not trial.better() and (doubtful := _doubtful(trial, one)):  # worth more than a check costs
+            trial = attempt(doubtful, inf)
             spent += trial.cost
-        if not trial.better() and (pairs := where.pairs(trial)):
-            both = ways.try_feedings(where.model, x, y, loaded, pairs, budget=budget - spent, batch=batch)
-            spent += both.cost
-            trial = both if both.better() else trial
+        # two things may be wrong of which neither alone makes it better
+        low = ways.hardly_learned(trial.loaded.right, y[: trial.loaded.n])
+        low |= loaded != start and trial.loaded.accuracy < GOOD
+        for more in (where.pairs(trial), where.both(loaded, alternatives) if low else []):
+            if more and not trial.better():
+                both = attempt(more, budget - spent)
+                spent += both.cost
+                if not both.better() and (doubtful := [t.feeding for t in both.worth_more_images()]):
+                    both = attempt(doubtful, inf)
+                    spent += both.cost
+                trial = both if both.better() else trial
         found = trial.better()
         if not found:
             break
         best = found[0]
         if not where.is_guessed(best.feeding):
-            said.append(where.obeyed(trial, best))
+            said.obeyed(trial, best)
             break
-        if best.feeding.variant is None:
-            _refuse_a_tie(where, trial, [best, *trial.tied(best)], x, y, attacks, batch)
-        said.append(where.taken(trial, best))
+        said.taken(trial, best, start)
         where.take(best.feeding)
     else:
-        trial = ways.try_feedings(where.model, x, y, where.feeding(), (), budget=budget, batch=batch)
+        trial = wide = ways.try_feedings(
+            where.model, x, y, where.feeding(), (), budget=budget, batch=batch, orders=orders
+        )
     assert first is not None
+    said.forget_what_was_undone(start, where.feeding())
     if not trial.better():
-        said += [where.suspected(trial, t) for t in trial.suspected()]
-        equal, cost = where.variants_as_good(trial, x, y, batch)
-        said, spent = said + equal, spent + cost
-        _refuse_a_tie(where, trial, _undecided(trial, one), x, y, attacks, batch)
+        equal, more_cost = where.variants_as_good(trial, x, y, batch, said)
+        rivals = [t.feeding for t in _undecided(trial, one)]
+        outputs = y  # that are right
+        if trial.renumbering is not None:
+            outputs = torch.tensor(trial.renumbering, device=y.device).argsort()[y]
+        spent += more_cost + where.choose(start, rivals, x, outputs, batch, budget, said)
+        spent += _refuse_a_tie(where, [trial.loaded.feeding, *rivals], x, outputs, attacks, batch)
+        spent += _take_the_more_robust(where, wide, x, outputs, attacks, batch, said)
+        if where.feeding() == trial.loaded.feeding:
+            said.suspected(trial)
+        said.add(*equal)
     numbering = None
     if trial.renumbering is not None and "class order" in one.guessed:
-        numbering, sentence = _renumber(where, x, y, batch)
-        said.append(sentence)
+        numbering, sentence = _renumber(where, trial.renumbering, orders, x, y, batch)
+        said.add(sentence)
     check = InputCheck(
         n=trial.loaded.n,
         split=split,
-        taken=where.name(),
+        taken=where.feeding().whole_name + where.variant_name(),
         accuracies={t.feeding.name: round(t.accuracy, 4) for t in (trial.loaded, *trial.others)},
         as_loaded=first.loaded.feeding.name,
         accuracy_as_loaded=round(first.loaded.accuracy, 4),
         class_of_output=None if numbering is None else list(numbering),
         forward_passes=spent,
     )
-    normalise = constants(where.model)
-    notes = [*one.about.loaded, *([] if said else [where.confirmed(trial)])]
-    about = replace(one.about, normalise=normalise, loaded=notes)
+    notes = [*one.about.loaded, *([] if said.lines else [said.confirmed(trial)])]
+    if one.normalised_by == "user" and (unknown := of_no_data_set(start.constants, known)):
+        notes.append(unknown)
+    model = where.whole()
+    about = replace(one.about, normalise=constants(model), loaded=notes)
     if where.settings is not None and where.settings != one.settings:
         about = replace(about, model=describe(where.settings, len(one.splits.class_names)))
-    return Settled(replace(one, model=where.model, about=about), tuple(said), check)
+    return Settled(replace(one, model=model, about=about), tuple(said.lines), check)
 
 
 class _Where:
-    """A network on its way to being fed rightly, and the words about it."""
+    """A network on its way to being fed rightly."""
 
-    def __init__(self, one: LoadedCheckpoint, split: str, known: dict[str, Statistics]) -> None:
-        self.one, self.split, self.known, self.model = one, split, known, one.model
-        self.order: list[str] = []
-        self.settings = one.settings
+    def __init__(self, one: LoadedCheckpoint, known: dict[str, Statistics]) -> None:
+        self.one, self.known, self.model = one, known, one.model
+        self.settings, self.arrangement = one.settings, Arrangement()
 
     def feeding(self) -> Feeding:
-        return ways.as_loaded(self.model, self.known)
+        return as_loaded(self.model, self.known, self.arrangement)
 
-    def name(self) -> str:
-        return ", ".join([self.feeding().name, *self.order])
+    def whole(self) -> Classifier:
+        """The network for the images as they are."""
+        return as_fed(self.model, self.arrangement)
+
+    def variant_name(self) -> str:
+        if self.settings is None or self.one.settings is None:
+            return ""
+        before, now = self.one.settings.to_dict(), self.settings.to_dict()
+        return "".join(f", {name}={now[name]}" for name in now if now[name] != before.get(name))
 
     def variants(self) -> tuple[Variant, ...]:
         """Networks that the file may be meant for as well."""
@@ -162,37 +219,69 @@ class _Where:
 
     def pairs(self, trial: InputTrial) -> list[Feeding]:
         """The variants under the two best of the other normalisations, where nobody says either."""
-        constants = [t for t in trial.others if t.feeding.aspect in ("normalisation", "range")]
-        best = sorted((t for t in constants if self.is_guessed(t.feeding)), key=lambda t: -t.accuracy)[:2]
+        of_constants = [t for t in trial.others if t.feeding.aspect in ("normalisation", "range")]
+        best = sorted((t for t in of_constants if self.is_guessed(t.feeding)), key=lambda t: -t.accuracy)[:2]
         variants = [v for v in self.variants() if v.changed not in self.one.given]
-        return ways.with_variants(variants, trial.loaded.feeding, [t.feeding for t in best])
+        return with_variants(variants, trial.loaded.feeding, [t.feeding for t in best])
+
+    def both(self, loaded: Feeding, alternatives: tuple[Any, ...]) -> list[Feeding]:
+        """Another normalisation and another arrangement at once, where nobody says either."""
+        return [f for f in with_both(loaded, *alternatives) if self.is_guessed(f)]
 
     def is_guessed(self, feeding: Feeding) -> bool:
         """Whether nobody says what this way would change."""
         given = feeding.variant is not None and feeding.variant.changed in self.one.given
-        return feeding.aspect in self.one.guessed and not given
+        return set(feeding.aspects) <= self.one.guessed and not given
 
     def take(self, feeding: Feeding) -> None:
         if feeding.variant is not None:
             self.settings = feeding.variant.settings
             images = self.one.splits.test.images
             self.model = with_weights_of(self.model, self.settings, images.shape[1], size_of(images))
-            self.order = [o for o in self.order if not o.startswith(f"{feeding.variant.changed}=")]
-            self.order.append(feeding.variant.name)
-        if feeding.reversed_channels or feeding.transposed:
-            self.order.append(feeding.name)
-            self.model = Reordered(
-                self.model, reversed_channels=feeding.reversed_channels, transposed=feeding.transposed
-            )
-            self.model.eval()
-        else:
-            for buffer, values in zip(("mean", "std"), feeding.constants, strict=True):
-                setattr(self.model, buffer, getattr(self.model, buffer).new_tensor(values).view(1, -1, 1, 1))
+        self.arrangement = feeding.arrangement
+        for buffer, values in zip(("mean", "std"), feeding.constants, strict=True):
+            setattr(self.model, buffer, getattr(self.model, buffer).new_tensor(values).view(1, -1, 1, 1))
 
-    def images(self, t: Trial) -> str:
-        return f"{t.n} clean {self.split} images"
+    def choose(
+        self,
+        start: Feeding,
+        rivals: Sequence[Feeding],
+        x: Tensor,
+        labels: Tensor,
+        batch: int,
+        budget: float,
+        said: Sentences,
+    ) -> int:
+        """Of constants that are as good, or hardly differ, those that are right most often; what that cost.
 
-    def variants_as_good(self, trial: InputTrial, x: Tensor, y: Tensor, batch: int) -> tuple[list[str], int]:
+        Only where the usual ones were wrong, or where channels are in another order: then the constants may
+        be those of the network's channels or of the images'.
+        """
+        guessed, spent = "normalisation" in self.one.guessed, 0
+        changed = not _same_constants(self.feeding(), start)
+        if guessed and changed and rivals:
+            every, spent = ways.try_all(self.model, x, labels, [self.feeding(), *rivals], batch)
+            best, before = ways.most_right(every), every[0]
+            if best is not before:
+                self.take(best.feeding)
+            equal = [t for t in every if t.n == best.n and _as_good(t, best)]
+            if best is not before or len(equal) > 1:
+                said.chosen(best, before, [t.feeding for t in equal if t is not best])
+        others = close_constants(self.feeding(), self.known, neighbours=changed) if guessed else []
+        if others and not self.arrangement.each_by_itself:
+            few = int(min(len(x), MOST if len(others) == 1 else max(ENOUGH, budget / (1 + len(others)))))
+            every, cost = ways.try_all(self.model, x[:few], labels[:few], [self.feeding(), *others], batch)
+            best, before, spent = ways.most_right(every), every[0], spent + cost
+            # a neighbour in the same order of channels must be right a little more often than by chance
+            by_chance = best.feeding.name in self.known and lead(*_common(best, before))[1] > 0.2
+            if best is not before and not by_chance:
+                self.take(best.feeding)
+                said.chosen(best, before)
+        return spent
+
+    def variants_as_good(
+        self, trial: InputTrial, x: Tensor, y: Tensor, batch: int, said: Sentences
+    ) -> tuple[list[str], int]:
         """A sentence on each variant that clean images cannot tell from the network; what that cost."""
         few = [t.feeding for t in _rivals(trial, {"architecture"}) if self.is_guessed(t.feeding)]
         if not few:
@@ -201,101 +290,46 @@ class _Where:
         out = []
         for t in _rivals(again, {"architecture"}):
             alike = lead(*_common(t, again.loaded))[0] > -MATTERS and t.n >= min(len(x), ENOUGH)
-            if alike and again.disagreement(t, again.loaded) > MATTERS:
-                other, now = _pair(t, again.loaded)
-                out.append(
-                    f"nobody says which network the weights are for, and {self.images(t)} cannot tell: with "
-                    f"{t.feeding.setting} {other} are right, now ({self.undo(t)}) {now}; set what is meant"
-                )
+            if alike and ways.disagreement(t, again.loaded) > MATTERS:
+                out.append(said.cannot_tell(t, again.loaded))
         return out, again.cost
 
-    def taken(self, trial: InputTrial, best: Trial) -> str:
-        now, before = _pair(best, trial.loaded)
-        if best.feeding.variant is not None:
-            also = [t.feeding.setting for t in trial.tied(best)]
-            equals = f" (not to be told from {', '.join(also)})" if also else ""
-            return (
-                f"nobody says which network the weights are for, and {best.feeding.setting}{equals} "
-                f"is taken: so {now} of {self.images(best)} are right, before {before}; "
-                f"{self.undo(best)} sets it otherwise"
-            )
-        numbers = f"{now} of {self.images(best)} are right, with {trial.loaded.feeding.name} {before}"
-        if best.feeding.aspect in ("channel order", "height and width"):
-            order = "blue, green, red" if best.feeding.reversed_channels else "height and width exchanged"
-            return f"nobody says the {best.feeding.aspect}, and the network gets {order}: so {numbers}"
-        undo = ways.normalise_setting(trial.loaded.feeding.name, trial.loaded.feeding.constants)
-        who = "the network's library says another normalisation"
-        who = who if self.one.normalised_by == "library" else "nobody says the normalisation"
-        return f"{who}, and {_in_words(best.feeding.name)} is taken: so {numbers}; {undo} sets it otherwise"
 
-    def undo(self, best: Trial) -> str:
-        """What to type for the network as it was before a variant."""
-        assert best.feeding.variant is not None
-        changed = best.feeding.variant.changed
-        return f"model.{changed}={getattr(self.settings, changed)}"
-
-    def obeyed(self, trial: InputTrial, best: Trial) -> str:
-        now, before = _pair(best, trial.loaded)
-        if best.feeding.variant is not None:
-            return (
-                f"with {self.undo(best)}, as you set, {before} of {self.images(best)} are right, with "
-                f"{best.feeding.variant.name} {now}; set {best.feeding.setting} unless you mean it"
-            )
-        says = {"user": "as you set", "file": "as the file says", "network": "as the network itself does"}
-        says["beside"] = "as the file beside it says"
-        who = says.get(self.one.normalised_by, "as the run says")
-        return (
-            f"normalised {who} ({trial.loaded.feeding.name}), {before} of {self.images(best)} are right, "
-            f"with {_in_words(best.feeding.name)} {now}; set {best.feeding.setting} unless you mean it"
-        )
-
-    def suspected(self, trial: InputTrial, t: Trial) -> str:
-        now, before = _pair(t, trial.loaded)
-        todo = "" if t.feeding.aspect in ("channel order", "height and width") else f"; {t.feeding.setting}"
-        return (
-            f"perhaps the network wants {_in_words(t.feeding.name)}: {now} of {self.images(t)} are right, "
-            f"now ({trial.loaded.feeding.name}) {before}, which may be chance{todo}"
-        )
-
-    def confirmed(self, trial: InputTrial) -> str:
-        numbers = [f"{t.feeding.name} {_percent(t.accuracy)} of {t.n}" for t in (trial.loaded, *trial.others)]
-        return f"tried on clean {self.split} images, none is clearly better: {', '.join(numbers)}"
-
-
-def _pair(a: Trial, b: Trial) -> tuple[str, str]:
-    """Both accuracies on the images that both saw."""
-    n = min(a.n, b.n)
-    return tuple(_percent(float(t.right[:n].double().mean())) for t in (a, b))  # type: ignore[return-value]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _in_words(name: str) -> str:
-    words = {"none": "no normalisation", "bytes": "images in 0..255", "half": "images in [-1, 1]"}
-    return words.get(name, name)
+def _doubtful(trial: InputTrial, one: LoadedCheckpoint) -> list[Feeding]:
+    """Ways that look better, and normalisations that are as good where nobody says which."""
+    few = [*trial.worth_more_images(), *_undecided(trial, one)]
+    return [t.feeding for t in trial.others if any(t is doubtful for doubtful in few)]
 
 
 def _undecided(trial: InputTrial, one: LoadedCheckpoint) -> list[Trial]:
-    """The way as loaded and the normalisations that are as good, where nobody says which; else none."""
+    """The normalisations that are as good as the one as loaded, where nobody says which.
+
+    Not images that are each standardised: after batch norm most networks are as good with them.
+    """
     if one.normalised_by == "library":  # its word decides where images do not
         return []
     rivals = _rivals(trial, one.guessed & {"normalisation", "range"})
-    return [trial.loaded, *rivals] if rivals else []
+    return [t for t in rivals if not t.feeding.arrangement.each_by_itself]
+
+
+def _same_constants(a: Feeding, b: Feeding) -> bool:
+    alike = same_constants(a.constants, b.constants)
+    return alike and a.arrangement.each_by_itself == b.arrangement.each_by_itself
 
 
 def _rivals(trial: InputTrial, aspects: Collection[Aspect]) -> list[Trial]:
     """The other ways of these aspects that are no worse than as loaded; none if that is guessing."""
     if not ways.above_chance(trial.loaded.right, trial.labels[: trial.loaded.n]):
         return []
-    out = []
-    for t in trial.others:
-        share, _ = lead(*_common(t, trial.loaded))
-        _, worse = lead(*_common(trial.loaded, t))
-        if t.feeding.aspect in aspects and (share >= 0 or worse > 0.05):
-            out.append(t)
-    return out
+    of = [t for t in trial.others if t.feeding.aspect in aspects]
+    return [t for t in of if lead(*_common(trial.loaded, t))[1] > 0.05]  # all images will tell
+
+
+def _as_good(t: Trial, now: Trial) -> bool:
+    """Whether a way is right as often; it may be right less often by two points and by what chance does."""
+    share, _ = lead(*_common(t, now))
+    _, worse = lead(*_common(now, t))
+    return share >= 0 or worse > 0.2 or (worse > 0.025 and share > -MATTERS)
 
 
 def _common(a: Trial, b: Trial) -> tuple[Tensor, Tensor]:
@@ -305,39 +339,39 @@ def _common(a: Trial, b: Trial) -> tuple[Tensor, Tensor]:
 
 def _refuse_a_tie(
     where: _Where,
-    trial: InputTrial,
-    good: list[Trial],
+    ways_as_good: Sequence[Feeding],
     x: Tensor,
     y: Tensor,
     attacks: Sequence[AnyAttack | None],
     batch: int,
-) -> None:
-    """Raise UserError if several ways are equally good on all images and differ under attack."""
-    tied = [t.feeding for t in good if t.feeding.aspect in ("normalisation", "range")]
-    if len(tied) < 2:
-        return
-    again = ways.try_feedings(where.model, x, y, tied[0], tied[1:], batch=batch)
-    alike = [t for t in again.others if t.n == again.loaded.n and not _differs(t, again.loaded)]
-    alike = [t for t in alike if again.disagreement(t, again.loaded) > MATTERS]
+) -> int:
+    """Raise UserError if several normalisations are equally good on all images and differ under attack.
+
+    Returns what that cost.
+    """
+    others = [f for f in ways_as_good if not _same_constants(f, where.feeding())]
+    if not others:
+        return 0
+    (now, *again), cost = ways.try_all(where.model, x, y, [where.feeding(), *others], batch)
+    alike = [t for t in again if t.n == now.n and _as_good(t, now)]
+    alike = [t for t in alike if ways.disagreement(t, now) > MATTERS]
     attack = next((a for a in attacks if a is not None), None)
     if attack is None or not alike:
-        return
+        return cost
     few, labels = x[:200], y[:200]
-    robust = [_robust(where, t.feeding, attack, few, labels, batch) for t in (again.loaded, *alike)]
-    others = [t for t, r in zip(alike, robust[1:], strict=True) if _share_apart(r, robust[0]) > MATTERS]
-    if not others:
-        return
-    every = [again.loaded, *others]
-    table = ", ".join(f"{t.feeding.name} {_percent(t.accuracy)}" for t in every)
-    settings = " or ".join(t.feeding.setting for t in every)
+    robust = [_robust(where, t.feeding, attack, few, labels, batch) for t in (now, *alike)]
+    apart = [t for t, r in zip(alike, robust[1:], strict=True) if _share_apart(r, robust[0]) > MATTERS]
+    if not apart:
+        return cost
+    order = [f.name for f in ways_as_good]
+    every = sorted([now, *apart], key=lambda t: order.index(t.feeding.name))
+    table = ", ".join(f"{t.feeding.name} {percent(t.accuracy)}" for t in every)
+    every.sort(key=lambda t: t.feeding.arrangement.each_by_itself)
+    settings = " or ".join(t.feeding.remedy.removeprefix("set ") for t in every)
     raise UserError(
-        f"{where.one.name}: nobody says how its images are normalised, and on {where.images(again.loaded)} "
+        f"{where.one.name}: nobody says how its images are normalised, and on {now.n} clean images "
         f"these are equally good: {table}; robust accuracy depends on it, so set {settings}"
     )
-
-
-def _differs(a: Trial, b: Trial) -> bool:
-    return min(lead(*_common(a, b))[1], lead(*_common(b, a))[1]) < 0.025
 
 
 def _share_apart(a: Tensor, b: Tensor) -> float:
@@ -347,25 +381,69 @@ def _share_apart(a: Tensor, b: Tensor) -> float:
 def _robust(where: _Where, feeding: Feeding, attack: AnyAttack, x: Tensor, y: Tensor, batch: int) -> Tensor:
     """Which images stay right under one step in the ball of the attack."""
     step = FGSM(threat=attack.threat)
-    parts = []
-    with full_precision(), ways.with_normalisation(where.model, *feeding.constants):
+    parts, model = [], as_fed(where.model, feeding.arrangement)
+    with full_precision(), ways.with_normalisation(model, *feeding.constants), torch.no_grad():
         for i, (a, b) in enumerate(zip(x.split(batch), y.split(batch), strict=True)):
-            x_adv = step(where.model, a, b, generator(0, 6, i, "doctor"))
-            parts.append(ways.predictions(where.model, feeding, x_adv, batch) == b)
+            with torch.enable_grad():
+                x_adv = step(model, a, b, generator(0, 6, i, "doctor"))
+            parts.append(predicted(model(x_adv)) == b)
     return torch.cat(parts)
 
 
-def _renumber(where: _Where, x: Tensor, y: Tensor, batch: int) -> tuple[tuple[int, ...], str]:
+def _take_the_more_robust(
+    where: _Where,
+    trial: InputTrial,
+    x: Tensor,
+    y: Tensor,
+    attacks: Sequence[AnyAttack | None],
+    batch: int,
+    said: Sentences,
+) -> int:
+    """Take an arrangement that is as good on clean images and far more robust; what that cost.
+
+    Other orders of channels may leave clean accuracy as it is. A network is hardly more robust with an order
+    that it was not trained with: on a network for digits one step leaves 95 % right, with a wrong one 50 %.
+    """
+    attack = next((a for a in attacks if a is not None), None)
+    seen = max((t.n for t in trial.others), default=0)
+    rivals = [t for t in trial.others if t.feeding.of_arrangement and where.is_guessed(t.feeding)]
+    rivals = [t for t in rivals if t.n == seen >= min(len(x), FEW) and _as_good(t, trial.loaded)]
+    # mirrored images are as good for most networks, and robust to the same attacks
+    rivals = [t for t in rivals if t.feeding.name != "mirrored"]
+    if attack is None or not rivals:
+        return 0
+    few, labels, now = x[:FEW], y[:FEW], where.feeding()
+    as_now = _robust(where, now, attack, few, labels, batch)
+    one_step = [
+        _robust(where, replace(t.feeding, constants=now.constants), attack, few, labels, batch)
+        for t in rivals
+    ]
+    best = max(zip(rivals, one_step, strict=True), key=lambda pair: int(pair[1].sum()))
+    if ways.beats(best[1], as_now, by=0.05, tests=len(rivals)):
+        where.take(replace(best[0].feeding, constants=now.constants))
+        said.more_robust(best[0].feeding, best[1], as_now)
+    return 4 * len(few) * (1 + len(rivals))
+
+
+def _renumber(
+    where: _Where,
+    seen: tuple[int, ...],
+    orders: Sequence[tuple[int, ...]],
+    x: Tensor,
+    y: Tensor,
+    batch: int,
+) -> tuple[tuple[int, ...], str]:
     """Put the head's rows into the order of the data's classes. Raises UserError if it cannot be made out."""
     names = where.one.splits.class_names
     few = min(len(x), PER_CLASS * len(names))
     x, y = x[:few], y[:few]
-    predicted = _now(where, x, batch)
+    said = _now(where, x, batch)
     halves = [torch.arange(few, device=y.device) // len(names) % 2 == i for i in (0, 1)]
-    found = ways.explaining_renumbering(predicted, y)
+    found = seen if seen in orders else explaining_renumbering(said, y, orders)
+    known = found in orders
     k = len(found or ())
-    parts = [ways.best_renumbering(predicted[h], y[h], k) for h in halves] if found else []
-    before = float((predicted == y).double().mean())
+    parts = [best_renumbering(said[h], y[h], k) for h in halves] if found and not known else []
+    before = float((said == y).double().mean())
     if found is not None and all(part == found for part in parts):
         renumber_head(where.model, found)
         after = float((_now(where, x, batch) == y).double().mean())
@@ -373,15 +451,16 @@ def _renumber(where: _Where, x: Tensor, y: Tensor, batch: int) -> tuple[tuple[in
             moved = [i for i, c in enumerate(found) if i != c]
             shown = ", ".join(f"output {i} is {_name(names, found[i])}" for i in moved[:10])
             more = f" and {len(moved) - 10} more" if len(moved) > 10 else ""
+            why = ", which sorts the names as numbers or as text" if known else ""
             return found, (
-                "the network numbers its classes otherwise than the data, and its head is put into their "
-                f"order: so {_percent(after)} of {few} clean {where.split} images are right, before "
-                f"{_percent(before)} ({shown}{more})"
+                f"the network numbers its classes otherwise than the data{why}, and its head is put into "
+                f"their order: so {percent(after)} of {few} clean images are right, before {percent(before)} "
+                f"({shown}{more})"
             )
     raise UserError(
-        f"{where.one.name} numbers its classes otherwise than the data ({_percent(before)} of {few} clean "
-        f"{where.split} images are right), and which output is which class cannot be made out for all; name "
-        "the classes in its order in class_names, or measure it as it is with check_inputs=false"
+        f"{where.one.name} numbers its classes otherwise than the data ({percent(before)} of {few} clean "
+        "images are right), and which output is which class cannot be made out for all; name the classes in "
+        "its order in class_names, or measure it as it is with check_inputs=false"
     )
 
 

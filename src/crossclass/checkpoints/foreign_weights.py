@@ -20,7 +20,9 @@ from crossclass.models.base import sides
 from crossclass.models.external_model import ExternalModel
 from crossclass.models.published import Preprocessing, published, published_beside
 
-Aspect = Literal["normalisation", "range", "channel order", "height and width", "class order", "architecture"]
+Aspect = Literal[
+    "normalisation", "range", "channel order", "orientation", "brightness", "class order", "architecture"
+]
 """What of a network and of its inputs and outputs may be guessed."""
 NormalisedBy = Literal["user", "network", "file", "beside", "library", "run", "guess"]
 """Who says how the images are normalised; `beside`: a file beside the weights, `library`: that of the

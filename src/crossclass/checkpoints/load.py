@@ -94,7 +94,7 @@ class LoadedCheckpoint:
     @property
     def guessed(self) -> frozenset[Aspect]:
         """What neither the user nor the file nor the network says."""
-        of_images: tuple[Aspect, ...] = ("channel order", "height and width", "class order")
+        of_images: tuple[Aspect, ...] = ("channel order", "orientation", "brightness", "class order")
         of_constants: tuple[Aspect, ...] = ("normalisation", "range")
         of_network: tuple[Aspect, ...] = ("architecture",)
         return frozenset(

@@ -24,6 +24,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     """
     from dataclasses import asdict
 
+    from crossclass.analysis.settle_inputs import settle
+    from crossclass.attacks import PGD
     from crossclass.checkpoints.load import Source, load_checkpoints
     from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
@@ -52,9 +54,13 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         source = Source(changes=data | model)
         loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
         images = Source(changes=data)
-        other = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
+        second = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
+        # nobody can say how it is fed: the settings of the command line are of the first
+        other = None if second is None else settle(second, "test", [PGD()], settings.n)
     report: list[dict[str, Any]] = []
     lines: list[str] = []  # printed when the file is written
+    if other is not None:
+        lines += [f"transfer={own.transfer}: {warning}" for warning in other.warnings]
     for checkpoint in loaded:
         lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
         lines += [f"  {line}" for line in (*checkpoint.warnings, *checkpoint.about.loaded)]
@@ -63,7 +69,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 checkpoint.model,
                 checkpoint.splits,
                 settings,
-                surrogate=None if other is None else other.model,
+                surrogate=None if other is None else other.loaded.model,
                 file_normalisation=checkpoint.file_normalisation,
                 variants=variants_of(checkpoint.settings),
                 progress=progress.step,

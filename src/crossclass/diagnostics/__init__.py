@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from crossclass.analysis.accuracy_tests import beats
+from crossclass.analysis.network_faults import statistics_gap
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Progress, silent
 from crossclass.core.rng import isolated_rng, stream_seed
@@ -140,13 +141,15 @@ def _as_it_wants_them(p: Probe, found: list[Finding], stack: ExitStack) -> tuple
     Findings that are gone with them follow from them. Where batch norm with the statistics of the batch is
     better than all other inputs, these only made up for a part of what it lost, and nothing is changed.
     """
-    wrong = {f.name for f in found if f.level != "fine"}
+    wrong = {f.name for f in found if f.level == "fault"}
     cause = next((n for n in ("permuted-labels", *inputs.REMEDIES) if n in wrong), "")
     if not cause:
         return p, found
     if p.best_feeding is not None and "stale-batch-norm" in wrong:
         with inputs.corrected(p, numbering=False) as other:
+            # other inputs may nearly make up for the loss: what batch norm sees of them is not what it knows
             lost = beats(p.correct_by_batch_statistics, other.correct)
+            lost = lost or statistics_gap(other.model, other.x) > 1
         if lost:
             return p, _following(found, "stale-batch-norm", set(inputs.REMEDIES))
     other = stack.enter_context(inputs.corrected(p))

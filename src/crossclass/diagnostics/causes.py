@@ -32,6 +32,8 @@ CONSEQUENCES: dict[str, tuple[str, ...]] = {
     "wrong-range": (),
     "wrong-channel-order": (),
     "transposed-images": (),
+    "turned-images": (),
+    "inverted-images": (),
     "wrong-variant": (),
     "zero-layers": (*_USELESS, *_LATER),
     "never-updated-batch-norm": ("stale-batch-norm",),

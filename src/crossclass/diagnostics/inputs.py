@@ -12,52 +12,68 @@ from typing import Any
 import torch
 
 from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
-from crossclass.analysis.input_alternatives import Feeding, Trial, with_normalisation
-from crossclass.diagnostics.findings import Finding, finding, percent, share, shortened
+from crossclass.analysis.feedings import Feeding
+from crossclass.analysis.input_alternatives import Trial, with_normalisation
+from crossclass.checkpoints.foreign_weights import Aspect
+from crossclass.diagnostics.findings import Finding, Level, finding, percent, share, shortened
 from crossclass.diagnostics.probe import Probe
 from crossclass.models import size_of, with_weights_of
+from crossclass.models.reordered import as_fed
 
 REMEDIES = {
-    "wrong-normalisation": "set {}",
-    "normalised-twice": "set {}",
-    "wrong-range": "set {}",
-    "wrong-channel-order": "reverse the input channels of the first convolution's weight (weight.flip(1))",
+    "wrong-normalisation": "{}",
+    "normalised-twice": "{}",
+    "wrong-range": "{}",
+    "wrong-channel-order": "bring the input channels of the first convolution's weight into this order",
     "transposed-images": "transpose the images when the arrays are made (n, h, w, c in row order)",
-    "wrong-variant": "set {}",
+    "turned-images": "turn or mirror the images when the arrays are made",
+    "inverted-images": "invert the images when the arrays are made (255 - x), or x to 1 - x in the network",
+    "wrong-variant": "{}",
 }
-"""What to do for each finding on the inputs; `{}` is the setting."""
+"""What to do for each finding on the inputs; `{}` is what the way itself says."""
 
-ARRANGED = ("wrong-channel-order", "transposed-images")
+ARRANGED = ("wrong-channel-order", "transposed-images", "turned-images", "inverted-images")
 
 
 def finding_of(feeding: Feeding) -> str:
     """The name of the finding that a network should be fed in this way."""
-    names = {"channel order": "wrong-channel-order", "height and width": "transposed-images"}
+    names: dict[Aspect, str] = {"channel order": "wrong-channel-order", "brightness": "inverted-images"}
+    names["orientation"] = "transposed-images" if feeding.name == "transposed" else "turned-images"
     names |= {"range": "wrong-range", "normalisation": "wrong-normalisation", "architecture": "wrong-variant"}
     return "normalised-twice" if feeding.name == "none" else names[feeding.aspect]
 
 
 def normalisation_and_orientation(p: Probe) -> list[Finding]:
-    """Accuracy as loaded against other normalisations, ranges, orders, orientations and variants."""
-    loaded, best = p.input_trial.loaded, p.best_feeding
+    """Accuracy as loaded against other normalisations, ranges, orders, orientations and variants.
+
+    What looks better and may be so by chance is a note.
+    """
+    first = p.input_trial
+    steps = {finding_of(best.feeding): (trial, best) for trial, best in p.input_steps}
+    perhaps = {} if steps else {finding_of(t.feeding): t for t in reversed(first.suspected())}
     out, numbers = [], dict[str, Any]()
     for name, remedy in REMEDIES.items():
-        tried = [t for t in p.input_trial.others if finding_of(t.feeding) == name]
+        tried = [t for t in first.others if finding_of(t.feeding) == name]
         if not tried and name in ARRANGED:
             continue  # gray images have no order of channels, and oblong ones cannot be turned
-        wrong = best is not None and finding_of(best.feeding) == name
-        shown = p.input_trial.others if wrong else tried
+        trial, best = steps.get(name, (first, perhaps.get(name)))
+        loaded, wrong = trial.loaded, name in steps
+        shown = trial.others if wrong else tried
         accuracies = [f"as loaded ({loaded.feeding.name}) {percent(loaded.right)}", *map(_accuracy, shown)]
         evidence = f"{', '.join(accuracies)} ({p.conditions})"
-        if wrong and best is not None:
+        if best is not None and wrong:
             evidence = f"{_accuracy(best)} is best{_ties(p, best)}: {evidence}"
             remedy = _remedy(p, best)
+        elif best is not None:
+            evidence = f"{_accuracy(best)} is better, which may be chance: {evidence}"
+            remedy = f"examine more images (n={4 * p.settings.n}); if it stays so: {_remedy(p, best)}"
         if name in ARRANGED:
-            numbers = {"as given": loaded.accuracy, "other": tried[0].accuracy}
+            numbers = {"as given": loaded.accuracy, "other": (best or tried[0]).accuracy}
         else:
             numbers = {"loaded": loaded.feeding.name, "as loaded": loaded.accuracy}
-            numbers |= {t.feeding.name: t.accuracy for t in p.input_trial.others}
-        out.append(finding(name, "fault", wrong, evidence, remedy, **numbers))
+            numbers |= {t.feeding.name: t.accuracy for t in trial.others}
+        level: Level = "note" if name in perhaps else "fault"
+        out.append(finding(name, level, best is not None, evidence, remedy, **numbers))
     return out
 
 
@@ -66,17 +82,20 @@ def _accuracy(t: Trial) -> str:
 
 
 def _ties(p: Probe, best: Trial) -> str:
-    equals = shortened([_accuracy(t) for t in p.equal_feedings])
+    equals = shortened([_accuracy(t) for t in p.equal_feedings(best)])
     return f" (not to be told from {equals} by {best.n} images)" if equals else ""
 
 
 def _remedy(p: Probe, best: Trial) -> str:
     """What to do, and what would do as well by these images."""
     remedies: dict[str, list[str]] = {}
-    for t in (best, *p.equal_feedings):
-        remedies.setdefault(REMEDIES[finding_of(t.feeding)], []).append(t.feeding.setting)
-    text = ", or ".join(remedy.format(shortened(settings)) for remedy, settings in remedies.items())
-    return text + ": these images cannot tell which" * bool(p.equal_feedings)
+    equal = p.equal_feedings(best)
+    for t in (best, *equal):
+        remedies.setdefault(REMEDIES[finding_of(t.feeding)], []).append(t.feeding.remedy)
+    settings = {text: [r.removeprefix("set ") for r in every[1:]] for text, every in remedies.items()}
+    texts = [t.format(shortened([every[0], *settings[t]])) for t, every in remedies.items()]
+    order = f" ({best.feeding.name})" * (finding_of(best.feeding) in ARRANGED)
+    return ", or ".join(texts) + order + ": these images cannot tell which" * bool(equal)
 
 
 def labels(p: Probe) -> list[Finding]:
@@ -122,7 +141,8 @@ def corrected(p: Probe, numbering: bool = True) -> Iterator[Probe]:
         if variant is not None:
             model = with_weights_of(model, variant.settings, x.shape[1], size_of(x))
         with with_normalisation(model, *best.feeding.constants):
-            yield replace(p, model=model, x=best.feeding.arranged(x), y=y, results={})
+            model = as_fed(model, best.feeding.arrangement)
+            yield replace(p, model=model, y=y, results={})
 
 
 def _name(p: Probe, i: int) -> str:

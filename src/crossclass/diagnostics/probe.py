@@ -6,7 +6,7 @@ sorted by class do no harm. Everything is float32 in eval mode.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,21 +15,19 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from crossclass.analysis.input_alternatives import (
+from crossclass.analysis.feedings import (
     Feeding,
-    InputTrial,
-    Trial,
     arrangements,
     as_loaded,
-    explaining_renumbering,
     feedings,
     known_constants,
-    predictions,
     same_constants,
-    try_feedings,
+    standardised,
     with_variants,
 )
+from crossclass.analysis.input_alternatives import InputTrial, Trial, predictions, try_feedings
 from crossclass.analysis.network_faults import predictions_by_batch_statistics
+from crossclass.analysis.renumbering import explaining_renumbering, orders_of_names
 from crossclass.attacks import PGD, AnyAttack, AttackResult
 from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.core import rng
@@ -136,24 +134,49 @@ class Probe:
     def input_trial(self) -> InputTrial:
         """The plausible ways to feed the network, tried on all images."""
         channels, sides = self.x.shape[1], (self.x.shape[2], self.x.shape[3])
-        known = known_constants(channels, self.data, self.file)
-        loaded = as_loaded(self.model, known)
+        known, loaded = self.known_constants, self.loaded_feeding
         others = [Feeding(n, s) for n, s in known.items() if not same_constants(s, loaded.constants)]
-        others += arrangements(loaded, channels, sides)
-        apart = [
-            f for f in feedings(loaded, known, channels, sides) if f.aspect in ("normalisation", "range")
-        ]
+        others += [standardised(loaded), *arrangements(loaded, channels, sides)]
+        apart = [f for f in feedings(loaded, known, channels, sides) if not f.of_arrangement]
         others += with_variants(self.variants, loaded, [loaded, *apart])
-        return try_feedings(self.model, self.x, self.y, loaded, others, batch=self.settings.batch)
+        return self._try(loaded, others)
 
     @cached_property
+    def known_constants(self) -> dict[str, Statistics]:
+        """The normalisations that are tried."""
+        return known_constants(self.x.shape[1], self.data, self.file)
+
+    @cached_property
+    def loaded_feeding(self) -> Feeding:
+        """How the network is fed as loaded."""
+        return as_loaded(self.model, self.known_constants)
+
+    @cached_property
+    def input_steps(self) -> tuple[tuple[InputTrial, Trial], ...]:
+        """What is to be put right, one thing after the other until nothing is better."""
+        steps: list[tuple[InputTrial, Trial]] = []
+        trial, sides = self.input_trial, (self.x.shape[2], self.x.shape[3])
+        for _ in range(5):
+            if not (better := trial.better()):
+                break
+            alike = (better[0], *trial.tied(better[0]))
+            # the file's word counts more than a tie
+            best = next((t for t in alike if t.feeding.name == "file"), better[0])
+            steps = [(s, b) for s, b in steps if not _same_thing(b.feeding, best.feeding)]
+            steps.append((trial, best))
+            now = replace(best.feeding, of_arrangement=())
+            others = feedings(now, self.known_constants, self.x.shape[1], sides)
+            trial = self._try(now, [replace(f, variant=now.variant) for f in others])
+        return tuple(steps)
+
+    def _try(self, loaded: Feeding, others: list[Feeding]) -> InputTrial:
+        size, orders = self.settings.batch, orders_of_names(self.class_names)
+        return try_feedings(self.model, self.x, self.y, loaded, others, batch=size, orders=orders)
+
+    @property
     def best_feeding(self) -> Trial | None:
-        """The way that is clearly better than as loaded; the file's word counts more than a tie."""
-        better = self.input_trial.better()
-        if not better:
-            return None
-        alike = (better[0], *self.input_trial.tied(better[0]))
-        return next((t for t in alike if t.feeding.name == "file"), better[0])
+        """The way that is clearly better than as loaded."""
+        return self.input_steps[-1][1] if self.input_steps else None
 
     @cached_property
     def renumbering(self) -> tuple[int, ...] | None:
@@ -161,13 +184,12 @@ class Probe:
         feeding = (self.best_feeding or self.input_trial.loaded).feeding
         with frozen(self.model), full_precision():
             said = predictions(self.model, feeding, self.x, self.settings.batch)
-        return explaining_renumbering(said, self.y)
+        return explaining_renumbering(said, self.y, orders_of_names(self.class_names))
 
-    @cached_property
-    def equal_feedings(self) -> tuple[Trial, ...]:
-        """The ways that cannot be told from the best; none if that is the file's word."""
-        best = self.best_feeding
-        return () if best is None or best.feeding.name == "file" else self.input_trial.tied(best)
+    def equal_feedings(self, best: Trial) -> tuple[Trial, ...]:
+        """The ways that cannot be told from the best of a step; none if that is the file's word."""
+        trial = next((s for s, b in self.input_steps if b is best), None)
+        return () if trial is None or best.feeding.name == "file" else trial.tied(best)
 
     def is_correct(self, x: Float[Tensor, "m c h w"], y: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
         """Which of these images are classified correctly by `forward`, in float32."""
@@ -225,6 +247,12 @@ class Probe:
     def generator(self, purpose: int, step: int = 0) -> torch.Generator:
         """A stream of noise; purpose 0 is that of the attacks."""
         return rng.generator(self.settings.seed, purpose, step, "doctor")
+
+
+def _same_thing(a: Feeding, b: Feeding) -> bool:
+    """Whether two ways differ from as loaded in the same respect."""
+    of_constants = {"normalisation", "range"}
+    return set(a.aspects) == set(b.aspects) or set(a.aspects) | set(b.aspects) <= of_constants
 
 
 def make_probe(

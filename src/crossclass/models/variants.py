@@ -44,11 +44,9 @@ def with_weights_of(model: Classifier, settings: Model, channels: int, size: Siz
         size: Height and width of the images.
     """
     if isinstance(model, Reordered):
-        inner_size = sides(size)[::-1] if model.transposed else size
+        inner_size = sides(size)[::-1] if model.arrangement.transposed else size
         inner = with_weights_of(model.inner, settings, channels, inner_size)
-        out: Classifier = Reordered(
-            inner, reversed_channels=model.reversed_channels, transposed=model.transposed
-        )
+        out: Classifier = Reordered(inner, model.arrangement)
         out.training = model.training
         return out
     with torch.device("meta"):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossclass.analysis import evaluate
-from crossclass.analysis.input_alternatives import explaining_renumbering
+from crossclass.analysis.renumbering import explaining_renumbering
 from crossclass.checkpoints.card import Card, fingerprint, load_tensors
 from crossclass.checkpoints.load import load_model
 from crossclass.checkpoints.run_folder import RunFolder, split_target
