@@ -40,6 +40,8 @@ CPU = Runtime(device="cpu")
 TOLERANCE = 0.02
 """An accuracy that differs from the right one by more is a wrong number."""
 IMAGENET = models.statistics()["imagenet"]
+MEANS = torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+"""Of blue, green and red in 0..255, as Caffe and Keras subtract them."""
 State = dict[str, Tensor]
 Function = Callable[[Tensor], Tensor]
 
@@ -119,6 +121,11 @@ BEFORE: dict[str, Function] = {
     "wants [-1, 1]": lambda x: normalised((x + 1) / 2),
     "wants BGR": lambda x: x.flip(1),
     "wants rows for columns": lambda x: x.transpose(2, 3),
+    "wants GRB": lambda x: x[:, [1, 0, 2]],
+    "wants inverted images": lambda x: 1 - x,
+    "wants mirrored images": lambda x: x.flip(3),
+    "wants turned images": lambda x: x.transpose(2, 3).flip(3),
+    "wants BGR minus the mean": lambda x: normalised((x.flip(1) + MEANS) / 255),
     "rounds its input": lambda x: (x * 4).round() / 4,
     "adds noise": lambda x: x + 0.3 * torch.randn_like(x),
 }
@@ -232,6 +239,14 @@ def other_names(d: Splits) -> Splits:
     return replace(d, **parts, class_names=d.class_names[::-1])
 
 
+def as_text(d: Splits) -> Splits:
+    """Folders named 9, 10, 11, ... in the order of the network's classes, sorted as text: 10, 11, 9."""
+    names = [str(9 + i) for i in range(len(d.class_names))]
+    place = torch.tensor([sorted(names).index(n) for n in names])
+    parts = {n: Split(s.images, place[s.labels]) for n in ("train", "val", "test") for s in [getattr(d, n)]}
+    return replace(d, **parts, class_names=tuple(sorted(names)))
+
+
 def no_images_of_two(d: Splits) -> Splits:
     kept = d.test.labels >= 2
     return replace(d, test=Split(d.test.images[kept], d.test.labels[kept]))
@@ -264,19 +279,29 @@ def defects(head: str, first: str, middle: str) -> list[Case]:
     def both(how: Function) -> Callable[[State], State]:
         return then(change(f"{head}.weight", how), change(f"{head}.bias", how))
 
+    guess = {"normalise": None}
     return [
         Case("normalised twice, as typed", illness="normalises itself"),
         Case("normalises itself, nobody says so", illness="normalises itself", model={"normalise": None}),
         Case("never normalised, as typed", model={"normalise": "none"}),
+        Case("constants a little off", model={"normalise": {"mean": [0.55] * 3, "std": [0.3] * 3}}),
         Case("constants of MNIST", model={"normalise": {"mean": [0.1307] * 3, "std": [0.3081] * 3}}),
         Case("normalisation left to be guessed", model={"normalise": None}),
         Case("divides by 255", illness="divides by 255", model={"normalise": None}),
         Case("wants [-1, 1]", illness="wants [-1, 1]", model={"normalise": None}),
         Case("wants BGR", illness="wants BGR"),
         Case("wants rows for columns", illness="wants rows for columns"),
+        Case("wants GRB", illness="wants GRB"),
+        Case("wants inverted images", illness="wants inverted images"),
+        Case("wants inverted images, nobody says more", illness="wants inverted images", model=guess),
+        Case("wants mirrored images", illness="wants mirrored images"),
+        Case("wants turned images", illness="wants turned images"),
+        Case("wants BGR minus the mean", illness="wants BGR minus the mean", model=guess),
+        Case("wants BGR, nobody says more", illness="wants BGR", model=guess),
         Case("two classes swapped", state=both(swapped)),
         Case("classes shuffled", state=both(shuffle)),
         Case("class names in other order", data=other_names),
+        Case("class names as text, the network's as numbers", data=as_text, model=guess),
         Case("batch norm never updated", state=reset),
         Case("batch norm of other images", state=change("running_mean", lambda t: t + 1.0)),
         Case("stuck in train mode", illness="stuck in train mode"),
@@ -298,6 +323,7 @@ def defects(head: str, first: str, middle: str) -> list[Case]:
 ON_CIFAR = (
     *("normalised twice, as typed", "never normalised, as typed", "constants of MNIST", "wants BGR"),
     *("two classes swapped", "batch norm never updated"),
+    *("wants GRB", "wants inverted images", "wants turned images", "wants BGR minus the mean"),
     *("normalises itself, nobody says so", "normalisation left to be guessed", "divides by 255"),
     *("wants rows for columns", "classes shuffled", "untrained", "another head", "NaN in a weight"),
     "half of the classes never given",

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass.analysis.network_faults import network_warnings, predictions_by_batch_statistics
+from crossclass.analysis.network_faults import (
+    network_warnings,
+    predictions_by_batch_statistics,
+    statistics_gap,
+)
 from crossclass.data import Splits, as_float
 from faulty_networks import Small
 
@@ -62,3 +66,13 @@ def test_batch_statistics_are_those_of_equal_pieces(nets: dict[str, Small], data
     net.bn.train()
     with torch.no_grad():
         assert torch.equal(said, torch.cat([net(x[:100]).argmax(1), net(x[100:]).argmax(1)]))
+
+
+def test_the_gap_of_statistics_is_that_of_the_means(nets: dict[str, Small], data: Splits):
+    x, _ = images(data)
+    net = copy.deepcopy(nets["none"])
+    assert statistics_gap(net, x) < 0.2
+    seen = net.conv(net.normalise(x)).mean(dim=(0, 2, 3)).detach()
+    net.bn.running_mean.copy_(seen + 2 * (net.bn.running_var + net.bn.eps).sqrt())
+    assert statistics_gap(net, x) == pytest.approx(2, rel=1e-3)
+    assert net.bn._forward_pre_hooks == {}

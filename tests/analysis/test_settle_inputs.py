@@ -16,6 +16,7 @@ from conftest import seeded
 from crossclass.analysis.accuracy_tests import beats
 from crossclass.analysis.feedings import Feeding, apart, feedings, known_constants
 from crossclass.analysis.input_alternatives import clean_sample
+from crossclass.analysis.input_sentences import of_no_data_set
 from crossclass.analysis.label_warnings import label_warnings
 from crossclass.analysis.renumbering import (
     best_renumbering,
@@ -348,6 +349,13 @@ def test_two_equally_good_ways_with_the_same_result_are_no_reason_to_refuse(data
     out = settled(net, data)
     assert torch.equal(said(out.loaded.model, data), right)
     assert out.check.taken in ("none", "half")
+
+
+def test_typed_constants_of_no_known_data_set_are_noted(data):
+    off = ((0.55,) * 3, (0.3,) * 3)
+    known = known_constants(3, channel_statistics(data.train.images))
+    assert of_no_data_set(off, known)
+    assert not any(of_no_data_set(s, known) for s in known.values())
 
 
 def test_a_network_that_guesses_is_left_as_it_is(data):

@@ -153,23 +153,23 @@ def nan_root(x: Tensor) -> Tensor:
     return x + 0 * (x - x).sqrt()
 
 
-def upside_down(x: Tensor) -> Tensor:
-    return x.flip(2)
+def rolled(x: Tensor) -> Tensor:
+    return x.roll(3, dims=2)
 
 
 class SmallSettings(Model):
     """Of `Small`; `before` of a network that has its weights."""
 
     kind: str = "small"
-    flip: bool = False
+    roll: bool = False
 
     def __call__(self, classes: int, channels: int, mean: Any, std: Any, size: int = 32) -> Small:
         net = Small(classes, channels, side=size)
-        net.before = upside_down if self.flip else net.before
+        net.before = rolled if self.roll else net.before
         return net
 
 
-UPRIGHT = Variant(SmallSettings(), "flip")
+UPRIGHT = Variant(SmallSettings(), "roll")
 
 Case = tuple[str, str, dict[str, Any]]
 
@@ -206,7 +206,7 @@ CASES: list[Case] = [
     ("turned-images", "fault", {"ill": change(before=lambda x: x.flip(3))}),
     ("turned-images", "fault", {"ill": change(before=lambda x: x.transpose(2, 3).flip(3))}),
     ("inverted-images", "fault", {"ill": change(before=lambda x: 1 - x)}),
-    ("wrong-variant", "fault", {"ill": change(before=upside_down), "variants": (UPRIGHT,)}),
+    ("wrong-variant", "fault", {"ill": change(before=rolled), "variants": (UPRIGHT,)}),
     ("permuted-labels", "fault", {"data": relabelled(lambda y: (y + 1) % 3)}),
     ("permuted-labels", "fault", {"data": relabelled(lambda y: torch.tensor([1, 0, 2])[y])}),
     ("chance-accuracy", "fault", {"data": relabelled(guessed)}),
