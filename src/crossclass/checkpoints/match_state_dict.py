@@ -176,7 +176,7 @@ def _require_small_share(result: Fit, total: int, where: str) -> None:
     if vital:
         raise UserError(
             f"{where} lacks {_short_list(vital)}: statistics of a batch norm that stay as they were "
-            "make every number meaningless, also with --allow-partial; choose the model that the file describes"
+            "make numbers meaningless, also with --allow-partial; choose the model that the file describes"
         )
     if len(left) > max(1, total // 10):
         raise UserError(
