@@ -6,6 +6,7 @@ are run on a copy without memory, and what they leave is read off.
 
 import copy
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -39,18 +40,32 @@ def by_own_hooks(
     """
     if not any(map(_reads_names_itself, module.modules())):
         return None
-    left: list[dict[str, Any]] = []
+    seen: list[tuple[nn.Module, str, dict[str, Any]]] = []
+
+    def look(own: nn.Module, names: dict[str, Any], prefix: str, *rest: Any) -> None:
+        seen.append((own, prefix, names))
+
     state = OrderedDict(tensors)
     state._metadata = OrderedDict(versions or {})  # type: ignore[attr-defined]
     try:
         weights = {id(t): t.detach().to("meta") for t in [*module.parameters(), *module.buffers()]}
         skeleton = copy.deepcopy(module, dict(weights))
-        skeleton.register_load_state_dict_pre_hook(lambda own, names, *rest: left.append(names))
-        skeleton.load_state_dict(state, strict=False)
+        for part in skeleton.modules():
+            part.register_load_state_dict_pre_hook(look)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing is copied into what has no memory
+            skeleton.load_state_dict(state, strict=False)
     except Exception:  # of hooks, of shapes that do not fit and of what cannot be copied
-        if not left:
+        if not seen:
             return None
-    changed = {k: v for k, v in left[0].items() if isinstance(v, Tensor)}
+    changed: dict[str, Tensor] = {}
+    for part, prefix, names in seen:  # each module has its own dictionary, with the names below it
+        own = (prefix + name for name in (*part._parameters, *part._buffers))
+        changed |= {name: names[name] for name in own if isinstance(names.get(name), Tensor)}
+    inner = sorted(seen, key=lambda one: -len(one[1]))
+    for name in tensors.keys() - changed.keys():
+        if name in next(names for _, prefix, names in inner if name.startswith(prefix)):
+            changed[name] = tensors[name]  # nobody has made another of it
     same = changed.keys() == tensors.keys() and all(changed[k] is tensors[k] for k in tensors)
     return None if same else changed
 

@@ -158,7 +158,7 @@ def load(
         raise UserError(f"{where} holds other kinds of numbers: {_short_list(result.other_kinds)}")
     if result.rivals:
         n = sum(tensor.numel() for tensor in result.state.values())
-        names = result.rivals
+        names = sorted(result.rivals)
         raise UserError(
             f"{where} holds {len(names)} networks that fit equally, of {n} numbers each: "
             f"{', '.join(names)}; choose one with weights.container={names[0]}"
