@@ -18,16 +18,20 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import torch
 from timing import write
 from torch import Tensor
 
-from crossclass.analysis import attribution
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.intervals import Interval
 from crossclass.analysis.metrics import METRICS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from populations import Population, scattered, seeded, specific, unrelated, weakly_shared
 
 KEYS = ("cas", "icas", "robust")
 DEFAULTS = {"draws": "400", "only": "", "features": "", "images": "50,100,200", "out": ""}
@@ -48,100 +52,45 @@ class Cell:
     """By how much the intervals are narrowed, for draws from a finite population."""
 
 
-def seeded(seed: int) -> torch.Generator:
-    """A generator."""
-    return torch.Generator().manual_seed(seed)
-
-
 def judged(g: Tensor, W: Tensor, y: Tensor) -> EvaluationPass:
     """A pass in which the class of the largest W g is predicted."""
     predicted = (g @ W.T).argmax(dim=1)
     return EvaluationPass(labels=y, clean=predicted, robust=predicted, features=g, W=W)
 
 
-def cas_of(means: Tensor, W: Tensor) -> float:
-    """CAS of expected features."""
-    return attribution.cas(attribution.correlation(means.double() * W.double()))
-
-
 class Drawn:
-    """ReLU features relu(m[y] + noise) of two checkpoints, times a scale of each image.
+    """Two checkpoints on the same images: the other has another head, and a fifth of its noise anew."""
 
-    `scale` is the deviation of the logarithm of an image's scale, whose mean is 1.
-    """
-
-    def __init__(self, m: Tensor, W: Tensor, scale: float, common: float) -> None:
-        self.m, self.W, self.scale, self.common = m, W, scale, common
+    def __init__(self, population: Population) -> None:
+        self.population, W = population, population.W
         self.other_W = W + 0.05 * torch.randn(W.shape, generator=seeded(8))
-        self.signs = torch.randn(m.shape[1], generator=seeded(9)).sign()
-        normal = torch.distributions.Normal(0.0, 1.0)
-        means = m * normal.cdf(m) + normal.log_prob(m).exp()  # of relu(m + N(0, 1))
-        self.cas = cas_of(means, W), cas_of(means, self.other_W)
+        self.cas = population.cas, population.cas_with(self.other_W)
         many = [self.draw(2000, seeded(100 + part)) for part in range(max(1, 100 // len(W)))]
         a, b = (sum(p[i].accuracy("robust") for p in many) / len(many) for i in (0, 1))
         self.robust = a, b
 
-    def noise(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        one = torch.randn(len(y), 1, generator=generator) * self.signs
-        own = torch.randn(len(y), self.m.shape[1], generator=generator)
-        return torch.relu(self.m[y] + sqrt(self.common) * one + sqrt(1 - self.common) * own)
-
     def draw(self, n: int, generator: torch.Generator) -> Pair:
         """Both checkpoints on n images of each class."""
-        y = torch.arange(len(self.W)).repeat_interleave(n)
-        a = self.noise(y, generator)
-        b = 0.8 * a + 0.2 * self.noise(y, generator)
-        scale = (self.scale * torch.randn(len(y), 1, generator=generator) - self.scale**2 / 2).exp()
-        return judged(a * scale, self.W, y), judged(b * scale, self.other_W, y)
-
-
-def trained(k: int, d: int, scale: float = 0.0) -> Drawn:
-    """As in a trained network each class has features of its own, some of which its neighbour uses."""
-    m = torch.randn(k, d, generator=seeded(1)) * 0.4 - 0.3
-    W = torch.randn(k, d, generator=seeded(2)) * 0.25 + 0.05
-    for i in range(k):
-        for j, strength in ((i, 2.0), ((i + 1) % k, 0.8)):
-            m[i, j::k] += strength
-            W[i, j::k] += 0.3 * strength
-    return Drawn(m, W, scale, common=0.3)
-
-
-def orthogonal(d: int) -> Tensor:
-    """A Hadamard matrix; all its rows but the first add up to 0."""
-    H = torch.ones(1, 1)
-    while len(H) < d:
-        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
-    return H
-
-
-def unrelated(k: int, d: int) -> Drawn:
-    """Every C_ij of the first checkpoint is 0: its head is rows of a Hadamard matrix, means are equal."""
-    return Drawn(torch.zeros(k, d), orthogonal(d)[:k], scale=0.0, common=0.1)
-
-
-def weak(k: int, d: int) -> Drawn:
-    """Every C_ij is 0.06, where the bias that no correction removes is largest for few images."""
-    return Drawn(torch.zeros(k, d), orthogonal(d)[1 : k + 1] + sqrt(0.06), scale=0.0, common=0.1)
-
-
-def scattered(k: int, d: int) -> Drawn:
-    """C_ij are small and of both signs."""
-    m = torch.randn(k, d, generator=seeded(1)) * 0.5
-    return Drawn(m, torch.randn(k, d, generator=seeded(2)), scale=0.0, common=0.1)
+        of = self.population
+        y = torch.arange(len(of.W)).repeat_interleave(n)
+        a = of.features(y, generator)
+        b = 0.8 * a + 0.2 * of.features(y, generator)
+        scale = (of.scale * torch.randn(len(y), 1, generator=generator) - of.scale**2 / 2).exp()
+        return judged(a * scale, of.W, y), judged(b * scale, self.other_W, y)
 
 
 def simulated() -> Iterator[Cell]:
     """Populations with a formula."""
-    kinds: dict[str, Callable[[int, int], Drawn]] = {
-        "like a trained network": trained,
-        "images that differ in scale": lambda k, d: trained(k, d, 1.0),
+    kinds: dict[str, Callable[[int, int], Population]] = {
+        "like a trained network": specific,
+        "images that differ in scale": lambda k, d: specific(k, d, 1.0),
         "unrelated classes": unrelated,
         "most of C within its noise": scattered,
-        "classes that all share a little": weak,
+        "classes that all share a little": weakly_shared,
     }
     for k, d, sizes in ((10, 64, (10, 25, 100)), (100, 128, (5, 10))):
         for kind, make in kinds.items():
-            population = make(k, d)
+            population = Drawn(make(k, d))
             for n in sizes:
                 name = f"{kind}, {k} classes x {n}"
                 yield Cell(

@@ -8,7 +8,6 @@ stays in the ball; that an attack puts the model back; and that a short run trai
 ends near the CPU's. Exit code 1 if something is off.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.core.device import full_precision
+from crossclass.core.files import json_text
 from crossclass.core.runtime import Runtime
 from crossclass.data import Shapes
 from crossclass.models import Classifier, PreActResNet
@@ -162,7 +162,7 @@ def main() -> None:
         if len(sys.argv) > 2:
             result = about | {"found": found, "wrong": wrong}
             Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
-            Path(sys.argv[2]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            Path(sys.argv[2]).write_text(json_text(result) + "\n", encoding="utf-8")
     if wrong:
         raise SystemExit(1)
 

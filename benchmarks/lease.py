@@ -80,7 +80,9 @@ class Stage:
 
     def keep(self, name: str, found: Any) -> None:
         """A result as JSON in the state, from where it is published."""
-        write(self.state / "results" / name, json.dumps(found, indent=1, default=str).encode())
+        from crossclass.core.files import json_text
+
+        write(self.state / "results" / name, json_text(found, default=str).encode())
 
     def kept(self, name: str) -> Any:
         """A result, or None."""
@@ -99,8 +101,10 @@ class Stage:
 
     def publish(self) -> None:
         """Everything small to OUT, in at most four files, each replaced as a whole."""
+        from crossclass.core.files import json_text
+
         results = {p.stem: self.kept(p.name) for p in sorted((self.state / "results").glob("*.json"))}
-        write(self.out / "lease.json", json.dumps(results, indent=1).encode())
+        write(self.out / "lease.json", json_text(results).encode())
         log = self.state / "log.txt"
         if log.exists():
             write(self.out / "log.txt", log.read_bytes()[-4_000_000:])

@@ -78,7 +78,7 @@ CORE = {
         ],
     ),
     "analysis/intervals.py": (
-        "analysis/test_intervals",
+        "analysis/test_cas_intervals analysis/test_icas_intervals analysis/test_accuracy_intervals",
         [
             ("share * rate * (1 - rate)", "share * rate"),
             ("(estimate + w / 2) / (1 + w)", "(estimate + w) / (1 + w)"),

@@ -6,7 +6,6 @@ taken off; what stays (order, augmentation, noise, labels, watching for NaN, log
 is the overhead of the whole loop, here as a share of an epoch without its check.
 """
 
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from timing import write
 
+from crossclass.core.files import json_text
 from crossclass.core.runtime import Runtime
 from crossclass.data import Npz
 from crossclass.paper import runs
@@ -76,7 +76,7 @@ def main() -> None:
         "overhead": rest / (work + rest),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(found, indent=1))
+    print(json_text(found))
     write(found)
 
 

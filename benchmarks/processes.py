@@ -8,7 +8,6 @@ are different runs; that weights agree where it does not matter is shown by test
 """
 
 import csv
-import json
 import os
 import platform
 import socket
@@ -19,6 +18,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+
+from crossclass.core.files import json_text
 
 EPOCHS = 4
 COMMON = [
@@ -77,7 +78,7 @@ def main() -> None:
     }
     print(f"efficiency {one / two:.2f}")
     out = Path(__file__).parent / "results" / "processes.json"
-    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json_text(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ their values.
 What C, CAS and I-CAS cost is measured by measurement.py.
 """
 
-import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from whole import NETS, allocator, network, sizes, start
 from crossclass.attacks import PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.device import keep_freed_memory
+from crossclass.core.files import json_text
 
 Job = Callable[[], object]
 Numbers = dict[str, Any]
@@ -188,7 +188,7 @@ def main() -> None:
         found["training"].append(block)
         print(f"{net}, an epoch of {block['images']} images", *map(line, block["jobs"]), sep="\n", flush=True)
     whole = {"start": start(asked["rounds"]), "memory": sizes(), "allocator": allocator(asked["rounds"] - 2)}
-    print(json.dumps(whole, indent=1))
+    print(json_text(whole))
     found |= whole
     found["machine"] = {
         "processor": platform.processor() or platform.machine(),
@@ -196,7 +196,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     out = Path(__file__).parent / "results" / f"speed-{size}.json"
-    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json_text(found) + "\n", encoding="utf-8")
     draw(found, out.with_suffix(".svg"))
 
 

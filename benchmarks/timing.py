@@ -1,13 +1,12 @@
 """What several benchmarks do: time jobs in turns, and write the numbers to `out=FILE.json`."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 
 K = TypeVar("K")
 
@@ -27,6 +26,6 @@ def in_turns(jobs: Mapping[K, Callable[[], object]], rounds: int) -> dict[K, lis
 def write(found: Any) -> Path | None:
     """Write the numbers to the file of the command line's `out=`, if it is there; its path."""
     for path in (Path(a.removeprefix("out=")) for a in sys.argv[1:] if a.startswith("out=")):
-        write_atomic(path, json.dumps(found, indent=1) + "\n")
+        write_atomic(path, json_text(found) + "\n")
         return path
     return None

@@ -5,7 +5,6 @@ Every rule of `crossclass.paper.inference` is tried on made seeds whose truth is
 Writes benchmarks/results/verdict_rules.json; half a minute on one core.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from crossclass.analysis.records import EpochRow
+from crossclass.core.files import json_text
 from crossclass.paper import evidence
 from crossclass.paper.inference import LEVEL, benjamini_hochberg, fall, holm, largest_of, mean_test, noise
 
@@ -297,7 +297,7 @@ def main() -> None:
             np.mean([noise(rng.standard_normal(LATE).tolist()) for _ in range(DRAWS)])
         ),
     }
-    text = json.dumps(found, indent=1)
+    text = json_text(found)
     print(text)
     out = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "benchmarks/results/verdict_rules.json"
     out.write_text(text + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Images of a wrong scale, without content, or twice."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -76,3 +77,12 @@ def test_zeros_and_ones_as_bytes_are_refused(tmp_path, white):
             Npz(path=tmp_path)()
     else:
         assert int(Npz(path=tmp_path)().test.images.max()) == white
+
+
+def test_an_image_is_hashed_once_for_all_attacks_of_a_measurement(monkeypatch):
+    whole, hashed = splits(), []
+    usual = hashlib.blake2b
+    monkeypatch.setattr(hashlib, "blake2b", lambda *a, **k: (hashed.append(1), usual(*a, **k))[1])
+    for _ in range(3):
+        image_warnings(whole, "test")
+    assert len(hashed) == 200

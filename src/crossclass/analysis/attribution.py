@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from crossclass.core.classes import Classes, class_labels
+from crossclass.core.classes import Classes, class_labels, require_labels, whole_labels
 from crossclass.core.errors import UserError
+from crossclass.core.logits import require_tensor
 
 
 def class_means(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Float[Tensor, "k d"]:
@@ -21,14 +22,14 @@ def class_means(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) ->
     bias takes no part. A class without samples gets a row of zeros, one with a value that is not finite keeps
     it. Raises UserError for features and W of different widths, and for labels that W has no row for.
     """
-    require_head(g, W)
-    y = class_labels(y, len(g))
-    require_classes(y, len(W), "W", f"{len(W)} rows")
+    y = fitting_labels(g, W, y)
     return means_by_class(g, y, len(W)) * W.to(torch.float64)
 
 
 def require_head(g: Tensor, W: Tensor) -> None:
     """Raise UserError unless features are [n, d] and W is [k, d]."""
+    require_tensor(g, "features")
+    require_tensor(W, "weights W")
     if g.ndim != 2 or W.ndim != 2 or g.shape[1] != W.shape[1]:
         raise UserError(
             f"features have shape {list(g.shape)} and W has shape {list(W.shape)}; give features [n, d], the "
@@ -36,18 +37,12 @@ def require_head(g: Tensor, W: Tensor) -> None:
         )
 
 
-def require_classes(y: Tensor, k: int, what: str, made_for: str) -> None:
-    """Raise UserError unless y are classes [n] from 0 to k-1; `what` has k of them, as `made_for` says."""
-    if y.ndim != 1:
-        raise UserError(
-            f"labels have shape {list(y.shape)}; give the class of each image, as one-hot labels "
-            "and logits do with .argmax(dim=1)"
-        )
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < k:
-        raise UserError(
-            f"labels reach from {int(y.min())} to {int(y.max())}, but {what} has {made_for}; labels count "
-            f"from 0 to {k - 1}"
-        )
+def fitting_labels(g: Tensor, W: Tensor, y: Classes) -> Int[Tensor, " n"]:
+    """The classes [n] of features g; raises UserError unless g, W and y fit together."""
+    require_head(g, W)
+    y = whole_labels(y, len(g))
+    require_labels(y, len(W), "W", f"{len(W)} rows")
+    return y
 
 
 def means_by_class(v: Float[Tensor, "n m"], y: Classes, k: int) -> Float[Tensor, "k m"]:
@@ -74,6 +69,9 @@ def correlation(A: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
     column are 0, the diagonal too. Those of a class with a value that is not finite are NaN, and so is CAS.
     `empty_classes` lists both.
     """
+    require_tensor(A, "class means")
+    if A.ndim != 2:
+        raise UserError(f"class means have shape {list(A.shape)}; give [k, d], as of `class_means`")
     unit, finite = unit_rows(A), A.isfinite().all(dim=1)
     return torch.where(finite[:, None] & finite, (unit @ unit.T).clamp(-1.0, 1.0), torch.nan)
 
@@ -105,9 +103,10 @@ def negative_mass(C: Float[Tensor, "k k"]) -> float:
 
 
 def _require_square(C: Tensor) -> None:
-    if C.ndim != 2 or C.shape[0] != C.shape[1]:
+    require_tensor(C, "correlations C", "give the matrix [k, k] of `correlation`")
+    if C.ndim != 2 or C.shape[0] != C.shape[1] or len(C) < 2:
         raise UserError(
-            f"C has shape {list(C.shape)}; give the matrix [k, k] of `correlation`, not class means"
+            f"C has shape {list(C.shape)}; give the matrix [k, k] of `correlation` (k > 1), not class means"
         )
 
 
@@ -115,12 +114,19 @@ def separation(C: Float[Tensor, "k k"], sharing: Int[Tensor, "k k"]) -> float:
     """How well C tells pairs that truly share a feature from pairs that do not: the AUC.
 
     The chance that a random sharing pair has the larger C than a random other pair (ties count half);
-    1 is perfect, 0.5 is chance. Raises ValueError if all pairs share or none does.
+    1 is perfect, 0.5 is chance. Raises UserError if all pairs share or none does, if C has a NaN, and for
+    matrices of other shapes.
     """
+    _require_square(C)
+    require_tensor(sharing, "sharing pairs")
+    if sharing.shape != C.shape:
+        raise UserError(f"C has shape {list(C.shape)} and `sharing` {list(sharing.shape)}; give both [k, k]")
     i, j = torch.triu_indices(len(C), len(C), offset=1)
     score, truth = C[i, j].cpu(), (sharing[i, j] > 0).cpu()
     if truth.all() or not truth.any():
-        raise ValueError("an AUC needs pairs that share and pairs that do not")
+        raise UserError("an AUC needs pairs that share and pairs that do not")
+    if not score.isfinite().all():
+        raise UserError("C has NaN or infinite entries; leave out those classes (`empty_classes`)")
     from sklearn.metrics import roc_auc_score  # slow to import
 
     return float(roc_auc_score(truth.numpy(), score.numpy()))

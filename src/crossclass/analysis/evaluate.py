@@ -14,13 +14,21 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossclass.analysis import attribution, instances
 from crossclass.analysis.metrics import METRICS, Part, collapsed
 from crossclass.analysis.records import Head, Matrix, Pair
-from crossclass.attacks import AnyAttack
-from crossclass.core.classes import NO_CLASS, Classes, class_labels, predicted
+from crossclass.attacks import AnyAttack, Attack
+from crossclass.core.classes import (
+    NO_CLASS,
+    Classes,
+    known_labels,
+    predicted,
+    require_labels,
+    require_predictions,
+    whole_labels,
+)
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
@@ -205,12 +213,12 @@ def evaluate(
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
     `distributed_map` may let several processes take batches each (`ProcessGroup.map`); the result is
-    the same, in all of them. Raises UserError for labels that the network has no output for.
+    the same, in all of them. Raises UserError for labels that the network has no output for, for no images,
+    and for what is no `Classifier`, no `Split` or no `Attack`.
     """
-    attack, k = attack and attack.for_evaluation(), len(model.head.weight)
-    if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < k:
-        span = f"{int(split.labels.min())} to {int(split.labels.max())}"
-        raise UserError(f"labels are {span}, but the network has {k} outputs; give data of its classes")
+    _require(model, split, attack)
+    attack = attack and attack.for_evaluation()
+    require_labels(split.labels, len(model.head.weight))
 
     def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
         index = index.to(split.labels.device)
@@ -233,7 +241,7 @@ def evaluate(
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
     head, said = head_of(model, few) if purpose == "measure" and len(few) else (None, ())
-    with full_precision(), evaluating(model), in_float32(model):
+    with full_precision(), evaluating(model), in_float32(model), known_labels():
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
     clean, robust, features, dead, images = zip(*parts, strict=True)
     W = model.head.weight.detach().float().cpu()
@@ -242,6 +250,28 @@ def evaluate(
     seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
     cast = tuple(f"the network is in {kind}, and was computed in float32" for kind in other_floats(model))
     return EvaluationPass(labels, *seen, W, sum(dead), kept, head=head, head_warnings=said, warnings=cast)
+
+
+def _require(model: object, split: object, attack: object) -> None:
+    """Raise UserError unless these are what `evaluate` takes."""
+    name = type(model).__name__
+    if not isinstance(getattr(model, "head", None), nn.Module) or not hasattr(model, "outputs"):
+        raise UserError(
+            f"evaluate needs the features and the head of a network, which a {name} does not show; give "
+            "Wrapped(net, classes, channels, mean, std, size)"
+        )
+    if not isinstance(split, Split):
+        raise UserError(
+            f"evaluate takes a Split of images and labels, not a {type(split).__name__}; give "
+            "Split(images, labels) from crossclass.data, images as bytes [n, c, h, w]"
+        )
+    if not len(split):
+        raise UserError("there are no images to evaluate on")
+    if attack is not None and not isinstance(attack, Attack):
+        raise UserError(
+            f"the attack is a {type(attack).__name__}; give settings such as PGD(steps=20), or other code as "
+            "External(call='package.module:function')"
+        )
 
 
 @torch.no_grad()
@@ -280,20 +310,25 @@ def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> flo
 
 def accuracy(predictions: Int[Tensor, " n"], labels: Classes) -> float:
     """Fraction in [0, 1]; a prediction of -1 (no number) is wrong."""
-    return float((predictions == class_labels(labels, len(predictions))).double().mean())
+    predictions = require_predictions(predictions)
+    if not len(predictions):
+        raise UserError("there are no images, so there is no accuracy")
+    return float((predictions == whole_labels(labels, len(predictions))).double().mean())
 
 
 def classwise(predictions: Int[Tensor, " n"], labels: Classes, k: int) -> list[float | None]:
     """Accuracy of each class; None for a class without images."""
-    labels = class_labels(labels, len(predictions))
+    labels = whole_labels(labels, len(require_predictions(predictions)))
+    require_labels(labels, k)
     n, right = (torch.bincount(y, minlength=k).tolist() for y in (labels, labels[predictions == labels]))
     return [r / m if m else None for r, m in zip(right, n, strict=True)]
 
 
 def confusion(predictions: Int[Tensor, " n"], labels: Classes, k: int) -> Int[Tensor, "k k"]:
     """Counts [true, predicted]; an output that is no number stands in no column."""
+    labels = whole_labels(labels, len(require_predictions(predictions)))
+    require_labels(labels, k)
     some = predictions != NO_CLASS
-    labels = class_labels(labels, len(predictions))
     return torch.bincount(labels[some] * k + predictions[some], minlength=k * k).view(k, k)
 
 
@@ -352,7 +387,12 @@ def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
 
 
 def summary(e: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that is known of one evaluation, as plain numbers under the names of a `Measurement`."""
+    """Everything that is known of one evaluation, as plain numbers under the names of a `Measurement`.
+
+    Raises UserError unless there is a name for each class.
+    """
+    if len(class_names) < e.classes:
+        raise UserError(f"{len(class_names)} class names are given for {e.classes} classes")
     matrices = {"C": rounded(e.C), "icas_matrix": rounded(e.icas_matrix)}
     matrices |= {"all_pairs_matrix": rounded(e.all_pairs_matrix), "confusion": e.confusion.tolist()}
     if e.sharing is not None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from crossclass.analysis.accuracy_tests import above_chance, beats, hardly_learned, lead, learned
 from crossclass.analysis.feedings import Feeding
 from crossclass.analysis.renumbering import explaining_renumbering, renumbered
+from crossclass.core import classes as core_classes
 from crossclass.core.device import full_precision, out_of_memory
 from crossclass.core.rng import isolated_rng
 from crossclass.data import Split, as_float
@@ -235,12 +236,12 @@ def _is_clear(
 
 
 def _hopeless(other: Bool[Tensor, " m"], loaded: Bool[Tensor, " m"]) -> bool:
-    """Whether a way cannot be better by two points any more: its lead and three standard errors are less."""
+    """Whether a way cannot be better by two points any more: its lead and two standard errors are less."""
     difference = other.double() - loaded.double()
     if len(difference) <= FIRST:
         return False
     error = sqrt(max(float(difference.var()), 1 / len(difference)) / len(difference))
-    return float(difference.mean()) + 3 * error < MATTERS
+    return float(difference.mean()) + 2 * error < MATTERS
 
 
 def _or_none(model: Classifier, feeding: Feeding, x: Float[Tensor, "n c h w"], batch: int) -> Tensor:
@@ -263,7 +264,7 @@ def predictions(
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with with_normalisation(model, *feeding.constants):
         logits = [model(feeding.arranged(b).to(dtype)).float() for b in x.split(batch)]
-    classes = [torch.where(z.isfinite().all(dim=1), z.argmax(dim=1), -1) for z in logits]
+    classes = [core_classes.predicted(z) for z in logits]
     return torch.cat(classes) if classes else x.new_empty(0, dtype=torch.int64)
 
 

@@ -20,8 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossclass.analysis.attribution import means_by_class, require_classes, require_head, unit_rows
-from crossclass.core.classes import Classes, class_labels
+from crossclass.analysis.attribution import fitting_labels, means_by_class, unit_rows
+from crossclass.core.classes import Classes, class_labels, require_labels, whole_labels
+from crossclass.core.errors import UserError
+from crossclass.core.logits import require_tensor
 
 
 class Neighbours(NamedTuple):
@@ -55,16 +57,15 @@ def nearest(
     It is NaN for a sample whose attribution is not finite, and in the columns of that sample's class. Raises
     UserError for features and W of different widths, and for labels that W has no row for.
     """
-    odd, y = undefined(g, W, y), class_labels(y, len(g))
+    y = fitting_labels(g, W, y)
+    odd = undefined(g, W, y)
     best = neighbours(g, W, y, block).best
     return best.masked_fill_(odd[:, None] | (torch.bincount(y[odd], minlength=len(W)) > 0), torch.nan)
 
 
 def undefined(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Bool[Tensor, " n"]:
     """Which samples have an attribution with a value that is not finite; raises as `nearest` does."""
-    require_head(g, W)
-    y = class_labels(y, len(g))
-    require_classes(y, len(W), "W", f"{len(W)} rows")
+    y = fitting_labels(g, W, y)
     return ~(g.isfinite().all(dim=1) & W.isfinite().all(dim=1)[y.long()])
 
 
@@ -75,6 +76,7 @@ def neighbours(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes, blo
     sample, or none but x, gives 0. Between input and output never more than block * block cosines are held,
     however many samples there are.
     """
+    y = fitting_labels(g, W, y)
     return unit_neighbours(unit_attributions(g, W, y, block), y, len(W), block)
 
 
@@ -127,7 +129,11 @@ def _take_maxima(
 
 def instance_correlation(nearest: Float[Tensor, "n k"], y: Classes) -> Float[Tensor, "k k"]:
     """I[i, j]: the mean of `nearest[:, j]` over class i, float64; I[i, i] is 1 for a class with samples."""
-    k, y = nearest.shape[1], class_labels(y, len(nearest))
+    require_tensor(nearest, "cosines")
+    if nearest.ndim != 2:
+        raise UserError(f"cosines have shape {list(nearest.shape)}; give [n, k], as of `nearest`")
+    k, y = nearest.shape[1], whole_labels(y, len(nearest))
+    require_labels(y, k, "`nearest`", f"{k} columns")
     present = (torch.bincount(y, minlength=k) > 0).to(torch.float64)
     return means_by_class(nearest, y, k).fill_diagonal_(0.0) + torch.diag(present)
 
@@ -139,7 +145,8 @@ def all_pairs(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> F
     itself too, so that the matrix is that of dot products; 1/n of such a diagonal is x with itself. A class
     with an attribution that is not finite gives a row and a column of NaN.
     """
+    y = fitting_labels(g, W, y)
     odd = undefined(g, W, y)
     means = means_by_class(unit_attributions(g, W, y), y, len(W))
-    known = torch.bincount(class_labels(y, len(g))[odd], minlength=len(W)) == 0
+    known = torch.bincount(y[odd], minlength=len(W)) == 0
     return torch.where(known[:, None] & known, means @ means.T, torch.nan)

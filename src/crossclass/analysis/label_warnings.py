@@ -8,6 +8,7 @@ from torch import Tensor
 
 from crossclass.analysis.accuracy_tests import chance_level, hardly_learned
 from crossclass.analysis.renumbering import explaining_renumbering, orders_of_names
+from crossclass.core.classes import NO_CLASS
 
 FEW = 20
 """Images of a class that are needed to say that it is never given."""
@@ -34,7 +35,7 @@ def _warnings(
     class_of = explaining_renumbering(clean, labels, orders_of_names(class_names))
     if class_of is not None:
         moved = [i for i, c in enumerate(class_of) if i != c]
-        table = torch.tensor([*class_of, *range(len(class_of), int(clean.max()) + 1)])
+        table = torch.tensor([*class_of, *range(len(class_of), int(clean.max()) + 1), NO_CLASS])
         after = float((table[clean] == labels).double().mean())
         names = dict(enumerate(class_names))
         shown = ", ".join(f"output {i} is {names.get(class_of[i], class_of[i])}" for i in moved[:10])

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossclass.analysis.accuracy_tests import above_chance, beats
 from crossclass.analysis.evaluate import ROUNDING, relative_difference
+from crossclass.core.classes import predicted
 from crossclass.core.device import full_precision
 from crossclass.core.rng import isolated_rng
 from crossclass.models import Classifier
@@ -49,7 +50,7 @@ def network_warnings(
         )
     tracking = [m for m in batch_norms(model).values() if m.running_mean is not None]
     if statistics and tracking and len(x) >= 16:
-        right, by_batch = first.argmax(dim=1) == y, predictions_by_batch_statistics(model, x, IMAGES) == y
+        right, by_batch = predicted(first) == y, predictions_by_batch_statistics(model, x, IMAGES) == y
         if beats(by_batch, right, by=0.05) and above_chance(by_batch, y):
             now, then = (f"{100 * float(r.double().mean()):.1f} %" for r in (right, by_batch))
             out.append(
@@ -67,7 +68,7 @@ def predictions_by_batch_statistics(
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     # equal pieces: a last batch of a few images would have no statistics worth the name
     with full_precision(), frozen(model), _batch_statistics(model), torch.no_grad():
-        return torch.cat([model(b.to(dtype)).argmax(dim=1) for b in x.chunk(-(-len(x) // batch))])
+        return torch.cat([predicted(model(b.to(dtype))) for b in x.chunk(-(-len(x) // batch))])
 
 
 @torch.no_grad()

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossclass.attacks import require_images
+from crossclass.core.classes import Classes, require_labels, whole_labels
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.torch_state import usual_torch_state
@@ -29,7 +31,7 @@ from crossclass.models.model_state import frozen, in_float32
 def grad_cam(
     model: Classifier,
     x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Classes,
     *,
     layer: nn.Module | None = None,
     relu: bool = True,
@@ -38,8 +40,14 @@ def grad_cam(
     """Grad-CAM of class y at the layer's own resolution (unset: `saliency_layer()`), float32 on the CPU.
 
     The model runs in eval mode and is handed back as it was. `relu=False` keeps what speaks against the
-    class. Raises UserError if the layer is not the model's, is not used, or has no map of the image.
+    class. Raises UserError if the layer is not the model's, is not used, or has no map of the image, and for
+    labels that are no classes of the network.
     """
+    require_images(x)
+    if x.ndim != 4:
+        raise UserError(f"images have shape {list(x.shape)}; give [n, c, h, w]")
+    y = whole_labels(y, len(x)).long()
+    require_labels(y, len(model.head.weight))
     from captum.attr import LayerGradCam  # slow to import
 
     if len(x) == 0:  # captum needs an image to know the resolution

@@ -18,8 +18,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from crossclass.analysis import attribution, instances
-from crossclass.core.classes import Classes, class_labels
+from crossclass.core.classes import Classes, require_labels, require_predictions, whole_labels
 from crossclass.core.errors import UserError
+from crossclass.core.logits import require_tensor
 
 
 class ClassCorrelation(Metric):
@@ -53,8 +54,7 @@ class ClassCorrelation(Metric):
         With `attributions=True` the first argument holds attributions g(x) * W[y], and W is left out.
         Raises UserError for labels or widths that the metric was not made for, and if W is missing.
         """
-        labels = class_labels(labels, len(features))
-        _check(self.num_classes, self.num_features, features, labels, W, attributions)
+        labels = _checked(self.num_classes, self.num_features, features, labels, W, attributions)
         batch = torch.zeros_like(self.sums).index_add_(0, labels.long(), features.to(torch.float64))
         self.sums += batch if W is None else batch * W.to(torch.float64)
         self.counts += torch.bincount(labels, minlength=self.num_classes)
@@ -111,8 +111,7 @@ class InstanceCAS(Metric):
         attributions: bool = False,
     ) -> None:
         """Keep a batch; arguments and errors are those of `ClassCorrelation`."""
-        labels = class_labels(labels, len(features))
-        _check(self.num_classes, self.num_features, features, labels, W, attributions)
+        labels = _checked(self.num_classes, self.num_features, features, labels, W, attributions)
         if W is None:
             W = features.new_ones(self.num_classes, self.num_features)
         units = instances.unit_attributions(features, W, labels).float()
@@ -146,13 +145,8 @@ class ClasswiseAccuracy(Metric):
 
     def update(self, predicted: Int[Tensor, " n"], labels: Classes) -> None:
         """Count a batch of predicted classes; raises UserError for logits and for a label out of range."""
-        if predicted.ndim != 1 or predicted.is_floating_point():
-            raise UserError(
-                f"predictions have type {str(predicted.dtype).removeprefix('torch.')} and shape "
-                f"{list(predicted.shape)}; give the predicted class of each image: logits.argmax(dim=1)"
-            )
-        labels = class_labels(labels, len(predicted))
-        _check_labels(self.num_classes, labels)
+        predicted = require_predictions(predicted)
+        labels = _checked_labels(self.num_classes, labels, len(predicted))
         self.counts += torch.bincount(labels, minlength=self.num_classes)
         self.correct += torch.bincount(labels[predicted == labels], minlength=self.num_classes)
 
@@ -161,12 +155,20 @@ class ClasswiseAccuracy(Metric):
         return self.correct.to(torch.float64) / self.counts
 
 
-def _check_labels(k: int, labels: Tensor) -> None:
-    attribution.require_classes(labels, k, "the metric", f"num_classes={k}")
+def _checked_labels(k: int, labels: Classes, n: int) -> Int[Tensor, " n"]:
+    labels = whole_labels(labels, n)
+    require_labels(labels, k, "the metric", f"num_classes={k}")
+    return labels
 
 
-def _check(k: int, d: int, features: Tensor, labels: Tensor, W: Tensor | None, attributions: bool) -> None:
-    _check_labels(k, labels)
+def _checked(
+    k: int, d: int, features: Tensor, labels: Classes, W: Tensor | None, attributions: bool
+) -> Int[Tensor, " n"]:
+    """The classes [n]; raises UserError unless all fits the metric."""
+    require_tensor(features, "features")
+    if W is not None:
+        require_tensor(W, "weights W")
+    labels = _checked_labels(k, labels, len(features))
     if attributions == (W is not None):
         raise UserError(
             "attributions=True holds W already; leave W out"
@@ -182,3 +184,4 @@ def _check(k: int, d: int, features: Tensor, labels: Tensor, W: Tensor | None, a
             f"features have {width}{given}, but the metric was made for "
             f"num_classes={k}, num_features={d}; make it with the shape of the model's head"
         )
+    return labels

@@ -14,6 +14,7 @@ from crossclass.attacks.base import (
     AttackWarning,
     Images,
     Network,
+    require_images,
     skip_range_check,
     validate_images,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Images",
     "Network",
     "reference_attack",
+    "require_images",
     "skip_range_check",
     "validate_images",
 ]

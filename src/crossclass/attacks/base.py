@@ -12,9 +12,10 @@ from torch import Tensor
 
 from crossclass.attacks.losses import Labels
 from crossclass.attacks.norms import AnyThreat
-from crossclass.core.classes import class_labels
+from crossclass.core.classes import class_labels, known_labels, read_with_reach
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
+from crossclass.core.logits import require_tensor
 
 Images = Float[Tensor, "n ..."]
 Network = Callable[[Tensor], Tensor]
@@ -68,30 +69,28 @@ class Attack(Settings):
         """
         from crossclass.attacks.attack_warnings import call_warnings  # which imports this file
 
+        require_images(x)
         y = class_labels(y, len(x))
         if _SKIP_RANGE_CHECK.get():  # a recipe's own attack within `train`, which has warned
             return self.search(model, x, y, generator).x_adv
         for text in call_warnings(self, model, x, y):
             warnings.warn(text, AttackWarning, stacklevel=2)
-        whole, box = y.ndim == 1, getattr(self, "box", None)
-        usable = ~x.isnan().any()
+        box = getattr(self, "box", (0.0, 1.0))
+        usable = (~x.isnan() if box is not None else x.isfinite()).all()
         if box is not None:
             usable &= ((x.float() >= box[0] - ROUNDING) & (x.float() <= box[1] + ROUNDING)).all()
-        if whole:
-            usable &= (y >= 0).all().to(x.device)  # torch's cross-entropy leaves -100 out
-        known = bool(usable)  # the device is waited for once
-        if not known and whole and len(y) and int(y.min()) < 0:
-            raise UserError(f"a label is {int(y.min())}; labels count from 0 to the number of classes less 1")
-        if not known and (bad := int(x.isnan().flatten(1).any(dim=1).sum())):
-            raise UserError(f"{bad} of {len(x)} images hold NaN; leave them out, or mend what makes them")
-        try:
-            with skip_range_check() if known and box is not None else nullcontext():
-                return self.search(model, x, y, generator).x_adv
-        except (IndexError, RuntimeError) as e:
-            if whole and "out of bounds" in str(e):
-                reach = f"labels reach from {int(y.min())} to {int(y.max())}"
-                raise UserError(f"{reach}, but the network has fewer classes; labels count from 0") from e
-            raise
+        if y.ndim == 2:
+            usable &= y.isfinite().all().to(x.device)
+        y = y.to(x.device)
+        known, reach = read_with_reach(usable, y)  # the device is waited for once
+        if not known and y.ndim == 2 and not y.isfinite().all():
+            raise UserError("labels hold NaN or infinity; give the probabilities of all classes")
+        odd = x.isnan() if box is not None else ~x.isfinite()
+        if not known and (bad := int(odd.flatten(1).any(dim=1).sum())):
+            what = "NaN" if box is not None else "NaN or infinity"
+            raise UserError(f"{bad} of {len(x)} images hold {what}; leave them out, or mend what makes them")
+        with skip_range_check() if known and box is not None else nullcontext(), known_labels(reach):
+            return self.search(model, x, y, generator).x_adv
 
     def for_evaluation(self: A) -> A:
         """The same attack, but moving no batch-norm statistics of the model."""
@@ -115,8 +114,20 @@ ROUNDING = 1e-6
 """How far outside of the box an image may lie."""
 
 
+def require_images(x: object) -> None:
+    """Raise UserError unless x are images: floating-point numbers [n, ...]; no value is looked at."""
+    require_tensor(x, "images", "give a tensor [n, c, h, w] in [0, 1]")
+    assert isinstance(x, Tensor)
+    if not x.is_floating_point():
+        kind = str(x.dtype).removeprefix("torch.")
+        raise UserError(f"images have type {kind}; give floats in [0, 1], as bytes.float() / 255")
+    if x.ndim < 2:
+        raise UserError(f"images have shape {list(x.shape)}; give [n, c, h, w]")
+
+
 def validate_images(x: Images, box: tuple[float, float] | None) -> Images:
     """x as float32, clipped into the box; raises UserError if it lies outside by more than rounding."""
+    require_images(x)
     x = x.detach().float()
     if box is None:
         return x

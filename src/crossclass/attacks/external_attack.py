@@ -12,11 +12,19 @@ import torch
 from pydantic import Field, JsonValue, field_validator
 from torch import Tensor
 
-from crossclass.attacks.base import ROUNDING, Attack, AttackResult, Images, Network, validate_images
+from crossclass.attacks.base import (
+    ROUNDING,
+    Attack,
+    AttackResult,
+    Images,
+    Network,
+    require_images,
+    validate_images,
+)
 from crossclass.attacks.losses import Labels, hard
 from crossclass.attacks.norms import AnyThreat, Linf, per_sample
 from crossclass.attacks.sandbox import FrozenModule, sandbox
-from crossclass.core.classes import class_labels
+from crossclass.core.classes import class_labels, label_check
 from crossclass.core.errors import UserError, first_line
 from crossclass.core.foreign_code import foreign_code
 from crossclass.core.trust import import_callable
@@ -82,14 +90,15 @@ def run_external(
     Imports belong inside `run` too, since some modules seed a global stream when they are imported. Raises
     UserError.
     """
+    require_images(x)
     device = generator.device if generator is not None else "cpu"
     seed = int(torch.randint(2**31, (), generator=generator, device=device))
     with torch.inference_mode(False), torch.no_grad():
-        x, y = validate_images(x, BOX), class_labels(y, len(x))
+        x, y = validate_images(x, BOX), class_labels(y, len(x)).to(x.device)
         dead = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(x) == 0 or threat.eps == 0:  # nothing to search, and many libraries fail on it
             return AttackResult(x, None, dead)
-        with sandbox(model, seed, who, x.device) as module:
+        with sandbox(model, seed, who, x.device, label_check(y)) as module:
             try:
                 with foreign_code(who, "calling"):
                     result = run(module, x.clone(memory_format=torch.contiguous_format), hard(y).clone())

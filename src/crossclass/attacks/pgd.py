@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
-from crossclass.attacks.base import Attack, AttackResult, Images, Network, validate_images
+from crossclass.attacks.base import Attack, AttackResult, Images, Network, require_images, validate_images
 from crossclass.attacks.cuda_graphs import active_graphs
 from crossclass.attacks.losses import Labels, cross_entropy, hard, kl, margin
 from crossclass.attacks.norms import AnyThreat, Linf, Start, per_sample
@@ -30,7 +30,7 @@ from crossclass.attacks.step_length import (
     one_step,
     step_length,
 )
-from crossclass.core.classes import class_labels, predicted
+from crossclass.core.classes import class_labels, known_labels, label_check, predicted
 from crossclass.models.model_state import BNMode, Precision, frozen
 
 AddedLoss = Callable[[Tensor, Tensor | slice], Tensor]
@@ -106,14 +106,15 @@ class PGD(Attack):
         self, model: Network, x: Images, y: Labels, generator: torch.Generator | None = None
     ) -> AttackResult:
         """Adversarial images, whether they succeed, and how many gradients were unusable."""
+        require_images(x)
         y = class_labels(y, len(x))
         graphs = active_graphs()
         if graphs is not None and (replayed := graphs.search(self, model, x, y, generator)):
             return replayed
         scored = self.return_iterate == "best" or self.restarts > 1
-        with self._crafting(model, x) as f:
+        with self._crafting(model, x, y) as f:
             x, y = (t.clone() if t.is_inference() else t for t in (x, y))  # these take no gradient
-            x = validate_images(x, self.box)
+            x, y = validate_images(x, self.box), y.to(x.device)
             reference = f(x).detach() if self.loss == "kl" else None
             if self.return_iterate == "first":
                 return self._until_wrong(f, x, y, reference, generator)
@@ -133,20 +134,22 @@ class PGD(Attack):
 
     def further(self, model: Network, x: Images, y: Labels, x_adv: Images) -> Images:
         """What becomes of adversarial images x_adv of x after all steps once more, from where they are."""
-        with self._crafting(model, x) as f:
+        with self._crafting(model, x, y) as f:
             x = validate_images(x, self.box)
             reference = f(x).detach() if self.loss == "kl" else None
             return self.ascend(f, x, y, reference, x_adv - x, scored=False)[0].x_adv
 
     @contextmanager
-    def _crafting(self, model: Network, x: Images) -> Iterator[Network]:
+    def _crafting(self, model: Network, x: Images, y: Labels) -> Iterator[Network]:
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(x.device.type, enabled=False),  # else a caller's reaches the backward pass
             frozen(model, self.bn, self.precision) as f,
         ):
-            yield f
+            check = label_check(y)
+            with known_labels():  # the losses need not look again
+                yield lambda x: check(f(x))
 
     def draw_start(self, x: Images, generator: torch.Generator | None) -> Tensor:
         """A start perturbation, shaped like `x`."""

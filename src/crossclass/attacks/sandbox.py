@@ -5,7 +5,7 @@ Libraries seed the global streams (AutoAttack, with the wall clock), leave model
 switch and every tensor of the model are what they would have been without the call.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from crossclass.attacks.base import Images, Network
 from crossclass.core.errors import UserError
 from crossclass.core.foreign_code import restored_switches
+from crossclass.core.logits import logits_of
 from crossclass.core.rng import isolated_rng
 from crossclass.models.model_state import frozen
 
@@ -25,27 +26,33 @@ _STRUCTURE = tuple(name for name, value in vars(nn.Module()).items() if isinstan
 class FrozenModule(nn.Module):
     """A model as attack libraries expect it: a module in eval mode, float32 in and out.
 
-    `net` may also be a plain function.
+    `net` may also be a plain function; `check` sees the logits first.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, check: Callable[[Tensor], Tensor] = lambda logits: logits) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.check = net, check
         self.training = False
 
     def forward(self, x: Images) -> Float[Tensor, "n k"]:
         """Logits in float32, whatever the model computes in; input gradients contiguous."""
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
         x = x.flatten(1).view(x.shape)  # its backward is contiguous: libraries take .view() of gradients
-        return self.net(x.to(dtype)).float()
+        return self.check(logits_of(self.net(x.to(dtype)), len(x))).float()
 
 
 @contextmanager
-def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterator[FrozenModule]:
+def sandbox(
+    model: Network,
+    seed: int,
+    who: str,
+    device: torch.device,
+    check: Callable[[Tensor], Tensor] = lambda logits: logits,
+) -> Iterator[FrozenModule]:
     """The model to give to `who`, whose random numbers all come from `seed`; everything is put back.
 
     Raises UserError if a weight was changed (it is put back too). Gradients can be taken inside,
-    whatever mode the caller is in; the parameters are frozen.
+    whatever mode the caller is in; the parameters are frozen. `check` is that of `FrozenModule`.
     """
     with (
         isolated_rng(seed, device),
@@ -56,7 +63,7 @@ def sandbox(model: Network, seed: int, who: str, device: torch.device) -> Iterat
         _restored_model(model, who),
         frozen(model),
     ):
-        yield FrozenModule(model)
+        yield FrozenModule(model, check)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.config import error_sentence
 from crossclass.core.errors import UserError, first_line
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 from crossclass.data import AnyData
 from crossclass.models import AnyModel
 
@@ -89,7 +89,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: Card) -> No
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors that are no network, such as a state of training, with a header of plain data."""
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    words = json.dumps({"schema": SCHEMA, **header, "sha256": fingerprint(plain)}, sort_keys=True)
+    words = json_text({"schema": SCHEMA, **header, "sha256": fingerprint(plain)}, None, sort_keys=True)
     write_atomic(path, to_bytes(plain, {_KEY: words}))
 
 

@@ -72,9 +72,12 @@ def require_ending(path: Path, *endings: str) -> None:
         )
 
 
-def json_text(content: Any, indent: int | None = 1) -> str:
-    """Plain data as JSON, with null for numbers that are not finite, which JSON does not have."""
-    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+def json_text(content: Any, indent: int | None = 1, **options: Any) -> str:
+    """Plain data as JSON, with null for numbers that are not finite, which JSON does not have.
+
+    `options` are those of `json.dumps`, such as `sort_keys`.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False, **options)
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from crossclass.core.classes import Classes, class_labels
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
+from crossclass.core.logits import require_tensor
 from crossclass.core.plugins import kind_of, members
 from crossclass.data.draw import draw
 
@@ -41,6 +43,13 @@ class Split:
     labels: Classes
 
     def __post_init__(self) -> None:
+        require_tensor(self.images, "images", "give a tensor of bytes [n, c, h, w]")
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            kind = str(self.images.dtype).removeprefix("torch.")
+            raise UserError(
+                f"images have type {kind} and shape {list(self.images.shape)}; give bytes (uint8) "
+                "[n, c, h, w], as (255 * x).round().byte() of x in [0, 1]"
+            )
         labels = class_labels(self.labels, len(self.images))
         if labels.ndim != 1:
             raise UserError("labels are probabilities; a data set gives the class of each image, shape [n]")
@@ -48,6 +57,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def image_digests(self) -> list[bytes]:
+        """A hash of every image, computed once; equal images have equal ones."""
+        pixels = self.images.cpu().contiguous().numpy()
+        return [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
 
     def to(self, device: torch.device) -> "Split":
         """The same on a device."""

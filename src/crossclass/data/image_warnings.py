@@ -1,6 +1,5 @@
 """What the images of a data set show by themselves: a wrong scale, no content, copies of each other."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -40,9 +39,9 @@ def _scale(splits: Splits) -> Iterator[str]:
 
 def _copies(splits: Splits, measured: str) -> Iterator[str]:
     part: Split = getattr(splits, measured)
-    n, own = len(part), _hashes(part)
+    n, own = len(part), part.image_digests
     if measured != "train" and len(splits.train):
-        trained = set(_hashes(splits.train))
+        trained = set(splits.train.image_digests)
         if (seen := sum(h in trained for h in own)) >= max(1.0, COPIES * n):
             yield (
                 f"{seen} of {n} {measured} images are training images too: accuracy on them says nothing "
@@ -53,8 +52,3 @@ def _copies(splits: Splits, measured: str) -> Iterator[str]:
             f"{more} of {n} {measured} images are copies of others: the intervals are too narrow, as they "
             "count each as a new image"
         )
-
-
-def _hashes(part: Split) -> list[bytes]:
-    images = part.images.cpu().contiguous().numpy()
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]

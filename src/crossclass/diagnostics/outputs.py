@@ -3,6 +3,7 @@
 import torch
 
 from crossclass.analysis.evaluate import ROUNDING, collapse, head_gap, relative_difference
+from crossclass.core.classes import NO_CLASS, predicted
 from crossclass.diagnostics.findings import Finding, finding, listed, percent
 from crossclass.diagnostics.probe import Probe
 
@@ -100,16 +101,17 @@ def predictions(p: Probe) -> list[Finding]:
     z, k = p.all_logits, max(p.classes, p.all_logits.shape[1])
     spread, top = float((z - z.mean(dim=0)).abs().max()), float(z.abs().max())
     constant = len(z) > 1 and spread <= 1e-6 * max(top, 1e-30)  # one image varies from none
-    predicted, there = z.argmax(dim=1), torch.bincount(p.y, minlength=k)
-    message = collapse(predicted.cpu(), p.classes) if k == p.classes else None
+    said, there = predicted(z), torch.bincount(p.y, minlength=k)
+    given = torch.bincount(said[said != NO_CLASS], minlength=k)
+    message = collapse(said.cpu(), p.classes) if k == p.classes else None
     collapsed = message is not None and collapse(p.y.cpu(), p.classes) is None
-    missing = ((there >= 20) & (torch.bincount(predicted, minlength=k) == 0)).nonzero().flatten().tolist()
+    missing = ((there >= 20) & (given == 0)).nonzero().flatten().tolist()
     names = [p.class_names[i] for i in missing]
     enough = len(p.y) >= 20 * p.classes  # of fewer images a class may have none by chance
     absent = [
         name for name, count in zip(p.class_names, there.tolist(), strict=False) if enough and not count
     ]
-    share = float(torch.bincount(predicted, minlength=k).max()) / len(z)
+    share = float(given.max()) / len(z)
     broken = "the network ignores the image: look for zero or lost weights, or a wrong normalisation"
     return [
         finding(

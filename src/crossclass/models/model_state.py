@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from crossclass.core.errors import UserError
+from crossclass.core.logits import logits_of
+
 BNMode = Literal["eval", "train", "train_frozen_stats"]
 Precision = Literal["fp32", "bf16"]
 
@@ -28,6 +31,8 @@ def frozen(
     and projection stay float32, because 8/255 is 8.03/255 in bf16 and sums reach 9.5/255.
     A network whose parameters are of several floating types computes in float32. A plain function may be
     passed as `model`; then there is nothing to restore.
+    Calling the function raises UserError for what is no logits [n, K] (see `logits_of`), and for images on
+    another device.
     """
     types = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
     mixed = sum(t.is_floating_point for t in types) > 1
@@ -57,10 +62,16 @@ def _frozen(
         for parameter in parameters:
             parameter.requires_grad_(False)
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+        devices = {p.device for p in parameters}
+        if torch.device("meta") in devices:  # weights that are brought when they are needed
+            devices.clear()
 
         def forward(x: Tensor) -> Tensor:
+            if devices and x.device not in devices:
+                there = next(iter(devices))
+                raise UserError(f"images are on {x.device}, the network on {there}; give x.to('{there}')")
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                return model(x if x.dtype == dtype else x.to(dtype)).float()
+                return logits_of(model(x if x.dtype == dtype else x.to(dtype)), len(x)).float()
 
         yield forward
     finally:

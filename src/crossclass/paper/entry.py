@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossclass.core.errors import UserError
-from crossclass.paper.inference import LEVEL, MeanTest, ShareTest, holm, mean_test, share_test
+from crossclass.paper.inference import LEVEL, MeanTest, holm, mean_test, share_test
 from crossclass.paper.verdict import Verdict, Word
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Effect:
             raise ValueError("a number it needs was not measured")
         return known
 
-    def test(self, margin: float, aside: Sequence[int] = ()) -> MeanTest | ShareTest:
+    def test(self, margin: float, aside: Sequence[int] = ()) -> MeanTest:
         """Its mean over the seeds that count, against the margin. Raises ValueError as `counted` does."""
         values = list(self.counted(aside).values())
         if self.yes_no:
@@ -75,7 +75,7 @@ class Effect:
         over = "seeds" if self.images is None else "seeds and images"
         if test.n == 1:
             ends = "one seed, which says nothing about others"
-        elif isinstance(test, MeanTest) and test.spread is None:
+        elif test.spread is None and not self.yes_no:
             ends = "all seeds have this number, so their spread is not known"
         else:
             ends = f"[{_short(test.low)}, {_short(test.high)}] over {over}"
@@ -86,7 +86,7 @@ class Effect:
         beside = f"; margin {_short(margin)}" if margin else ""
         if self.yes_no:
             beside += f"; can be decided by {math.ceil(math.log2(2 / level))} seeds that agree"
-        if isinstance(test, MeanTest) and test.spread is not None:
+        if test.spread is not None:
             beside += f"; could have decided a difference of {_short(test.detectable(level))}"
         return f"{self.name} {_short(test.mean)} ({ends}; {each}{beside}{self.beside and '; '}{self.beside})"
 
@@ -128,7 +128,7 @@ class Claim:
         seen = {
             e.name: round(d, 6) if math.isfinite(d := t.detectable(LEVEL / claims)) else None
             for e, t in zip(effects, tests, strict=True)
-            if isinstance(t, MeanTest)
+            if not e.yes_no
         }
         return Verdict(self.text, word, self.where, reason, means, p=p, seeds=seeds, detectable=seen)
 

@@ -33,7 +33,10 @@ LEAST_P = 1e-15
 
 
 class MeanTest(NamedTuple):
-    """A mean over seeds with its interval, and the one-sided p-values on either side of a margin."""
+    """A mean over seeds with its interval, and the one-sided p-values on either side of a margin.
+
+    Of answers yes or no (`share_test`) it is the share of seeds that say yes, and the margin one half.
+    """
 
     mean: float
     low: float
@@ -44,7 +47,7 @@ class MeanTest(NamedTuple):
     below: float
     """The p-value of "the mean lies below the margin"."""
     spread: float | None
-    """The standard deviation over seeds; None for fewer than two of them, or equal ones."""
+    """The standard deviation over seeds; None for fewer than two of them, for equal ones, and for shares."""
     images: float
     """The variance over images that was counted."""
 
@@ -105,18 +108,7 @@ def _tail(distance: float, freedom: int, seeds: float, images: float) -> float:
     return 0.5 if over(most) >= 0 else math.exp(float(brentq(over, least, most)))
 
 
-class ShareTest(NamedTuple):
-    """A share of seeds that say yes, with its interval and the p-values on either side of one half."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    above: float
-    below: float
-
-
-def share_test(yes: Sequence[bool]) -> ShareTest:
+def share_test(yes: Sequence[bool]) -> MeanTest:
     """Test whether most seeds say yes: the exact binomial test against 1/2, Clopper and Pearson's interval.
 
     Raises ValueError for no seed.
@@ -128,7 +120,7 @@ def share_test(yes: Sequence[bool]) -> ShareTest:
     hits, n = sum(yes), len(yes)
     ends = binomtest(hits, n).proportion_ci(1 - LEVEL)
     above, below = (float(binomtest(hits, n, alternative=a).pvalue) for a in ("greater", "less"))
-    return ShareTest(hits / n, float(ends.low), float(ends.high), n, above, below)
+    return MeanTest(hits / n, float(ends.low), float(ends.high), n, above, below, None, 0.0)
 
 
 def holm(p: Sequence[float | int]) -> list[float]:

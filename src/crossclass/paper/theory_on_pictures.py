@@ -34,6 +34,7 @@ from crossclass.attacks import PGD
 from crossclass.attacks.losses import cross_entropy, margin
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import load_model
+from crossclass.core.classes import predicted
 from crossclass.core.runtime import Runtime
 from crossclass.core.trust import trusting
 from crossclass.data import Shapes
@@ -141,8 +142,8 @@ def _on_strengths(effort: Effort, loss: Loss, eps: float, seed: int) -> dict[str
         "cas_closed_attacked": cas_of_part_weights(w_e, w_c, eps),
         "cas_clean": attribution.cas(attribution.correlation(attribution.class_means(x_test, W, y_test))),
         "cas": attribution.cas(attribution.correlation(attribution.class_means(x_adv, W, y_test))),
-        "clean": evaluate.accuracy((x_test @ W.T).argmax(dim=1), y_test),
-        "robust": evaluate.accuracy((x_adv @ W.T).argmax(dim=1), y_test),
+        "clean": evaluate.accuracy(predicted(x_test @ W.T), y_test),
+        "robust": evaluate.accuracy(predicted(x_adv @ W.T), y_test),
     }
 
 

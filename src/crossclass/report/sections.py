@@ -6,9 +6,9 @@ A new section is one entry in the list of its page (`run.SECTIONS`, `measurement
 
 import base64
 import gzip
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from crossclass.analysis.metrics import METRICS
+from crossclass.core.files import json_text
 from crossclass.report import format as texts, plots
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,7 +42,8 @@ def environment() -> Environment:
     """The templates of the pages: text is escaped, an unknown variable is an error."""
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     env.filters |= {function.__name__: function for function in FILTERS}
-    env.filters["text"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+    env.filters["text"] = lambda v: v if isinstance(v, str) else json_text(v, None, ensure_ascii=False)
+    env.policies["json.dumps_function"] = partial(json_text, indent=None)  # a browser reads no NaN
     env.filters["svg"] = lambda figure: Markup(plots.svg(figure))
     env.globals |= {"METRICS": METRICS, "css": Markup((TEMPLATES / "style.css").read_text("utf-8"))}
     return env

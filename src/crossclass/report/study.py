@@ -4,7 +4,6 @@ It reads what `reproduce` wrote (`<id>.json`, `.csv`, `.svg`) and computes nothi
 """
 
 import base64
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from crossclass.analysis.metrics import METRICS
 from crossclass.core.errors import UserError
-from crossclass.core.files import write_atomic
+from crossclass.core.files import json_text, write_atomic
 from crossclass.paper.entries import ENTRIES, over_study
 from crossclass.paper.entry import Numbers
 from crossclass.paper.reproduce import read_entry
@@ -154,4 +153,6 @@ def _conditions(numbers: Numbers) -> list[str]:
 def _printed(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What the paper prints, flat."""
     pairs = [(k, row) for k, v in (values or {}).items() for row in (v if isinstance(v, list) else [v])]
-    return [(key, json.dumps(row, ensure_ascii=False).replace('"', "").strip("{}")) for key, row in pairs]
+    return [
+        (key, json_text(row, None, ensure_ascii=False).replace('"', "").strip("{}")) for key, row in pairs
+    ]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crossclass.analysis.records import EpochRow, metric_columns
 from crossclass.attacks import Images, skip_range_check
 from crossclass.attacks.losses import Labels, hard
-from crossclass.core.classes import predicted
+from crossclass.core.classes import known_labels, predicted
 from crossclass.core.device import cudnn_benchmark, out_of_memory
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log, Progress
@@ -67,6 +67,7 @@ def train_epoch(
         cudnn_benchmark(runtime.torch_device),
         state.graphs.active() if state.graphs else nullcontext(),
         isolated_rng(stream_seed(run.seed, epoch, 0, "network"), runtime.torch_device),
+        known_labels(),
     ):
         for step, index in enumerate(indices):
             for group in optimizer.param_groups:  # all of them: Rice's code forgets the second

@@ -4,7 +4,7 @@ from typing import Literal
 
 from crossclass.attacks import PGD, AnyAttack, Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy
-from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 
 
 class Standard(Recipe):
@@ -16,7 +16,7 @@ class Standard(Recipe):
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
     ) -> tuple[Loss, Logits]:
         """Mean cross-entropy on clean images."""
-        logits = model(x)
+        logits = logits_at(model, x)
         return cross_entropy(logits, y).mean(), logits
 
 
@@ -35,5 +35,5 @@ class AT(Recipe):
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
     ) -> tuple[Loss, Logits]:
         """Mean cross-entropy on adversarial images."""
-        logits = model(x_adv)
+        logits = logits_at(model, x_adv)
         return cross_entropy(logits, y).mean(), logits

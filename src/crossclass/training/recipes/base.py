@@ -11,15 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossclass.attacks import AnyAttack, Images, Network
+from crossclass.attacks import AnyAttack, Images, Network, require_images
 from crossclass.attacks.losses import Labels, Logits
 from crossclass.attacks.norms import AnyThreat
 from crossclass.core.classes import class_labels
 from crossclass.core.config import Settings
+from crossclass.core.logits import logits_of
 
 Loss = Float[Tensor, ""]
 Noise = torch.Generator | None
 R = TypeVar("R", bound="Recipe")
+
+
+def logits_at(model: Network, x: Images) -> Logits:
+    """The logits of a batch of images; raises UserError for what is neither."""
+    require_images(x)
+    return logits_of(model(x), len(x))
 
 
 class Recipe(Settings):
@@ -33,7 +40,9 @@ class Recipe(Settings):
         """Images to train on, float32 in [0, 1]; the model is left as it was.
 
         They come from the recipe's own attack, else from the first recipe inside; else they are `x` itself.
+        Raises UserError for what are no images, and for labels that do not fit them.
         """
+        require_images(x)
         if (attack := getattr(self, "attack", None)) is not None:
             x_adv: Images = attack.search(model, x, class_labels(y, len(x)), generator).x_adv
             return x_adv  # not a call, which warns of settings: `train` has done so

@@ -14,7 +14,7 @@ from crossclass.attacks.losses import Labels, Logits, cross_entropy, kl, soft
 from crossclass.core.config import Settings
 from crossclass.models.model_state import evaluating
 from crossclass.training.recipes.at import AT
-from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 
 
 class Teacher(Settings):
@@ -50,7 +50,7 @@ class Teacher(Settings):
         if self.module is None:
             raise TypeError("this teacher is only named; train it, or give Teacher(module=...)")
         with torch.no_grad(), evaluating(self.module):
-            logits: Tensor = self.module(x)
+            logits = logits_at(self.module, x)
         return logits
 
 
@@ -86,7 +86,7 @@ class KnowledgeDistillation(Recipe):
         self, model: Network, x: Images, x_adv: Images, y: Labels, generator: Noise = None
     ) -> tuple[Loss, Logits]:
         """Eq. 3 as a mean over the batch; raises TypeError while a teacher is only named."""
-        logits = model(x_adv)
+        logits = logits_at(model, x_adv)
         total = (1 - self.lam) * cross_entropy(logits, y)
         images = x_adv if self.teacher_input == "adversarial" else x
         for teacher, weight in self._weighted():

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossclass.attacks import FGSM, AnyAttack, Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy
-from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 
 
 class GradAlign(Recipe):
@@ -35,7 +35,7 @@ class GradAlign(Recipe):
         threat = self.attack.threat
         eta = threat.sample(x, threat.uniform_start, generator)
         at_x = _input_gradient(model, x, y, create_graph=False)
-        logits = model(x_adv)
+        logits = logits_at(model, x_adv)
         at_eta = _input_gradient(model, x + eta, y, create_graph=True)
         usable = nonzero(at_x) & nonzero(at_eta)
         bend = torch.where(usable, 1 - cosine(at_x, at_eta), 0).sum() / usable.sum().clamp(min=1)
@@ -66,6 +66,6 @@ def _input_gradient(model: Network, x: Images, y: Labels, *, create_graph: bool)
     x = x.detach().requires_grad_(True)
     # the fused attentions of transformers have no second derivative
     with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
-        loss = cross_entropy(model(x), y).sum()
+        loss = cross_entropy(logits_at(model, x), y).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
     return gradient

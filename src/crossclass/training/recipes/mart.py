@@ -7,7 +7,8 @@ from pydantic import Field
 
 from crossclass.attacks import PGD, AnyAttack, Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy, hard, kl
-from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.core.classes import require_labels
+from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 
 
 class MART(Recipe):
@@ -26,7 +27,8 @@ class MART(Recipe):
 
         BCE adds -log(1 - max_{k != y} p_k); the 1e-4 inside its logarithm is YisenWang/MART's.
         """
-        clean, logits = model(x), model(x_adv)
+        clean, logits = logits_at(model, x), logits_at(model, x_adv)
+        require_labels(hard(y), logits.shape[1])
         true = hard(y)[:, None]
         rival = logits.softmax(dim=1).scatter(1, true, 0).amax(dim=1)
         boosted = cross_entropy(logits, y) - torch.log(1.0001 - rival)

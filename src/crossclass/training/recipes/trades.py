@@ -6,7 +6,7 @@ from pydantic import Field
 
 from crossclass.attacks import PGD, AnyAttack, Images, Network
 from crossclass.attacks.losses import Labels, Logits, cross_entropy, kl
-from crossclass.training.recipes.base import Loss, Noise, Recipe
+from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 
 
 class Trades(Recipe):
@@ -25,5 +25,5 @@ class Trades(Recipe):
 
         yaodongyu/TRADES forwards the clean batch twice, so its batch norm moves three times a step.
         """
-        clean, logits = model(x), model(x_adv)
+        clean, logits = logits_at(model, x), logits_at(model, x_adv)
         return cross_entropy(clean, y).mean() + self.beta * kl(logits, clean).mean(), logits
