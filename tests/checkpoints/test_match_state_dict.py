@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from conftest import seeded
-from crossclass.checkpoints import file_formats, match_state_dict as matching
+from crossclass.checkpoints import file_formats, match_state_dict as matching, state_dicts
 from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet, ResNet, ViT, WideResNet
 from published_networks import (
@@ -215,7 +216,7 @@ def test_the_first_by_convention_wins_and_the_other_is_named() -> None:
         assert same(net.state_dict(), small(0))
         assert fit.notes == [
             f"container '{first}'",
-            f"container '{second}' fits as well and was not taken",
+            f"container '{second}' fits as well and was not taken (weights.container={second} takes it)",
         ]
     # convention before the number of strips
     net = Net()
@@ -291,6 +292,9 @@ def test_every_missing_tensor_is_refused_by_name(name: str) -> None:
     assert "some/file.pt" in message
     assert "--allow-partial" in message
     net = Net()
+    if "running" in name:
+        assert f"lacks {name}: statistics of a batch norm" in refused(net, file, allow_partial=True)
+        return
     kept = net.state_dict()[name].clone()
     fit = matching.load(net, file, where="f", allow_partial=True)
     assert fit.missing == [name]
@@ -346,10 +350,10 @@ def test_shapes_are_named_with_both_sides() -> None:
     assert "2 have another shape (fc.weight is [5, 2] in the file, [3, 2] in the model, fc.bias is" in message
     assert "the closest built-in model is a ResNet of 5 classes" in message
     net = Normalised(Net())
-    fit = matching.load(net, small(classes=5), where="f", allow_partial=True)
+    fit = matching.fit(net, small(classes=5))
     assert fit.mismatched[0] == ("anything.fc.weight", (5, 2), (3, 2))
     assert "left as they were: anything.fc.weight, anything.fc.bias" in str(fit)
-    assert torch.equal(net.anything.conv.weight, small()["conv.weight"])
+    refused(net, small(classes=5), allow_partial=True)
 
 
 def test_what_lies_beside_the_target_must_not_stay_random() -> None:
@@ -442,3 +446,131 @@ def test_any_nesting_is_undone_exactly(
     assert len(fit.state) == len(file)
     stripped = [n for n in fit.notes if n.startswith(("container", "prefix")) and "not taken" not in n]
     assert len(stripped) <= len(prefixes) + bool(containers)
+
+
+# ---- Several networks in one file. ----
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        ({"0": small(0), "1": small(1)}, ["0", "1"]),
+        ({"odd": small(0), "other": small(1)}, ["odd", "other"]),
+        ({"a": {"state_dict": small(0)}, "b": {"state_dict": small(1)}}, ["a.state_dict", "b.state_dict"]),
+    ],
+)
+def test_several_networks_are_a_question_that_the_container_answers(
+    tree: dict[str, Any], names: list[str]
+) -> None:
+    message = refused(Net(), tree)
+    n = sum(tensor.numel() for tensor in small().values())
+    assert f"2 networks that fit equally, of {n} numbers each: {', '.join(names)}" in message
+    assert f"weights.container={names[0]}" in message
+    for seed, name in enumerate(names):
+        net = Net()
+        matching.load(net, state_dicts.select(tree, name, "f"), where="f")
+        assert same(net.state_dict(), small(seed))
+
+
+def test_copies_are_no_question() -> None:
+    assert matching.load(Net(), {"0": small(0), "1": small(0)}, where="f").rivals == []
+
+
+def test_a_container_may_be_nested_have_dots_or_be_a_prefix() -> None:
+    tree = {"a.b": {"c": small(0)}, "net": {**under("student.", small(1)), **under("teacher.", small(2))}}
+    for name, seed in (("a.b.c", 0), ("net.student", 1), ("net.teacher", 2)):
+        assert same(dict(state_dicts.select(tree, name, "f")), small(seed))
+    with pytest.raises(UserError, match=r"f has no container 'ema' \(weights.container\); there are"):
+        state_dicts.select(tree, "ema", "f")
+
+
+# ---- What the module's own load_state_dict knows. ----
+
+
+@pytest.mark.parametrize("norm_of", [weight_norm, spectral_norm])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_old_and_new_names_of_weight_norm_are_one(norm_of: Any) -> None:
+    old_norm = torch.nn.utils.weight_norm if norm_of is weight_norm else torch.nn.utils.spectral_norm
+    x = torch.rand(2, 4)
+    old, new = (nn.Sequential(norm(nn.Linear(4, 3)), nn.Linear(3, 2)).eval() for norm in (old_norm, norm_of))
+    for source, target in ((old, new), (new, old)):
+        for parameter in source.parameters():
+            nn.init.normal_(parameter)
+        file = under("module.", dict(source.state_dict()))
+        fit = matching.load(target, {"state_dict": file}, where="f")
+        assert not fit.partial
+        assert torch.allclose(source(x), target(x), atol=1e-6)
+
+
+class Versioned(nn.Module):
+    """Its older files hold the weight under another name, and doubled."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def _load_from_state_dict(self, state: Any, prefix: str, local: Any, *rest: Any) -> None:
+        if local.get("version", 1) < 2:
+            if prefix + "old" in state:
+                state[prefix + "weight"] = state.pop(prefix + "old") / 2
+            elif prefix + "weight" in state:
+                state[prefix + "weight"] = state[prefix + "weight"] / 2
+        super()._load_from_state_dict(state, prefix, local, *rest)
+
+
+@pytest.mark.parametrize("name", ["old", "weight"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_versions_and_hooks_of_a_module_are_followed_once(name: str, prefix: str, tmp_path: Path) -> None:
+    net = nn.ModuleDict({"a": Versioned(), "b": nn.Linear(3, 2)})
+    before = net["a"].weight.detach().clone()
+    rest = {k: v for k, v in net.state_dict().items() if k.startswith("b")}
+    fit = matching.load(net, under(prefix, {f"a.{name}": torch.full((3,), 4.0), **rest}), where="f")
+    assert not fit.partial
+    assert torch.equal(net["a"].weight, torch.full((3,), 2.0))
+    assert not torch.equal(net["a"].weight, before)
+    outer = nn.DataParallel(net) if prefix else net
+    torch.save(outer.state_dict(), tmp_path / "a.pt")  # of today's version: nothing is halved
+    matching.load(net, file_formats.read(tmp_path / "a.pt"), where="f")
+    assert torch.equal(net["a"].weight, torch.full((3,), 2.0))
+
+
+class Counting(nn.Linear):
+    """Keeps what is no tensor."""
+
+    seen: Any = None
+
+    def get_extra_state(self) -> Any:
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.seen = state["seen"]
+
+
+def test_extra_state_is_loaded_and_missed(tmp_path: Path) -> None:
+    source, net = nn.Sequential(Counting(2, 2)), nn.Sequential(Counting(2, 2))
+    source[0].seen = [3, "four"]
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "a.pt")
+    matching.load(net, file_formats.read(tmp_path / "a.pt"), where="f")
+    assert net[0].seen == [3, "four"]
+    plain = {k: v for k, v in source.state_dict().items() if "extra" not in k}
+    assert matching.fit(net, plain).missing == ["0._extra_state"]
+
+
+def test_kinds_of_numbers_are_converted_with_a_line_or_refused() -> None:
+    fit = matching.fit(Net(), {k: v.half() if v.is_floating_point() else v for k, v in small().items()})
+    assert "float16 made float32: 8 tensors" in fit.notes
+    for kind in (torch.int8, torch.complex64, torch.bool):
+        whole = {k: v.to(kind) if k == "conv.weight" else v for k, v in small().items()}
+        assert f"conv.weight is {kind}, the model's torch.float32" in refused(Net(), whole)
+
+
+def test_transposed_weights_are_called_so() -> None:
+    file = {k: v.T if k == "fc.weight" else v for k, v in small().items()}
+    assert "fc.weight is transposed: [2, 3] in the file, [3, 2] in the model" in refused(Net(), file)
+
+
+def test_a_partial_load_leaves_a_tenth_at_most() -> None:
+    file = {k: v for k, v in small().items() if k not in ("conv.bias", "bn.bias")}
+    assert "lacks 2 of the model's 9 tensors (conv.bias, bn.bias)" in refused(Net(), file, allow_partial=True)

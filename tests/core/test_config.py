@@ -160,9 +160,9 @@ def test_a_run_file_may_be_partial_and_a_path_implies_npz(tmp_path):
     assert with_changes(Run(), {"data.path": tmp_path}).data.kind == "cifar10"
 
 
-def test_a_shorter_run_leaves_out_the_milestones_behind_its_end():
-    assert with_changes(Run(), {"epochs": 120}) == Run(epochs=120, lr_milestones=(100,))
-    assert with_changes(Run(), {"epochs": 300}) == Run(epochs=300)
+def test_the_milestones_of_a_shorter_run_keep_their_shares():
+    assert with_changes(Run(), {"epochs": 120}) == Run(epochs=120, lr_milestones=(60, 90))
+    assert with_changes(Run(), {"epochs": 300}) == Run(epochs=300, lr_milestones=(150, 225))
     with pytest.raises(UserError, match="lr_milestones"):
         with_changes(Run(), {"epochs": 120, "lr_milestones": [100, 150]})
 

@@ -44,6 +44,8 @@ def test_a_rank_without_a_world_is_of_another_program(clean):
         {"OMPI_COMM_WORLD_SIZE": "2"},
         {"LOCAL_RANK": "first"},
         {"MASTER_PORT": "http"},
+        {"WORLD_SIZE": "1" * 5000},
+        {"PMI_RANK": "²"},
     ],
 )
 def test_what_cannot_be_followed_is_a_sentence(clean, environment):

@@ -236,12 +236,12 @@ def _is_clear(
 
 
 def _hopeless(other: Bool[Tensor, " m"], loaded: Bool[Tensor, " m"]) -> bool:
-    """Whether a way cannot be better by two points any more: its lead and two standard errors are less."""
+    """Whether a way cannot be better by two points any more: its lead and three standard errors are less."""
     difference = other.double() - loaded.double()
     if len(difference) <= FIRST:
         return False
     error = sqrt(max(float(difference.var()), 1 / len(difference)) / len(difference))
-    return float(difference.mean()) + 2 * error < MATTERS
+    return float(difference.mean()) + 3 * error < MATTERS
 
 
 def _or_none(model: Classifier, feeding: Feeding, x: Float[Tensor, "n c h w"], batch: int) -> Tensor:

@@ -120,6 +120,8 @@ def settle(
     for _ in range(ROUNDS):
         loaded, alternatives = where.feeding(), (known, x.shape[1], (x.shape[2], x.shape[3]), one.usual)
         others = feedings(loaded, *alternatives) + with_variants(where.variants(), loaded, [loaded])
+        # what is said of the constants stays, where only the order of the channels is guessed
+        others = [f for f in others if len(f.aspects) == 1 or where.is_guessed(f)]
 
         def attempt(
             among: Sequence[Feeding], most: float, loaded: Feeding = loaded, model: Classifier = where.model

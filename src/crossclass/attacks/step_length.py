@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from crossclass.core.config import as_fraction, parse_fraction
+from crossclass.core.config import as_fraction
+from crossclass.core.yaml_reader import parse_fraction
 
 STEPS = (("rel_step", "step_size"),)
 """Settings of which one is given (`Settings.alternatives`)."""

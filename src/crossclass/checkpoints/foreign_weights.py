@@ -55,19 +55,24 @@ class _Named(Settings):
     model: models.AnyModel | None = None
 
 
-def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool) -> ForeignNetwork:
+def load_foreign(
+    path: Path, splits: Splits, given: Changes, allow_partial: bool, container: str = ""
+) -> ForeignNetwork:
     """Load a file into the network that was named, or that the file describes.
 
     Args:
         path: The file of weights.
         splits: The images, which say the number of classes and channels.
         given: Settings of the network by path, such as `{"model.kind": "vit"}`.
-        allow_partial: Leave weights that the file lacks at random values.
+        allow_partial: Leave a few weights that the file lacks at random values.
+        container: The part of the file to read, by its dotted name; empty: the one that fits best.
 
     Raises:
         UserError: The file cannot be read, fits no network that is built in, or not the one that was named.
     """
-    tree = file_formats.read(path)
+    tree: dict[str, Any] = file_formats.read(path)
+    if container:
+        tree = state_dicts.select(tree, container, str(path))
     closest = _closest_built_in(tree)
     in_words = ""
     if closest is not None:
@@ -100,6 +105,8 @@ def load_foreign(path: Path, splits: Splits, given: Changes, allow_partial: bool
         closest=in_words,
         check=partial(_require_trained, model, path, splits, allow_partial),
     )
+    if container:
+        notes.append(f"weights.container={container}")
     notes.append(str(fit))
     usual = _usual(classes, models.size_of(splits.test.images)) if channels == 3 else "none"
     said = published_beside(path, channels)

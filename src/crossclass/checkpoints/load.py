@@ -17,6 +17,7 @@ from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkp
 from crossclass.checkpoints.file_formats import SUFFIXES
 from crossclass.checkpoints.foreign_weights import Aspect, NormalisedBy, load_foreign, other_classes
 from crossclass.checkpoints.run_folder import RunFolder, split_target
+from crossclass.checkpoints.shards import file_in, is_folder_of_weights
 from crossclass.core.config import Settings
 from crossclass.core.device import to_device
 from crossclass.core.errors import UserError, did_you_mean
@@ -28,6 +29,13 @@ from crossclass.data import AnyData, Npz, Splits
 from crossclass.data.channels import ONE_OF_THREE, one_channel, require_gray, with_channels_of
 
 
+class Weights(Settings):
+    """Which part of a foreign file is the network."""
+
+    container: str = ""
+    """Its dotted name, such as `state_dict_ema`, `model.ema`, `0` of a list or the prefix `student`."""
+
+
 class Source(Settings):
     """Where the network and the images of a checkpoint come from; a checkpoint of a run needs none of it."""
 
@@ -35,6 +43,8 @@ class Source(Settings):
     """The network of a foreign file; unset: recognized by the names and shapes in the file."""
     data: AnyData | None = None
     """The images; unset: those of the run, where they lay when it was trained."""
+    weights: Weights = Weights()
+    """Which part of a foreign file is the network; unset: the one that fits."""
     changes: dict[str, Any] = Field(default={})
     """Settings to change by path, such as `{"data.path": DIR, "model.width": 32}`."""
 
@@ -42,6 +52,11 @@ class Source(Settings):
         """What is given for `model` or `data`, by path."""
         whole = getattr(self, part)
         return ({} if whole is None else {part: whole}) | changes_of(self.changes, part)
+
+    @property
+    def container(self) -> str:
+        """The part of a foreign file that was asked for; empty if none was."""
+        return override(self.replace(changes={}), changes_of(self.changes, "weights")).weights.container
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,9 @@ def load_checkpoints(
     if source.of("model") and all(map(has_card, files)):
         setting = next(iter(source.of("model")))
         raise UserError(f"{files[0]} says itself which model it is; '{setting}' is for files of others")
+    container = source.container
+    if container and all(map(has_card, files)):
+        raise UserError(f"{files[0]} holds one network; 'weights.container' is for files of others")
     for path in files:
         tensors, card = load_checkpoint(path) if has_card(path) else ({}, None)
         data = _data(path, card, source)
@@ -171,7 +189,7 @@ def load_checkpoints(
                 threats = (card.threat, Linf())
         else:
             foreign, splits, note = with_channels_of(
-                lambda s: load_foreign(path, s, source.of("model"), allow_partial),  # noqa: B023
+                lambda s: load_foreign(path, s, source.of("model"), allow_partial, container),  # noqa: B023
                 splits,
             )
             model, normalisation = foreign.model, foreign.normalisation
@@ -241,6 +259,8 @@ def _files(target: str) -> list[Path]:
     path, (folder, which) = Path(target).expanduser(), split_target(target)
     if path.is_file():
         return [path]
+    if is_folder_of_weights(path):
+        return [file_in(path)]
     if folder.suffix in SUFFIXES and not folder.is_dir():
         raise UserError(f"there is no checkpoint {target}")
     there = RunFolder.at(folder).checkpoints()

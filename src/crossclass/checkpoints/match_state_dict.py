@@ -8,15 +8,16 @@ trained ones.
 """
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crossclass.checkpoints import state_dicts
+from crossclass.checkpoints import load_hooks, state_dicts
+from crossclass.checkpoints.tensor_tree import EXTRA
 from crossclass.core.errors import UserError
 
 Shape = tuple[int, ...]
@@ -41,6 +42,12 @@ class Fit:
     """What was taken off the file's names; what was left out and why; containers that fit as well."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]] | None
     """Mean, std and names of the file's own normalisation, unless the target holds it itself."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """States of modules that are no tensors, for the target's load_state_dict."""
+    rivals: list[str] = field(default_factory=list)
+    """Containers that fit as well, among which no convention decides; the first is the chosen one."""
+    other_kinds: list[str] = field(default_factory=list)
+    """Tensors whose numbers are of a kind that the module cannot take, in words."""
 
     @property
     def partial(self) -> bool:
@@ -69,6 +76,13 @@ class _Interpretation:
     """Name in the target to name below the prefix; they differ where a name was changed."""
     tensors: dict[str, Tensor]
     """What is below the prefix."""
+    consumed: frozenset[str] = frozenset()
+    """Names below the prefix that the module's own hooks made others of."""
+
+    @property
+    def dotted(self) -> str:
+        """Container and prefix, as `weights.container` takes them."""
+        return ".".join([*([self.candidate.where] if self.candidate.where else []), *self.prefix])
 
 
 def fit(module: nn.Module, tree: dict[str, Any]) -> Fit:
@@ -94,10 +108,10 @@ def fit(module: nn.Module, tree: dict[str, Any]) -> Fit:
         for candidate, prefix, tensors in peeled:
             if min(len(tensors), len(shapes)) < best_score[0]:
                 continue
-            for names in _renamings(tensors, pairs):
+            for names, read, consumed in _readings(sub, shapes, pairs, candidate, prefix, tensors):
                 common = [new for new in names if new in shapes]
-                same = sum(tensors[names[new]].shape == shapes[new] for new in common)
-                interpretation = _Interpretation(target, candidate, prefix, names, tensors)
+                same = sum(read[names[new]].shape == shapes[new] for new in common)
+                interpretation = _Interpretation(target, candidate, prefix, names, read, consumed)
                 if same > best_score[0]:
                     equals = []
                 if (same, len(common)) > best_score:
@@ -119,9 +133,18 @@ def load(
 ) -> Fit:
     """Load the tree into the module; returns the fit, which says in words what was done.
 
-    Raises UserError, with nothing changed, if the fit is partial and that is not allowed, or if not one
-    parameter fits. For this error `where` names the file, `closest` the model that would fit better;
-    `check` may raise another.
+    Args:
+        module: Takes the tensors.
+        tree: Tensors and dictionaries by name, as `file_formats.read` returns them.
+        allow_partial: Leave up to a tenth of the module's tensors as they are, but never the statistics of
+            its normalisation.
+        where: Names the file in errors.
+        closest: The model that would fit better, in words.
+        check: May raise another error for a fit.
+
+    Raises:
+        UserError: With nothing changed: the fit is partial and that is not allowed, not one parameter fits,
+            or several networks of the file fit equally.
     """
     result = fit(module, tree)
     check(result)
@@ -129,13 +152,46 @@ def load(
     fits = any(name in result.state for name, _ in sub.named_parameters(remove_duplicate=False))
     if not fits or (result.partial and not allow_partial):
         raise UserError(_refusal(result, where, closest, fits))
-    sub.load_state_dict(result.state, strict=False)
+    if result.partial:
+        _require_small_share(result, len(module.state_dict()), where)
+    if result.other_kinds:
+        raise UserError(f"{where} holds other kinds of numbers: {_short_list(result.other_kinds)}")
+    if result.rivals:
+        n = sum(tensor.numel() for tensor in result.state.values())
+        names = sorted(result.rivals)
+        raise UserError(
+            f"{where} holds {len(names)} networks that fit equally, of {n} numbers each: "
+            f"{', '.join(names)}; choose one with weights.container={names[0]}"
+        )
+    state = OrderedDict([*result.state.items(), *result.extra.items()])
+    state._metadata = getattr(sub.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+    sub.load_state_dict(state, strict=False)
     return result
+
+
+def _require_small_share(result: Fit, total: int, where: str) -> None:
+    """Raises UserError if a partial load would leave random what decides about everything."""
+    left = [*result.missing, *(name for name, _, _ in result.mismatched)]
+    vital = [n for n in left if n.endswith(("running_mean", "running_var"))]
+    if vital:
+        raise UserError(
+            f"{where} lacks {_short_list(vital)}: statistics of a batch norm that stay as they were "
+            "make numbers meaningless, also with --allow-partial; choose the model that the file describes"
+        )
+    if len(left) > max(1, total // 10):
+        raise UserError(
+            f"{where} lacks {len(left)} of the model's {total} tensors ({_short_list(left)}), more than "
+            "--allow-partial leaves as they were (a tenth); choose the model that the file describes"
+        )
 
 
 def _refusal(result: Fit, where: str, closest: str, fits: bool) -> str:
     parts = [f"{where} does not fit the model: {len(result.state)} tensors match in name and shape"]
-    shapes = [f"{n} is {list(f)} in the file, {list(m)} in the model" for n, f, m in result.mismatched]
+    shapes = [
+        f"{n} is {'transposed: ' * (len(f) > 1 and f == m[::-1])}{list(f)} in the file, "
+        f"{list(m)} in the model"
+        for n, f, m in result.mismatched
+    ]
     for names, what in (
         (result.missing, "of the model's are missing in the file"),
         (result.unexpected, "of the file's belong nowhere"),
@@ -162,6 +218,32 @@ def _targets(module: nn.Module, own: Mapping[str, Tensor]) -> Iterator[tuple[str
 def _under_prefix(tensors: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
     prefix = target + "." if target else ""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _readings(
+    sub: nn.Module,
+    shapes: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]],
+    candidate: state_dicts.Candidate,
+    prefix: tuple[str, ...],
+    tensors: dict[str, Tensor],
+) -> Iterator[tuple[dict[str, str], dict[str, Tensor], frozenset[str]]]:
+    """New to old names, tensors and names that are used up: by the module's own hooks, plain, renamed."""
+    under = ".".join(prefix)
+    versions = {
+        key.removeprefix(under).removeprefix("."): version
+        for key, version in (candidate.versions or {}).items()
+        if isinstance(key, str) and (not under or key == under or key.startswith(f"{under}."))
+    }
+    if shapes.keys() & tensors.keys() or any("weight_" in n or "original" in n for n in tensors):
+        changed = load_hooks.by_own_hooks(sub, tensors, versions)
+        if changed is not None:
+            yield {n: n for n in changed}, changed, frozenset(tensors.keys() - changed.keys())
+    for names in _renamings(tensors, pairs):
+        yield names, tensors, frozenset()
+    of_torch = load_hooks.by_torch_names(tensors, shapes)
+    if any(new != old for new, old in of_torch.items()) and len(of_torch) == len(tensors):
+        yield of_torch, tensors, frozenset()
 
 
 def _renamings(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
@@ -191,7 +273,8 @@ def _fit_of(
 
     state: dict[str, Tensor] = {}
     mismatched: list[tuple[str, Shape, Shape]] = []
-    left = {name: name for name in chosen.candidate.tensors}  # to their names for the target
+    used = {under + name for name in chosen.consumed}
+    left = {name: name for name in chosen.candidate.tensors if name not in used}  # to names for the target
     for new, name in chosen.names.items():
         left[under + name] = new
         if new not in shapes:
@@ -232,13 +315,22 @@ def _fit_of(
     ]
     unexpected = reasons.pop("", [])
     left_out = [f"{why}: {len(names)} ({_short_list(names)})" for why, names in reasons.items()]
+    extra = {n.removeprefix(under): v for n, v in chosen.candidate.extra.items() if n.startswith(under)}
+    needed = [n for n, v in module.state_dict().items() if n.endswith(EXTRA) and not isinstance(v, Tensor)]
+    missing += [n for n in needed if not (n.startswith(into) and n.removeprefix(into) in extra)]
+    others = _rivals(chosen, equals)
+    ties = any(_equally_usual(r, chosen) for r in others)
+    kinds = [(name, tensor.dtype, own[into + name].dtype) for name, tensor in state.items()]
     return Fit(
         target=chosen.target,
         state={name: _full_precision(tensor) for name, tensor in state.items()},
+        extra={n: v for n, v in extra.items() if into + n in needed},
+        rivals=[r.dotted for r in (chosen, *others) if _equally_usual(r, chosen)] if ties else [],
+        other_kinds=[f"{into}{n} is {a}, the model's {b}" for n, a, b in kinds if not _can_become(a, b)],
         missing=missing,
         unexpected=unexpected,
         mismatched=mismatched,
-        notes=[*_stripped(chosen), *left_out, *_others(chosen, equals)],
+        notes=[*_stripped(chosen), *left_out, *_converted(kinds), *_not_taken(chosen, others)],
         normalisation=constants_in_file if all(name in left for name in constant_names) else None,
     )
 
@@ -280,11 +372,46 @@ def _stripped(chosen: _Interpretation) -> Iterator[str]:
         yield f"renamed {_short_list(list(changes))}"
 
 
-def _others(chosen: _Interpretation, equals: Sequence[_Interpretation]) -> Iterator[str]:
+def _rivals(chosen: _Interpretation, equals: Sequence[_Interpretation]) -> list[_Interpretation]:
+    """One interpretation of each other container that fits as well; without copies of the chosen one."""
     taken = chosen.candidate.where
-    for where in dict.fromkeys(r.candidate.where for r in equals if r.target == chosen.target):
-        if where and where != taken and not taken.startswith(where + "."):
-            yield f"container '{where}' fits as well and was not taken"
+    found: dict[str, _Interpretation] = {}
+    for r in equals:
+        where = r.candidate.where
+        if r.target == chosen.target and where and where != taken and not taken.startswith(where + "."):
+            found.setdefault(where, r)
+    return [r for r in found.values() if not _same_weights(chosen, r)]
+
+
+def _same_weights(a: _Interpretation, b: _Interpretation) -> bool:
+    return all(
+        name in b.names
+        and a.tensors[old].dtype == b.tensors[b.names[name]].dtype
+        and torch.equal(a.tensors[old], b.tensors[b.names[name]])
+        for name, old in a.names.items()
+    )
+
+
+def _equally_usual(a: _Interpretation, b: _Interpretation) -> bool:
+    return state_dicts.preference(a.candidate.where) == state_dicts.preference(b.candidate.where)
+
+
+def _not_taken(chosen: _Interpretation, others: Sequence[_Interpretation]) -> Iterator[str]:
+    for where in (r.candidate.where for r in others if not _equally_usual(r, chosen)):
+        yield f"container '{where}' fits as well and was not taken (weights.container={where} takes it)"
+
+
+def _can_become(kind: torch.dtype, own: torch.dtype) -> bool:
+    """Whether numbers of a file can be the module's: whole ones are no weights, complex ones no real ones."""
+    if own.is_complex or kind == own:
+        return True
+    return not kind.is_complex and (kind.is_floating_point or not own.is_floating_point)
+
+
+def _converted(kinds: Sequence[tuple[str, torch.dtype, torch.dtype]]) -> Iterator[str]:
+    counts = Counter((a, b) for _, a, b in kinds if a != b and a.is_floating_point)
+    for (a, b), n in counts.items():
+        yield f"{str(a).removeprefix('torch.')} made {str(b).removeprefix('torch.')}: {n} tensors"
 
 
 def _short_list(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from crossclass.core.errors import UserError
 
@@ -140,7 +141,7 @@ def folder_of_others(path: Path, names: Sequence[str]) -> UserError:
     return UserError(f"{path} is a folder; give one file of weights{listed}")
 
 
-def index_of(path: Path) -> dict[str, str] | None:
+def index_of(path: Path) -> dict[str, Any] | None:
     """The names of tensors and their files, if a JSON file is the index of a sharded network, else None."""
     try:
         if path.suffix != ".json" or path.stat().st_size > 2**26:

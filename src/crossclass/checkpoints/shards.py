@@ -43,7 +43,7 @@ def require_whole(path: Path) -> None:
     raise UserError(f"{path} is one of {int(part[2])} shards; {todo}")
 
 
-def files_of(index: Path, weight_map: dict[str, str]) -> list[Path]:
+def files_of(index: Path, weight_map: dict[str, Any]) -> list[Path]:
     """The shards that an index names. Raises UserError if one is missing or lies in another folder."""
     files = []
     for name in dict.fromkeys(weight_map.values()):
@@ -62,7 +62,7 @@ def files_of(index: Path, weight_map: dict[str, str]) -> list[Path]:
 
 
 def read_shards(
-    index: Path, weight_map: dict[str, str], read: Callable[[Path], dict[str, Any]]
+    index: Path, weight_map: dict[str, Any], read: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
     """The tensors of all shards. Raises UserError if one is named and not there, or is there twice."""
     whole: dict[str, Any] = {}

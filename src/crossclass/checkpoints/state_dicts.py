@@ -6,11 +6,14 @@ listed here, the likeliest first; `match_state_dict` finds the one that fits a m
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from crossclass.checkpoints.tensor_tree import Extra, Tree
+from crossclass.core.errors import UserError
 
 # Usual names of containers and prefixes, the preferred first.
 _KNOWN = (
@@ -28,6 +31,36 @@ class Candidate:
     where: str
     """Dotted name of the container, such as `model.state_dict`; empty for the top of the file."""
     tensors: dict[str, Tensor]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """States of modules that are no tensors, by name."""
+    versions: Mapping[str, Any] | None = None
+    """What torch notes about the formats of its modules."""
+
+
+def select(tree: dict[str, Any], container: str, where: str) -> dict[str, Any]:
+    """The part of a file under a dotted name: of a container, of an entry of a list, or a prefix of names.
+
+    Raises UserError, which names `where` and the containers there are, if nothing has that name.
+    """
+    node, parts = tree, container.split(".")
+    while parts:
+        names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        whole = next((name for name in names if isinstance(node.get(name), dict)), None)
+        if whole is None:
+            prefix = ".".join(parts) + "."
+            node = Tree({k.removeprefix(prefix): v for k, v in node.items() if k.startswith(prefix)})
+            if not node:
+                there = [c.where for c in candidates(tree) if c.where][:5]
+                hint = f"; there are {', '.join(there)}" if there else "; all its tensors are at the top"
+                raise UserError(f"{where} has no container '{container}' (weights.container){hint}")
+            break
+        node, parts = node[whole], parts[whole.count(".") + 1 :]
+    return node
+
+
+def preference(dotted: str) -> tuple[int, ...]:
+    """Sorts containers by convention; those without one, such as the entries of a list, are equal."""
+    return tuple(-1 if part.isdigit() else _rank(part) for part in dotted.split("."))
 
 
 def candidates(tree: dict[str, Any]) -> list[Candidate]:
@@ -41,9 +74,11 @@ def candidates(tree: dict[str, Any]) -> list[Candidate]:
 
     def visit(node: dict[str, Any], path: tuple[str, ...]) -> None:
         tensors = {k: v for k, v in node.items() if isinstance(v, Tensor)}
-        inner = sorted((k for k in node if k not in tensors), key=_rank)
+        extra = {k: v.value for k, v in node.items() if isinstance(v, Extra)}
+        inner = sorted((k for k in node if k not in tensors and k not in extra), key=_rank)
         if tensors:
-            found.append(Candidate(".".join(path), tensors))
+            versions = node.versions if isinstance(node, Tree) else None
+            found.append(Candidate(".".join(path), tensors, extra, versions))
         if len(inner) + bool(tensors) > 1:
             joined.append(Candidate(".".join(path), dict(_flat(node))))
         for key in inner:
@@ -141,5 +176,5 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]
     for key, value in node.items():
         if isinstance(value, Tensor):
             yield prefix + key, value
-        else:
+        elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

@@ -47,11 +47,12 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         transfer = [("transfer", own.transfer)] if own.transfer else []
         mark = made_by(own.out, "doctor", read.targets, [*read.assignments, *transfer])
         require_free(own.out, mark)
-    data, model = changes_of(changes, "data"), changes_of(changes, "model")
-    settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in model})
+    data = changes_of(changes, "data")
+    network = changes_of(changes, "model") | changes_of(changes, "weights")
+    settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in network})
     others = [own.transfer] if own.transfer else []
     with trusting(everything=trust):
-        source = Source(changes=data | model)
+        source = Source(changes=data | network)
         loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
         images = Source(changes=data)
         second = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)

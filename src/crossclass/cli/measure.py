@@ -97,7 +97,7 @@ def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":
     from crossclass.core.config import flat
     from crossclass.core.overrides import changes_of, override
 
-    source = {**changes_of(changes, "data"), **changes_of(changes, "model")}
+    source = {k: v for part in ("data", "model", "weights") for k, v in changes_of(changes, part).items()}
     own = {path: value for path, value in changes.items() if path not in source}
     attack = {path.removeprefix("attack."): own.pop(path) for path in list(own) if path.startswith("attack.")}
     whole = own.get("attack", "")

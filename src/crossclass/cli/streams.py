@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 
@@ -19,8 +19,12 @@ class Stream:
         self._stream = stream
         self.error: Exception | None = None
         """Why it could not be written to, if so."""
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        # in the locale C it is surrogateescape, which has no escape for a letter
+        if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(
+            stream, "reconfigure"
+        ):
+            with suppress(OSError, ValueError):  # it is closed: the first text will say so
+                stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -29,10 +33,24 @@ class Stream:
         """Write text, if that is still possible; its length."""
         if self.error is None:
             try:
-                self._stream.write(text)
+                self._write(text)
             except (OSError, ValueError) as e:  # ValueError: the file was closed
                 self._drop(e)
         return len(text)
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it; nobody does where the file is closed."""
+        try:
+            return bool(self._stream.isatty())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:  # a stream of somebody else, which could not be told to escape
+            known = getattr(self._stream, "encoding", None) or "ascii"
+            self._stream.write(text.encode(known, "backslashreplace").decode(known))
 
     def writelines(self, lines: Any) -> None:
         """Write several texts."""
@@ -69,15 +87,18 @@ def streams() -> Iterator[Stream]:
     """Inside, `sys.stdout` and `sys.stderr` are such streams; yields the first."""
     before: dict[str, Any] = {}
     own: dict[str, Stream] = {}
-    for name in ("stdout", "stderr"):
-        # None where the file is closed; whatever is opened first would take its number
-        before[name] = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-        own[name] = Stream(before[name])
-        setattr(sys, name, own[name])
-    try:
-        yield own["stdout"]
-    finally:
-        for name, stream in own.items():
-            stream.flush()
-            if getattr(sys, name) is stream:
-                setattr(sys, name, before[name])
+    with ExitStack() as opened:
+        for name in ("stdout", "stderr"):
+            before[name] = getattr(sys, name)
+            # None where the file is closed; whatever is opened first would take its number
+            usable = before[name] is not None and not getattr(before[name], "closed", False)
+            nowhere = None if usable else opened.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            own[name] = Stream(nowhere or before[name])
+            setattr(sys, name, own[name])
+        try:
+            yield own["stdout"]
+        finally:
+            for name, stream in own.items():
+                stream.flush()
+                if getattr(sys, name) is stream:
+                    setattr(sys, name, before[name])

@@ -6,7 +6,6 @@ errors in one sentence.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
@@ -25,22 +24,9 @@ from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.plugins import Family, family
-from crossclass.core.yaml_reader import is_boolean_for_number, plain_value, read_yaml
+from crossclass.core.yaml_reader import is_boolean_for_number, parse_fraction, plain_value, read_yaml
 
 T = TypeVar("T", bound="Settings")
-
-
-def parse_fraction(value: object) -> object:
-    """The number of a text such as `"8/255"`; any other value is returned as it is, for pydantic to check.
-
-    Raises ValueError for a text with a slash that is not a fraction.
-    """
-    if isinstance(value, str) and "/" in value:
-        parts = re.fullmatch(r"([-+]?[0-9]+) */ *([0-9]+)", value.strip())
-        if parts is None or int(parts[2]) == 0:
-            raise ValueError(f"'{value}' is not a fraction such as 8/255")
-        return int(parts[1]) / int(parts[2])
-    return value
 
 
 def as_fraction(value: float) -> str | float:

@@ -60,10 +60,10 @@ def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 9:
         if name == "LOCAL_RANK" and text == "-1":  # what some launchers say for a single process
             return -1
         raise UserError(
-            f"the environment says {name}={text}, which is no number; unset it, or start with torchrun"
+            f"the environment says {name}={text[:30]}, which is no number; unset it, or start with torchrun"
         )
     return int(text)

@@ -213,10 +213,11 @@ def typed_value(node: Any, wanted: Sequence[Any], path: str) -> Any:
 
 
 def _has_own_reader(one: Any) -> bool:
-    """Whether a type or a field reads texts itself: 2/255 is a radius, and no share of one."""
+    """Whether a type or a field reads fractions in its own way: 2/255 is a radius, and no share of one."""
     metadata = getattr(one, "metadata", getattr(one, "__metadata__", ()))
     inner = [one.annotation] if isinstance(one, FieldInfo) else get_args(one)
-    return any(isinstance(m, BeforeValidator) for m in metadata) or any(map(_has_own_reader, inner))
+    other = any(isinstance(m, BeforeValidator) and m.func is not parse_fraction for m in metadata)
+    return other or any(map(_has_own_reader, inner))
 
 
 _SCALARS = (int, float, bool, str, Path)
@@ -242,6 +243,19 @@ def _scalar_value(text: str, options: Set[Any], path: str) -> Any:
     if known and value is None:
         raise UserError(f"{path}={_short(text)}: give a value; this setting cannot be left out")
     return text if isinstance(value, bool) and str in kinds else value
+
+
+def parse_fraction(value: object) -> object:
+    """The number of a text such as `"8/255"`; any other value is returned as it is, for pydantic to check.
+
+    Raises ValueError for a text with a slash that is not a fraction.
+    """
+    if isinstance(value, str) and "/" in value:
+        parts = re.fullmatch(r"([-+]?[0-9]+) */ *([0-9]+)", value.strip())
+        if parts is None or int(parts[2]) == 0:
+            raise ValueError(f"'{value}' is not a fraction such as 8/255")
+        return int(parts[1]) / int(parts[2])
+    return value
 
 
 def is_boolean_for_number(value: object, wanted: Sequence[Any]) -> bool:

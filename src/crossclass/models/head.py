@@ -179,9 +179,10 @@ def find_head(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list
             if _equal(float(factor[0]) * _centred(p.z, centred), target, rounding):
                 return [LinearHead((Term(p.key, _simple(float(factor[0]))),), relation)]
     if _is_softmax(y):
-        same = [p for p in distinct if _equal(p.z.softmax(dim=1), y, rounding)]
-        if same:
-            return [LinearHead((Term(p.key),), "softmax") for p in same]
+        for p in distinct:
+            sharp = _sharpness(p.z, y)
+            if sharp is not None and _equal((sharp * p.z).softmax(dim=1), y, rounding):
+                return [LinearHead((Term(p.key, _simple(sharp)),), "softmax")]
     for relation, target, centred in targets:
         if head := _fitted(distinct, target, relation, centred, rounding):
             return [head]
@@ -208,6 +209,17 @@ def _targets(y: Tensor) -> Iterator[tuple[Relation, Tensor, bool]]:
 
 def _is_softmax(y: Tensor) -> bool:
     return bool((y >= 0).all()) and bool(((y.sum(dim=1) - 1).abs() < 1e-3).all())
+
+
+def _sharpness(z: Tensor, y: Tensor) -> float | None:
+    """The factor with which the softmax of z may be y, from the classes that are not rounded to 0 or 1."""
+    top = y.argmax(dim=1, keepdim=True)
+    apart = (z - z.gather(1, top), y.clamp(min=1e-30).log() - y.gather(1, top).log())
+    inside = (y > 1e-5) & (apart[0].abs() > 1e-6)
+    if not bool(inside.any()):  # all are 0 or 1: any factor that is large enough
+        return 1e3 / max(1e-12, float(z.abs().max())) if torch.equal(z.argmax(dim=1), top[:, 0]) else None
+    dz, dy = apart[0][inside], apart[1][inside]
+    return float((dz * dy).sum() / dz.square().sum())
 
 
 def _centred(z: Tensor, centred: bool) -> Tensor:

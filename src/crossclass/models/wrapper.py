@@ -105,6 +105,9 @@ class Wrapped(Classifier):
         with torch.random.fork_rng(devices=[]), evaluating(self.net), full_precision():
             products, returned = self._recorded(x, None)
             serving = self._serving(products)
+            outputs = [t for _, t in _tensors(returned)] if not isinstance(returned, Tensor) else [returned]
+            if hasattr(self, "_head") and not all(bool(t.isfinite().all()) for t in outputs):
+                return  # what is no number tells nothing: the head stays the one that was found before
             self._output, logits = self._choose_output(returned, products, len(x))
             heads = find_head(serving, logits)
             if len(heads) > 1:
