@@ -212,9 +212,17 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from crossclass.report import plots
 
     nothing = plots.matrix([[1.0]], ["a"])
-    for name in ("curves", "matrix", "difference"):
+    for name in ("curves", "matrix", "difference", "class_bars"):
         monkeypatch.setattr(plots, name, lambda *_, **__: nothing)
     monkeypatch.setattr(plots, "svg", lambda _: "<svg></svg>")
+
+
+@pytest.fixture(autouse=True)
+def _no_live_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` draws its page only in tests that are marked `live_page`: it takes seconds."""
+    if request.node.get_closest_marker("live_page") is None:
+        monkeypatch.setattr("crossclass.cli.live_page.LivePage.update", lambda *_: False)
+        monkeypatch.setattr("crossclass.cli.live_page.final_page", lambda *_: None)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ EVIL = ["<script>alert(1)</script>", "</script>", "a & b", '" onload="x', "$x^$"
 ATTACK = "PGD-20, l_inf 8/255, step eps/4, uniform start"
 
 
-CAS_NOTE = "Read CAS together with accuracy"
+CAS_NOTE = "Read CAS with accuracy"
 
 
 def square(K: int, off: float) -> list[list[float]]:

@@ -117,7 +117,7 @@ def test_demo_ends_with_the_plain_path_of_the_page(call, here):
     ]
     code, out, err = call("demo", *small)
     assert code == 0, err
-    assert "lr_milestones=[]: the same shares of 1 epochs" in err
+    assert "lr_milestones=[], at the same shares of 1 epochs" in err
     page = Path(out.splitlines()[-1])
     assert page.is_file()
     assert "<html" in page.read_text()

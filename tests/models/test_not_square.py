@@ -76,7 +76,7 @@ def test_maps_are_drawn_at_the_size_of_the_images() -> None:
     split, nets = Split(IMAGES, torch.arange(8) % 3), []
     for seed in range(2):
         net = models.build(THIN.replace(normalise="none"), IMAGES, 3, seed).eval()
-        judged = evaluate(net, split, None, keep_images=True)
+        judged = evaluate(net, split, None, keep=torch.arange(len(split)))
         nets.append((str(seed), net, replace(judged, robust=split.labels if seed == 0 else split.labels * 0)))
     found = saliency_between(nets[0], nets[1], split, ("a", "b", "c"), 2, "x")
     assert found is not None

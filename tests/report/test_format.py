@@ -64,7 +64,6 @@ def test_best_and_last_are_compared_under_the_same_attack_only(tmp_path: Path) -
     text = page_text(write_report([write_run(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
     assert "90.0 %" in text  # in the table of evaluations
     assert "peaked at 30.0 % in epoch 2" in text  # but judged by the checks of the epochs
-    assert "(from events.jsonl)" in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -75,7 +74,7 @@ def test_within_a_run_numbers_fall_and_rise(tmp_path: Path) -> None:
     text = page_text(write_report([write_results(tmp_path, [*ends, both])], tmp_path / "a.html"))
     assert "From best.val to last robust accuracy fell by 14.2 points and CAS fell by 9.00." in text
     assert "rose by 7.5 points [4.0, 10.0]" in text
-    assert "best.val against last of r" in text
+    assert "best.val against last" in text
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,15 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_names_cannot_break_out(html: str) -> None:
     page = Page(html)
-    assert len(page.all("script")) == 2  # the data and ours, whatever the classes are called
+    kinds = [attributes.get("type") for attributes in page.all("script")]
+    assert kinds.count(None) == 1  # ours, whatever the classes are called
+    assert set(kinds) == {None, "application/json"}
     assert "<script>alert" not in html
     assert "<b>alarm" not in html
     assert "&lt;b&gt;alarm" in html
     assert not page.values("onload")
-    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
-    assert data is not None
-    assert json.loads(data[1])["names"] == EVIL
+    data = re.findall(r'<script type="application/json" id="data-[^"]*">(.*?)</script>', html, re.DOTALL)
+    assert [json.loads(one)["names"] for one in data] == [EVIL]
 
 
 def test_nothing_is_loaded_from_outside(html: str) -> None:
@@ -53,10 +54,11 @@ def test_nothing_is_loaded_from_outside(html: str) -> None:
 
 def test_every_number_has_its_conditions(html: str) -> None:
     text = visible_text(html)
-    for expected in (ATTACK, "n = 1,000", "seed 5", "fp32", "PGD-10, 100 test images", "finished", "not set"):
+    shown = (ATTACK, "1,000 test images", "seed=5", "fp32", "PGD-10, 100 test images", "finished", "not set")
+    for expected in shown:
         assert expected in text, expected
     assert "chosen on the test set itself" in text
-    assert text.count(CAS_NOTE) >= 5
+    assert text.count(CAS_NOTE) == 1
     assert "AUC 0.93" in text
     assert "gradient masking?" in text
     assert "142 of 1,000 images fewer" in text
@@ -86,11 +88,12 @@ def test_several_runs(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"toy-{s}", ROWS, ENDS, seed=s, label=f"toy-seed{s}") for s in (0, 1)]
     page = write_report([*runs, runs[0]], tmp_path).read_text()
     text = visible_text(page)
-    assert "2 runs side by side" in text
+    assert "<h1>toy, seed 0 against toy, seed 1</h1>" in page
     assert "toy, seed 1" in text
     assert "toy (mean of 2 seeds, band: all)" in text
     ids = [v for v in Page(page).values("id") if v.startswith(("run-", "data-"))]
-    assert sorted(ids) == ["data-1", "data-2", "run-1", "run-2"]
+    assert {"data-run-1-epochs", "data-run-2-epochs", "run-1", "run-2"} <= set(ids)
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_several_runs(tmp_path: Path) -> None:
         ("events.jsonl", '["epoch"]\n', "line 1: not an epoch of a run"),
         ("measure.json", "[", "measure.json: not valid JSON"),
         ("measure.json", "{}", "measure.json: not what .* writes"),
-        ("config.yaml", "a: [", "config.yaml: not valid YAML"),
+        ("config.yaml", "a: [", r"config\.yaml, line 1: "),
     ],
 )
 def test_errors_in_one_sentence(tmp_path: Path, name: str, content: str, expected: str) -> None:
@@ -167,7 +170,8 @@ def test_alarms_stand_with_their_end_and_notes_apart(tmp_path):
     assert "2 warnings" in text  # the alarm once, and the other thing
     assert re.search(r"catastrophic overfitting in epoch 3: FGSM 71.0 %, PGD-10 0.3 %.*over in epoch 4", text)
     assert text.count("catastrophic overfitting in epoch 3") == 1
-    assert re.search(r'class="note">Noted: gradient cosine low in epoch 5: .* \(over in epoch 6\)', text)
+    noted = text.split("Noted during training")[1]
+    assert re.search(r"gradient cosine low in epoch 5: .* \(over in epoch 6\)", noted)
 
 
 def test_alarms_of_a_loop_that_logs_no_numbers_behind_them_are_still_shown(tmp_path):

@@ -68,8 +68,10 @@ class EvaluationPass:
     dead: int = 0
     """Samples with a zero or non-finite gradient at every step of the attack, or at some step if they are
     classified right after it."""
-    images: Float[Tensor, "n c h w"] | None = None
-    """The images that were judged (x_adv, or x without an attack), if they were to be kept."""
+    images: Float[Tensor, "m c h w"] | None = None
+    """The images that were judged (x_adv, or x without an attack), those of `kept`."""
+    kept: Int[Tensor, " m"] | None = None
+    """Which samples' images were to be kept."""
     used: Bool[Tensor, " n"] | None = None
     """Which samples attributions are taken from; unset is all of them, as in the paper."""
     sharing: Int[Tensor, "k k"] | None = None
@@ -207,11 +209,12 @@ def evaluate(
     purpose: Purpose = "measure",
     memory_format: torch.memory_format = torch.contiguous_format,
     advance: Callable[[int], None] = lambda n: None,
-    keep_images: bool = False,
+    keep: Int[Tensor, " m"] | None = None,
     distributed_map: DistributedMap = local_map,
 ) -> EvaluationPass:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
+    `keep` are the indices, rising, of the samples whose judged images are kept.
     `distributed_map` may let several processes take batches each (`ProcessGroup.map`); the result is
     the same, in all of them. Raises UserError for labels that the network has no output for, for no images,
     and for what is no `Classifier`, no `Split` or no `Attack`.
@@ -236,7 +239,10 @@ def evaluate(
             robust = predicted(logits).cpu()
             clean = predicted(model(x)).cpu() if attack is not None else robust
         advance(len(index))
-        return clean, robust, g.float().cpu(), dead, x_adv.cpu() if keep_images else x_adv.new_empty(0)
+        images = x_adv.new_empty(0)
+        if keep is not None:
+            images = x_adv[torch.isin(index, keep.to(index.device))].cpu()
+        return clean, robust, g.float().cpu(), dead, images
 
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
@@ -246,10 +252,12 @@ def evaluate(
     clean, robust, features, dead, images = zip(*parts, strict=True)
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
-    kept = torch.cat(images) if keep_images else None
+    judged = None if keep is None else torch.cat(images)
     seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
     cast = tuple(f"the network is in {kind}, and was computed in float32" for kind in other_floats(model))
-    return EvaluationPass(labels, *seen, W, sum(dead), kept, head=head, head_warnings=said, warnings=cast)
+    return EvaluationPass(
+        labels, *seen, W, sum(dead), judged, keep, head=head, head_warnings=said, warnings=cast
+    )
 
 
 def _require(model: object, split: object, attack: object) -> None:

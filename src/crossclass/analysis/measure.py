@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from crossclass import models
-from crossclass.analysis import compare, evaluate, intervals, network_faults, settle_inputs
+from crossclass.analysis import compare, evaluate, intervals, network_faults, pictures, settle_inputs
 from crossclass.analysis.attack_strength import strength_warnings
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.input_alternatives import clean_sample
@@ -77,6 +79,8 @@ class Measure(Settings):
     classes; false takes what is usual."""
     saliency: int = Field(default=0, ge=0, le=48)
     """Samples in the grid of Grad-CAM maps of two checkpoints; 0 draws none."""
+    images: int = Field(default=10, ge=0, le=48)
+    """At most so many of the images are kept beside the result file, for its page; 0 keeps none."""
 
     @model_validator(mode="after")
     def _one_attack(self) -> "Measure":
@@ -147,13 +151,21 @@ def evaluate_checkpoint(
         batch=settings.batch,
         memory_format=runtime.memory_format,
         advance=advance,
-        keep_images=settings.saliency > 0,
+        keep=_kept(part, settings),
         distributed_map=runtime.group.map,
     )
     correct_only = settings.attribution_subset == "correct"
     used = evaluation.robust == evaluation.labels if correct_only else None
     noticed += strength_warnings(model, part, attack, settings.seed, runtime.memory_format, settings.batch)
     return replace(evaluation, sharing=splits.sharing, used=used, warnings=(*evaluation.warnings, *noticed))
+
+
+def _kept(part: Split, settings: Measure) -> Tensor | None:
+    """Whose images are kept: all for the maps of `saliency`, else a few for the page."""
+    if settings.saliency:
+        return torch.arange(len(part))
+    n = pictures.room_for(part.images, settings.images)
+    return pictures.chosen(part.labels, n) if settings.images else None
 
 
 def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, settings: Measure) -> list[str]:
@@ -235,6 +247,7 @@ def measurement(
             method=intervals.METHOD,
             bias={key: i.bias for key, i in ends.items() if i.bias},
         ),
+        pictures=pictures.pictures(evaluation, _images(splits, settings), splits, settings.images),
         **numbers,
     )
 

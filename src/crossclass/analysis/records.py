@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
+from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
 from crossclass.core.destinations import follow, takes_bytes
@@ -191,6 +193,8 @@ class Measurement(_WithMetrics):
     """The pairs of classes that share most, the largest C first."""
     matrices: dict[str, Matrix] | MatrixFile = {}
     """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], `sharing` if it is known."""
+    pictures: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
+    """A few of the images (`pictures.Pictures`), in the process that measured them; never in the file."""
 
     @property
     def attacked(self) -> bool:
@@ -492,12 +496,3 @@ def schema() -> dict[str, Any]:
         out["$defs"]["Comparison"]["properties"][f"d_{m.key}"] = {**number, **about}
     out["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return out
-
-
-def to_frame(rows: list[dict[str, Any]]) -> Any:
-    """The rows as a pandas DataFrame. Raises UserError where pandas is not installed."""
-    try:
-        import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError as e:
-        raise UserError("to_pandas() needs pandas; pip install 'crossclass[pandas]'") from e
-    return pandas.DataFrame(rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crossclass.analysis.frames import to_frame
 from crossclass.analysis.records import (
     EpochRow,
     ResultFile,
@@ -15,7 +16,6 @@ from crossclass.analysis.records import (
     load_results,
     metric_columns,
     read_json,
-    to_frame,
 )
 from crossclass.core.errors import UserError
 from crossclass.core.yaml_reader import read_yaml

@@ -5,6 +5,7 @@
                              events.jsonl  one row per epoch; metrics.csv the same numbers for pasting
                              best.val, best.test, last, last_good, epoch_NNN (.safetensors, with a card each)
                              measure.json  the full evaluation of the checkpoints that matter
+                             measure-pictures.npz  a few of its images, for the page;  report.html  the page
                              resume/       the last two states of training;  DONE  when finished
                              failure.json  why it stopped, if a loss was no number; the batch in failure/
                              .lock         held by the process that trains it

@@ -30,6 +30,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
       crossclass measure a.pt b.pt data.path=cifar10 attack=autoattack
     """
     from crossclass.analysis.measure import Measure, measure
+    from crossclass.analysis.pictures import write_pictures
     from crossclass.analysis.records import write_results
     from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
@@ -64,6 +65,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     def write() -> Path:
         with reserved(out, mark) as path:
             write_results(path, results.model_copy(update={"made_by": mark}))
+            write_pictures(path, [r.pictures for r in results.results])
         return path
 
     with progress_display("measure") as progress:

@@ -16,14 +16,21 @@ class Execution(Settings):
     """Where and how it is computed; no part of a result."""
 
 
-class Train(Execution):
-    """Of `train` and `demo`."""
+class Training(Execution):
+    """Of every command that trains."""
 
     out: Path = Path("runs")
     """The folder that holds the run folders."""
 
 
-class Sweep(Train):
+class Train(Training):
+    """Of `train` and `demo`."""
+
+    images: int = Field(default=10, ge=0, le=48)
+    """At most so many test images are kept beside the run's measure.json, for its page; 0 keeps none."""
+
+
+class Sweep(Training):
     """Of `sweep`."""
 
     jobs: int = Field(default=1, ge=1)

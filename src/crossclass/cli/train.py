@@ -27,8 +27,8 @@ def train(
 ) -> None:
     """Train a run, or go on with it.
 
-    The same command resumes what was interrupted, and so does `train RUN`. NAME is a named run. The last line
-    printed is the run's folder.
+    The same command resumes what was interrupted, and so does `train RUN`. NAME is a named run. The page
+    report.html in the run's folder shows how far it is. The last line printed is the folder.
 
     \b
     Examples:
@@ -54,6 +54,7 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name, file or run folder to its end, showing how far it is; its folder."""
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
+    from crossclass.cli.live_page import LivePage, final_page
     from crossclass.cli.own_settings import Train
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
@@ -75,13 +76,26 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
             progress.log(
                 f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs"
             )
+        page, before = LivePage(), False
         for folder, row in loop.iterate_epochs(
-            run, read.own.out, label, read.own.runtime, progress.step, progress.log, begun
+            run,
+            read.own.out,
+            label,
+            read.own.runtime,
+            progress.step,
+            progress.log,
+            begun,
+            images=read.own.images,
         ):
-            if folder.done:
+            if before := folder.done:
                 progress.log(f"finished already: {folder.path}; crossclass report {folder.path} shows it")
                 break
             progress.row(row)
+            if row.watched:
+                page.update(folder.path)
+        page.close()
+        if not before or not (folder.path / "report.html").exists():
+            final_page(folder.path, progress.log)
     return folder.path
 
 

@@ -96,6 +96,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Planted:
+    """The parts that a generated data set is drawn from, as pictures."""
+
+    parts: UInt8[Tensor, "p 3 s s"]
+    shows: tuple[tuple[int, ...], ...]
+    """The parts of each class, its own first."""
+
+
+@dataclass(frozen=True)
 class Splits:
     """A data set in memory: three parts, the class names, what is known about it."""
 
@@ -109,6 +118,8 @@ class Splits:
     """The true sharing matrix, where it is known."""
     left_out: tuple[tuple[Part, str], ...] = ()
     """What the reader did not read, in words, by the part of the files (`train` or `test`)."""
+    planted: Planted | None = None
+    """Which parts the classes show, where the data are drawn from known ones."""
 
     def part(self, name: str) -> Split:
         """`train`, `val` or `test`; raises UserError if it is empty or unknown."""

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from crossclass.core.rng import generator
-from crossclass.data.base import Data, Split, Splits, checksum
+from crossclass.data.base import Data, Planted, Split, Splits, checksum
 
 SILHOUETTES = ("disk", "square", "triangle", "ring", "cross", "diamond")
 _AXES = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
@@ -151,7 +151,7 @@ class Shapes(Data):
         sharing = torch.eye(self.classes, dtype=torch.int64)
         for i, j in self.graph:
             sharing[i, j] = sharing[j, i] = 1
-        return Splits(parts[0], parts[1], parts[2], self._names(), found, sharing)
+        return Splits(*(parts[0], parts[1], parts[2]), self._names(), found, sharing, planted=self._planted())
 
     def for_seed(self, seed: int) -> "Shapes":
         """Pictures drawn from this seed."""
@@ -195,6 +195,12 @@ class Shapes(Data):
                 mask[m, top : top + side, left : left + side] = True
         pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
         return Drawn(pictures, labels, strengths, exclusive, shared)
+
+    def _planted(self) -> Planted:
+        """The parts at twice their mean strength, so that they are seen."""
+        stamps = [part(p, self.part_size) for p in range(self.classes + len(self.graph))]
+        pictures = (0.5 + 2 * self.mu * torch.stack(stamps)).clamp(0, 1)
+        return Planted((255 * pictures).round().byte(), tuple(map(tuple, self.parts_of)))
 
     def _names(self) -> tuple[str, ...]:
         known = SILHOUETTES

@@ -42,6 +42,12 @@ class BestAndLast(NamedTuple):
         return self.best, self.last
 
     @property
+    def one(self) -> bool:
+        """Whether the best checkpoint is the last one too."""
+        epoch = self.best.checkpoint.epoch
+        return epoch is not None and epoch == self.last.checkpoint.epoch
+
+    @property
     def attack(self) -> str:
         """The attack in words."""
         return self.best.attack or NO_ATTACK

@@ -19,6 +19,13 @@ def level(intervals: Intervals | None) -> str:
     return f"{100 * (intervals.level if intervals else 0.95):.0f}\u00a0%"
 
 
+def short_attack(attack: str | None, n: int | None = None, split: str | None = None) -> str:
+    """Under which attack, and on how many images, in the few words that stand at a number."""
+    words = ", ".join((attack or NO_ATTACK).split(", ")[:2])
+    images = f"{n:,} " if n else ""
+    return f"{words}; {images}{split or ''} images".replace("  ", " ") if n or split else words
+
+
 def split_name(name: str | None) -> str:
     """The full name of a split; `UNKNOWN` for None."""
     return {"val": "validation", None: UNKNOWN}.get(name, str(name))

@@ -6,13 +6,13 @@ since style, script, figures and data are inside, and every number stands beside
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from markupsafe import Markup
 
-from crossclass.analysis.metrics import Metric
+from crossclass.analysis.pictures import Pictures, load_pictures
 from crossclass.analysis.records import ResultFile, load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.destinations import is_replaced
@@ -20,15 +20,19 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import require_ending, require_writable, write_atomic
 from crossclass.core.made_by import mark, require_free, reserved
 from crossclass.core.progress import Log
-from crossclass.report import comparison, measurement
-from crossclass.report.run import RunView, curve_figures, labels
+from crossclass.report import comparison, measurement, plots
+from crossclass.report.figures import PageFigure
+from crossclass.report.format import short_attack
+from crossclass.report.run import RunView, curve_figure, differing, labels
 from crossclass.report.sections import TEMPLATES, download, environment
 
-ENTRIES = 300_000
-"""Matrix entries that a page carries for its sliders: about 1.5 MB."""
+ENTRIES = 1_000_000
+"""Matrix entries that a page carries for its sliders: about 2 MB."""
 
 
-def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None) -> Path:
+def write_report(
+    targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None, *, live: int = 0
+) -> Path:
     """Write one page about run folders and JSON files of `measure`.
 
     Without `out` the page of one run lies in its folder, that of one result beside it, and that of several is
@@ -38,6 +42,7 @@ def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = la
         targets: What the page is about.
         out: The file, or a folder in which it is `report.html`; unset, a name of the page's own.
         log: Called if a page about the same is replaced.
+        live: Seconds after which an open page reads itself anew while a run is not finished; 0 is never.
 
     Returns:
         The path of the page.
@@ -60,7 +65,8 @@ def write_report(targets: Sequence[Path], out: Path | None = None, log: Log = la
     runs = [load_run(path) for path in unique if path not in files]
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
     views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
-    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by)
+    live = 0 if all(run.done for run in runs) else live
+    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by, live)
     with reserved(page, made_by) as page:
         if is_replaced(page):
             log(f"{page} is replaced")
@@ -83,26 +89,36 @@ class ResultsView:
     file: ResultFile
     index: int
     """Tells its anchors from those of other files."""
+    shown_elsewhere: bool = False
+    """Whether its checkpoints stand in a comparison with another file."""
+
+    @cached_property
+    def pictures(self) -> list[Pictures | None]:
+        """Those beside the file, one for each result."""
+        return load_pictures(self.path, len(self.file.results))
 
     @cached_property
     def measurements(self) -> list[measurement.MeasurementView]:
         """Its checkpoints, in the order of the file."""
-        return measurement.views(self.file.results, f"result-{self.index}")
+        return measurement.views(self.file.results, f"result-{self.index}", self.pictures)
 
     @cached_property
     def comparisons(self) -> list[comparison.ComparisonView]:
         """What differs between two of them."""
-        return comparison.views(self.file, self.path.parent, f"comparison-{self.index}")
+        return comparison.views(self.file, self.path.parent, f"comparison-{self.index}", self.pictures)
+
+    @cached_property
+    def alone(self) -> list[measurement.MeasurementView]:
+        """The checkpoints that no comparison shows."""
+        if self.shown_elsewhere:
+            return []
+        shown = {id(m) for view in self.comparisons for _, m in view.sides if len(view.sides) == 2}
+        return [view for view in self.measurements if id(view.m) not in shown]
 
     @property
     def warnings(self) -> list[str]:
         """Those of all its checkpoints, each behind the name of the checkpoint."""
         return [f"{view.label}: {text}" for view in self.measurements for text in view.m.warnings]
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The metrics that any of its checkpoints has."""
-        return measurement.measured_metrics(self.file.results)
 
     @property
     def download(self) -> tuple[str, str]:
@@ -122,15 +138,95 @@ def _results(path: Path, index: int) -> ResultsView:
     return ResultsView(path, file, index)
 
 
-def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str) -> str:
-    single = len(runs) + sum(len(file.measurements) for file in files) == 1
+def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str, live: int) -> str:
+    compared = [view for file in files for view in file.comparisons]
+    if not compared and (compared := _side_by_side(runs, files)) and not runs:
+        files = [replace(file, shown_elsewhere=True) for file in files]
+    subjects = len(runs) + sum(len(file.alone) for file in files)
+    single = not compared and subjects == 1
+    about = _about(runs, files, compared)
+    if len(compared) == 1 and not runs and compared[0].title == about:
+        compared = [replace(compared[0], title="")]
     template = environment().get_template("page.html.j2")
     return template.render(
         runs=runs,
         files=files,
+        compared=compared,
         single=single,
-        heading=1 if single else 2,
-        overlay=curve_figures(runs) if len(runs) > 1 else {},
+        about=about,
+        heading=2,
+        alike=_alike(runs),
+        overlay=_overlay(runs) if len(runs) > 1 else None,
         made_by=made_by,
-        js=Markup((TEMPLATES / "page.js").read_text("utf-8")),
+        live=live,
+        unlike=_unlike(runs, files) if not compared else "",
+        js=Markup("".join((TEMPLATES / name).read_text("utf-8") for name in ("save.js", "matrices.js"))),
     )
+
+
+def _side_by_side(runs: Sequence[RunView], files: Sequence[ResultsView]) -> list[comparison.ComparisonView]:
+    """Two runs at their best, or two checkpoints of different files, if they were measured alike."""
+    measured = [view for file in files for view in file.measurements]
+    if len(runs) == 2 and not measured:
+        both = [view.both for view in runs]
+        if both[0] is None or both[1] is None:
+            return []
+        names = runs[0].label, runs[1].label
+        title = f"At their best: {names[0]} against {names[1]}"
+        one = comparison.between(both[0].best, both[1].best, names, "comparison-best", title)
+        return [one] if one else []
+    if len(measured) == 2 and not runs:
+        a, b = measured
+        names = a.label, b.label
+        if names[0] == names[1]:
+            names = files[0].path.stem, files[-1].path.stem
+        title, shown = f"{names[0]} against {names[1]}", (a.pictures, b.pictures)
+        one = comparison.between(a.m, b.m, names, "comparison-1", title, shown)
+        return [one] if one else []
+    return []
+
+
+def _unlike(runs: Sequence[RunView], files: Sequence[ResultsView]) -> str:
+    """Why two checkpoints that could be one comparison are not; empty where there are not two."""
+    measured = [view.m for file in files for view in file.measurements]
+    best = [view.both.best for view in runs if view.both]
+    both = best if len(runs) == 2 and not measured else measured if not runs else []
+    return comparison.unlike(*both) if len(both) == 2 else ""
+
+
+def _about(
+    runs: Sequence[RunView], files: Sequence[ResultsView], compared: Sequence[comparison.ComparisonView]
+) -> str:
+    """The title of the page: it names what it is about, or what differs."""
+    measured = [view.label for file in files for view in file.measurements]
+    names = [view.label for view in runs] + measured
+    if len(names) == 1:
+        return names[0]
+    if len(compared) >= 1 and not runs and len({(view.c.a, view.c.b) for view in compared}) == 1:
+        return f"{compared[0].c.a} against {compared[0].c.b}"
+    shared = {plots.without_seed(str(view.run.env.get("label") or "")) for view in runs}
+    common = shared.pop() if len(shared) == 1 and not measured else ""
+    head = f"{common}: " if common and not names[0].startswith(common) else ""
+    if len(names) == 2:
+        return f"{head}{names[0]} against {names[1]}"
+    count = [f"{len(runs)} runs"] * bool(runs) + [f"{len(measured)} measured checkpoints"] * bool(measured)
+    keys = differing([view.run for view in runs])
+    what = f" that differ in {', '.join(keys[:4])}" if keys and not files else ""
+    return head + " and ".join(count) + what
+
+
+def _alike(runs: Sequence[RunView]) -> str:
+    """The attack and the images of all runs, if they are the same."""
+    both = [view.both for view in runs if view.both]
+    texts = {short_attack(b.attack, b.best.data.n, b.split) for b in both}
+    if len(texts) != 1:
+        return ""
+    return f"All numbers of the table: {both[0].attack}; {texts.pop().partition('; ')[2]}."
+
+
+def _overlay(runs: Sequence[RunView]) -> PageFigure:
+    checks = sorted({view.check for view in runs})
+    note = f"Lines pass through the checks during training ({' or '.join(checks)}); round marks are the best "
+    note += "epochs. Runs that differ only by their seed share a colour: thin lines are seeds, the bold line "
+    note += "is their mean, the band spans them."
+    return curve_figure(runs, "Robust accuracy and CAS over the epochs of all runs", note)

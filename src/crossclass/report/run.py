@@ -9,13 +9,26 @@ from typing import Any
 from markupsafe import Markup
 
 from crossclass.analysis.metrics import METRICS, Metric, metric
-from crossclass.analysis.records import Matrix
+from crossclass.analysis.pictures import Pictures, load_pictures
 from crossclass.analysis.run_record import RunRecord
+from crossclass.core.config import flat
 from crossclass.core.errors import UserError
-from crossclass.report import comparison, measurement, plots
+from crossclass.report import comparison, figures, measurement, pictures as drawn, plots
 from crossclass.report.best_and_last import BestAndLast, checked, measured
-from crossclass.report.format import change, level, percent
-from crossclass.report.measurement import matrix_of
+from crossclass.report.format import (
+    change,
+    number,
+    percent,
+    sentence,
+    short_attack,
+    signed,
+    split_name,
+    value,
+    value_change,
+    value_interval,
+)
+from crossclass.report.measurement import class_figure, confusion_figure, matrix_of
+from crossclass.report.packed import COARSE, viewer
 from crossclass.report.sections import Section, download, render
 from crossclass.training import alarms
 
@@ -45,6 +58,36 @@ class RunView:
     def both(self) -> BestAndLast | None:
         """Best and last; None before the first check on test images."""
         return measured(self.run.results) or checked(self.run, self.rows)
+
+    @cached_property
+    def pictures(self) -> list[Pictures | None]:
+        """The pictures beside the evaluations after training, in their order."""
+        results = self.run.results.results
+        return load_pictures(self.run.folder / "measure.json", len(results))
+
+    @property
+    def facts(self) -> list[str]:
+        """What stands below the name."""
+        seed, sizes = self.run.env.get("seed", self.run.config.get("seed")), self.run.env.get("sizes") or {}
+        facts = [] if seed is None else [f"seed {seed}"]
+        data = self.run.config.get("data")
+        kind = str(self.run.env.get("data") or (data.get("kind") if isinstance(data, dict) else "") or "")
+        facts += [kind.partition(" (")[0]] * bool(kind)
+        return [*facts, f"{sizes['train']:,} training images"] if sizes.get("train") else facts
+
+    @property
+    def attack(self) -> str:
+        """The attack on the best and the last checkpoint, and on what, in few words."""
+        both = self.both
+        return short_attack(both.attack, both.best.data.n, both.split) if both else self.check
+
+    @property
+    def check(self) -> str:
+        """The attack of the checks during training, and on what, in few words."""
+        words = str(self.run.env.get("check") or "an attack that was not recorded")
+        found = re.search(r"([\d,]+) test images", words)
+        n = int(found[1].replace(",", "")) if found else None
+        return short_attack(words.partition("; ")[0], n, "test") if n else words
 
     @cached_property
     def names(self) -> list[str]:
@@ -97,28 +140,74 @@ class RunView:
 
 
 def labels(runs: Sequence[RunRecord]) -> list[str]:
-    """A name for each run; the seed is in it only where runs differ in nothing else."""
+    """A name for each run: its label, the settings in which runs of that label differ, and their seed.
+
+    The label is left out where all runs have the same and settings tell them apart.
+    """
     given = [str(run.env.get("label") or run.folder.name) for run in runs]
     names = [plots.without_seed(name) for name in given]
-    alike = [(name, {**run.config, "seed": None}) for name, run in zip(names, runs, strict=True)]
     out: list[str] = []
-    for run, label, name, one in zip(runs, given, names, alike, strict=True):
-        if names.count(name) > 1:
-            label = name if names.count(name) == alike.count(one) else f"{name} ({run.folder.name[-8:]})"
-            label += f", seed {run.env.get('seed', run.config.get('seed', 'unknown'))}"
+    for run, label, name in zip(runs, given, names, strict=True):
+        others = [other for other, of in zip(runs, names, strict=True) if of == name]
+        if len(others) > 1:
+            differing = ", ".join(f"{k} {v}" for k, v in _differing(run, others).items())
+            alike = [other for other in others if _settings(other) == _settings(run)]
+            seed = f"seed {run.env.get('seed', run.config.get('seed', 'unknown'))}" if len(alike) > 1 else ""
+            shared = name if len(set(names)) > 1 or not differing else ""
+            label = ", ".join(part for part in (shared, differing, seed) if part)
         out.append(label if label not in out else f"{label} ({run.folder})")
     return out
 
 
-def curve_figures(views: Sequence[RunView]) -> dict[str, plots.Figure]:
-    """Accuracies and CAS over the epochs of one or more runs, for a wide and for a narrow window."""
+def _settings(run: RunRecord) -> dict[str, Any]:
+    """The settings of a run by path, without seed and checksum."""
+    settings = flat(run.config)
+    return {k: v for k, v in settings.items() if k.split(".")[-1] not in ("seed", "checksum", "subset_seed")}
+
+
+def differing(runs: Sequence[RunRecord]) -> list[str]:
+    """The settings in which runs differ, by path, besides their seeds."""
+    every = [_settings(run) for run in runs]
+    keys = dict.fromkeys(key for one in every for key in one)
+    return [key for key in keys if any(one.get(key) != every[0].get(key) for one in every)]
+
+
+def _differing(run: RunRecord, others: Sequence[RunRecord]) -> dict[str, str]:
+    """This run's first three settings of those that differ, by the last word of their paths."""
+    return {k.split(".")[-1]: _words(_settings(run).get(k)) for k in differing(others)[:3]}
+
+
+def _words(setting: Any) -> str:
+    return "none" if setting is None else str(setting)
+
+
+def curve_figure(views: Sequence[RunView], title: str, note: str) -> figures.PageFigure:
+    """Accuracies and CAS over the epochs of one or more runs, with the numbers of every check."""
     rows = {v.label: v.rows for v in views}
     milestones = {v.label: v.run.config.get("lr_milestones") or () for v in views}
     best = {v.label: (v.both.best.checkpoint.epoch or 0, v.both.chosen_by) for v in views if v.both}
-    return {
-        name: plots.curves(rows, milestones, best, width=width)
-        for name, width in {"wide": 10.0, "narrow": 4.6}.items()
-    }
+    evaluated: list[tuple[int, float, float | None]] = []
+    if len(views) == 1 and views[0].both and views[0].both.comparison is not None:
+        evaluated = [(m.checkpoint.epoch or 0, m["robust"], m.get("cas")) for m in views[0].both.checkpoints]
+    wide, narrow = (
+        plots.curves(rows, milestones, best, evaluated=evaluated, width=width) for width in (10.0, 4.6)
+    )
+    keys = ["epoch", "lr", "train_robust", "val_robust", "test_clean", "test_robust", "cas"]
+    table = [[v.label, *(row.get(key) for key in keys)] for v in views for row in v.rows]
+    return figures.PageFigure(wide, title, note, figures.rows(["run", *keys], table), narrow)
+
+
+def pictures(view: RunView) -> dict[str, Any]:
+    """The images at the best checkpoint, and what was planted."""
+    both, results = view.both, view.run.results.results
+    of = {id(m): one for m, one in zip(results, view.pictures, strict=True)}
+    shown = of.get(id(both.best)) if both else None
+    named = [("", shown)] if shown else []
+    attack = f"{both.attack}; at the best checkpoint, epoch {both.best.checkpoint.epoch}" if both else ""
+    strip = drawn.strip(named, view.names, attack)
+    C = matrix_of(both.best, "C") if both else None
+    parts = drawn.planted(shown, view.names)
+    return {"figures": [f for f in (strip, parts) if f], "example": drawn.examples(C, view.names)}
 
 
 def tiles(view: RunView) -> dict[str, Any] | None:
@@ -130,112 +219,214 @@ def tiles(view: RunView) -> dict[str, Any] | None:
     train, robust = dict(plots.series(view.rows, "train_robust")), metric("robust")
     first, last = (train.get(m.checkpoint.epoch or 0) for m in (both.best, both.last))
     if first is not None and last is not None:
-        tile = {"title": "Train robust accuracy", "best": percent(first), "last": percent(last)}
-        shown.append(tile | {"change": change(first - last, None, robust), "note": "as logged in training"})
-    return {"tiles": shown, "after": both.last.checkpoint.epoch != view.rows[-1]["epoch"]}
+        attack = f"{_training_attack(view)}; training images as they were trained on"
+        tile = {"title": "Train robust accuracy", "best": percent(first), "attack": attack, "note": ""}
+        by = "" if both.one else change(first - last, None, robust)
+        shown.append({**tile, "last": None if both.one else percent(last), "change": by})
+    ended = " (the last one checked)" * (both.last.checkpoint.epoch != view.rows[-1]["epoch"])
+    note = (
+        f"Best is epoch {both.best.checkpoint.epoch}, chosen by robust accuracy on the "
+        f"{split_name(both.chosen_by)} split; last is epoch {both.last.checkpoint.epoch}{ended}. "
+        f"Attack: {both.attack}. "
+    )
+    note += "" if both.one else comparison.intervals_note(both.comparison)
+    return {"tiles": shown, "note": note}
+
+
+def _training_attack(view: RunView) -> str:
+    recipe = view.run.config.get("recipe")
+    attack = recipe.get("attack") if isinstance(recipe, dict) else None
+    if not isinstance(attack, dict) or "kind" not in attack:
+        return "the attack of training"
+    steps = f"-{attack['steps']}" if attack.get("steps") else ""
+    threat = attack.get("threat") or {}
+    ball = f", {threat.get('kind', '')} {threat.get('eps', '')}" if threat else ""
+    return f"{str(attack['kind']).upper()}{steps}{ball}"
 
 
 def _tile(both: BestAndLast, m: Metric, values: tuple[float, float]) -> dict[str, Any]:
     (a, b), n, ends, notes = values, both.best.data.n, both.interval(m), []
+    attack = short_attack(both.attack, n, both.split)
+    title = f"{both.split.capitalize()} {m.label}" if m.unit == "accuracy" else sentence(m.label)
+    if both.one:
+        under = f"no attack; {attack.partition('; ')[2]}" if m.key == "clean" else attack
+        tile = {"best": value(a, m), "last": None, "change": "", "attack": under, "note": ""}
+        return {"title": title, **tile}
     if m.unit == "accuracy" and n and (images := round(n * (b - a))):
         notes.append(f"{abs(images):,} of {n:,} images {'fewer' if images < 0 else 'more'}")
     by = change(a - b, ends, m)
-    tile = comparison.difference_tile(m, values, by, ends, level(both.intervals), notes)
-    return tile | ({"title": f"{both.split.capitalize()} {m.label}"} if m.unit == "accuracy" else {})
+    return comparison.difference_tile(m, values, by, ends, attack, notes) | {"title": title}
 
 
 def curves(view: RunView) -> dict[str, Any]:
     """Accuracies and CAS over the epochs."""
     rows = [row for row in view.rows if row.get("cas") is not None]
     largest = max(rows, key=lambda row: row["cas"], default=None)
-    return {"figures": curve_figures([view]), "largest": largest}
+    note = f"Lines: the checks during training ({view.check}). "
+    if view.both and view.both.comparison is not None:
+        after = short_attack(view.both.attack, view.both.best.data.n, view.both.split)
+        note += f"Diamonds: the evaluation after training ({after}), which the tiles above show. "
+    note += "Round mark: best epoch; square: last; dashed vertical lines: drops of the learning rate."
+    if largest:
+        few = largest.get("predicted_classes")
+        of = f", where {few} of {len(view.names)} classes were predicted" if few is not None else ""
+        note += f" CAS was largest in epoch {largest['epoch']}: {number(largest['cas'], 2)}{of}."
+    title = f"Accuracy and CAS over the epochs of {view.label}"
+    return {"figures": [curve_figure([view], title, note)], "note": ""}
 
 
 def explorer(view: RunView) -> dict[str, Any] | None:
-    """The epoch slider: matrices in thousandths, half of them where they are symmetric."""
+    """The epoch slider."""
     rows = [row for row in view.rows if row.get("C")]
-    if not rows:
+    if not rows or len(view.names) < 2:
         return None
     step = -(-len(rows) * len(view.names) ** 2 // (2 * view.room))  # there is room for every `step`th matrix
     ends = [m.checkpoint.epoch for m in view.both.checkpoints] if view.both else [None, None]
     keys = {"epoch": "epoch", "robust": "test_robust", "cas": "cas", "predicted": "predicted_classes"}
     frames = [
-        {"c": _thousandths(row["C"]), **{k: row.get(v) for k, v in keys.items()}}
+        ({"label": f"epoch {row['epoch']}", **{k: row.get(v) for k, v in keys.items()}}, row["C"])
         for i, row in enumerate(rows)
         if i % step == 0 or row["epoch"] in ends
     ]
     curve = [[row.get(key) for key in keys.values()] for row in view.rows]
-    data = {"names": view.names, "frames": frames, "curve": curve, "ends": ends, "step": step}
-    return {"data": data}
-
-
-def _thousandths(C: Matrix) -> list[int | None]:
-    whole = [[None if v is None else round(1000 * v) for v in row] for row in C]
-    half = all(whole[i][j] == whole[j][i] for i in range(len(C)) for j in range(i))
-    return [v for i, row in enumerate(whole) for v in (row[i:] if half else row)]
+    ordered_by = next((C for at, C in frames if at["epoch"] == ends[0]), frames[-1][1])
+    check = f"Of each check: {view.check}."
+    check += f" Of the stored matrices every {step}th is on this page." * (step > 1)
+    data = viewer(view.names, frames, ordered_by, curve=curve, ends=ends)
+    return {"id": f"run-{view.index}-epochs", "data": data, "check": check, "note": ""}
 
 
 def matrices(view: RunView) -> dict[str, Any] | None:
     """C at best, at last, and the difference."""
-    if view.both is None:
+    both = view.both
+    if both is None:
         return None
-    best, last = (matrix_of(m, "C") for m in view.both.checkpoints)
-    figures = {side: plots.matrix(C, view.names) for side, C in (("best", best), ("last", last)) if C}
-    if best and last:
-        figures["difference"] = plots.difference(plots.subtract(best, last), view.names)
-    empty = [view.names[i] for i in view.both.best.empty_classes]
-    return {"figures": figures, "empty": empty} if figures else None
+    attack, known = short_attack(both.attack, both.best.data.n, both.split), {}
+    shown = []
+    for side, m in (("best", both.best), ("last", both.last))[: 1 if both.one else 2]:
+        if C := matrix_of(m, "C"):
+            known[side] = C
+            text = f"robust accuracy {value(m.get('robust'), metric('robust'))}, "
+            text += f"CAS {value(m.get('cas'), metric('cas'))}; {attack}"
+            title = f"C at {side}, epoch {m.checkpoint.epoch}"
+            id_ = f"table-run-{view.index}-{side}"
+            shown.append(figures.matrix(C, view.names, title, text, id=id_))
+    if len(known) == 2:
+        D = plots.subtract(known["best"], known["last"])
+        text = "blue: larger at best, red: larger at last"
+        if cas := both.values(metric("cas")):
+            text += f"; CAS differs by {value_change(cas[0] - cas[1], metric('cas'))}"
+        drawing = plots.difference(D, view.names)
+        of, title = [(one.id, 0) for one in shown] if len(D) > COARSE else [], "C at best minus C at last"
+        shown.append(figures.matrix(D, view.names, title, f"{text}; {attack}", drawing, of=of))
+    empty = ", ".join(view.names[i] for i in both.best.empty_classes)
+    note = "Negative entries of C are drawn as 0; the difference has a scale of its own."
+    note += f" Classes without attribution, counted as sharing nothing: {empty}." if empty else ""
+    return {"figures": shown, "note": note} if shown else None
 
 
 def truth(view: RunView) -> dict[str, Any] | None:
     """C beside the planted sharing, on data where it is known."""
-    if view.both is None:
+    both = view.both
+    sharing, C = (matrix_of(both.best, key) if both else None for key in ("sharing", "C"))
+    if both is None or not sharing or not C:
         return None
-    shown = {key: matrix_of(view.both.best, key) for key in ("sharing", "C")}
-    figures = {key: plots.matrix(matrix, view.names) for key, matrix in shown.items() if matrix}
-    auc = [m.metrics.get("sharing_auc") for m in view.both.checkpoints]
-    return {"auc": auc, "figures": figures} if len(figures) == 2 else None
+    attack = short_attack(both.attack, both.best.data.n, both.split)
+    title = f"C found at best, epoch {both.best.checkpoint.epoch}"
+    shown = [
+        figures.matrix(sharing, view.names, "Planted sharing", "1 where two classes have a common part"),
+        figures.matrix(C, view.names, title, f"CAS {number(both.best.get('cas'), 2)}; {attack}"),
+    ]
+    note, auc = "", [m.metrics.get("sharing_auc") for m in both.checkpoints]
+    if auc[0] is not None:
+        note = (
+            f"AUC {number(auc[0], 2)}: of a pair of classes that share a planted part and one that does not, "
+            f"C ranks the sharing pair higher in {percent(auc[0])} of cases (chance: 50 %)."
+        )
+        note += f" At the last checkpoint: {number(auc[1], 2)}." if auc[1] is not None else ""
+    return {"figures": shown, "note": note}
 
 
 def classes(view: RunView) -> dict[str, Any] | None:
     """Robust accuracy per class, the largest loss first, the confusion matrix, and the most shared pairs."""
-    if view.both is None:
+    both = view.both
+    if both is None:
         return None
-    best, last = view.both.checkpoints
+    best, last = both.checkpoints
+    attack = short_attack(both.attack, best.data.n, both.split)
     parts = zip(view.names, best.classwise_robust or (), last.classwise_robust or (), strict=False)
-    rows = [{"name": n, "best": b, "last": z} for n, b, z in parts]
-    counts, pairs = matrix_of(best, "confusion"), _pairs(view.names, view.both)
+    rows = sorted(parts, key=lambda r: (r[2] or 0) - (r[1] or 0))
+    counts, pairs = matrix_of(best, "confusion"), _pairs(view.names, both)
     if not (rows or counts or pairs):
         return None
+    names = f"best, epoch {best.checkpoint.epoch}", f"last, epoch {last.checkpoint.epoch}"
+    if both.one:
+        rows = [(name, a, None) for name, a, _ in sorted(rows, key=lambda r: -(r[1] or 0))]
+    bars = class_figure(rows, names, "Robust accuracy per class", f"the largest loss first; {attack}")
+    listed = {
+        "title": "Pairs of classes that share most",
+        "columns": ["C, best", "C, last", "change"],
+        "rows": [(words, [*(number(v, 2) for v in C), _change(C)]) for words, C in pairs],
+        "note": f"C under {attack}. The {PAIRS} largest of the best checkpoint, then those of the last one's "
+        f"{PAIRS} that are not among them.",
+    }
+    at = f" at best, epoch {best.checkpoint.epoch}"
     return {
-        "rows": sorted(rows, key=lambda r: (r["last"] or 0) - (r["best"] or 0)),
-        "confusion": plots.confusion(counts, view.names) if counts else None,
-        "pairs": pairs,
+        "bars": bars if rows else None,
+        "confusion": confusion_figure(counts, view.names, at, attack, True) if counts else None,
+        "pairs": listed if pairs else None,
     }
 
 
-def _pairs(names: Sequence[str], both: BestAndLast) -> list[dict[str, Any]]:
+def _change(C: Sequence[float | None]) -> str:
+    a, b = C
+    return signed(None if a is None or b is None else b - a, 2)
+
+
+def _pairs(names: Sequence[str], both: BestAndLast) -> list[tuple[str, list[float | None]]]:
     """The most shared pairs of either checkpoint, with C at both."""
     pairs: dict[tuple[int, int], None] = {}
-    known = [C for m in both.checkpoints if (C := matrix_of(m, "C"))]
-    for C in known:
+    known = [matrix_of(m, "C") for m in both.checkpoints]
+    for C in filter(None, known):
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
         positive = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
         pairs |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
-    return [{"a": names[i], "b": names[j], "C": [C[i][j] for C in known]} for i, j in pairs]
+    return [(f"{names[i]} – {names[j]}", [C[i][j] if C else None for C in known]) for i, j in pairs]
 
 
 def evaluations(view: RunView) -> dict[str, Any] | None:
-    """Every evaluation of a checkpoint, as in `measure.json`."""
-    views = measurement.views(view.run.results.results, f"run-{view.index}-measured")
-    shown = measurement.measured_metrics(view.run.results.results)
-    return {"views": views, "shown": shown} if views else None
+    """Every evaluation after training, side by side."""
+    results = view.run.results.results
+    if not results:
+        return None
+    views = measurement.views(results, f"run-{view.index}-measured")
+    shown = [m for m in METRICS if any(one.metrics.get(m.key) is not None for one in results)]
+    rows = [
+        (
+            sentence(m.label),
+            "" if m.headline else m.doc,
+            [(value(v.m.metrics.get(m.key), m), value_interval(v.interval(m), m)) for v in views],
+        )
+        for m in shown
+    ]
+    epochs = [(str(m.checkpoint.epoch or "–"), split_name(m.checkpoint.chosen_by)) for m in results]
+    rows.insert(0, ("Epoch; chosen on", "", [(f"{e}; {by}" if by != "–" else e, "") for e, by in epochs]))
+    under = [(short_attack(v.attack, v.m.data.n, v.m.data.split), "") for v in views]
+    same = len(set(under)) == 1
+    if not same:
+        rows.insert(1, ("Attack", "", under))
+    note = "In brackets: intervals over images. A best chosen on the test set is biased upwards."
+    note = (f"{results[0].attack}; {under[0][0].partition('; ')[2]}. " if same else "") + note
+    return {"columns": [v.label for v in views], "rows": rows, "note": note}
 
 
 def comparisons(view: RunView) -> dict[str, Any] | None:
-    """The comparisons of `measure.json`."""
-    views = comparison.views(view.run.results, view.run.folder, f"run-{view.index}")
-    return {"views": views} if views else None
+    """The comparisons beside that of best and last, which is the page; of that one the saliency maps."""
+    views = comparison.views(view.run.results, view.run.folder, f"run-{view.index}", view.pictures)
+    shown = view.both.comparison if view.both else None
+    more = [v for v in views if v.c is not shown]
+    maps = [comparison.saliency_html(v) for v in views if v.c is shown and v.c.saliency is not None]
+    return {"views": more, "maps": maps} if more or maps else None
 
 
 def conditions(view: RunView) -> dict[str, Any]:
@@ -246,25 +437,26 @@ def conditions(view: RunView) -> dict[str, Any]:
 def settings(view: RunView) -> dict[str, Any]:
     """Settings that differ from their defaults, the environment, and files to take away."""
     files = [path for name in FILES if (path := view.run.folder / name).exists()]
-    hidden = ("class_names", "settings_changed", "check", "final", "data", "data_path", "sharing")
+    hidden = ("class_names", "settings_changed", "check", "final", "data", "data_path", "sharing", "warnings")
     return {
         "changed": view.run.env.get("settings_changed"),
-        "environment": {k: v for k, v in view.run.env.items() if k not in hidden},
+        "environment": {k: v for k, v in view.run.env.items() if k not in hidden and v not in (None, [], {})},
         "seconds": [sum(row.get(k) or 0 for row in view.rows) for k in ("seconds", "check_seconds")],
         "downloads": dict(map(download, files)),
     }
 
 
 SECTIONS: list[Section[RunView]] = [
-    Section("tiles", "Best and last checkpoint in numbers", tiles),
-    Section("curves", "Curves", curves),
-    Section("explorer", "Which classes share features, epoch by epoch", explorer),
-    Section("matrices", "C at the best and at the last checkpoint", matrices),
-    Section("truth", "Against the planted truth", truth),
-    Section("classes", "Class by class", classes),
-    Section("evaluations", "Every evaluation of a checkpoint", evaluations),
+    Section("pictures", "Pictures", pictures, "shared/pictures"),
+    Section("tiles", "Best and last checkpoint in numbers", tiles, "shared/tiles"),
+    Section("curves", "Curves", curves, "shared/figures"),
+    Section("truth", "Was the planted sharing found?", truth, "shared/figures"),
+    Section("explorer", "Which classes share features, epoch by epoch", explorer, "shared/viewer"),
+    Section("matrices", "C at the best and at the last checkpoint", matrices, "shared/figures"),
+    Section("classes", "Class by class", classes, "shared/classes"),
+    Section("evaluations", "All numbers after training", evaluations, "shared/numbers"),
     Section("comparisons", "", comparisons),
     Section("conditions", "Under which conditions", conditions),
-    Section("settings", "Settings off their defaults", settings),
+    Section("settings", "Settings that differ from their defaults", settings),
 ]
 """The sections of a run, in the order of the page."""

@@ -25,6 +25,8 @@ FILTERS = (
     *(texts.value, texts.value_interval, texts.value_change),
 )
 T = TypeVar("T")
+CARRIED = 600_000
+"""Packed bytes up to which a page carries a file."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Section(Generic[T]):
     title: str
     data: Callable[[T], Mapping[str, Any] | None]
     """The variables of the template beside `view`, the `T`; None leaves the section out."""
+    template: str = ""
+    """A template that several pages share, such as `shared/figures`; unset is the section's own."""
 
 
 def environment() -> Environment:
@@ -57,15 +61,20 @@ def render(page: str, sections: Sequence[Section[T]], view: T, heading: int) -> 
     env, html = environment(), []
     for section in sections:
         if (data := section.data(view)) is not None:
-            template = env.get_template(f"{page}/{section.id}.html.j2")
+            template = env.get_template(f"{section.template or f'{page}/{section.id}'}.html.j2")
             html.append(Markup(template.render(view=view, title=section.title, heading=heading, **data)))
     return Markup(env.get_template(f"{page}.html.j2").render(view=view, heading=heading, sections=html))
 
 
 def download(file: Path, whole: int = 100_000) -> tuple[str, str]:
-    """The name and the data URL of a file: as it is up to `whole` bytes, else as NAME.gz, about a sixth."""
+    """The name and the data URL of a file: as it is up to `whole` bytes, else as NAME.gz, about a sixth.
+
+    The URL is empty for a file of which even that is more than `CARRIED` bytes.
+    """
     data, name, kind = file.read_bytes(), file.name, "octet-stream"
     if len(data) > whole:
         name, kind = f"{name}.gz", "gzip"
         data = gzip.compress(data, mtime=0)  # without a time: the same bytes again
+        if len(data) > CARRIED:
+            return file.name, ""
     return name, f"data:application/{kind};base64,{base64.b64encode(data).decode()}"

@@ -21,7 +21,7 @@ from crossclass.paper.reproduce import read_entry
 from crossclass.paper.verdict import WORDS
 from crossclass.report import plots
 from crossclass.report.format import split_name
-from crossclass.report.sections import download, environment
+from crossclass.report.sections import TEMPLATES, download, environment
 from crossclass.report.theory_panel import panel
 
 THEOREMS = ("thm1", "thm2", "thm3")  # the first of them has the panel that all three are about
@@ -59,6 +59,7 @@ def study(entries: list[dict[str, Any]], folder: Path) -> str:
         sizes=sorted({e["size"] for e in entries}),
         version=entries[0].get("crossclass"),
         panel=Markup(panel()) if theorem else "",
+        js=Markup((TEMPLATES / "save.js").read_text("utf-8")),
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from crossclass import models
+from crossclass.analysis.measure import Measure
+from crossclass.analysis.pictures import write_pictures
 from crossclass.analysis.records import EpochRow, metrics_csv, write_results
 from crossclass.analysis.run_record import read_epochs
 from crossclass.checkpoints.load import describe_data
@@ -75,10 +77,14 @@ def iterate_epochs(
     progress: Progress = silent,
     log: Log = lambda text: None,
     begun: RunFolder | None = None,
+    *,
+    images: int = Measure().images,
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train or resume, yielding the folder and each epoch's row (also of epochs that are finished already).
 
-    `begun` is the folder to go on in, whatever its name; unset is that of the run's digest in `out`.
+    `begun` is the folder to go on in, whatever its name; unset is that of the run's digest in `out`. `images`
+    of the final evaluation are kept for the page, as by `Measure.images`.
+
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
     before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
     """
@@ -112,7 +118,7 @@ def iterate_epochs(
                 for _, note in splits.left_out:
                     log(note)
                 splits = splits.to(runtime.torch_device)
-                yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log)
+                yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log, images)
                 return
     yield from ((folder, row) for row in read_epochs(folder.path / "events.jsonl", done=True))
 
@@ -126,6 +132,7 @@ def _train(
     finished: Callable[[Run], RunFolder],
     progress: Progress,
     log: Log,
+    images: int,
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train to the end what `iterate_epochs` has prepared; `finished` trains a teacher.
 
@@ -163,8 +170,8 @@ def _train(
                 ) from e
             validated = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
             saved = validated or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
-            images = clean_images(executed, runtime, splits.train, epoch)
-            model = state.eval_model(epoch, images) if saved else state.model
+            clean = clean_images(executed, runtime, splits.train, epoch)
+            model = state.eval_model(epoch, clean) if saved else state.model
             if validated:
                 row = validation.validate(row, executed, runtime, model, splits, progress)
             rows.append(_with_alarms(run, [*rows, row], len(splits.class_names)))
@@ -175,8 +182,9 @@ def _train(
             if rows[-1].stopped_by:
                 break
 
-    results = final_evaluation(executed, folder, runtime, splits, progress, last)
+    results = final_evaluation(executed, folder, runtime, splits, progress, last, images)
     main(lambda: write_results(folder.path / "measure.json", results))
+    main(lambda: write_pictures(folder.path / "measure.json", [r.pictures for r in results.results]))
     main(folder.end)
 
 

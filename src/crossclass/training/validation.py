@@ -180,13 +180,14 @@ def final_evaluation(
     splits: Splits,
     progress: Progress,
     last: tuple[int, Classifier] | None = None,
+    images: int = Measure().images,
 ) -> ResultFile:
     """The full evaluation of best.val, best.test and last on all test images, and best minus last.
 
     `last` is the epoch that this process trained last, and its network; only networks of other epochs are
     loaded.
     """
-    settings = Measure(seed=run.seed, batch=run.validation.batch)
+    settings = Measure(seed=run.seed, batch=run.validation.batch, images=images)
     attack, passes, results = run.final_attack(), dict[int, evaluate.EvaluationPass](), []
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():

@@ -9,28 +9,34 @@ from crossclass.report.plots import backend  # noqa: F401 - before anything impo
 # isort: split
 from matplotlib.figure import Figure
 
+from crossclass.report.plots.bars import class_bars
 from crossclass.report.plots.curves import best_epoch, curves, series, without_seed
 from crossclass.report.plots.matrices import confusion, difference, matrix, matrix_grid, subtract
 from crossclass.report.plots.output import file_kind, inline, save, svg
 from crossclass.report.plots.panels import dots, lines, text_table
 from crossclass.report.plots.saliency import saliency_grid
+from crossclass.report.plots.strip import amplified, image_strip, planted_parts
 from crossclass.report.plots.theory import SuccessCurve, feature_weights, phase_diagram, success_curves
 
 __all__ = [
     "Figure",
     "SuccessCurve",
+    "amplified",
     "best_epoch",
+    "class_bars",
     "confusion",
     "curves",
     "difference",
     "dots",
     "feature_weights",
     "file_kind",
+    "image_strip",
     "inline",
     "lines",
     "matrix",
     "matrix_grid",
     "phase_diagram",
+    "planted_parts",
     "saliency_grid",
     "save",
     "series",

@@ -55,13 +55,15 @@ def curves(
     milestones: Milestones | None = None,
     best: Mapping[str, Best] | None = None,
     *,
+    evaluated: Sequence[tuple[int, float, float | None]] = (),
     width: float | int = 10,
 ) -> Figure:
     """Accuracies (above) and CAS (below) over the epochs.
 
     One run shows every accuracy with its best and last epoch marked; several are overlaid, and runs that
     differ in the seed only become a mean with a band. `milestones` are the epochs at which the learning
-    rate drops, `best` replaces `best_epoch`, both by label; `width` is in inches.
+    rate drops, `best` replaces `best_epoch`, both by label; `evaluated` are epoch, robust accuracy and CAS of
+    checkpoints of the one run that were evaluated after training; `width` is in inches.
     """
     at = {label: best_epoch(rows) for label, rows in runs.items()} | dict(best or {})
     with styled():
@@ -70,6 +72,11 @@ def curves(
         if len(runs) == 1:
             ((label, rows),) = runs.items()
             _one(top, bottom, rows, at[label])
+            ring: Style = {"ls": "", "marker": "D", "ms": 7, "mfc": "none", "mew": 1.4, "zorder": 7}
+            points = [(epoch, robust) for epoch, robust, _ in evaluated]
+            _line(top, points, 100, color=ROBUST, label="after training", **ring)
+            points = [(epoch, cas) for epoch, _, cas in evaluated if cas is not None]
+            _line(bottom, points, color=CAS, label="after training", **ring)
         else:
             _several(top, bottom, runs, at)
         _milestones(top, bottom, runs, milestones or {})

@@ -12,6 +12,8 @@ from crossclass.report.plots.style import BARE, NAMED, Matrix, Style, styled
 
 MISSING = "#d4d4d8"
 """Colour of entries that are None."""
+RAW = 300
+"""Up to so many classes a drawing holds a pixel for each entry, else as many as it has room for."""
 
 
 def matrix(
@@ -48,7 +50,7 @@ def matrix(
             ax.set_xticks(middle, short, rotation=90, fontsize=size)
             ax.set_yticks(middle, short, fontsize=size)
         else:
-            image = ax.imshow(values, interpolation="nearest", aspect="auto", **scale)
+            image = ax.imshow(values, interpolation="none" if K <= RAW else "nearest", aspect="auto", **scale)
         ax.tick_params(length=0)
         for (i, j), value in np.ma.ndenumerate(values) if numbers and K <= 12 else ():
             ink = "white" if value > 0.55 * vmax else "#27272a"

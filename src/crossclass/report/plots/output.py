@@ -24,9 +24,12 @@ def freeze_layout(figure: Figure) -> Figure:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element for a page: without a date, and with ids that no other figure has."""
+    """The figure as an `<svg>` element for a page: without a date, and with ids that no other figure has.
+
+    Its background is the page's.
+    """
     buffer = io.StringIO()
-    _save(figure, buffer, "svg")
+    _save(figure, buffer, "svg", transparent=True)
     text = buffer.getvalue()
     return inline(text, "f" + hashlib.sha256(text.encode()).hexdigest()[:8])
 
@@ -60,11 +63,15 @@ def save(figure: Figure, path: Path, made_by: str = "") -> Path:
     return path
 
 
-def _save(figure: Figure, to: io.StringIO | io.BytesIO, kind: str, made_by: str = "") -> None:
+def _save(
+    figure: Figure, to: io.StringIO | io.BytesIO, kind: str, made_by: str = "", *, transparent: bool = False
+) -> None:
     nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("CreationDate",)}
     metadata: dict[str, str | None] = dict.fromkeys(nothing.get(kind, ()))
     if made_by:
         metadata[{"svg": "Description", "png": "Description", "pdf": "Subject"}[kind]] = made_by
     with styled(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may well have it
-        figure.savefig(to, format=kind, dpi=200, metadata=metadata)
+        figure.savefig(
+            to, format=kind, dpi=110 if transparent else 200, metadata=metadata, transparent=transparent
+        )

@@ -1,45 +1,48 @@
 "use strict";
 (() => {
-  const BLUES = ["#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b"];
-  const RDBU = ["#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7", "#f7f7f7", "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061"];
+  const LIGHT = {
+    one: ["#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b"],
+    two: ["#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7", "#f7f7f7", "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061"],
+    none: [187, 187, 192],
+  };
+  const DARK = {
+    one: ["#17181d", "#18263a", "#173556", "#194877", "#1f5d9b", "#3a7cc0", "#629fdc", "#93c1ee", "#cfe4fa"],
+    two: ["#ffc9b8", "#f08f78", "#c95a4c", "#8f3635", "#4f2628", "#1d1d22", "#1d2f45", "#235079", "#347bb5", "#69a9dd", "#bcdcf7"],
+    none: [90, 90, 98],
+  };
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const NAMED = 30; // more classes than this, and the axes count instead of naming
+  const UNKNOWN = -32768;
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
   /** A value in [low, 1] to a colour. */
-  function scale(stops, low) {
-    const table = stops.map(rgb);
+  function scale(colours, low) {
+    const table = (low < 0 ? colours.two : colours.one).map(rgb);
     return (value) => {
-      if (value === null) return [187, 187, 192];
+      if (value === null) return colours.none;
       const t = Math.min(Math.max((value - low) / (1 - low), 0), 1) * (table.length - 1);
       const i = Math.min(Math.floor(t), table.length - 2);
       return table[i].map((from, c) => Math.round(from + (t - i) * (table[i + 1][c] - from)));
     };
   }
 
-  /** The stored thousandths, half of the matrix where it is symmetric, to a function of (i, j). */
-  function reader(entries, K) {
-    if (entries.length === K * K) return (i, j) => entries[i * K + j];
-    return (i, j) => {
-      const [a, b] = i <= j ? [i, j] : [j, i];
-      return entries[a * K - (a * (a - 1)) / 2 + (b - a)];
-    };
-  }
-
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1) + "\u00a0%");
   const number = (value, digits) => (value === null ? "–" : value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace(/^-(?=[0.]*$)/, "").replace("-", "−"));
 
-  function explorer(box) {
+  async function explorer(box) {
     const data = JSON.parse(document.getElementById(box.dataset.matrix).textContent);
     const part = (role) => box.querySelector(`[data-role="${role}"]`);
     const { names, frames, curve } = data;
     const K = names.length;
-    const canvas = part("canvas"), slider = part("slider"), play = part("play");
-    const ends = data.ends.map((epoch) => frames.findIndex((f) => f.epoch === epoch));
-    const read = frames.map((f) => reader(f.c, K));
+    const read = await crossclass.unpack(data.packed);
+    const canvas = part("canvas"), slider = part("slider"), play = part("play"), which = part("which");
+    const ends = (data.ends || []).map((epoch) => frames.findIndex((f) => f.epoch === epoch));
     const cells = document.createElement("canvas");
     cells.width = cells.height = K;
-    let now = ends[0] >= 0 ? ends[0] : frames.length - 1;
+    let now = ends[0] >= 0 ? ends[0] : data.ends ? frames.length - 1 : 0;
     let low = 0, cell = null, timer = null, drawn = null;
+    let at = names.map((_, i) => i); // the class at each position
+    let place = at; // the position of each class
 
     function fit(context, text, room) {
       if (context.measureText(text).width <= room) return text;
@@ -67,11 +70,10 @@
       canvas.height = Math.round((side + foot) * dots);
       canvas.style.height = side + foot + "px";
       context.setTransform(dots, 0, 0, dots, 0, 0);
-      const color = scale(low < 0 ? RDBU : BLUES, low);
+      const color = scale(dark.matches ? DARK : LIGHT, low);
       const image = new ImageData(K, K);
       for (let i = 0; i < K; i += 1) for (let j = 0; j < K; j += 1) {
-        const value = read[now](i, j);
-        image.data.set([...color(value === null ? null : value / 1000), 255], 4 * (i * K + j));
+        image.data.set([...color(read(now, at[i], at[j])), 255], 4 * (i * K + j));
       }
       cells.getContext("2d").putImageData(image, 0, 0);
       context.imageSmoothingEnabled = false;
@@ -88,21 +90,21 @@
         context.textAlign = "center";
         context.font = `${size - 1}px ${style.fontFamily}`;
         for (let i = 0; i < K; i += 1) for (let j = 0; j < K; j += 1) {
-          const value = read[now](i, j);
+          const value = read(now, at[i], at[j]);
           if (value === null || i === j) continue;
-          const [r, g, b] = color(value / 1000);
+          const [r, g, b] = color(value);
           context.fillStyle = 0.3 * r + 0.59 * g + 0.11 * b < 140 ? "#fff" : "#27272a";
-          context.fillText(number(value / 1000, 2).replace(/^(−?)0\./, "$1."), left + (j + 0.5) * step, (i + 0.5) * step);
+          context.fillText(number(value, 2).replace(/^(−?)0\./, "$1."), left + (j + 0.5) * step, (i + 0.5) * step);
         }
       }
-      const every = K <= NAMED ? 1 : K <= 120 ? 10 : 25;
+      const every = K <= NAMED ? 1 : [10, 25, 50, 100, 250].find((n) => n * step > 34) || 500;
       for (let i = 0; i < K; i += every) {
         const middle = (i + 0.5) * step;
-        const here = (axis) => cell !== null && cell[axis] === i;
+        const here = (axis) => cell !== null && place[cell[axis]] === i;
         context.fillStyle = style.color;
         context.textAlign = "right";
         context.font = font(here(0) ? 700 : 400);
-        const label = K <= NAMED ? names[i] : String(i);
+        const label = K <= NAMED ? names[at[i]] : String(at[i]);
         context.fillText(fit(context, label, left - 8), left - 6, middle);
         context.font = font(here(1) ? 700 : 400);
         context.save();
@@ -116,7 +118,13 @@
         context.strokeStyle = "#f59e0b";
         context.lineWidth = 2.5;
         const around = Math.max(step, 7);
-        context.strokeRect(left + (cell[1] + 0.5) * step - around / 2, (cell[0] + 0.5) * step - around / 2, around, around);
+        const [row, column] = cell.map((c) => (place[c] + 0.5) * step);
+        if (K > NAMED) {
+          context.lineWidth = 1;
+          context.strokeRect(left, row - around / 2, side, around);
+          context.lineWidth = 2.5;
+        }
+        context.strokeRect(left + column - around / 2, row - around / 2, around, around);
         context.lineWidth = 1;
       }
       drawn = { left, side, step };
@@ -125,16 +133,30 @@
     function describe() {
       const text = part("cell");
       if (cell === null) {
-        text.textContent = "Pick a cell to read it.";
+        text.textContent = "Point at a cell, or search for a class.";
         return;
       }
       const [i, j] = cell;
-      const at = (k) => (read[k](i, j) === null ? "not measured" : number(read[k](i, j) / 1000, 3));
-      const words = ["best", "last"].map((word, e) => (ends[e] >= 0 ? `${word} ${at(ends[e])}` : "")).filter(Boolean);
-      text.textContent = `C[${names[i]}, ${names[j]}] = ${at(now)} in epoch ${frames[now].epoch}` + (words.length ? ` (${words.join(", ")})` : "");
+      const value = (k) => (read(k, i, j) === null ? "not measured" : number(read(k, i, j), 2));
+      const others = ["best", "last"].map((word, e) => (ends[e] >= 0 ? `${word} ${value(ends[e])}` : "")).filter(Boolean);
+      text.textContent = `${names[i]}, ${names[j]}: ${value(now)} (${frames[now].label})` + (others.length ? `; ${others.join(", ")}` : "");
+      list();
     }
 
-    const epochs = curve.map((row) => row[0]);
+    /** The classes that share most with the class of the chosen row. */
+    function list() {
+      const [i] = cell;
+      const others = names.map((_, j) => j).filter((j) => j !== i && read(now, i, j) !== null);
+      others.sort((a, b) => read(now, i, b) - read(now, i, a));
+      part("partners-of").textContent = `${names[i]} shares most with`;
+      part("partners").replaceChildren(...others.slice(0, 6).map((j) => {
+        const item = document.createElement("li");
+        item.textContent = `${names[j]} ${number(read(now, i, j), 2)}`;
+        return item;
+      }));
+    }
+
+    const epochs = (curve || []).map((row) => row[0]);
     const first = Math.min(...epochs), span = Math.max(Math.max(...epochs) - first, 1);
     const across = (epoch) => 8 + (584 * (epoch - first)) / span;
 
@@ -162,14 +184,16 @@
     function show(index) {
       now = index;
       const frame = frames[now];
-      slider.value = String(now);
-      slider.setAttribute("aria-valuetext", `epoch ${frame.epoch}`);
-      part("epoch").textContent = `epoch ${frame.epoch}`;
-      part("robust").textContent = percent(frame.robust);
-      part("cas").textContent = number(frame.cas, 2);
-      part("predicted").textContent = frame.predicted === null ? "" : `${frame.predicted} of ${K} classes are predicted at all. `;
-      for (const role of ["robust-strip", "cas-strip"]) {
-        part(role).querySelector(".cursor").setAttribute("d", `M${across(frame.epoch)} 0V100`);
+      if (curve) {
+        slider.value = String(now);
+        slider.setAttribute("aria-valuetext", `epoch ${frame.epoch}`);
+        part("epoch").textContent = `epoch ${frame.epoch}`;
+        part("robust").textContent = percent(frame.robust);
+        part("cas").textContent = number(frame.cas, 2);
+        part("predicted").textContent = frame.predicted === null ? "" : `${frame.predicted} of ${K} classes are predicted at all. `;
+        for (const role of ["robust-strip", "cas-strip"]) {
+          part(role).querySelector(".cursor").setAttribute("d", `M${across(frame.epoch)} 0V100`);
+        }
       }
       draw();
       describe();
@@ -182,17 +206,37 @@
       play.setAttribute("aria-label", "Play the epochs");
     }
 
-    play.addEventListener("click", () => {
-      if (timer !== null) return stop();
-      if (now === frames.length - 1) show(0);
-      play.textContent = "❚❚ Pause";
-      play.setAttribute("aria-label", "Pause");
-      const pause = Math.min(Math.max(8000 / frames.length, 90), 600);
-      timer = setInterval(() => (now + 1 < frames.length ? show(now + 1) : stop()), pause);
+    if (curve) {
+      play.addEventListener("click", () => {
+        if (timer !== null) return stop();
+        if (now === frames.length - 1) show(0);
+        play.textContent = "❚❚ Pause";
+        play.setAttribute("aria-label", "Pause");
+        const pause = Math.min(Math.max(8000 / frames.length, 90), 600);
+        timer = setInterval(() => (now + 1 < frames.length ? show(now + 1) : stop()), pause);
+      });
+      slider.addEventListener("input", () => {
+        stop();
+        show(Number(slider.value));
+      });
+    } else if (which) {
+      which.addEventListener("change", () => show(Number(which.value)));
+    }
+    part("order").addEventListener("change", (event) => {
+      at = event.target.value === "similar" ? data.order : names.map((_, i) => i);
+      place = [];
+      at.forEach((c, i) => { place[c] = i; });
+      draw();
     });
-    slider.addEventListener("input", () => {
-      stop();
-      show(Number(slider.value));
+    part("search").addEventListener("input", (event) => {
+      const wanted = event.target.value.trim().toLowerCase();
+      const i = names.findIndex((n) => n.toLowerCase() === wanted);
+      const near = i >= 0 ? i : wanted ? names.findIndex((n) => n.toLowerCase().includes(wanted)) : -1;
+      if (near < 0) return;
+      cell = [near, near];
+      list();
+      part("cell").textContent = names[near];
+      draw();
     });
     for (const radio of box.querySelectorAll("input[type=radio]")) {
       radio.addEventListener("change", () => {
@@ -203,10 +247,10 @@
     }
     function legend() {
       part("low").textContent = number(low, 0);
-      part("gradient").style.background = `linear-gradient(90deg, ${(low < 0 ? RDBU : BLUES).join(", ")})`;
+      part("gradient").style.background = `linear-gradient(90deg, ${(dark.matches ? DARK : LIGHT)[low < 0 ? "two" : "one"].join(", ")})`;
     }
     ["best", "last"].forEach((word, e) => {
-      if (ends[e] < 0) return;
+      if (!(ends[e] >= 0)) return;
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = `${word}: epoch ${frames[ends[e]].epoch}`;
@@ -221,7 +265,7 @@
       const j = Math.floor((event.clientX - bounds.left - drawn.left) / drawn.step);
       const i = Math.floor((event.clientY - bounds.top) / drawn.step);
       if (i < 0 || j < 0 || i >= K || j >= K) return;
-      cell = [i, j];
+      cell = [at[i], at[j]];
       draw();
       describe();
     }
@@ -231,18 +275,22 @@
       const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       if (!move) return;
       event.preventDefault();
-      cell = cell === null ? [0, 0] : cell.map((c, axis) => Math.min(Math.max(c + move[axis], 0), K - 1));
+      const next = cell === null ? [0, 0] : cell.map((c, axis) => Math.min(Math.max(place[c] + move[axis], 0), K - 1));
+      cell = next.map((p) => at[p]);
       draw();
       describe();
     });
 
+    box.crossclassFrame = () => ({ canvas, names: at.map((c) => names[c]), label: frames[now].label, value: (i, j) => read(now, at[i], at[j]), colour: scale(LIGHT, low) });
     box.hidden = false;
-    strip("robust-strip", 1);
-    strip("cas-strip", 2);
+    if (curve) {
+      strip("robust-strip", 1);
+      strip("cas-strip", 2);
+    }
     legend();
     show(now);
     new ResizeObserver(() => requestAnimationFrame(draw)).observe(canvas.parentElement);
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    dark.addEventListener("change", () => { legend(); draw(); });
   }
 
   document.querySelectorAll("[data-matrix]").forEach(explorer);
