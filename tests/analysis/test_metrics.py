@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crossclass.analysis import evaluate, records
+from crossclass.analysis import evaluate, records, result_files
 from crossclass.analysis.compare import comparison
 from crossclass.analysis.metrics import METRICS, Metric, metric, register_metric
 from crossclass.analysis.records import load_results, metrics_csv, schema, write_results
@@ -130,7 +130,7 @@ def test_what_is_undefined_is_null_and_never_nan(tmp_path):
 
 
 def test_matrices_of_many_classes_lie_in_a_file_beside(tmp_path):
-    K = records.INLINE + 1
+    K = result_files.INLINE + 1
     C = torch.eye(K).tolist()
     one = records.Measurement(checkpoint=records.CheckpointRef(name="last"), matrices={"C": C}, cas=1.5)
     write_results(tmp_path / "m.json", records.result_file([one]))

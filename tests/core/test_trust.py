@@ -51,7 +51,7 @@ DANGEROUS = {
     "pickle.loads": set(),
     "pickle.load": {"checkpoints/torch_files.py"},  # with --trust
     "torch.load": {"checkpoints/torch_files.py"},
-    "np.load": {"checkpoints/file_formats.py", "analysis/records.py"},  # allow_pickle only with --trust
+    "np.load": {"checkpoints/file_formats.py", "analysis/result_files.py"},  # allow_pickle only with --trust
     "importlib.import_module": {"core/trust.py"},  # with consent
     "import_module": {"__init__.py"},  # names of ours
     "__import__": set(),
