@@ -57,6 +57,7 @@ def test_pages_are_drawn_one_at_a_time_and_rarely(tmp_path: Path, monkeypatch: p
     now[0] += 1e6
     assert page.process is not None
     assert page.process.poll() is not None or not page.update(run)  # the first is not ready
+    page.process.wait(120)
     page.close()
     assert (run / "report.html").exists()
     assert page.cost > 0  # processor time
@@ -64,7 +65,11 @@ def test_pages_are_drawn_one_at_a_time_and_rarely(tmp_path: Path, monkeypatch: p
     assert not page.update(run)
     now[0] += 2
     assert page.update(run)
-    page.close()
+    monkeypatch.setattr(live_page, "PATIENCE", 0.0)
+    (half := run / f".report.html.{page.process.pid}.tmp").write_text("half")
+    page.close()  # it does not hold up the end of the run, and leaves nothing behind
+    assert page.process is None
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("fault", ["no program", "damaged run", "no folder"])

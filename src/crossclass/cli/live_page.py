@@ -19,7 +19,7 @@ SHARE = 0.01
 """Of the time since the last drawing began."""
 REFRESH = 30
 """Seconds after which an open page reads itself anew."""
-PATIENCE = 60.0
+PATIENCE = 5.0
 """Seconds that the end of a run waits for a drawing that is going on, before it is ended."""
 _DRAW = """
 import os, sys
@@ -40,6 +40,7 @@ class LivePage:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self.folder = Path()
         self.began, self.cost = -float("inf"), 0.0
 
     def update(self, folder: Path) -> bool:
@@ -47,7 +48,7 @@ class LivePage:
         if not is_main_process() or self._drawing() or time.monotonic() - self.began < self.cost / SHARE:
             return False
         with contextlib.suppress(OSError):  # no memory or process for it
-            self.began = time.monotonic()
+            self.began, self.folder = time.monotonic(), folder
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _DRAW, str(folder.absolute()), str(REFRESH)],
                 stdin=subprocess.DEVNULL,
@@ -81,8 +82,12 @@ class LivePage:
             return
         try:
             self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # the last page is drawn by the run itself
+            number = self.process.pid
             self.process.kill()
+            self.process.wait()
+            for half in self.folder.glob(f".*.{number}.tmp"):
+                half.unlink(missing_ok=True)
         self._ended()
 
 
