@@ -709,7 +709,8 @@ def evaluated(
     from crossclass.analysis import evaluate
     from crossclass.analysis.compare import comparison
     from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement
-    from crossclass.analysis.records import result_file, write_results
+    from crossclass.analysis.records import result_file
+    from crossclass.analysis.result_files import write_results
     from crossclass.attacks import AutoAttack
     from crossclass.checkpoints.load import identity, load_model
     from crossclass.core.device import to_device

@@ -6,7 +6,8 @@ from typing import Any
 
 from crossclass.analysis import measure as measuring
 from crossclass.analysis.measure import Measure
-from crossclass.analysis.records import ResultFile, load_results
+from crossclass.analysis.records import ResultFile
+from crossclass.analysis.result_files import load_results
 from crossclass.checkpoints.load import Source
 from crossclass.cli.arguments import read_arguments
 from crossclass.cli.measure import measure_settings

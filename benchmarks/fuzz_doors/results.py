@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crossclass.analysis.records import load_results
+from crossclass.analysis.result_files import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.paper import evidence as run_evidence
 

@@ -15,7 +15,7 @@ from crossclass.analysis.instances import (
 )
 from crossclass.analysis.measure import Measure as Measure, measure as measure
 from crossclass.analysis.metrics import Metric as Metric, register_metric as register_metric
-from crossclass.analysis.records import load_results as load_results
+from crossclass.analysis.result_files import load_results as load_results
 from crossclass.analysis.run_record import load_run as load_run
 from crossclass.analysis.saliency import grad_cam as grad_cam
 from crossclass.analysis.torchmetrics import (

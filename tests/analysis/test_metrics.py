@@ -14,7 +14,8 @@ import torch
 from crossclass.analysis import evaluate, records, result_files
 from crossclass.analysis.compare import comparison
 from crossclass.analysis.metrics import METRICS, Metric, metric, register_metric
-from crossclass.analysis.records import load_results, metrics_csv, schema, write_results
+from crossclass.analysis.records import metrics_csv
+from crossclass.analysis.result_files import load_results, schema, write_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator

@@ -10,7 +10,8 @@ import torch
 
 from crossclass.analysis import evaluate, pictures
 from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement
-from crossclass.analysis.records import CheckpointRef, DataRef, Measurement, ResultFile, write_results
+from crossclass.analysis.records import CheckpointRef, DataRef, Measurement, ResultFile
+from crossclass.analysis.result_files import write_results
 from crossclass.attacks import FGSM
 from crossclass.checkpoints.load import Identity
 from crossclass.core.runtime import Runtime

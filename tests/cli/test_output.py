@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossclass.analysis.records import ResultFile, load_results, write_results
+from crossclass.analysis.records import ResultFile
+from crossclass.analysis.result_files import load_results, write_results
 from crossclass.cli import streams
 from crossclass.core import made_by
 from crossclass.core.errors import UserError

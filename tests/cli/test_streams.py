@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossclass.analysis.records import load_results
+from crossclass.analysis.result_files import load_results
 from crossclass.cli import main, streams
 from run_file import TINY
 

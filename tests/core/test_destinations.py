@@ -380,7 +380,8 @@ class TestCommands:
 
 
 def test_matrices_lie_beside_the_target_of_a_link(here):
-    from crossclass.analysis.records import ResultFile, load_results, write_results
+    from crossclass.analysis.records import ResultFile
+    from crossclass.analysis.result_files import load_results, write_results
 
     def results(value: float) -> ResultFile:
         C = [[value] * 101 for _ in range(101)]

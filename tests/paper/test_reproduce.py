@@ -12,15 +12,8 @@ import numpy as np
 import pytest
 
 from crossclass import models
-from crossclass.analysis.records import (
-    CheckpointRef,
-    Comparison,
-    DataRef,
-    EpochRow,
-    Measurement,
-    ResultFile,
-    load_results,
-)
+from crossclass.analysis.records import CheckpointRef, Comparison, DataRef, EpochRow, Measurement, ResultFile
+from crossclass.analysis.result_files import load_results
 from crossclass.attacks import FGSM, PGD
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli import main

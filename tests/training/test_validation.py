@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from conftest import Plane, seeded, tiny_net
 from crossclass import models
 from crossclass.analysis import evaluate
-from crossclass.analysis.records import EpochRow, load_results, metric_columns
+from crossclass.analysis.records import EpochRow, metric_columns
+from crossclass.analysis.result_files import load_results
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.load import load_model

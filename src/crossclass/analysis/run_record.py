@@ -8,15 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossclass.analysis.frames import to_frame
-from crossclass.analysis.records import (
-    EpochRow,
-    ResultFile,
-    columns,
-    first_error,
-    load_results,
-    metric_columns,
-    read_json,
-)
+from crossclass.analysis.records import EpochRow, ResultFile, columns, first_error, metric_columns
+from crossclass.analysis.result_files import load_results, read_json
 from crossclass.core.errors import UserError
 from crossclass.core.yaml_reader import read_yaml
 

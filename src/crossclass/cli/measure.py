@@ -31,7 +31,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     """
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.pictures import write_pictures
-    from crossclass.analysis.records import write_results
+    from crossclass.analysis.result_files import write_results
     from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
     from crossclass.cli import own_settings

@@ -14,6 +14,6 @@ def print_schema() -> None:
     """
     import json
 
-    from crossclass.analysis.records import schema
+    from crossclass.analysis.result_files import schema
 
     print(json.dumps(schema(), indent=1))

@@ -21,14 +21,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from crossclass.analysis.records import (
-    Comparison,
-    EpochRow,
-    Measurement,
-    ResultFile,
-    load_results,
-    write_results,
-)
+from crossclass.analysis.records import Comparison, EpochRow, Measurement, ResultFile
+from crossclass.analysis.result_files import load_results, write_results
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import read_flat
 from crossclass.core.errors import UserError

@@ -13,7 +13,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from crossclass.analysis.pictures import Pictures, load_pictures
-from crossclass.analysis.records import ResultFile, load_results
+from crossclass.analysis.records import ResultFile
+from crossclass.analysis.result_files import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.core.destinations import is_replaced
 from crossclass.core.errors import UserError

@@ -13,7 +13,8 @@ from typing import Any
 from crossclass import models
 from crossclass.analysis.measure import Measure
 from crossclass.analysis.pictures import write_pictures
-from crossclass.analysis.records import EpochRow, metrics_csv, write_results
+from crossclass.analysis.records import EpochRow, metrics_csv
+from crossclass.analysis.result_files import write_results
 from crossclass.analysis.run_record import read_epochs
 from crossclass.checkpoints.load import describe_data
 from crossclass.checkpoints.run_folder import RunFolder
