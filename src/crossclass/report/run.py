@@ -240,7 +240,8 @@ def _training_attack(view: RunView) -> str:
         return "the attack of training"
     steps = f"-{attack['steps']}" if attack.get("steps") else ""
     threat = attack.get("threat") or {}
-    ball = f", {threat.get('kind', '')} {threat.get('eps', '')}" if threat else ""
+    kind = str(threat.get("kind", "")).replace("linf", "l_inf").replace("l2", "l_2")
+    ball = f", {kind} {threat.get('eps', '')}" if threat else ""
     return f"{str(attack['kind']).upper()}{steps}{ball}"
 
 
