@@ -82,7 +82,7 @@ def test_a_metric_that_is_added_is_seen_everywhere(added, tmp_path):
     # the page of a run, and of a result
     for target in (folder.path, folder.path / "measure.json"):
         html = write_report([target], tmp_path / f"{target.name}.html").read_text()
-        assert added.label in html, target
+        assert added.label.capitalize() in html, target
         assert f"{values[0]:.1f}" in html, target
     # a study
     kept = evidence.keep(folder, tmp_path / "kept", {})
