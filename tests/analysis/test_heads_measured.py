@@ -125,10 +125,32 @@ def test_a_head_of_other_classes_is_one_sentence(here, partial):
     data = dict(np.load("test.npz"))
     for folder, labels in (("from1", data["labels"] + 1), ("no_last", np.minimum(data["labels"], 2))):
         Path(folder).mkdir()
-        for part in ("train", "test"):
+        for part in ("test",):
             np.savez(f"{folder}/{part}.npz", images=data["images"], labels=labels)
     settings = ["model=python:somebodys:Auxiliary", "attack=none"]
     words = {"from1": r"4 classes apart, the data have 5 \(no image of class 0", "no_last": "data have 3;"}
     for folder, sentence in words.items():
         with pytest.raises(UserError, match=sentence):
             measure(["Auxiliary.pth"], [*settings, f"data.path={folder}"], CPU, allow_partial=partial)
+
+
+class Doubled(Body):
+    """Twice its logits for bright images: an expert that few images reach."""
+
+    def forward(self, x):
+        z = self.fc(self.g(x))
+        return torch.where((x.mean((1, 2, 3)) > 0.9)[:, None], 2 * z, z)
+
+
+def test_the_head_is_checked_on_every_image(here):
+    data = dict(np.load("test.npz"))
+    few = data["images"].repeat(3, axis=0)
+    few[-5:] = 255
+    np.savez("test.npz", images=few, labels=data["labels"].repeat(3, axis=0))
+    torch.manual_seed(0)
+    model = cc.Wrapped(Doubled(), 4, 3, (0.0,), (1.0,), 8).eval()
+    result = cc.evaluate(model, Npz(path=here)().test, None)
+    assert result.head is not None
+    assert not result.head.matches_logits
+    (warning,) = result.head_warnings
+    assert "of 5 of the 180 images" in warning

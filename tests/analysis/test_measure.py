@@ -297,6 +297,7 @@ def test_partial_loads_are_refused_unless_allowed(here, net):
         measure(["part.pt"], changes, CPU)
     (r,) = measure(["part.pt"], changes, CPU, allow_partial=True)
     assert any("left as they were: layer2.0.bn1.weight" in line for line in r["loaded"])
+    assert any("left as they were: layer2.0.bn1.weight" in line for line in r["warnings"])
 
 
 @pytest.mark.parametrize("lost", ["linear", "layer"])

@@ -500,3 +500,18 @@ def test_a_teacher_with_other_classes_is_refused(data):
     renumber_head(net, (1, 2, 3, 4, 0))
     with pytest.raises(UserError, match="numbers its classes otherwise"):
         _require_fit(Path("t.safetensors"), net, card, data)
+
+
+def test_images_in_bytes_that_are_as_good_are_said_and_not_taken(data):
+    def inside(x: Tensor) -> Tensor:
+        """A network that scales with its inputs, nearly."""
+        wide = (x > 1.5).flatten(1).any(dim=1)[:, None, None, None]
+        return torch.where(wide, ((x / 255 * 60).round() / 60).detach(), x)
+
+    net = PatternNetwork()
+    net.inside = inside
+    out = settled(net, data)
+    assert out.check.taken == "none"
+    (line,) = out.warnings
+    assert "images in 0..255" in line
+    assert "model.normalise=" in line

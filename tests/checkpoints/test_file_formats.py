@@ -578,3 +578,13 @@ def test_copies_of_the_constants_are_listed_and_others_are_not() -> None:
 )
 def test_what_is_no_normalisation(file: dict[str, Tensor]) -> None:
     assert state_dicts.normalisation(file) is None
+
+
+def test_tensors_of_torch_in_an_array_of_objects_and_lists_in_lists(tmp_path: Path) -> None:
+    state = {"w": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
+    np.save(tmp_path / "a.npy", np.array(state, dtype=object), allow_pickle=True)
+    assert same(file_formats.read(tmp_path / "a.npy"), state)
+    np.savez(tmp_path / "a.npz", net=np.array(state, dtype=object))
+    assert same(file_formats.read(tmp_path / "a.npz")["net"], state)
+    torch.save({"runs": [[3, [state]], "words"]}, tmp_path / "b.pth")
+    assert same(file_formats.read(tmp_path / "b.pth")["runs"]["0"]["1"]["0"], state)

@@ -574,3 +574,15 @@ def test_transposed_weights_are_called_so() -> None:
 def test_a_partial_load_leaves_a_tenth_at_most() -> None:
     file = {k: v for k, v in small().items() if k not in ("conv.bias", "bn.bias")}
     assert "lacks 2 of the model's 9 tensors (conv.bias, bn.bias)" in refused(Net(), file, allow_partial=True)
+
+
+@pytest.mark.parametrize("names", [("student", "teacher"), ("encoder_q", "encoder_k")])
+def test_two_networks_under_prefixes_are_a_question(names):
+    a, b = names
+    file = {**under(f"{a}.", small()), **under(f"{b}.", {k: v + 1 for k, v in small().items()})}
+    message = refused(Net(), file)
+    assert f"choose one with weights.container={min(names)}" in message
+    assert "--allow-partial" not in message
+    chosen = Net()
+    matching.load(chosen, state_dicts.select(file, a, "f"), where="f")
+    assert same(dict(chosen.state_dict()), small())

@@ -60,6 +60,7 @@ def literal_cas(g: Tensor, W: Tensor, y: Tensor) -> float:
     return float(sum(max(C[i, j], 0) for i in range(len(W)) for j in range(len(W)) if i != j))
 
 
+@torch.no_grad()
 def measured_cas(model: Wrapped, x: Tensor, y: Tensor) -> float:
     return cc.cas(cc.correlation(cc.class_means(model.features(x), model.head.weight, y)))
 
@@ -426,3 +427,80 @@ def test_another_order_of_classes_moves_logits_and_rows_together():
         assert torch.equal(model.head.weight[[2, 0, 1, 3]], W)
         g, logits = model.outputs(x)
         assert torch.allclose(F.linear(g, model.head.weight, model.head.bias), logits, atol=1e-4)
+
+
+def rows_of(rows, more):
+    def forward(self, x):
+        z = self.head(self.g(x))
+        return z[:, rows]
+
+    return forward, lambda self, k, d: setattr(self, "head", nn.Linear(d, more))
+
+
+@pytest.mark.parametrize(
+    ("rows", "more"),
+    [((1, 2, 3, 4), 5), ((0, 1, 2, 3), 8), ((2, 0, 3, 1), 4)],
+    ids=["background", "first", "moved"],
+)
+@pytest.mark.parametrize("named", [None, "head"])
+def test_logits_may_be_some_rows_of_a_layer(rows, more, named):
+    net = net_of(*rows_of(list(rows), more))
+    model, x = wrapped(net, head=named), images()
+    y = torch.arange(len(x)) % K
+    with torch.no_grad():
+        wanted = literal_cas(net.g(model.normalise(x)), net.head.weight[list(rows)], y)
+    assert measured_cas(model, x, y) == pytest.approx(wanted, abs=1e-5)
+    assert not model.head_warnings
+    assert any(f"rows {rows[0]}, {rows[1]}" in note for note in model.notes)
+    assert model.head_weights == {"head.weight", "head.bias"}
+    assert torch.allclose(
+        model(x), F.linear(model.features(x), model.head.weight, model.head.bias), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_views_of_an_image_in_one_batch_count_as_their_mean(side_by_side):
+    def forward(self, x):
+        z = self.fc(self.g(views(x)))
+        return z.unflatten(0, (-1, 2)).mean(1) if side_by_side else z.unflatten(0, (2, -1)).mean(0)
+
+    def views(x):
+        return torch.stack((x, x.flip(3)), 1).flatten(0, 1) if side_by_side else torch.cat((x, x.flip(3)))
+
+    net, x = net_of(forward), images()
+    model, y = wrapped(net), torch.arange(len(x)) % K
+    z = model.normalise(x)
+    with torch.no_grad():
+        wanted = literal_cas((net.g(z) + net.g(z.flip(3))) / 2, net.fc.weight, y)
+    assert measured_cas(model, x, y) == pytest.approx(wanted, abs=1e-5)
+    assert any("several views" in note for note in model.notes)
+
+
+def test_a_product_with_a_parameter_of_the_network_is_a_head_without_a_warning():
+    def forward(self, x):
+        return torch.addmm(self.b, self.g(x), self.w.T)
+
+    def more(self, k, d):
+        self.w, self.b = nn.Parameter(torch.randn(k, d)), nn.Parameter(torch.randn(k))
+
+    assert not wrapped(net_of(forward, more)).head_warnings
+    listed = net_of(lambda self, x: self.heads[0](self.g(x)), add("heads", lambda k, d: [nn.Linear(d, k)]))
+    assert not wrapped(listed).head_warnings
+    cosine = net_of(lambda self, x: self.fc(self.g(x)), lambda self, k, d: setattr(self, "fc", Cosine(d, k)))
+    assert wrapped(cosine).head_warnings
+
+
+def test_constant_logits_are_a_multiple_of_no_layer():
+    model = wrapped(net_of(lambda self, x: 0 * self.fc(self.g(x))))
+    assert not model.head_is_known
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "make", [torch.jit.script, lambda net: torch.jit.trace(net, torch.rand(2, 3, 12, 12))]
+)
+def test_torchscript_is_refused_by_its_name(make):
+    net = nn.Sequential(nn.Conv2d(3, D, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(D, K)).eval()
+    with pytest.raises(UserError, match="TorchScript"):
+        wrapped(make(net))
+    assert wrapped(nn.Sequential(make(net[:3]), net[3])).head_name == "1"  # inside it is like any layer

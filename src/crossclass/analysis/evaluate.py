@@ -223,7 +223,7 @@ def evaluate(
     attack = attack and attack.for_evaluation()
     require_labels(split.labels, len(model.head.weight))
 
-    def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
+    def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, Tensor]:
         index = index.to(split.labels.device)
         x = as_float(split.images[index]).contiguous(memory_format=memory_format)
         y = split.labels[index]
@@ -233,6 +233,7 @@ def evaluate(
                 result = attack.search(model, x, y, generator(seed, epoch, step, purpose))
                 x_adv = result.x_adv
             g, logits = model.outputs(x_adv)
+            unlike = _unlike(g, layer, logits) if head is not None and head.matches_logits else 0
             if attack is not None and attack.gradients:
                 lost, right = result.dead_gradients, predicted(logits) == y
                 dead = int(((lost >= attack.gradients) | ((lost > 0) & right)).sum())
@@ -242,14 +243,19 @@ def evaluate(
         images = x_adv.new_empty(0)
         if keep is not None:
             images = x_adv[torch.isin(index, keep.to(index.device))].cpu()
-        return clean, robust, g.float().cpu(), dead, images
+        return clean, robust, g.float().cpu(), dead, unlike, images
 
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
     head, said = head_of(model, few) if purpose == "measure" and len(few) else (None, ())
     with full_precision(), evaluating(model), in_float32(model), known_labels():
+        layer = model.head
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
-    clean, robust, features, dead, images = zip(*parts, strict=True)
+    clean, robust, features, dead, unlike, images = zip(*parts, strict=True)
+    if head is not None and sum(unlike):
+        of = f"of {sum(unlike)} of the {len(split)} images"
+        head = Head(layer=head.layer, matches_logits=False)
+        said = (*said, f"the logits {of} are not W g(x) + b of '{head.layer}': C and CAS do not explain them")
     W = model.head.weight.detach().float().cpu()
     labels = split.labels.cpu()
     judged = None if keep is None else torch.cat(images)
@@ -307,6 +313,13 @@ def head_of(model: Classifier, x: Float[Tensor, "n c h w"]) -> tuple[Head, tuple
             "and CAS do not explain them",
         )
     return Head(layer=layer, matches_logits=matches), said
+
+
+def _unlike(g: Float[Tensor, "n d"], layer: nn.Linear, logits: Float[Tensor, "n k"]) -> int:
+    """Of how many images the logits are not W g(x) + b; those that are no number are not counted."""
+    far = (F.linear(g.to(layer.weight), layer.weight, layer.bias) - logits).float().abs().amax(dim=1)
+    size = logits.float().abs().amax().clamp(min=1e-12)
+    return int((far > ROUNDING * size).sum())  # false where either is NaN
 
 
 def relative_difference(a: Float[Tensor, "n k"], b: Float[Tensor, "n j"]) -> float:

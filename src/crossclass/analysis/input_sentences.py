@@ -58,6 +58,15 @@ class Sentences:
         told += "" if best is before else f", {before.feeding.name} {then}"
         self._put_right.append((CONSTANTS, told))
 
+    def only_scaled(self, now: Trial, others: Sequence[Trial]) -> None:
+        """Images in 0..255 are as good, and are not taken."""
+        numbers = ", ".join(f"{in_words(t.feeding.name)} {percent(t.accuracy)}" for t in others)
+        self.add(
+            f"nobody says how images are normalised: on {self.images(now)} {now.feeding.name} "
+            f"({percent(now.accuracy)}) is taken, since images in [0, 1] are usual, and as good: {numbers}; "
+            f"robust accuracy depends on it: {others[0].feeding.remedy} if that is what it was trained on"
+        )
+
     def more_robust(self, feeding: Feeding, robust: Bool[Tensor, " m"], before: Bool[Tensor, " m"]) -> None:
         """An arrangement is taken that only an attack tells from the images as they are."""
         now, then = (percent(float(r.double().mean())) for r in (robust, before))

@@ -15,6 +15,7 @@ from torch import Tensor
 from crossclass.analysis import input_alternatives as ways
 from crossclass.analysis.accuracy_tests import lead
 from crossclass.analysis.feedings import (
+    SMALL,
     Feeding,
     as_loaded,
     close_constants,
@@ -166,7 +167,7 @@ def settle(
         if trial.renumbering is not None:
             outputs = torch.tensor(trial.renumbering, device=y.device).argsort()[y]
         spent += more_cost + where.choose(start, rivals, x, outputs, batch, budget, said)
-        spent += _refuse_a_tie(where, [trial.loaded.feeding, *rivals], x, outputs, attacks, batch)
+        spent += _refuse_a_tie(where, [trial.loaded.feeding, *rivals], x, outputs, attacks, batch, said)
         spent += _take_the_more_robust(where, wide, x, outputs, attacks, batch, said)
         if where.feeding() == trial.loaded.feeding:
             said.suspected(trial)
@@ -346,10 +347,13 @@ def _refuse_a_tie(
     y: Tensor,
     attacks: Sequence[AnyAttack | None],
     batch: int,
+    said: Sentences,
 ) -> int:
     """Raise UserError if several normalisations are equally good on all images and differ under attack.
 
-    Returns what that cost.
+    Images in 0..255 are no reason to: a network without constants of its own scales its logits with its
+    inputs, nearly, so it is as good with them whatever it was trained on. That is said, and the images stay
+    as they are usual. Returns what that cost.
     """
     others = [f for f in ways_as_good if not _same_constants(f, where.feeding())]
     if not others:
@@ -365,6 +369,9 @@ def _refuse_a_tie(
     apart = [t for t, r in zip(alike, robust[1:], strict=True) if _share_apart(r, robust[0]) > MATTERS]
     if not apart:
         return cost
+    if all(_of_bytes(t.feeding) for t in apart) and not _of_bytes(now.feeding):
+        said.only_scaled(now, apart)
+        return cost
     order = [f.name for f in ways_as_good]
     every = sorted([now, *apart], key=lambda t: order.index(t.feeding.name))
     table = ", ".join(f"{t.feeding.name} {percent(t.accuracy)}" for t in every)
@@ -374,6 +381,10 @@ def _refuse_a_tie(
         f"{where.one.name}: nobody says how its images are normalised, and on {now.n} clean images "
         f"these are equally good: {table}; robust accuracy depends on it, so set {settings}"
     )
+
+
+def _of_bytes(feeding: Feeding) -> bool:
+    return max(feeding.constants[1]) < SMALL
 
 
 def _share_apart(a: Tensor, b: Tensor) -> float:

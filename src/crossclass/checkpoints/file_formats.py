@@ -15,7 +15,6 @@ from torch import Tensor
 
 from crossclass.checkpoints import other_formats, shards
 from crossclass.checkpoints.inert import TooMuchError, follow_bytes
-from crossclass.checkpoints.stand_ins import TABLE
 from crossclass.checkpoints.tensor_tree import Reduction, Tree
 from crossclass.checkpoints.torch_files import (
     DAMAGED,
@@ -24,6 +23,7 @@ from crossclass.checkpoints.torch_files import (
     read_torch,
     read_trusted,
     refusal,
+    table_of,
 )
 from crossclass.core.errors import UserError
 from crossclass.core.trust import consent
@@ -173,7 +173,7 @@ def _array(stream: Any, found: Pickled) -> Any:
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(stream)
     if dtype.hasobject:
-        return follow_bytes(stream.read(), TABLE, found.imported)
+        return follow_bytes(stream.read(), table_of(found.imported), found.imported)
     raw = stream.read(int(np.prod(shape, dtype=object)) * dtype.itemsize)
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 

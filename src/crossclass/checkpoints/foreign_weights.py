@@ -123,6 +123,8 @@ def load_foreign(
         if said.size is not None and said.size != (there := tuple(splits.test.images.shape[2:])):
             wanted, given_size = (" x ".join(map(str, size)) for size in (said.size, there))
             notes.append(f"{said.source} says images of {wanted}; these are {given_size} and are not resized")
+    if fit.partial:
+        warnings = (*warnings, f"--allow-partial: {fit.lost}")
     models.look_for_head(model, images)
     notes += model.notes if isinstance(model, models.Wrapped) else ()
     carried = fit.normalisation[:2] if fit.normalisation else None

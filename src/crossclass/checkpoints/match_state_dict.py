@@ -44,6 +44,8 @@ class Fit:
     """Mean, std and names of the file's own normalisation, unless the target holds it itself."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """States of modules that are no tensors, for the target's load_state_dict."""
+    prefixes: list[str] = field(default_factory=list)
+    """Where names under several prefixes fit as well with other numbers: all of these."""
     rivals: list[str] = field(default_factory=list)
     """Containers that fit as well, among which no convention decides; the first is the chosen one."""
     other_kinds: list[str] = field(default_factory=list)
@@ -56,13 +58,18 @@ class Fit:
 
     def __str__(self) -> str:
         into = f" into '{self.target}'" if self.target else ""
-        parts = [f"{len(self.state)} tensors{into}", *self.notes]
-        left = [*self.missing, *(name for name, _, _ in self.mismatched)]
-        if left:
-            parts.append(f"left as they were: {_short_list(left)}")
-        if self.unexpected:
-            parts.append(f"not loaded: {_short_list(self.unexpected)}")
+        parts = [f"{len(self.state)} tensors{into}", *self.notes, *([self.lost] if self.partial else [])]
         return "; ".join(parts)
+
+    @property
+    def lost(self) -> str:
+        """What a partial load leaves as it was, and what of the file it does not take."""
+        left = [*self.missing, *(name for name, _, _ in self.mismatched)]
+        parts = [f"{len(left)} of the model's tensors are left as they were: {_short_list(left)}"]
+        unused = (
+            f"{len(self.unexpected)} of the file's tensors are not loaded: {_short_list(self.unexpected)}"
+        )
+        return "; ".join([*(parts if left else []), *([unused] if self.unexpected else [])])
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,11 @@ def load(
     result = fit(module, tree)
     check(result)
     sub = module.get_submodule(result.target)
+    if result.prefixes:
+        raise UserError(
+            f"{where} holds {len(result.prefixes)} networks under prefixes that fit equally: "
+            f"{', '.join(result.prefixes)}; choose one with weights.container={result.prefixes[0]}"
+        )
     fits = any(name in result.state for name, _ in sub.named_parameters(remove_duplicate=False))
     if not fits or (result.partial and not allow_partial):
         raise UserError(_refusal(result, where, closest, fits))
@@ -319,6 +331,7 @@ def _fit_of(
     needed = [n for n, v in module.state_dict().items() if n.endswith(EXTRA) and not isinstance(v, Tensor)]
     missing += [n for n in needed if not (n.startswith(into) and n.removeprefix(into) in extra)]
     others = _rivals(chosen, equals)
+    alike = _prefixes(chosen, equals, unexpected)
     ties = any(_equally_usual(r, chosen) for r in others)
     kinds = [(name, tensor.dtype, own[into + name].dtype) for name, tensor in state.items()]
     return Fit(
@@ -326,6 +339,7 @@ def _fit_of(
         state={name: _full_precision(tensor) for name, tensor in state.items()},
         extra={n: v for n, v in extra.items() if into + n in needed},
         rivals=[r.dotted for r in (chosen, *others) if _equally_usual(r, chosen)] if ties else [],
+        prefixes=[] if missing or mismatched else alike,
         other_kinds=[f"{into}{n} is {a}, the model's {b}" for n, a, b in kinds if not _can_become(a, b)],
         missing=missing,
         unexpected=unexpected,
@@ -381,6 +395,17 @@ def _rivals(chosen: _Interpretation, equals: Sequence[_Interpretation]) -> list[
         if r.target == chosen.target and where and where != taken and not taken.startswith(where + "."):
             found.setdefault(where, r)
     return [r for r in found.values() if not _same_weights(chosen, r)]
+
+
+def _prefixes(chosen: _Interpretation, equals: Sequence[_Interpretation], left: Sequence[str]) -> list[str]:
+    """The prefix of the chosen one and others that fit as well, if all that is left lies under them."""
+    found = {chosen.dotted: ".".join(chosen.prefix)}
+    for r in equals:
+        one_file = r.target == chosen.target and r.candidate.where == chosen.candidate.where
+        if one_file and r.prefix and chosen.prefix and not _same_weights(chosen, r):
+            found.setdefault(r.dotted, ".".join(r.prefix))
+    apart = len(found) > 1 and all(any(name.startswith(f"{p}.") for p in found.values()) for name in left)
+    return sorted(found) if apart else []
 
 
 def _same_weights(a: _Interpretation, b: _Interpretation) -> bool:

@@ -169,7 +169,10 @@ def _from_numpy(value: np.ndarray) -> Tensor | None:
     return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
 
 
-def _may_hold(value: Any) -> bool:
+def _may_hold(value: Any, levels: int = 3) -> bool:
+    """Whether it is, or is a list of what is, something that may hold named tensors."""
+    if levels and isinstance(value, list | tuple):
+        return any(_may_hold(part, levels - 1) for part in value[:1000])
     return isinstance(value, Mapping | Inert | nn.Module)
 
 

@@ -55,7 +55,7 @@ def read_torch(path: Path) -> Pickled:
             if head[:2] == b"PK":
                 found.value = _read_zip(path, file, found.imported)
             elif _bare(head):
-                found.value = follow(file, _table(found.imported, 0), _no_numbers, found.imported)
+                found.value = follow(file, table_of(found.imported, 0), _no_numbers, found.imported)
             else:
                 found.value = _read_legacy(file, path.stat().st_size, found.imported, 0)
     except OSError:
@@ -98,7 +98,7 @@ def refusal(path: Path, why: str) -> UserError:
     )
 
 
-def _table(imported: dict[str, None], depth: int) -> Table:
+def table_of(imported: dict[str, None], depth: int = 0) -> Table:
     """The functions to call, with one for tensors that a plain pickle keeps as files of torch within it."""
 
     def from_bytes(raw: Any) -> Any:
@@ -153,7 +153,7 @@ def _read_zip(path: Path, file: Stream, imported: dict[str, None]) -> Any:
             return Memory(memories[key[2]], dtype)
 
         with archive.open(pickled) as stream:
-            return follow(io.BytesIO(stream.read()), _table(imported, 0), persistent, imported)
+            return follow(io.BytesIO(stream.read()), table_of(imported, 0), persistent, imported)
 
 
 def _no_numbers(key: Any) -> Inert:
@@ -168,7 +168,7 @@ def _storage(raw: bytearray) -> UntypedStorage:
 
 
 def _read_legacy(file: Stream, length: int, imported: dict[str, None], depth: int) -> Any:
-    table, memories = _table(imported, depth), dict[str, Memory]()
+    table, memories = table_of(imported, depth), dict[str, Memory]()
 
     def persistent(key: Any) -> Any:
         nonlocal length

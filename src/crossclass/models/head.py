@@ -68,7 +68,8 @@ class LinearHead:
         """Whether it is one layer with its own weight and bias and its own input."""
         (term, *more) = self.terms
         alone = not more and term.factor == 1 and self.scale is None and self.shift is None
-        return alone and term.key.own and not term.key.pooling
+        key = term.key
+        return alone and key.own and not (key.pooling or key.views or key.rows)
 
     def features(self, products: Sequence[Product]) -> Float[Tensor, "n d"]:
         """g(x): side by side what the products multiply; of two with equal weights the weighted mean."""
@@ -112,7 +113,7 @@ class LinearHead:
                 "those of W g(x); gradients of probabilities vanish, so robust accuracy may be overstated "
                 "(gradient masking): let it return the logits"
             )
-        if not all(key.own for key in self.keys):
+        if not all(key.own or key.direct for key in self.keys):
             return (
                 f"what {what} returns is not W g(x) + b of the input and the weight of {layer} ({kind}): C "
                 "and CAS are of what is multiplied there, such as normalised features and weights"
@@ -134,6 +135,11 @@ class LinearHead:
             how.append("constants of the classes")
         if any(key.pooling for key in self.keys):
             how.append("pooled features, since it runs at every position")
+        if any(key.views for key in self.keys):
+            how.append("the mean of several views of each image")
+        if any(key.rows for key in self.keys):
+            first = ", ".join(str(row) for row in self.keys[0].rows[:4])
+            how.append(f"the rows {first}, ... of its weight for the classes 0, 1, ...")
         return f"the head of {what} is '{self.name}', with {', '.join(how)}" if how else None
 
     def _ordered(self, products: Sequence[Product]) -> list[tuple[Product, float]]:
@@ -170,14 +176,19 @@ def find_head(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list
     if not distinct or not bool(y.isfinite().all()):
         return []
     targets = list(_targets(y))
+    changes = float((y - y.mean(dim=0)).abs().max()) > 1e-12 * float(y.abs().max())
     for relation, target, centred in targets:
         same = [p for p in distinct if _equal(_centred(p.z, centred), target, rounding)]
         if same:
             return [LinearHead((Term(p.key),), relation) for p in same]
+        if not changes:  # constants are a multiple of anything
+            continue
         for p in distinct:
             factor, _ = _affine(_centred(p.z, centred).flatten()[:, None], target.flatten())
             if _equal(float(factor[0]) * _centred(p.z, centred), target, rounding):
                 return [LinearHead((Term(p.key, _simple(float(factor[0]))),), relation)]
+    if not changes:
+        return []
     if _is_softmax(y):
         for p in distinct:
             sharp = _sharpness(p.z, y)
@@ -187,6 +198,24 @@ def find_head(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list
         if head := _fitted(distinct, target, relation, centred, rounding):
             return [head]
     return []
+
+
+def find_rows(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list[LinearHead]:
+    """Heads of which the logits are some rows, or all in another order, as without a background class.
+
+    Args:
+        products: Those with as many rows or more.
+        logits: What the network returned for the same images.
+    """
+    y, rounding, out = logits.double(), max(_SAME, 4 * torch.finfo(logits.dtype).eps), []
+    if not bool(y.isfinite().all()) or not bool((y - y.mean(dim=0)).any()):
+        return []
+    for p in _distinct(products):
+        z = p.z
+        rows = torch.cdist(y.T, z.T, p=inf).argmin(dim=1)
+        if len(rows.unique()) == len(rows) and _equal(z[:, rows], y, rounding):
+            out.append(LinearHead((Term(p.key._replace(rows=tuple(rows.tolist()))),)))
+    return out
 
 
 def distances(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list[tuple[Key, float]]:

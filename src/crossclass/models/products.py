@@ -19,6 +19,9 @@ from torch.overrides import TorchFunctionMode
 Pooling = Literal["", "mean", "first", "last", "flat"]
 """What was done with tokens or a map: their mean, the first or last token, or all positions side by side."""
 
+Views = Literal["", "one after the other", "side by side"]
+"""Of several views of each image in one batch the mean is taken: all images again, or each image again."""
+
 
 class Key(NamedTuple):
     """Which product of a forward pass it is."""
@@ -30,6 +33,11 @@ class Key(NamedTuple):
     own: bool
     """Whether it is that of the layer's own input with its own `weight` and `bias`, as the layer has them."""
     pooling: Pooling
+    views: Views = ""
+    direct: bool = False
+    """Whether the weight is a parameter as it is, in a layer that has no `weight` of its own."""
+    rows: tuple[int, ...] = ()
+    """Which rows of the weight are meant, one for each class; empty is all in their order."""
 
 
 class Product(NamedTuple):
@@ -59,7 +67,12 @@ def own_weight(layer: nn.Module) -> tuple[Tensor, Tensor | None] | None:
 
 
 def recorded(
-    net: nn.Module, run: Callable[[], Any], rows: int, wanted: Collection[Key] | None = None
+    net: nn.Module,
+    run: Callable[[], Any],
+    rows: int,
+    n: int,
+    wanted: Collection[Key] | None = None,
+    wider: bool = False,
 ) -> tuple[list[Product], Any]:
     """The products with `rows` rows of a forward pass, in order, and what `run` returns.
 
@@ -67,13 +80,17 @@ def recorded(
         net: The network whose layers are watched.
         run: Runs it once.
         rows: The number of classes.
+        n: The number of images.
         wanted: Only these products; unset is all.
+        wider: Those with more rows too.
     """
-    watch = _Watch(rows, wanted)
+    watch = _Watch(rows, n, wanted, wider)
     only_own = wanted is not None and all(key.own for key in wanted)
     with ExitStack() as stack:
         for name, module in net.named_modules():
             if only_own and name not in {key.layer for key in wanted or ()}:
+                continue
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
                 continue
             enter = module.register_forward_pre_hook(watch.entering(name), with_kwargs=True)
             leave = module.register_forward_hook(watch.leave, always_call=True)
@@ -100,19 +117,21 @@ def unwrapped(net: nn.Module) -> nn.Module:
 class _Watch(TorchFunctionMode):
     """Records products while it is active; modules tell it when they begin and end."""
 
-    def __init__(self, rows: int, wanted: Collection[Key] | None) -> None:
+    def __init__(self, rows: int, n: int, wanted: Collection[Key] | None, wider: bool) -> None:
         super().__init__()
-        self.rows, self.wanted = rows, wanted
+        self.rows, self.n, self.wanted = rows, n, wanted
+        self.wider = wider or any(key.rows for key in wanted or ())
         self.products: list[Product] = []
-        self.inside: list[str] = []
+        self.inside: list[tuple[str, bool]] = []
         self.calls: Counter[tuple[str, bool]] = Counter()
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.inside.append(name)
+            weights = own_weight(module)
+            self.inside.append((name, weights is not None))
             given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            if given and (weights := own_weight(module)) is not None:
-                self.add(name, True, given[0], *weights)
+            if given and weights is not None:
+                self.add(Key(name, 0, True, ""), given[0], *weights)
 
         return enter
 
@@ -123,21 +142,38 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         find = _OPERANDS.get(func)
         if find is not None:
-            name = self.inside[-1] if self.inside else ""
+            name, has_own = self.inside[-1] if self.inside else ("", False)
             for x, W, b in find(*args, **(kwargs or {})):
-                self.add(name, False, x, W, b)
+                whole = isinstance(W, nn.Parameter) or isinstance(W._base, nn.Parameter)
+                self.add(Key(name, 0, False, "", direct=whole and not has_own), x, W, b)
         return func(*args, **(kwargs or {}))
 
-    def add(self, name: str, own: bool, x: Tensor, W: Tensor, b: Tensor | None) -> None:
-        if W.ndim < 2 or len(W) != self.rows or not (x.is_floating_point() and W.is_floating_point()):
+    def add(self, key: Key, x: Tensor, W: Tensor, b: Tensor | None) -> None:
+        if W.ndim < 2 or len(W) < self.rows or not (x.is_floating_point() and W.is_floating_point()):
             return
-        call = self.calls[name, own]
-        self.calls[name, own] += 1
-        b = b if b is not None and b.shape == (self.rows,) else None
-        for pooling, g in _pooled(x, W):
-            key = Key(name, call, own, pooling)
-            if self.wanted is None or key in self.wanted:
-                self.products.append(Product(key, g.clone(), W.flatten(1).clone(), b))
+        key = key._replace(call=self.calls[key.layer, key.own])
+        self.calls[key.layer, key.own] += 1
+        if len(W) > self.rows and not self.wider:
+            return
+        b = b if b is not None and b.shape == (len(W),) else None
+        for pooling, each in _pooled(x, W):
+            for views, g in _of_images(each, self.n):
+                this = key._replace(pooling=pooling, views=views)
+                for one in [this] if self.wanted is None else self.wanted:
+                    if one._replace(rows=()) != this or len(W) < max(self.rows, *one.rows, 0):
+                        continue
+                    rows = list(one.rows) or slice(None)
+                    bias = b if b is None else b[rows]
+                    self.products.append(Product(one, g.clone(), W.flatten(1)[rows].clone(), bias))
+
+
+def _of_images(g: Tensor, n: int) -> Iterator[tuple[Views, Tensor]]:
+    """One row for each image: of several views in one batch the mean, which head(mean) keeps."""
+    if len(g) == n:
+        yield "", g
+    elif n and len(g) and len(g) % n == 0:
+        yield "one after the other", g.unflatten(0, (-1, n)).mean(dim=0)
+        yield "side by side", g.unflatten(0, (n, -1)).mean(dim=1)
 
 
 def _pooled(x: Tensor, W: Tensor) -> Iterator[tuple[Pooling, Tensor]]:

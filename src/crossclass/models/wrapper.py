@@ -21,7 +21,7 @@ from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.rng import generator
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Size, sides, subsample_first
-from crossclass.models.head import LinearHead, Term, distances, find_head
+from crossclass.models.head import LinearHead, Term, distances, find_head, find_rows
 from crossclass.models.model_state import OTHER_FLOATS, evaluating, other_floats
 from crossclass.models.products import Key, Product, eager, own_weight, recorded, unwrapped
 
@@ -62,6 +62,11 @@ class Wrapped(Classifier):
         self.net, self.channels, self.name, self.sides = net, channels, name, sides(size)
         self.classes, self._named, self._obeyed, self._output = classes, head, head is not None, _Output()
         self._order: Tensor | None = None
+        if isinstance(net, torch.jit.ScriptModule):
+            raise UserError(
+                f"{name} is a TorchScript module, whose layers cannot be watched; give the network in Python "
+                "(its weights can be read from the file: model=python:module:factory)"
+            )
         subsample_first(net)
         noise = torch.rand(_images_for(classes), channels, *sides(size), generator=generator(0))
         device = next((t.device for t in net.parameters()), noise.device)
@@ -104,17 +109,19 @@ class Wrapped(Classifier):
         x = self._probe.to(self.mean.device) if x is None else x[: _images_for(self.classes)]
         with torch.random.fork_rng(devices=[]), evaluating(self.net), full_precision():
             products, returned = self._recorded(x, None)
-            serving = self._serving(products)
             outputs = [t for _, t in _tensors(returned)] if not isinstance(returned, Tensor) else [returned]
             if hasattr(self, "_head") and not all(bool(t.isfinite().all()) for t in outputs):
                 return  # what is no number tells nothing: the head stays the one that was found before
             self._output, logits = self._choose_output(returned, products, len(x))
-            heads = find_head(serving, logits)
+            heads = find_head(self._named_ones(products), logits)
             if len(heads) > 1:
                 heads = [h for h in heads if h.keys in self._still_equal(x, heads)] or heads
+            if not heads:
+                heads = find_rows(self._named_ones(self._recorded(x, None, wider=True)[0]), logits)
             if heads:
                 self._head = heads[-1]
             else:
+                serving = self._serving(products)
                 far = distances(serving, logits)
                 closest = [key for key, _ in far if key.layer == self._named] or [far[0][0]]
                 by_layer = {key.layer or "the network itself": d for key, d in reversed(far)}
@@ -124,6 +131,10 @@ class Wrapped(Classifier):
         layer = dict(self.net.named_modules())[self._head.keys[0].layer]
         self._kind = type(layer).__name__
         self._is_plain = self._head.plain and isinstance(layer, nn.Linear)
+
+    def _named_ones(self, products: list[Product]) -> list[Product]:
+        name = self._named
+        return [p for p in products if name is None or f"{p.key.layer}.".startswith(f"{name}.")]
 
     def _serving(self, products: list[Product]) -> list[Product]:
         """The products of the layer that was named, or all. Raises UserError for none."""
@@ -139,7 +150,7 @@ class Wrapped(Classifier):
             return products
         if name not in layers:
             raise UserError(f"{what} has no layer model.head={name}{did_you_mean(name, names)}")
-        inside = [p for p in products if p.key.layer == name or p.key.layer.startswith(f"{name}.")]
+        inside = self._named_ones(products)
         if not inside:
             which = f"; name another, such as {', '.join(names[-3:])}" if names else ""
             weights = own_weight(layers[name])
@@ -211,7 +222,10 @@ class Wrapped(Classifier):
         for layer in {key.layer for key in self._head.keys}:
             own = self.net.get_submodule(layer).named_parameters(layer, remove_duplicate=False)
             # of a whole network, in which a product with a parameter is the head, only what has its rows
-            names |= {n for n, p in own if layer in n.rpartition(".")[0] and self.classes in p.shape}
+            some = any(key.rows for key in self._head.keys) and layer
+            names |= {
+                n for n, p in own if layer in n.rpartition(".")[0] and (some or self.classes in p.shape)
+            }
         return frozenset(names)
 
     @property
@@ -266,10 +280,12 @@ class Wrapped(Classifier):
         logits = self._output.of(returned, self.name)
         return logits if self._order is None else logits[:, self._order.to(logits.device)]
 
-    def _recorded(self, x: Tensor, wanted: Collection[Key] | None) -> tuple[list[Product], Any]:
+    def _recorded(
+        self, x: Tensor, wanted: Collection[Key] | None, wider: bool = False
+    ) -> tuple[list[Product], Any]:
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
         z = self.normalise(x).to(dtype)
-        return recorded(self.net, lambda: unwrapped(self.net)(z), self.classes, wanted)
+        return recorded(self.net, lambda: unwrapped(self.net)(z), self.classes, len(z), wanted, wider)
 
     @property
     def head_warnings(self) -> tuple[str, ...]:
@@ -351,7 +367,8 @@ def _calls(net: nn.Module, x: Tensor, what: str) -> tuple[list[_LayerCall], Any]
             return
         calls.append(_LayerCall(name, tuple(output.shape), (x.shape[2], x.shape[3])))
 
-    handles = [m.register_forward_hook(partial(record, name=name)) for name, m in net.named_modules() if name]
+    inner = [(n, m) for n, m in net.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
+    handles = [m.register_forward_hook(partial(record, name=n)) for n, m in inner]
     try:
         with eager(net):
             return calls, unwrapped(net)(x)
