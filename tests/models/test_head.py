@@ -504,3 +504,19 @@ def test_torchscript_is_refused_by_its_name(make):
     with pytest.raises(UserError, match="TorchScript"):
         wrapped(make(net))
     assert wrapped(nn.Sequential(make(net[:3]), net[3])).head_name == "1"  # inside it is like any layer
+
+
+def test_outputs_that_are_no_number_leave_the_head_to_the_others():
+    def some(self, x):
+        z = self.fc(self.g(x))
+        return torch.where((x[:, 0, 0, 0] > 0)[:, None], z / 0 * 0, z)
+
+    net = net_of(some)
+    assert wrapped(net).head_name == "fc"
+    assert wrapped(net).head_is_known
+    broken = net_of(lambda self, x: self.fc(self.g(x)))
+    broken.fc.bias.data[1] = torch.nan
+    assert wrapped(broken).head_is_known
+    model = wrapped(net_of(lambda self, x: self.fc(self.g(x)) * torch.nan))
+    with pytest.raises(UserError, match="not finite"):
+        model.features(images())

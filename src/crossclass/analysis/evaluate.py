@@ -299,6 +299,9 @@ def head_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
             g, _ = model.outputs(x)
         with isolated_rng(0, x.device):
             logits = model(x)
+        some = logits.isfinite().all(dim=1)
+        if bool(some.any()) and g.ndim == logits.ndim == 2:  # what is no number is said elsewhere
+            g, logits = g[some], logits[some]
         W, b = model.head.weight, model.head.bias  # not its forward, which may be anything in a subclass
         return relative_difference(F.linear(g.to(W), W, b).float(), logits.float())
 
@@ -306,8 +309,11 @@ def head_gap(model: Classifier, x: Float[Tensor, "n c h w"]) -> float:
 def head_of(model: Classifier, x: Float[Tensor, "n c h w"]) -> tuple[Head, tuple[str, ...]]:
     """The head, checked on some images in [0, 1], and what a reader of C and CAS must know of it."""
     layer, said = getattr(model, "head_name", "head"), tuple(getattr(model, "head_warnings", ()))
-    matches = head_gap(model, x) <= ROUNDING
-    if not matches and not said:
+    gap = head_gap(model, x)
+    matches = gap <= ROUNDING
+    if gap == inf and not said:
+        said = (f"no output is finite, to be compared with W g(x) + b of the layer '{layer}'",)
+    elif not matches and not said:
         said = (
             f"the logits are not W g(x) + b of the layer '{layer}' (a softmax, a scale, a second head?): C "
             "and CAS do not explain them",

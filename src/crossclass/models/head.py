@@ -173,8 +173,12 @@ def find_head(products: Sequence[Product], logits: Float[Tensor, "n k"]) -> list
     """
     y, distinct = logits.double(), _distinct(products)
     rounding = max(_SAME, 4 * torch.finfo(logits.dtype).eps)
-    if not distinct or not bool(y.isfinite().all()):
+    if not distinct:
         return []
+    if not bool(y.isfinite().all()):  # perhaps since the features or the weight are not
+        equal = [p.key for p in distinct if torch.allclose(p.z, y, rtol=rounding, equal_nan=True)]
+        own = [key for key in equal if key.own] or equal
+        return [LinearHead((Term(key),)) for key in own[-1:]]
     targets = list(_targets(y))
     changes = float((y - y.mean(dim=0)).abs().max()) > 1e-12 * float(y.abs().max())
     for relation, target, centred in targets:

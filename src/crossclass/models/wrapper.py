@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -113,6 +114,7 @@ class Wrapped(Classifier):
             if hasattr(self, "_head") and not all(bool(t.isfinite().all()) for t in outputs):
                 return  # what is no number tells nothing: the head stays the one that was found before
             self._output, logits = self._choose_output(returned, products, len(x))
+            products, logits = _of_finite(products, logits)
             heads = find_head(self._named_ones(products), logits)
             if len(heads) > 1:
                 heads = [h for h in heads if h.keys in self._still_equal(x, heads)] or heads
@@ -205,6 +207,8 @@ class Wrapped(Classifier):
             )
 
     def _mismatch(self) -> str:
+        if all(d == inf for _, d in self._head.candidates):
+            return f"what {self.name} returns is not finite (NaN or infinite), and W g(x) + b of no layer"
         near = [f"'{layer}' differs by {100 * d:.3g} %" for layer, d in self._head.candidates[:5]]
         far = f"{', '.join(near)} of the largest logit"
         if self._obeyed:
@@ -444,6 +448,14 @@ def _tensors(returned: Any) -> Iterator[tuple[str | int, Tensor]]:
         if isinstance(item, Tensor) and all(item is not b for b in before):
             before.append(item)
             yield where, item
+
+
+def _of_finite(products: list[Product], logits: Tensor) -> tuple[list[Product], Tensor]:
+    """Without the images whose logits are no numbers, if enough are left."""
+    some = logits.isfinite().all(dim=1) if logits.ndim == 2 else torch.ones(len(logits), dtype=torch.bool)
+    if bool(some.all()) or int(some.sum()) < 8:
+        return products, logits
+    return [p._replace(g=p.g[some]) for p in products], logits[some]
 
 
 def _images_for(classes: int) -> int:
