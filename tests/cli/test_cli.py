@@ -156,6 +156,13 @@ BAD = {
 }
 
 
+def test_a_file_that_is_named_like_an_option(call, here):
+    Path("-odd.pth").write_bytes(b"")
+    code, _, err = call("measure", "-odd.pth")
+    assert code == 2
+    assert "give './-odd.pth' for the file of this name" in err
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
     x, y = np.zeros((4, 8, 8, 3), dtype=np.uint8), np.arange(4)
@@ -190,6 +197,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(call, here, case):
     ("arguments", "said"),
     [
         (["measure", "RUN", "out=."], "is a folder"),
+        (["measure", "~nobody-has-this-name.pth"], "there is no checkpoint ~nobody"),
         (["measure", "RUN", "out=tiny.yaml/x.json"], "is a file, not a folder"),
         (["measure", "RUN@last", "saliency=3"], "compares two checkpoints"),
         (["measure", "RUN", "attack.rel_step=2/255"], "give step_size=2/255"),

@@ -116,6 +116,15 @@ def test_what_the_encoding_lacks_is_escaped_and_the_rest_is_printed(errors):
     assert stream.cut_off == ""
 
 
+def test_a_stream_that_code_of_others_closes_goes_on():
+    raw = io.StringIO()
+    stream = streams.Stream(raw)
+    stream.write("a")
+    stream.close()
+    stream.write("b")
+    assert raw.getvalue() == "ab"
+
+
 def test_a_stream_that_cannot_be_told_to_escape():
     class Latin(io.StringIO):
         encoding = "latin-1"

@@ -57,6 +57,8 @@ def test_a_file_in_place_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file, not a folder"):
         files.write_atomic(tmp_path / "file" / "x", "")
+    with pytest.raises(UserError, match=r"/file is a file, not a folder"):
+        files.write_atomic(tmp_path / "file" / "y" / "x", "")
 
 
 def test_unfinished_lines_are_left_out(tmp_path):

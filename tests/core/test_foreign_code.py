@@ -36,6 +36,10 @@ ENDINGS = {
     "p.parse_args()\n",
     "by its own exception": "class Stop(BaseException): pass\nraise Stop('enough')\n",
     "in the factory": f"{NET}\nimport sys\ndef net(**_): sys.exit()\n",
+    "in the factory, by its own exception": f"{NET}\nclass Stop(BaseException): pass\n"
+    "def net(**_): raise Stop('enough')\n",
+    "in a forward pass, by no Exception": f"{NET}\nclass Late(Net):\n    def forward(self, x):\n"
+    "        raise GeneratorExit\ndef net(**_): return Late()\n",
     "in a forward pass": f"{NET}\nimport sys\nclass Late(Net):\n    def forward(self, x): sys.exit(0)\n"
     "def net(**_): return Late()\n",
 }
@@ -116,6 +120,27 @@ def test_what_a_factory_changes_is_put_back(here):
         Python(call="foreign_factory:net").create(3, 3)
     assert Path.cwd() == here
     assert torch.is_grad_enabled()
+
+
+def test_a_factory_that_changes_what_files_and_tensors_are_made_like(here):
+    Path("foreign_deep.py").write_text(
+        f"{NET}\nimport os, sys\ndef net(**_):\n    made = Net()\n    os.umask(0o777)\n"
+        "    torch.set_default_device('meta')\n    sys.setrecursionlimit(90)\n    os.mkdir('gone')\n"
+        "    os.chdir('gone')\n    os.rmdir('../gone')\n    return made\n"
+    )
+    mask, limit = os.umask(0o022), sys.getrecursionlimit()
+    try:
+        with trusting("foreign_deep:net"):
+            Python(call="foreign_deep:net").create(3, 3)
+        after = os.umask(0o022)
+        assert (after, sys.getrecursionlimit()) == (0o022, limit)
+        assert torch.empty(1).device.type == "cpu"
+        assert Path.cwd() == here
+    finally:
+        os.umask(mask)
+        torch.set_default_device(None)
+        sys.setrecursionlimit(limit)
+        os.chdir(here)
 
 
 def test_a_whole_network_finds_its_classes_beside_the_file(here):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossclass.data import as_float, batches
+from crossclass.analysis.records import CheckpointRef, Measurement
+from crossclass.data import Npz, as_float, batches
 from crossclass.data.base import checksum
 from dataset_files import LABELS, RGB
 
@@ -33,6 +34,14 @@ def test_checksum() -> None:
     # What counts is the values, not how they lie in memory.
     assert checksum(np.asfortranarray(RGB)) == checksum(RGB)
     assert checksum(RGB[:, ::-1][:, ::-1]) == checksum(RGB)
+
+
+def test_names_of_classes_can_be_printed(tmp_path) -> None:
+    odd = ["a\nb", "\x1b[31mred", "\udcff", "👩‍💻 <é>, \"'"]
+    labels = np.arange(8) % 4
+    np.savez(tmp_path / "test.npz", images=RGB[np.arange(8) % 5], labels=labels, class_names=np.array(odd))
+    assert Npz(path=tmp_path)().class_names == ("a\\nb", "\\x1b[31mred", "\\udcff", odd[3])
+    assert Measurement(checkpoint=CheckpointRef(name="a"), class_names=odd[:3]).class_names[2] == "\\udcff"
 
 
 def test_batches_visit_every_image_once():

@@ -43,6 +43,49 @@ def test_the_seed_decides_the_weights_of_a_factory(made):
     assert not torch.equal(a["net.top.weight"], c["net.top.weight"])
 
 
+def test_a_factory_that_returns_the_same_network_again(made):
+    only = Net(4)
+
+    def part():
+        return nn.Sequential(only.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+
+    for factory in (lambda: only, part):
+        first = made(factory)
+        start = {name: t.clone() for name, t in first.state_dict().items()}
+        with torch.no_grad():
+            for parameter in first.parameters():
+                parameter.add_(1)
+        later = {name: t.clone() for name, t in first.state_dict().items()}
+        second = made(factory)
+        shared = {p.data_ptr() for p in first.parameters()} & {p.data_ptr() for p in second.parameters()}
+        assert not shared
+        assert all(torch.equal(t, start[name]) for name, t in second.state_dict().items())
+        assert all(torch.equal(t, later[name]) for name, t in first.state_dict().items())
+
+
+def test_a_network_with_scripted_layers(made):
+    def factory():
+        net = Net(4)
+        net.conv = torch.jit.script(net.conv)
+        return net
+
+    x = torch.rand(2, 3, 8, 8)
+    net = made(factory)
+    assert torch.allclose(net.head(net.features(net.normalise(x))), net(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("where", "word"), [(torch.device("meta"), "meta"), (None, "inference_mode")])
+def test_tensors_without_values_or_gradients_are_a_sentence(made, where, word):
+    def factory():
+        net = Net(4)
+        with where or torch.inference_mode():
+            net.extra = nn.Linear(2, 2)
+        return net
+
+    with pytest.raises(UserError, match=rf"'extra.weight'.*{word}"):
+        made(factory)
+
+
 def test_normalisation_is_put_in_front(made):
     net, x = made(Net, normalise="none"), torch.rand(2, 3, 8, 8)
     assert torch.equal(net(x), net.net(x))

@@ -19,6 +19,7 @@ from pydantic.json_schema import SkipJsonSchema
 from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
+from crossclass.core.printable import printable
 
 SCHEMA = 1
 """The version of the result file and of the rows of events.jsonl."""
@@ -176,7 +177,7 @@ class Measurement(_WithMetrics):
     attack: str | None = None
     """In words; `conditions.attack` holds its settings."""
     conditions: dict[str, Any] = {}
-    class_names: list[str] = []
+    class_names: list[Annotated[str, AfterValidator(printable)]] = []
     classwise_clean: list[float | None] | None = None
     classwise_robust: list[float | None] | None = None
     empty_classes: list[int] = []

@@ -3,6 +3,7 @@
 For a foreign file the network is `Source.model`, or recognized by the names and shapes in the file.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -256,7 +257,7 @@ def describe_data(data: AnyData) -> str:
 
 
 def _files(target: str) -> list[Path]:
-    path, (folder, which) = Path(target).expanduser(), split_target(target)
+    path, (folder, which) = Path(os.path.expanduser(target)), split_target(target)
     if path.is_file():
         return [path]
     if is_folder_of_weights(path):

@@ -14,6 +14,7 @@ The folder is found by the digest; the label is for people.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,9 @@ def split_target(text: str) -> tuple[Path, str]:
 
     A path may hold an `@` itself, so what exists as a whole is not split.
     """
-    whole = Path(text).expanduser()
+    whole = Path(os.path.expanduser(text))  # pathlib's own raises for ~name where there is no such home
     folder, at, which = text.rpartition("@")
-    return (whole, "") if whole.exists() or not at else (Path(folder).expanduser(), which)
+    return (whole, "") if whole.exists() or not at else (Path(os.path.expanduser(folder)), which)
 
 
 @dataclass(frozen=True)

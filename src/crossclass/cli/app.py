@@ -103,11 +103,6 @@ def _run(arguments: Sequence[str]) -> int:
         if is_main:
             print(f"{speaker}: stopped; the same command goes on after what is finished", file=sys.stderr)
         return 130
-    except SystemExit as e:  # of code that the command runs: a factory, a forward pass, a pickle
-        from crossclass.core.foreign_code import exit_sentence
-
-        print(f"{speaker}: no result: {exit_sentence(e)}", file=sys.stderr)
-        return 2
     except UserError as e:
         if is_main or not e.in_every_process:
             print(f"{speaker}: {e}", file=sys.stderr)
@@ -115,7 +110,12 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as e:
         if not hasattr(e, "format_message"):  # typer's own click, whose errors have no name to catch them by
             raise
-        print(f"{speaker}: {_usage(e)}", file=sys.stderr)
+        print(f"{speaker}: {_usage(e, arguments)}", file=sys.stderr)
+        return 2
+    except BaseException as e:  # SystemExit and the like, of a factory, a forward pass, a pickle
+        from crossclass.core.foreign_code import exit_sentence
+
+        print(f"{speaker}: no result: {exit_sentence(e)}", file=sys.stderr)
         return 2
 
 
@@ -128,10 +128,12 @@ def _list_settings(command: str) -> None:
             known.epilog = settings_help(command)
 
 
-def _usage(e: Any) -> str:
+def _usage(e: Any, arguments: Sequence[str]) -> str:
     """A wrong command line in one sentence."""
     text = e.format_message().strip().rstrip(".").replace("\n", " ")
     option = "; settings are path=value, as in epochs=4" if "No such option" in text else ""
+    if option and (file := next((a for a in arguments if a.startswith("-") and os.path.exists(a)), "")):
+        option = f"; give './{file}' for the file of this name"
     command = f" {e.ctx.info_name}" if e.ctx is not None and e.ctx.parent is not None else ""
     return f"{text[:1].lower()}{text[1:]}{option}; see crossclass{command} --help"
 

@@ -65,6 +65,10 @@ class Stream:
             except (OSError, ValueError) as e:
                 self._drop(e)
 
+    def close(self) -> None:
+        """Nothing but a flush: code of others that closes its stdout would close ours."""
+        self.flush()
+
     @property
     def cut_off(self) -> str:
         """Why a reader who is still there did not get everything; empty if all is well."""

@@ -212,7 +212,8 @@ def write_error(path: Path, e: OSError) -> UserError:
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"{path.parent} cannot be written to; choose another folder with out=DIR")
     if isinstance(e, FileExistsError | NotADirectoryError):
-        return UserError(f"{path.parent} is a file, not a folder; choose another folder with out=DIR")
+        above = next((p for p in path.parents if p.exists() and not p.is_dir()), path.parent)
+        return UserError(f"{above} is a file, not a folder; choose another folder with out=DIR")
     return UserError(f"{path} cannot be written ({e.strerror or e}); choose another place with out=...")
 
 

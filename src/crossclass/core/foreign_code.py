@@ -30,6 +30,21 @@ _FLAGS = (
     (sys, "stdout"),
     (sys, "stderr"),
 )
+
+
+def _default_device() -> torch.device | None:
+    """The device of new tensors that somebody has set; the CPU is what nobody has to set."""
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
+
+
+def _umask() -> int:
+    """The modes that new files do not get; to ask for it is to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 # how each switch is read and set
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
@@ -38,6 +53,9 @@ _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (torch.is_grad_enabled, torch._C._set_grad_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (_default_device, torch.set_default_device),
+    (_umask, os.umask),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
     (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
     (os.getcwd, os.chdir),
 )
@@ -56,8 +74,11 @@ def restored_switches() -> Iterator[None]:
         yield
     finally:
         for get, put, before in switches:
+            now = None
+            with suppress(OSError):  # the folder that is the current one now may have been deleted
+                now = get()
             with suppress(OSError):
-                if get() is not before and get() != before:
+                if now is not before and now != before:
                     put(before)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers:
@@ -78,7 +99,7 @@ def foreign_code(name: str, doing: str, *, imported: bool = False) -> Iterator[N
         imported: Whether a module is imported.
 
     Raises:
-        UserError: The code ends the process.
+        UserError: The code ends the process, or raises what is no Exception.
     """
     held = io.StringIO()
     out = sys.stderr
@@ -89,24 +110,26 @@ def foreign_code(name: str, doing: str, *, imported: bool = False) -> Iterator[N
                 stack.enter_context(redirect_stderr(held))
                 sys.argv = [name]
             yield
-    except SystemExit as e:
-        held.truncate(0)
-        raise UserError(f"{doing} {name} failed: {exit_sentence(e)}") from e
+    except (Exception, KeyboardInterrupt):
+        raise
     except BaseException as e:
-        if isinstance(e, Exception | KeyboardInterrupt) or not imported:
-            raise
-        raise UserError(f"{doing} {name} failed: {type(e).__name__}: {first_line(e)}") from e
+        if isinstance(e, SystemExit):
+            held.truncate(0)
+        raise UserError(f"{doing} {name} failed: {exit_sentence(e)}") from e
     finally:
         if text := held.getvalue():
             out.write(text)
 
 
-def exit_sentence(error: SystemExit) -> str:
-    """Which code ended the process, where, and what to do."""
+def exit_sentence(error: BaseException) -> str:
+    """Which code ended the process, or raised what is no Exception, where, and what to do."""
     ours = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)), "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [f for f in frames if not f.filename.startswith(ours) or "site-packages" in f.filename]
     at = f" in {foreign[-1].filename}, line {foreign[-1].lineno}," if foreign else ""
+    if not isinstance(error, SystemExit):
+        why = f": {first_line(error)}" if str(error) else ""
+        return f"code{at} raised {type(error).__name__}{why}; let it raise an Exception, or correct it"
     reads = any(os.path.basename(f.filename) == "argparse.py" for f in frames)
     what = (
         "reads a command line that is not its own"

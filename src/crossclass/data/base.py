@@ -22,6 +22,7 @@ from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.logits import require_tensor
 from crossclass.core.plugins import kind_of, members
+from crossclass.core.printable import printable
 from crossclass.data.draw import draw
 
 D = TypeVar("D", bound="Data")
@@ -112,6 +113,7 @@ class Splits:
     val: Split
     test: Split
     class_names: tuple[str, ...]
+    """With escapes for what cannot be printed."""
     checksum: str
     """Of the images and labels of all three parts, 16 hex digits."""
     sharing: Int[Tensor, "k k"] | None = None
@@ -120,6 +122,9 @@ class Splits:
     """What the reader did not read, in words, by the part of the files (`train` or `test`)."""
     planted: Planted | None = None
     """Which parts the classes show, where the data are drawn from known ones."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
 
     def part(self, name: str) -> Split:
         """`train`, `val` or `test`; raises UserError if it is empty or unknown."""

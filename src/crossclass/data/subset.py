@@ -1,5 +1,6 @@
 """Which images of a data set a run uses, where its files lie, and the checksum that identifies them."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Stored(Subset):
         """The folder; raises UserError with the remedy if none was given."""
         if self.path is None:
             raise UserError(f"data.path is not set; give data.path=DIR where DIR holds {needs}")
-        return self.path.expanduser()
+        return Path(os.path.expanduser(self.path))
 
 
 class Downloadable(Stored):

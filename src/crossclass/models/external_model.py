@@ -18,6 +18,7 @@ from crossclass.core.trust import CONSENT, consent, import_callable
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Model, Normalise, Size, load_pretrained
 from crossclass.models.hub import config_of
+from crossclass.models.returned_before import own_network
 from crossclass.models.wrapper import Wrapped
 
 _CLASSES = ("num_classes", "n_classes", "nb_classes", "classes")
@@ -46,6 +47,11 @@ class ExternalModel(Model):
         net = self.create(classes, channels)
         if not isinstance(net, nn.Module):
             raise UserError(f"{self} gives a {type(net).__name__}, not a torch.nn.Module")
+        for tensor_name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            if tensor.is_meta or tensor.is_inference():
+                what = "on the device meta" if tensor.is_meta else "in torch.inference_mode()"
+                raise UserError(f"{self} makes '{tensor_name}' {what}; let it make its tensors without that")
+        net = own_network(net, str(self))
         layers = {"head": self.head, "saliency": self.saliency}
         return Wrapped(net, classes, channels, mean, std, size, name=str(self), **layers)
 

@@ -7,6 +7,7 @@ missing    nothing is there
 """
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def with_data_path(run: Run, root: Path | None) -> Run:
             f"{data.kind} is needed; give data_root=DIR, which holds {data.kind}/ with the "
             "original archive or with train.npz and test.npz, or try size=smoke, which needs no data"
         )
-    folder = root.expanduser() / data.kind
+    folder = Path(os.path.expanduser(root)) / data.kind
     if (folder / "test.npz").is_file():
         same = {k: getattr(data, k) for k in Subset.model_fields if k != "kind"}
         return run.replace(data=Npz(path=folder, **same))
