@@ -334,6 +334,10 @@ SOUND = [
     Case("normalises itself", sound=True, illness="normalises itself", model={"normalise": "none"}),
 ]
 
+NOBODY_SAYS = Case("nobody says how it is fed", sound=True, model={"normalise": None})
+"""Of a network that gets images as they are: the first guess is right."""
+ON_ROBUST = ("wants GRB", "wants inverted images", "wants inverted images, nobody says more")
+
 # ---------------------------------------------------------------- networks to try
 
 
@@ -359,7 +363,8 @@ def made_networks(folder: Path) -> Iterator[tuple[Network, list[Case]]]:
     state = plain(shapes, mean, std, None, 8)
     yield Network("Shapes, standard", state, python(shapes, "imagenet"), shapes), [*SOUND, *defects(**names)]
     state = plain(shapes, mean, std, pgd, 8)
-    yield Network("Shapes, robust", state, python(shapes, "imagenet"), shapes), SOUND
+    some = [c for c in defects(**names) if c.name in ON_ROBUST]
+    yield Network("Shapes, robust", state, python(shapes, "imagenet"), shapes), [*SOUND, *some]
 
     torch.manual_seed(0)
     kind = models.ViT(width=48, depth=2, heads=3)
@@ -384,7 +389,7 @@ def made_networks(folder: Path) -> Iterator[tuple[Network, list[Case]]]:
 
     for name, attack in (("standard", None), ("robust", PGD(steps=4, threat=Linf(eps=0.1)))):
         state = plain(digits, (0.0,), (1.0,), attack, 8)
-        yield Network(f"Digits, {name}", state, python(digits, "none"), digits), SOUND[:1]
+        yield Network(f"Digits, {name}", state, python(digits, "none"), digits), [SOUND[0], NOBODY_SAYS]
 
 
 def cifar_networks(folder: Path, weights: Path) -> Iterator[tuple[Network, list[Case]]]:

@@ -67,6 +67,15 @@ class Sentences:
             f"robust accuracy depends on it: {others[0].feeding.remedy} if that is what it was trained on"
         )
 
+    def not_excluded(self, now: Trial, others: Sequence[Trial]) -> None:
+        """Ways that are worse on few images, which may be chance."""
+        if others:
+            worse = ", ".join(f"{in_words(t.feeding.name)} ({_pair(t, now)[0]})" for t in others)
+            self.add(
+                f"nobody says the normalisation, and {now.feeding.name} is kept: {percent(now.accuracy)} of "
+                f"{self.images(now)} are right, too few to exclude {worse}"
+            )
+
     def more_robust(self, feeding: Feeding, robust: Bool[Tensor, " m"], before: Bool[Tensor, " m"]) -> None:
         """An arrangement is taken that only an attack tells from the images as they are."""
         now, then = (percent(float(r.double().mean())) for r in (robust, before))

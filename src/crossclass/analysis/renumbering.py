@@ -11,8 +11,8 @@ from crossclass.analysis.accuracy_tests import above_chance, beats, learned
 
 ALMOST_ALL = 0.85
 """Of the images that any numbering could explain, also one that names a class twice, a renumbering explains
-so many: a network with permuted classes .92 or more, one that gets inverted images .7 or less (measured on
-networks for digits and for CIFAR-10)."""
+so many. Measured on 200 images: 1.0 for five networks with permuted classes that are right on 82 to 95 %
+(digits, Shapes, CIFAR-10), and .48 and .62 for two networks for digits that get inverted images."""
 
 
 def explaining_renumbering(

@@ -15,8 +15,10 @@ from torch import Tensor
 from crossclass.analysis import input_alternatives as ways
 from crossclass.analysis.accuracy_tests import lead
 from crossclass.analysis.feedings import (
+    ALIKE,
     SMALL,
     Feeding,
+    apart,
     as_loaded,
     close_constants,
     feedings,
@@ -52,9 +54,11 @@ MOST = 2000
 SHARE = 0.02
 """Of the cost of the attack."""
 LEAST = 1500.0
-"""Forward passes of one image that are spent in any case: with 400, a loss of 7 points was not seen."""
+"""Forward passes of one image that are spent in any case: with 800, a loss of 6 points was not seen."""
 ENOUGH = 200
 """Images on which two networks are called alike; fewer only if there are fewer."""
+FOR_NEIGHBOURS = 800
+"""Images on which constants that hardly differ are compared, where the usual ones were wrong."""
 FEW = 100
 """Images of which one step shows whether a network is more robust on images arranged otherwise."""
 ROUNDS = 6
@@ -125,24 +129,30 @@ def settle(
         others = [f for f in others if len(f.aspects) == 1 or where.is_guessed(f)]
 
         def attempt(
-            among: Sequence[Feeding], most: float, loaded: Feeding = loaded, model: Classifier = where.model
+            among: Sequence[Feeding],
+            most: float,
+            before: InputTrial | None = None,
+            loaded: Feeding = loaded,
+            model: Classifier = where.model,
         ) -> InputTrial:
-            return ways.try_feedings(model, x, y, loaded, among, budget=most, batch=batch, orders=orders)
+            return ways.try_feedings(
+                model, x, y, loaded, among, budget=most, batch=batch, orders=orders, before=before
+            )
 
         trial = wide = attempt(others, budget)
         spent, first = spent + trial.cost, first or trial
         if not trial.better() and (doubtful := _doubtful(trial, one)):  # worth more than a check costs
-            trial = attempt(doubtful, inf)
+            trial = attempt(doubtful, inf, wide)
             spent += trial.cost
         # two things may be wrong of which neither alone makes it better
         low = ways.hardly_learned(trial.loaded.right, y[: trial.loaded.n])
         low |= loaded != start and trial.loaded.accuracy < GOOD
-        for more in (where.pairs(trial), where.both(loaded, alternatives) if low else []):
+        for more in (where.pairs(wide), where.both(loaded, alternatives) if low else []):
             if more and not trial.better():
-                both = attempt(more, budget - spent)
+                both = attempt(more, max(budget - spent, 2 * LEAST), wide)
                 spent += both.cost
                 if not both.better() and (doubtful := [t.feeding for t in both.worth_more_images()]):
-                    both = attempt(doubtful, inf)
+                    both = attempt(doubtful, inf, wide)
                     spent += both.cost
                 trial = both if both.better() else trial
         found = trial.better()
@@ -165,7 +175,7 @@ def settle(
         rivals = [t.feeding for t in _undecided(trial, one)]
         outputs = y  # that are right
         if trial.renumbering is not None:
-            outputs = torch.tensor(trial.renumbering, device=y.device).argsort()[y]
+            outputs = ways.outputs_of(trial.renumbering, y)
         spent += more_cost + where.choose(start, rivals, x, outputs, batch, budget, said)
         spent += _refuse_a_tie(where, [trial.loaded.feeding, *rivals], x, outputs, attacks, batch, said)
         spent += _take_the_more_robust(where, wide, x, outputs, attacks, batch, said)
@@ -272,7 +282,9 @@ class _Where:
                 said.chosen(best, before, [t.feeding for t in equal if t is not best])
         others = close_constants(self.feeding(), self.known, neighbours=changed) if guessed else []
         if others and not self.arrangement.each_by_itself:
-            few = int(min(len(x), MOST if len(others) == 1 else max(ENOUGH, budget / (1 + len(others)))))
+            few = int(
+                min(len(x), MOST if len(others) == 1 else max(FOR_NEIGHBOURS, budget / (1 + len(others))))
+            )
             every, cost = ways.try_all(self.model, x[:few], labels[:few], [self.feeding(), *others], batch)
             best, before, spent = ways.most_right(every), every[0], spent + cost
             # a neighbour in the same order of channels must be right a little more often than by chance
@@ -320,6 +332,11 @@ def _same_constants(a: Feeding, b: Feeding) -> bool:
     return alike and a.arrangement.each_by_itself == b.arrangement.each_by_itself
 
 
+def _neighbours(a: Feeding, b: Feeding) -> bool:
+    alike = apart(a.constants, b.constants) < ALIKE
+    return alike and a.arrangement.each_by_itself == b.arrangement.each_by_itself
+
+
 def _rivals(trial: InputTrial, aspects: Collection[Aspect]) -> list[Trial]:
     """The other ways of these aspects that are no worse than as loaded; none if that is guessing."""
     if not ways.above_chance(trial.loaded.right, trial.labels[: trial.loaded.n]):
@@ -351,29 +368,35 @@ def _refuse_a_tie(
 ) -> int:
     """Raise UserError if several normalisations are equally good on all images and differ under attack.
 
-    Images in 0..255 are no reason to: a network without constants of its own scales its logits with its
-    inputs, nearly, so it is as good with them whatever it was trained on. That is said, and the images stay
-    as they are usual. Returns what that cost.
+    Equally good are those within two points that are no neighbours, better than guessing and not clearly
+    apart: else the usual way is kept, and those are named that so few images cannot exclude. Images in 0..255
+    are no reason to refuse: a network without constants of its own scales its logits with its inputs, nearly,
+    so it is as good with them whatever it was trained on. That is said, and the images stay as they are
+    usual. Returns what that cost.
     """
-    others = [f for f in ways_as_good if not _same_constants(f, where.feeding())]
+    others = [f for f in ways_as_good if not _neighbours(f, where.feeding())]
     if not others:
         return 0
     (now, *again), cost = ways.try_all(where.model, x, y, [where.feeding(), *others], batch)
-    alike = [t for t in again if t.n == now.n and _as_good(t, now)]
-    alike = [t for t in alike if ways.disagreement(t, now) > MATTERS]
+    rivals = [t for t in again if t.n == now.n and _as_good(t, now) and ways.learned(t.right, y[: t.n])]
+    rivals = [t for t in rivals if ways.disagreement(t, now) > MATTERS]
     attack = next((a for a in attacks if a is not None), None)
-    if attack is None or not alike:
+    if attack is None or not rivals:
         return cost
     few, labels = x[:200], y[:200]
-    robust = [_robust(where, t.feeding, attack, few, labels, batch) for t in (now, *alike)]
-    apart = [t for t, r in zip(alike, robust[1:], strict=True) if _share_apart(r, robust[0]) > MATTERS]
-    if not apart:
+    cost += 4 * len(few) * (1 + len(rivals))
+    robust = [_robust(where, t.feeding, attack, few, labels, batch) for t in (now, *rivals)]
+    differ = [t for t, r in zip(rivals, robust[1:], strict=True) if _share_apart(r, robust[0]) > MATTERS]
+    if differ and all(_of_bytes(t.feeding) for t in differ) and not _of_bytes(now.feeding):
+        said.only_scaled(now, differ)
         return cost
-    if all(_of_bytes(t.feeding) for t in apart) and not _of_bytes(now.feeding):
-        said.only_scaled(now, apart)
+    alike = [t for t in differ if _share_apart(t.right, now.right) <= MATTERS]
+    if not alike:
+        said.not_excluded(now, differ)
         return cost
     order = [f.name for f in ways_as_good]
-    every = sorted([now, *apart], key=lambda t: order.index(t.feeding.name))
+    every = [now, *alike]
+    every.sort(key=lambda t: order.index(t.feeding.name) if t.feeding.name in order else len(order))
     table = ", ".join(f"{t.feeding.name} {percent(t.accuracy)}" for t in every)
     every.sort(key=lambda t: t.feeding.arrangement.each_by_itself)
     settings = " or ".join(t.feeding.remedy.removeprefix("set ") for t in every)

@@ -54,8 +54,14 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     with trusting(everything=trust):
         source = Source(changes=data | network)
         loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
-        images = Source(changes=data)
-        second = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
+        # it may be of another architecture, or of the one that the command line names
+        try:
+            images = Source(changes=data)
+            second = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
+        except UserError:
+            if not network:
+                raise
+            second = next(load_checkpoints(others, source, own.runtime, allow_partial=allow_partial), None)
         # nobody can say how it is fed: the settings of the command line are of the first
         other = None if second is None else settle(second, "test", [PGD()], settings.n)
     report: list[dict[str, Any]] = []
