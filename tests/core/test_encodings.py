@@ -30,6 +30,7 @@ def of_the_locale(source: str) -> list[str]:
             "tarfile",
             "zipfile",
             "webbrowser",
+            "archive",
         )
         opens = opens or (owner, name) == ("os", "fdopen")
         text = {"read_text": not node.args, "write_text": len(node.args) < 2}.get(name, False)

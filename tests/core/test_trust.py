@@ -51,11 +51,12 @@ DANGEROUS = {
     "pickle.loads": set(),
     "pickle.load": {"checkpoints/torch_files.py"},  # with --trust
     "torch.load": {"checkpoints/torch_files.py"},
-    "np.load": {"checkpoints/file_formats.py", "analysis/result_files.py"},  # allow_pickle only with --trust
+    # allow_pickle only with --trust, and only in the first
+    "np.load": {"checkpoints/file_formats.py", "analysis/result_files.py", "analysis/pictures.py"},
     "importlib.import_module": {"core/trust.py"},  # with consent
     "import_module": {"__init__.py"},  # names of ours
     "__import__": set(),
-    "subprocess.Popen": {"cli/jobs.py"},  # crossclass itself, as a list of arguments
+    "subprocess.Popen": {"cli/jobs.py", "cli/live_page.py"},  # crossclass itself, as a list of arguments
     "subprocess.run": set(),
 }
 

@@ -20,7 +20,7 @@ from crossclass.core.errors import UserError
 from crossclass.data import Npz, Split, as_float
 from crossclass.data.augment import Augment
 from crossclass.models import Python, ResNet, ViT, recognize
-from crossclass.models.reordered import Reordered
+from crossclass.models.reordered import Arrangement, Reordered
 from crossclass.training.loop import train
 from crossclass.training.recipes import AT
 from crossclass.training.run import Run
@@ -103,7 +103,7 @@ def test_weights_alone_are_recognised_and_measured(data: Npz, tmp_path: Path) ->
 def test_exchanged_sides_reach_the_network_as_they_are_wanted() -> None:
     net = models.build(THIN.replace(normalise="none"), IMAGES, 3, 0).eval()
     x = as_float(IMAGES)
-    assert torch.equal(Reordered(net, transposed=True)(x), net(x.transpose(2, 3)))
+    assert torch.equal(Reordered(net, Arrangement(transposed=True))(x), net(x.transpose(2, 3)))
 
 
 def test_sentences_name_the_images_as_they_are() -> None:

@@ -33,6 +33,7 @@ def test_a_finished_run_is_complete(whole):
         "events.jsonl",
         "metrics.csv",
         "measure.json",
+        "measure-pictures.npz",
         "DONE",
         "resume",
         ".lock",

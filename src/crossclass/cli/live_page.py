@@ -50,11 +50,11 @@ class LivePage:
         with contextlib.suppress(OSError):  # no memory or process for it
             self.began, self.folder = time.monotonic(), folder
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _DRAW, str(folder.absolute()), str(REFRESH)],
+                [sys.executable, "-P", "-c", _DRAW, str(folder.absolute()), str(REFRESH)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
+                encoding="utf-8",
                 env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
                 start_new_session=True,  # an interrupt of the run does not leave a broken drawing's trace
             )

@@ -104,7 +104,11 @@ def label_check(y: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _reach(y: Int[Tensor, " n"]) -> Reach:
     known = _KNOWN.get()
-    return known[0] if known is not None else read_with_reach(torch.ones((), dtype=torch.bool), y)[1]
+    return (
+        known[0]
+        if known is not None
+        else read_with_reach(torch.ones((), dtype=torch.bool, device=y.device), y)[1]
+    )
 
 
 def read_with_reach(flag: Bool[Tensor, ""], y: Tensor) -> tuple[bool, Reach]:

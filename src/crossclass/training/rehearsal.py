@@ -46,6 +46,8 @@ def rehearse(run: Run, folder: RunFolder, state: TrainState, splits: Splits) -> 
         splits: The images of the run.
     """
     runtime, path = state.runtime, folder.path / ".rehearsal.tmp"  # `begin` deletes what a kill leaves
+    if runtime.compile:  # takes half a minute
+        runtime = runtime.replace(compile=False)
     seed = stream_seed(run.seed, 0, 0, "rehearsal")
     few = splits.train.first(IMAGES).to(runtime.torch_device)
     x = as_float(few.images).contiguous(memory_format=runtime.memory_format)
