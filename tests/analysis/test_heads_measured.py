@@ -128,7 +128,7 @@ def test_a_head_of_other_classes_is_one_sentence(here, partial):
         for part in ("test",):
             np.savez(f"{folder}/{part}.npz", images=data["images"], labels=labels)
     settings = ["model=python:somebodys:Auxiliary", "attack=none"]
-    words = {"from1": "count from 1 to 4", "no_last": "data have 3;"}
+    words = {"from1": r"4 classes apart, the data have 5 \(no image of class 0", "no_last": "data have 3;"}
     for folder, sentence in words.items():
         with pytest.raises(UserError, match=sentence):
             measure(["Auxiliary.pth"], [*settings, f"data.path={folder}"], CPU, allow_partial=partial)

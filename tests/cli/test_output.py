@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -152,14 +153,38 @@ class TestOverwriting:
         assert self.measure("n=6") == "measure-2.json"
         assert Path("measure.json").read_text() == "[]"
 
-    def test_a_name_that_was_asked_for_is_refused_before_any_work(self, monkeypatch):
+    def test_what_was_under_a_name_that_is_asked_for_is_kept_beside_it(self):
         assert self.measure("n=6", "out=m.json") == "m.json"
         before = Path("m.json").read_bytes()
-        monkeypatch.setattr("crossclass.analysis.measure.measure", lambda *a, **k: pytest.fail("it worked"))
-        code, out, err = self.call("measure", f"{self.run}@last", "n=7", "out=m.json")
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "out=m-2.json" in err
-        assert Path("m.json").read_bytes() == before
+        code, out, err = self.call("measure", f"{self.run}@last", "attack.steps=1", "n=7", "out=m.json")
+        assert (code, out.splitlines()[-1]) == (0, "m.json")
+        assert "what m.json was before is kept as" in err
+        assert "m-old.json" in err
+        assert Path("m-old.json").read_bytes() == before
+        assert load_results("m.json").results[0].data.n == 7
+        self.measure("n=7", "out=m.json")  # its own is replaced
+        self.measure("n=6", "out=m.json")
+        assert sorted(p.name for p in Path().glob("m*.json")) == ["m-old-2.json", "m-old.json", "m.json"]
+        assert load_results("m-old-2.json").results[0].data.n == 7
+
+    def test_a_link_stays_and_what_it_led_to_is_kept(self):
+        Path("store").mkdir()
+        Path("store/m.json").write_text("old")
+        Path("store/m.json").chmod(0o664)
+        Path("m.json").symlink_to("store/m.json")
+        assert self.measure("n=6", "out=m.json") == "m.json"
+        assert Path("m.json").is_symlink()
+        assert Path("store/m-old.json").read_text() == "old"
+        assert load_results("store/m.json").results[0].data.n == 6
+        assert Path("store/m.json").stat().st_mode & 0o777 == 0o664
+
+    def test_what_cannot_be_copied_is_not_replaced(self, monkeypatch):
+        Path("m.json").write_text("old")
+        monkeypatch.setattr(made_by.shutil, "copy2", Mock(side_effect=OSError(28, "No space left on device")))
+        code, _, err = self.call("measure", f"{self.run}@last", "attack.steps=1", "n=6", "out=m.json")
+        assert code == 2
+        assert "No space left" in err
+        assert Path("m.json").read_text() == "old"
 
     def test_an_empty_file_is_taken(self):
         Path("m.json").touch()
@@ -169,10 +194,8 @@ class TestOverwriting:
         assert self.measure("n=6", f"out={tmp_path}/m.json") == f"{tmp_path}/m.json"
         (tmp_path / "other").mkdir()
         monkeypatch.chdir(tmp_path / "other")
-        assert (
-            self.call("measure", f"{self.run}@last", "attack.steps=1", "n=6", f"out={tmp_path}/m.json")[0]
-            == 2
-        )
+        self.measure("n=6", f"out={tmp_path}/m.json")
+        assert (tmp_path / "m-old.json").is_file()
 
     def test_what_another_process_made_meanwhile_is_kept(self, monkeypatch):
         from crossclass.analysis import measure as measuring
@@ -194,13 +217,14 @@ class TestOverwriting:
         assert "n=6" in said
         assert "/" not in said.partition(": ")[2]
 
-    def test_doctor_refuses_as_measure_does(self):
+    def test_doctor_keeps_as_measure_does(self):
         few = ("n=8", "n_attack=4", "out=d.json")
         assert self.call("doctor", f"{self.run}@last", *few)[0] in (0, 1)
         before = Path("d.json").read_bytes()
         assert json.loads(before)[0]["made_by"].startswith("made by crossclass command ")
-        assert self.call("doctor", f"{self.run}@best.val", *few)[0] == 2
-        assert Path("d.json").read_bytes() == before
+        assert self.call("doctor", f"{self.run}@best.val", *few)[0] in (0, 1)
+        assert Path("d-old.json").read_bytes() == before
+        assert Path("d.json").read_bytes() != before
 
     def test_pages_are_kept_apart_by_what_they_are_about(self):
         self.measure("n=6")
@@ -212,7 +236,9 @@ class TestOverwriting:
         assert page("measure.json", "measure-2.json") == "report.html"
         assert page("measure-2.json", self.run) == "report-2.html"
         assert page("measure.json", "measure-2.json") == "report.html"
-        assert self.call("report", "measure.json", "out=report.html")[0] == 2
+        before = Path("report.html").read_bytes()
+        assert self.call("report", "measure.json", "out=report.html")[0] == 0
+        assert Path("report-old.html").read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])

@@ -31,7 +31,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.destinations import is_stdout
     from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
-    from crossclass.core.made_by import require_free, reserved
+    from crossclass.core.made_by import replaced
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.trust import trusting
     from crossclass.diagnostics import Doctor, examine, verdict
@@ -46,7 +46,6 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         require_writable(own.out)
         transfer = [("transfer", own.transfer)] if own.transfer else []
         mark = made_by(own.out, "doctor", read.targets, [*read.assignments, *transfer])
-        require_free(own.out, mark)
     data = changes_of(changes, "data")
     network = changes_of(changes, "model") | changes_of(changes, "weights")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in network})
@@ -100,7 +99,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
         else:
             content = json_text([{**r, "made_by": mark} for r in report])
         try:
-            with reserved(own.out, mark) as path:
+            with replaced(own.out, mark, lambda words: print(words, file=sys.stderr)) as path:
                 write_atomic(path, content + "\n")
                 lines.append(str(path))
         finally:  # a full disk does not take the findings away

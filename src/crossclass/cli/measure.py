@@ -38,7 +38,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.destinations import follow, is_replaced, is_stdout, takes_bytes
     from crossclass.core.files import require_ending, require_writable
-    from crossclass.core.made_by import own_name, require_free, reserved
+    from crossclass.core.made_by import own_name, replaced, reserved
     from crossclass.report.console import table
 
     read = read_arguments(targets, Measure, Source, own=own_settings.Measure())
@@ -49,9 +49,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     require_writable(out)
     files = [file_sha256(Path(t)) for t in read.targets if Path(t).is_file()]
     mark = made_by(out, "measure", read.targets, read.assignments, files)
-    if read.own.out:
-        require_free(out, mark)
-    out = own_name(out, mark)
+    out = out if read.own.out else own_name(out, mark)
     if "saliency" in read.changes and takes_bytes(follow(out)):
         raise UserError(f"saliency draws a grid beside the result, and {out} is no file; give out=FILE.json")
 
@@ -63,7 +61,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
             return draw_maps(maps, path, mark)
 
     def write() -> Path:
-        with reserved(out, mark) as path:
+        with replaced(out, mark, progress.log) if read.own.out else reserved(out, mark) as path:
             write_results(path, results.model_copy(update={"made_by": mark}))
             write_pictures(path, [r.pictures for r in results.results])
         return path

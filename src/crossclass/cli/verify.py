@@ -1,5 +1,6 @@
 """`crossclass verify RUN`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def verify(
     from crossclass.cli.own_settings import Verify
     from crossclass.core.config import load_yaml
     from crossclass.core.files import require_writable
-    from crossclass.core.made_by import require_free, reserved
+    from crossclass.core.made_by import replaced
     from crossclass.paper import published_curves
     from crossclass.report import plots
     from crossclass.training.run import Run
@@ -39,14 +40,13 @@ def verify(
         require_writable(own.out)
         settings = [("against", own.against), ("tolerance", str(own.tolerance))]
         mark = made_by(own.out, "verify", [target], settings)
-        require_free(own.out, mark)
     rows, env = folder.rows(), folder.read("env.json")
     run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
     conditions = published_curves.conditions(run.to_dict(), rows, env)
     verdict = published_curves.verify(rows, own.against, tolerance=own.tolerance, run=conditions)
     if own.out:
         curves = published_curves.overlay(rows, own.against, folder.path.name, conditions)
-        with reserved(own.out, mark) as path:
+        with replaced(own.out, mark, lambda words: print(words, file=sys.stderr)) as path:
             plots.save(plots.curves(curves), path, mark)
     for line in published_curves.table(verdict):
         print(line)

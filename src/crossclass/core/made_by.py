@@ -2,14 +2,15 @@
 
 A file says it itself, in words that begin with `made by crossclass command` and a digest: a key of JSON, the
 metadata of a page or a figure. The same command line replaces its own file; any other one takes the next free
-name (`measure-2.json`), or, where a name was asked for, is refused before it works.
+name (`measure-2.json`), or, where a name was asked for, keeps a copy of what was there (`name-old.json`).
 """
 
 import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -56,10 +57,17 @@ def reserved(path: Path, mark: str) -> Iterator[Path]:
 
     Between a check before hours of work and the end of them, another process may have made a file.
     """
+    with _held(path) as end:
+        yield path if end is None else own_name(path, mark)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path | None]:
+    """Lock the folder of what lies at the end of a path; that end, or None for a pipe or a device."""
     try:
         end = follow(path)
         if takes_bytes(end):
-            yield path
+            yield None
             return
         end.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -71,16 +79,37 @@ def reserved(path: Path, mark: str) -> Iterator[Path]:
         folder = os.open(end.parent, os.O_RDONLY)
         fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        yield own_name(path, mark)
+        yield end
     finally:
         if folder is not None:
             os.close(folder)
 
 
-def require_free(path: Path, mark: str) -> None:
-    """Raises UserError if another command line, or another program, made the file."""
-    if not is_free(path, mark):
-        raise UserError(
-            f"{path} was not made by this command line from the same files and is kept; give another name, "
-            f"such as out={own_name(path, mark)}, or delete it"
-        )
+@contextmanager
+def replaced(path: Path, mark: str, say: Callable[[str], object]) -> Iterator[Path]:
+    """Hold the folder while a file is written under the name that was asked for.
+
+    What another command line or another program made there is copied to `name-old.json` first, which `say`
+    is told. Raises UserError if it cannot be copied.
+    """
+    with _held(path) as end:
+        if end is not None and not is_free(path, mark):
+            try:
+                kept = _copied(end)
+            except OSError as e:
+                raise UserError(
+                    f"{path} was not made by this command line and cannot be copied ({e.strerror}); give "
+                    "another name, or delete it"
+                ) from e
+            say(f"what {path} was before is kept as {kept}")
+        yield path
+
+
+def _copied(end: Path) -> Path:
+    """Copy a file, and the matrices of a result beside it, to the first free name."""
+    names = (f"{end.stem}-old{f'-{i}' * (i > 1)}" for i in itertools.count(1))
+    stem = next(name for name in names if not os.path.lexists(end.with_name(name + end.suffix)))
+    matrices = end.with_name(f"{end.stem}-matrices.npz")
+    if matrices.is_file():
+        shutil.copy2(matrices, end.with_name(f"{stem}-matrices.npz"))
+    return Path(shutil.copy2(end, end.with_name(stem + end.suffix)))

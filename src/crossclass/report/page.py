@@ -19,7 +19,7 @@ from crossclass.analysis.run_record import load_run
 from crossclass.core.destinations import is_replaced
 from crossclass.core.errors import UserError
 from crossclass.core.files import require_ending, require_writable, write_atomic
-from crossclass.core.made_by import mark, require_free, reserved
+from crossclass.core.made_by import mark, replaced, reserved
 from crossclass.core.progress import Log
 from crossclass.report import comparison, measurement, plots
 from crossclass.report.figures import PageFigure
@@ -49,7 +49,7 @@ def write_report(
         The path of the page.
 
     Raises:
-        UserError: A target cannot be read, or `out` is something else already.
+        UserError: A target cannot be read, or the page cannot be written.
     """
     if not targets:
         raise UserError("no run folder was given; name at least one, as in 'report runs/NAME'")
@@ -61,14 +61,12 @@ def write_report(
     require_writable(page)
     about = [os.path.relpath(path.resolve(), page.absolute().parent) for path in unique]
     made_by = mark(["report", *about], " ".join(["report", *(path.resolve().name for path in unique)]))
-    if out is not None:
-        require_free(page, made_by)
     runs = [load_run(path) for path in unique if path not in files]
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
     views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
     live = 0 if all(run.done for run in runs) else live
     html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by, live)
-    with reserved(page, made_by) as page:
+    with reserved(page, made_by) if out is None else replaced(page, made_by, log) as page:
         if is_replaced(page):
             log(f"{page} is replaced")
         write_atomic(page, html)
