@@ -26,6 +26,7 @@ SHORT = {
 SYNONYMS = {
     "alpha": "attack.step_size",
     "batch_size": "batch",
+    "drops": "lr_milestones",
     "epsilon": "eps",
     "iterations": "steps",
     "learning_rate": "lr",

@@ -72,7 +72,8 @@ def head(p: Probe) -> list[Finding]:
     evidence = f"W g(x) + b and outputs differ by {far:.2g} of the largest output ({len(x)} images)"
     evidence += "".join(f"; {sentence}" for sentence in said)
     remedy = "name the layer that gives the logits with model.head=NAME; do not read C and CAS"
-    if far <= ROUNDING:
+    if said and far <= ROUNDING:  # what is multiplied is not the layer's own weight
+        evidence = "; ".join(said)
         remedy = "read C and CAS as those of what is multiplied"
     return [finding("head-mismatch", "warning", far > ROUNDING or bool(said), evidence, remedy, gap=far)]
 
