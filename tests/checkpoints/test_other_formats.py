@@ -148,3 +148,11 @@ def test_folders_of_one_file_are_read_and_others_named(tmp_path: Path) -> None:
 def test_an_array_of_numbers_alone_has_no_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(2))
     assert "is one array without a name" in complaint(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_a_file_of_few_bytes_is_one_sentence(tmp_path: Path, first: int) -> None:
+    for content in (bytes([first]), bytes([first, 0xBF])):
+        (tmp_path / "a.pth").write_bytes(content)
+        with pytest.raises(UserError):
+            file_formats.read(tmp_path / "a.pth")

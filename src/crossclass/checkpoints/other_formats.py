@@ -82,8 +82,8 @@ def _by_bytes(head: bytes) -> str:
         return "onnx"  # the version of its format, then the name of what wrote it
     if re.match(rb"[\x04\x03]\0\0\0\x01\0\0\0", head):
         return "t7"
-    first = head[0]
-    if (0x81 <= first <= 0x8F and 0xA1 <= head[1] <= 0xBF and head[2 : head[1] - 0x9E].isascii()) or (
+    first, second = (head + b"\0\0")[:2]
+    if (0x81 <= first <= 0x8F and 0xA1 <= second <= 0xBF and head[2 : second - 0x9E].isascii()) or (
         first in (0xDE, 0xDF) and b"\xa6params" in head[:16]
     ):
         return "msgpack"
