@@ -119,11 +119,6 @@ def forward_raising(self, x):
         (variant(forward_raising), {}, ["fails on images [2, 3, 8, 8]", "RuntimeError: mat1 and mat2)"]),
         (variant(lambda self, x: self.body(x)[:, :4]), {}, ["no linear layer", "gives 4 columns"]),
         (Net, {"classes": 4, "arguments": {"classes": 9}}, ["returns [2, 9]", "[2, 4]", "num_classes: 4"]),
-        (
-            variant(lambda self, x: self.wide(self.body(x))[:, :4], wide=nn.Linear(6, 8)),
-            {},
-            ["no linear layer", "gives 4 columns", "so end it in one"],
-        ),
         (variant(lambda self, x: "logits"), {}, ["returns a str", "return a tensor"]),
         (Net, {"head": "topp"}, ["model.head=topp", "did you mean 'top'"]),
         (Net, {"head": "conv"}, ["model.head=conv", "Conv2d", "nn.Linear"]),

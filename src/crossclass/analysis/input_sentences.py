@@ -194,3 +194,27 @@ def _pair(a: Trial, b: Trial) -> Sequence[str]:
     """Both accuracies on the images that both saw."""
     n = min(a.n, b.n)
     return [percent(float(t.right[:n].double().mean())) for t in (a, b)]
+
+
+def of_renumbering(
+    names: Sequence[str], found: Sequence[int], known: bool, n: int, before: float, after: float
+) -> str:
+    """That the head was put into the order of the data's classes.
+
+    Args:
+        names: The data's classes.
+        found: For each output its class in the data.
+        known: Whether the order is one of the names as numbers or as text.
+        n: Images on which it was tried.
+        before: Share of them that was right.
+        after: Share of them that is right now.
+    """
+    moved = [i for i, c in enumerate(found) if i != c]
+    shown = [f"output {i} is {names[found[i]] if found[i] < len(names) else found[i]}" for i in moved[:10]]
+    more = f" and {len(moved) - 10} more" if len(moved) > 10 else ""
+    why = ", which sorts the names as numbers or as text" if known else ""
+    return (
+        f"the network numbers its classes otherwise than the data{why}, and its head is put into their "
+        f"order: so {percent(after)} of {n} clean images are right, before {percent(before)} "
+        f"({', '.join(shown)}{more})"
+    )

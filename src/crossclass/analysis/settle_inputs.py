@@ -28,7 +28,7 @@ from crossclass.analysis.feedings import (
     with_variants,
 )
 from crossclass.analysis.input_alternatives import MATTERS, InputTrial, Trial
-from crossclass.analysis.input_sentences import Sentences, of_no_data_set, percent
+from crossclass.analysis.input_sentences import Sentences, of_no_data_set, of_renumbering, percent
 from crossclass.analysis.records import InputCheck
 from crossclass.analysis.renumbering import best_renumbering, explaining_renumbering, orders_of_names
 from crossclass.attacks import FGSM, AnyAttack
@@ -484,15 +484,7 @@ def _renumber(
         renumber_head(where.model, found)
         after = float((_now(where, x, batch) == y).double().mean())
         if after > before:
-            moved = [i for i, c in enumerate(found) if i != c]
-            shown = ", ".join(f"output {i} is {_name(names, found[i])}" for i in moved[:10])
-            more = f" and {len(moved) - 10} more" if len(moved) > 10 else ""
-            why = ", which sorts the names as numbers or as text" if known else ""
-            return found, (
-                f"the network numbers its classes otherwise than the data{why}, and its head is put into "
-                f"their order: so {percent(after)} of {few} clean images are right, before {percent(before)} "
-                f"({shown}{more})"
-            )
+            return found, of_renumbering(names, found, known, few, before, after)
     raise UserError(
         f"{where.one.name} numbers its classes otherwise than the data ({percent(before)} of {few} clean "
         "images are right), and which output is which class cannot be made out for all; name the classes in "
@@ -503,7 +495,3 @@ def _renumber(
 def _now(where: _Where, x: Tensor, batch: int) -> Tensor:
     with full_precision():
         return ways.predictions(where.model, where.feeding(), x, batch)
-
-
-def _name(names: Sequence[str], i: int) -> Any:
-    return names[i] if i < len(names) else i

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from crossclass.core.errors import UserError, did_you_mean, first_line
 from crossclass.core.foreign_code import foreign_code
@@ -48,7 +49,7 @@ class ExternalModel(Model):
         if not isinstance(net, nn.Module):
             raise UserError(f"{self} gives a {type(net).__name__}, not a torch.nn.Module")
         for tensor_name, tensor in (*net.named_parameters(), *net.named_buffers()):
-            if tensor.is_meta or tensor.is_inference():
+            if not is_lazy(tensor) and (tensor.is_meta or tensor.is_inference()):
                 what = "on the device meta" if tensor.is_meta else "in torch.inference_mode()"
                 raise UserError(f"{self} makes '{tensor_name}' {what}; let it make its tensors without that")
         net = own_network(net, str(self))
