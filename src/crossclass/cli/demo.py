@@ -15,7 +15,7 @@ def demo(changes: Changes = None) -> None:
     \b
     Examples:
       crossclass demo
-      crossclass demo epochs=8 out=/tmp/demo
+      crossclass demo epochs=8 out=short-demo
       crossclass demo recipe.attack.threat.eps=16/255
     """
     folder = train_run("shapes-demo", changes or [], Path("demo"))
