@@ -99,6 +99,11 @@ def test_modules_say_their_idea_and_long_ones_why():
         assert (text.count("\n") > 500) == (name in LONG), f"{name}: {text.count(chr(10))} lines"
 
 
+def test_tests_are_short_too():
+    for path in Path(__file__).parent.rglob("*.py"):
+        assert path.read_text().count("\n") <= 500, f"{path}: split it by the ideas in it"
+
+
 def test_public_functions_are_documented_and_annotated():
     for path in files():
         tree = ast.parse(path.read_text())

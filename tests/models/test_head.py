@@ -4,44 +4,34 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 import crossclass as cc
 from crossclass.core.errors import UserError
 from crossclass.models import Wrapped
 from crossclass.models.reordered import renumber_head
-
-K, D = 4, 9
-
-
-class Body(nn.Module):
-    """Features and a head `fc`, among whatever a subclass adds."""
-
-    def __init__(self, classes: int = K, width: int = D) -> None:
-        super().__init__()
-        self.other = nn.Linear(width, classes)
-        self.conv, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, width, 3, 2, 1)
-        self.fc = nn.Linear(width, classes)
-        self.more(classes, width)
-
-    def more(self, classes: int, width: int) -> None:
-        pass
-
-    def map(self, x: Tensor) -> Tensor:
-        return F.relu(self.last(F.relu(self.conv(x))))
-
-    def g(self, x: Tensor) -> Tensor:
-        return self.map(x).mean((2, 3))
-
-
-def net_of(forward, more=lambda self, k, d: None, classes=K, width=D, seed=0):
-    """A network with such a forward, seeded."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = type("Net", (Body,), {"forward": forward, "more": more})(classes, width)
-        for p in made.parameters():  # no bias near zero, and features that differ from image to image
-            p.data.mul_(2).add_(0.1 * torch.randn_like(p))
-    return made.eval()
+from head_networks import (
+    Cosine,
+    D,
+    Inside,
+    K,
+    Normed,
+    add,
+    gate_layers,
+    gated,
+    gated_operands,
+    hooked,
+    in_place,
+    logits_and_auxiliary,
+    net_of,
+    nothing,
+    pair,
+    pair_that_goes_on,
+    plain,
+    rows_of,
+    side_effect,
+    views,
+    weight_normed,
+)
 
 
 def wrapped(net, classes=K, **settings):
@@ -63,75 +53,6 @@ def literal_cas(g: Tensor, W: Tensor, y: Tensor) -> float:
 @torch.no_grad()
 def measured_cas(model: Wrapped, x: Tensor, y: Tensor) -> float:
     return cc.cas(cc.correlation(cc.class_means(model.features(x), model.head.weight, y)))
-
-
-def plain(self, z):
-    return self.g(z), self.fc.weight
-
-
-def add(name, make):
-    return lambda self, k, d: setattr(self, name, make(k, d))
-
-
-class Cosine(nn.Linear):
-    def forward(self, g):
-        return 8 * F.linear(F.normalize(g), F.normalize(self.weight))
-
-
-class Normed(nn.Module):
-    """As in long-tailed recognition: the weight is [d, k]."""
-
-    def __init__(self, d, k):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(d, k))
-
-    def forward(self, g):
-        return F.normalize(g, dim=1).mm(F.normalize(self.w, dim=0))
-
-
-def side_effect(name):
-    def forward(self, z):
-        g = self.g(z)
-        out = self.fc(g)
-        getattr(self, name)(g)
-        return out
-
-    return forward
-
-
-def gated(self, z):
-    g = self.g(z)
-    g = g * torch.sigmoid(self.s2(F.relu(self.s1(g))))
-    return self.cls(g[:, :, None, None]).flatten(1)
-
-
-def gated_operands(self, z):
-    g = self.g(z)
-    return g * torch.sigmoid(self.s2(F.relu(self.s1(g)))), self.cls.weight.flatten(1)
-
-
-def gate_layers(self, k, d):
-    self.s1, self.s2, self.cls = nn.Linear(d, k), nn.Linear(k, d), nn.Conv2d(d, k, 1)
-
-
-def in_place(self, z):
-    g = self.g(z)
-    out = self.fc(g)
-    g.zero_()
-    return out.div_(3)
-
-
-def weight_normed(self, k, d):
-    self.fc = parametrizations.weight_norm(self.fc)
-
-
-def hooked(self, k, d):
-    self.fc.register_forward_pre_hook(lambda m, args: (2 * args[0],))
-    self.fc.register_forward_hook(lambda m, args, out: out * 1)
-
-
-def views(self, z):
-    return (self.fc(self.g(z)) + self.fc(self.g(z.flip(3)))) / 2
 
 
 SAME = {
@@ -230,10 +151,6 @@ def test_cas_is_that_of_the_known_head(case, classes):
         assert measured_cas(model, x, y) == pytest.approx(literal_cas(g, W, y), rel=1e-3)
 
 
-def nothing(self, k, d):
-    pass
-
-
 REFUSED = {
     "ReLU behind a convolutional head": (
         lambda self, z: F.relu(self.cls(self.map(z))).mean((2, 3)),
@@ -299,23 +216,6 @@ def test_what_is_taken_instead_of_one_linear_layer_is_said(case):
     assert torch.allclose(z, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max()))
 
 
-def pair(self, z):
-    g = self.g(z)
-    return g, self.fc(g)
-
-
-def logits_and_auxiliary(self, z):
-    g = self.g(z)
-    return {"aux": self.other(g), "logits": self.fc(g)}
-
-
-def pair_that_goes_on(self, z):
-    g = self.hidden(self.g(z))
-    logits = self.fc(g)
-    self.seen = self.other(logits)
-    return g, logits
-
-
 def test_logits_that_another_layer_reads_are_logits_still():
     net, x = net_of(pair_that_goes_on, add("hidden", lambda k, d: nn.Linear(d, d)), width=K), images()
     model = wrapped(net)
@@ -333,15 +233,6 @@ def test_the_logits_are_found_among_tensors_of_their_shape(forward, kind):
         assert torch.equal(model(x), net.fc(g))
         assert torch.equal(model.features(x), g)
     assert kind in model.notes[0]
-
-
-class Inside(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x):
-        return self.model(x)
 
 
 def compiled_in_place(net):
@@ -427,14 +318,6 @@ def test_another_order_of_classes_moves_logits_and_rows_together():
         assert torch.equal(model.head.weight[[2, 0, 1, 3]], W)
         g, logits = model.outputs(x)
         assert torch.allclose(F.linear(g, model.head.weight, model.head.bias), logits, atol=1e-4)
-
-
-def rows_of(rows, more):
-    def forward(self, x):
-        z = self.head(self.g(x))
-        return z[:, rows]
-
-    return forward, lambda self, k, d: setattr(self, "head", nn.Linear(d, more))
 
 
 @pytest.mark.parametrize(

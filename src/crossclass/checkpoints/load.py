@@ -22,7 +22,7 @@ from crossclass.checkpoints.shards import file_in, is_folder_of_weights
 from crossclass.core.config import Settings
 from crossclass.core.device import to_device
 from crossclass.core.errors import UserError, did_you_mean
-from crossclass.core.overrides import changes_of, override
+from crossclass.core.overrides import Changes, changes_of, override
 from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import names_of_code, require_consent, trusting
@@ -211,6 +211,43 @@ def load_checkpoints(
         yield LoadedCheckpoint(
             model, splits, about, threats, normalisation, by, other, usual, network, given, warnings
         )
+
+
+def load_second(
+    target: str, data: Changes, model: Changes, runtime: Runtime, *, allow_partial: bool = False
+) -> LoadedCheckpoint:
+    """A network beside the one that the settings are about: recognised by its file, else of the same kind.
+
+    It may be of another architecture. Which part of its file it is, and how it is fed, is not said by them.
+
+    Args:
+        target: The run or the file.
+        data: Settings of the images.
+        model: Settings of the first network and of its file, such as `model.kind`.
+        runtime: The device.
+        allow_partial: As in `load_checkpoints`.
+
+    Raises:
+        UserError: It is neither recognised nor fits the network that the settings name.
+    """
+    try:
+        return next(
+            load_checkpoints([target], Source(changes=dict(data)), runtime, allow_partial=allow_partial)
+        )
+    except UserError as first:
+        of_the_first = ("weights", "model.normalise", "model.head", "model.saliency")
+        alike = {k: v for k, v in model.items() if k not in of_the_first and k.split(".")[0] != "weights"}
+        if not {"model", "model.kind"} & set(alike):
+            raise
+        try:
+            source = Source(changes={**data, **alike})
+            return next(load_checkpoints([target], source, runtime, allow_partial=allow_partial))
+        except UserError as second:
+            if str(second) == str(first):
+                raise first from None
+            raise UserError(
+                f"{target} is no network that is built in, nor the one that model=... names: {second}"
+            ) from second
 
 
 @usual_torch_state()

@@ -26,7 +26,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
 
     from crossclass.analysis.settle_inputs import settle
     from crossclass.attacks import PGD
-    from crossclass.checkpoints.load import Source, load_checkpoints
+    from crossclass.checkpoints.load import Source, load_checkpoints, load_second
     from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.destinations import is_stdout
@@ -49,25 +49,25 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     data = changes_of(changes, "data")
     network = changes_of(changes, "model") | changes_of(changes, "weights")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in network})
-    others = [own.transfer] if own.transfer else []
     with trusting(everything=trust):
         source = Source(changes=data | network)
         loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
-        # it may be of another architecture, or of the one that the command line names
-        try:
-            images = Source(changes=data)
-            second = next(load_checkpoints(others, images, own.runtime, allow_partial=allow_partial), None)
-        except UserError:
-            if not network:
-                raise
-            second = next(load_checkpoints(others, source, own.runtime, allow_partial=allow_partial), None)
-        # nobody can say how it is fed: the settings of the command line are of the first
-        other = None if second is None else settle(second, "test", [PGD()], settings.n)
+        other = (
+            load_second(own.transfer, data, network, own.runtime, allow_partial=allow_partial)
+            if own.transfer
+            else None
+        )
+        settled = None if other is None else settle(other, "test", [PGD()], settings.n)
     report: list[dict[str, Any]] = []
     lines: list[str] = []  # printed when the file is written
-    if other is not None:
-        lines += [f"transfer={own.transfer}: {warning}" for warning in other.warnings]
+    if settled is not None:
+        about = settled.loaded.about
+        told = (about.model, *settled.warnings, *about.loaded)
+        lines += [f"transfer={own.transfer}: {line}" for line in told]
     for checkpoint in loaded:
+        channels = checkpoint.splits.test.images.shape[1]
+        if settled is not None and settled.loaded.splits.test.images.shape[1] != channels:
+            raise UserError(f"transfer={own.transfer} is not for images of {channels} channels; give another")
         lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
         lines += [f"  {line}" for line in (*checkpoint.warnings, *checkpoint.about.loaded)]
         with progress_display("doctor") as progress:
@@ -75,7 +75,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 checkpoint.model,
                 checkpoint.splits,
                 settings,
-                surrogate=None if other is None else other.loaded.model,
+                surrogate=None if settled is None else settled.loaded.model,
                 file_normalisation=checkpoint.file_normalisation,
                 variants=variants_of(checkpoint.settings),
                 progress=progress.step,

@@ -15,6 +15,7 @@ from torch import Tensor
 from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.losses import margin
 from crossclass.attacks.norms import AnyThreat
+from crossclass.core.classes import predicted
 from crossclass.core.device import full_precision
 from crossclass.diagnostics.findings import Finding, Level, beats, exceeds, finding, percent, share
 from crossclass.diagnostics.probe import Probe
@@ -177,7 +178,9 @@ def weaker_attacks(p: Probe) -> list[Finding]:
     }
     if p.surrogate is not None:
         still = p.evaluate_remaining(correct, _pgd(p), on=p.surrogate)
-        others["transfer"] = (f"{_pgd(p)} on the surrogate", still)
+        x, y = p.attack_set
+        own = share(predicted(torch.cat(p.map_batches(x, p.surrogate))) == y)
+        others["transfer"] = (f"{_pgd(p)} on the surrogate ({percent(own)} right)", still)
     out = []
     for name, (attack, right) in others.items():
         missed, n = int((correct & ~right).sum()), len(correct)
