@@ -61,8 +61,8 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     report: list[dict[str, Any]] = []
     lines: list[str] = []  # printed when the file is written
     if settled is not None:
-        about = settled.loaded.about
-        told = (about.model, *settled.warnings, *about.loaded)
+        second = settled.loaded.about
+        told = (second.model, *settled.warnings, *second.loaded)
         lines += [f"transfer={own.transfer}: {line}" for line in told]
     for checkpoint in loaded:
         channels = checkpoint.splits.test.images.shape[1]
