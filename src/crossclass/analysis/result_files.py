@@ -51,8 +51,11 @@ def write_results(path: Path, results: ResultFile) -> None:
     write_atomic(path, json_text(content) + "\n")
 
 
-def load_results(path: Path | str) -> ResultFile:
-    """Read a result file, with its large matrices. Raises UserError if it is not one, or is newer."""
+def load_results(path: Path | str, *, matrices: bool = True) -> ResultFile:
+    """Read a result file, with its large matrices. Raises UserError if it is not one, or is newer.
+
+    Without `matrices` these are left out, which is much faster for many files.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; write it with 'crossclass measure ... out={path.name}'")
@@ -66,6 +69,11 @@ def load_results(path: Path | str) -> ResultFile:
             f"{path}: its format {data['schema']} is newer than this crossclass can read ({SCHEMA}); "
             "upgrade crossclass"
         )
+    if not matrices:
+        for group in ("results", "comparisons"):
+            for one in data.get(group) or ():
+                if isinstance(one, dict):
+                    one.pop("matrices", None)
     try:
         file = ResultFile.model_validate(data)
     except ValidationError as e:

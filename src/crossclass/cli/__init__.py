@@ -6,10 +6,23 @@ user's mistake is one sentence and exit code 2; 75 says that another process is 
 Under `torchrun` or `accelerate launch` every process runs the same command; the first one speaks.
 """
 
-from crossclass.cli import demo, doctor, list, measure, report, reproduce, schema, show, sweep, train, verify
+from crossclass.cli import (
+    demo,
+    doctor,
+    list,
+    measure,
+    report,
+    reproduce,
+    schema,
+    show,
+    sweep,
+    table,
+    train,
+    verify,
+)
 from crossclass.cli.app import app, main, names
 
-_ORDER = (demo, list, show, train, sweep, measure, doctor, reproduce, report, verify, schema)
+_ORDER = (demo, list, show, train, sweep, table, measure, doctor, reproduce, report, verify, schema)
 """As the help shows them."""
 app.registered_commands.sort(
     key=lambda c: [module.__name__ for module in _ORDER].index(getattr(c.callback, "__module__", ""))

@@ -36,7 +36,7 @@ Targets = Annotated[
 
 BUSY = 75
 """Exit code where another process trains the run (EX_TEMPFAIL)."""
-_ONLY_PRINT = ("list", "show", "schema", "sweep")
+_ONLY_PRINT = ("list", "show", "schema", "sweep", "table")
 """Commands whose result is what they print."""
 _FOR_SEVERAL_PROCESSES = ("train", "measure")
 

@@ -1,7 +1,7 @@
 """The settings that belong to a command and not to what it is about, such as `out`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -75,3 +75,16 @@ class Report(Settings):
 
     out: Path | None = None
     """The page; unset, it lies in the run's folder, beside one result, or is report.html."""
+
+
+class Table(Settings):
+    """Of `table`."""
+
+    out: Path | None = None
+    """The table, FILE.csv, .tex, .md, .json or .parquet; unset prints it only."""
+    rows: Literal["settings", "runs"] = "settings"
+    """`settings` has a row for all seeds of a setting, `runs` a row for each run."""
+    pool: tuple[str, ...] = ("seed",)
+    """Settings over which a row is the mean, such as seed,data.seed."""
+    metrics: tuple[str, ...] = ("clean", "robust", "cas")
+    """The numbers, such as robust,cas,icas,cas_normalised; an unknown one lists all."""

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     "demo": (own_settings.Train, Run),
     "train": (own_settings.Train, Run),
     "sweep": (own_settings.Sweep, Run),
+    "table": (own_settings.Table,),
     "measure": (own_settings.Measure, Measure, Source),
     "doctor": (own_settings.Doctor, Doctor, Source),
     "verify": (own_settings.Verify,),
