@@ -8,12 +8,13 @@ from conftest import seeded
 from crossclass.analysis.accuracy_tests import beats
 from crossclass.analysis.feedings import Feeding
 from crossclass.analysis.input_alternatives import InputTrial, Trial
-from crossclass.attacks import FGSM
+from crossclass.analysis.settle_inputs import settle
+from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import Linf
 from crossclass.data import Split, Splits
 from crossclass.models.reordered import TURNS, Arrangement, Reordered
-from pattern_network import NONE, PatternNetwork, pattern_splits
-from settling import IMAGENET, buffers, said, settled
+from pattern_network import LEVELS, NONE, PATTERN, PatternNetwork, pattern_splits
+from settling import IMAGENET, buffers, loaded, said, settled
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +182,52 @@ def test_an_attack_on_reordered_images_is_the_attack_on_the_images(data):
         g, logits = outer.outputs(x)
         assert torch.equal(outer.head(g), logits)
         assert torch.equal(logits, net(outer.arrangement(x)))
+
+
+TINT = torch.tensor([30, 0, -30]).view(1, 3, 1, 1)
+"""Red is brightest: so a network can tell the order of the channels."""
+
+
+def tinted() -> Splits:
+    """Grey images with a tint: untinted, they are the same in every order of channels."""
+    y, grey = torch.arange(600) % 5, PATTERN.mean(dim=0)
+    strength = 0.1 * LEVELS[y] * PATTERN.square().sum() / (3 * grey.square().sum())
+    noise = 0.033 * torch.randn(600, 6, 6, generator=seeded(6))
+    x = 0.5 + strength[:, None, None] * grey + noise
+    images = ((255 * x).round()[:, None] + TINT).to(torch.uint8)
+    train, test = Split(images[:200], y[:200]), Split(images[200:], y[200:])
+    return Splits(train, Split(images[:0], y[:0]), test, tuple("abcde"), "0" * 16)
+
+
+WEAK = PGD(threat=Linf(eps=0.003), steps=20)
+
+
+class Fragile(PatternNetwork):
+    """Right on grey images in every order; where red is not brightest, differences of channels upset it."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        means, grey = x.mean(dim=(2, 3)), x.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+        wrong = ~((means[:, 0] > means[:, 1]) & (means[:, 1] > means[:, 2]))
+        tint = (x[:, 0] - x[:, 2]).flatten(1)
+        upset = 10 * ((tint - tint.mean(dim=1, keepdim=True)) * (torch.arange(36) % 2 - 0.5)).sum(dim=1)
+        return super().features(grey) + (upset * wrong)[:, None]
+
+
+def test_an_order_that_only_an_attack_tells_is_taken_if_far_more_images_stay_right():
+    data = tinted()
+    net = Fragile()
+    net.before = lambda x: x.flip(1)
+    clean = said(net, data)
+    out = settle(loaded(net, data, "user"), "test", [WEAK], len(data.test))
+    assert torch.equal(said(out.loaded.model, data), clean), "clean images do not tell"
+    assert out.check.taken == "none, blue, green, red"
+    (line,) = out.warnings
+    assert "one step" in line
+
+
+def test_an_order_that_no_attack_tells_is_left_as_it_is():
+    data = tinted()
+    net = Fragile()
+    out = settle(loaded(net, data, "user"), "test", [WEAK], len(data.test))
+    assert out.check.taken == "none"
