@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import sys
 from pathlib import Path
@@ -40,6 +41,10 @@ ENDINGS = {
     "def net(**_): raise Stop('enough')\n",
     "in a forward pass, by no Exception": f"{NET}\nclass Late(Net):\n    def forward(self, x):\n"
     "        raise GeneratorExit\ndef net(**_): return Late()\n",
+    "at import, at once": "import os\nos._exit(0)\n",
+    "in the factory, at once": f"{NET}\nimport os\ndef net(**_): os._exit(0)\n",
+    "in a forward pass, at once": f"{NET}\nimport os\nclass Late(Net):\n"
+    "    def forward(self, x): os._exit(0)\ndef net(**_): return Late()\n",
     "in a forward pass": f"{NET}\nimport sys\nclass Late(Net):\n    def forward(self, x): sys.exit(0)\n"
     "def net(**_): return Late()\n",
 }
@@ -80,6 +85,34 @@ def test_an_attack_that_ends_the_process_is_a_sentence(here):
     Path("foreign_attack.py").write_text("def attack(model, x, y): raise SystemExit(3)\n")
     with trusting("foreign_attack:attack"), pytest.raises(UserError, match=r"foreign_attack.*sys.exit\(3\)"):
         External(call="foreign_attack:attack")(nn.Flatten(), torch.rand(2, 1, 1, 2), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(("ending", "said"), [("os._exit(3)", "os._exit(3)"), ("os.abort()", "os.abort()")])
+def test_an_attack_that_ends_the_process_at_once_is_a_sentence(here, ending, said):
+    Path("foreign_attack.py").write_text(f"import os\ndef attack(model, x, y): {ending}\n")
+    end = os._exit
+    with trusting("foreign_attack:attack"), pytest.raises(UserError, match=re.escape(said)):
+        External(call="foreign_attack:attack")(nn.Flatten(), torch.rand(2, 1, 1, 2), torch.tensor([0, 1]))
+    del sys.modules["foreign_attack"]
+    assert os._exit is end
+
+
+def test_a_process_that_is_forked_inside_ends_as_it_does(here):
+    Path("foreign_fork.py").write_text(
+        "import os\nchild = os.fork()\nif child == 0: os._exit(7)\n"
+        "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\ndef f(): return status\n"
+    )
+    assert imported("foreign_fork:f")() == 7
+
+
+@pytest.mark.parametrize("how", ["sys.path.clear()", "sys.path = []", "sys.path.pop(0)", "sys.path = None"])
+def test_folders_of_imports_that_are_taken_away_are_put_back(here, how):
+    Path("foreign_path.py").write_text(f"import sys\nsys.path.append('/added')\n{how}\ndef f(): pass\n")
+    before, folders = sys.path, list(sys.path)
+    imported("foreign_path:f")
+    assert sys.path is before
+    assert set(folders) <= set(sys.path)
+    assert ("/added" in sys.path) == ("pop" in how), "what stays may be needed by later imports"
 
 
 def test_a_module_sees_no_arguments_of_ours(here, capfd):

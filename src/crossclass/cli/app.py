@@ -10,6 +10,7 @@ import typer
 from crossclass.cli.consent import typed_consent
 from crossclass.cli.streams import streams
 from crossclass.core.errors import BusyError, UserError, did_you_mean
+from crossclass.core.hard_exit import caught_hard_exits
 from crossclass.core.launch_environment import is_main_process, process_count
 
 app = typer.Typer(
@@ -94,7 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
             raise UserError(f"unknown command '{name}'{did_you_mean(name, names())}")
         if "--help" in arguments:
             _list_settings(name)
-        with typed_consent(arguments):
+        with typed_consent(arguments), caught_hard_exits():
             code = app(args=arguments, prog_name="crossclass", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from crossclass.core.errors import UserError, first_line
+from crossclass.core.hard_exit import HardExit, caught_hard_exits
 
 _FLAGS = (
     (torch.backends.cudnn, "enabled"),
@@ -45,6 +46,14 @@ def _umask() -> int:
     return mask
 
 
+def _restore_import_path(before: tuple[Any, ...]) -> None:
+    """Put back the folders of imports that were taken away; later imports need those that were added."""
+    folders, *there = before
+    now = list(sys.path) if isinstance(sys.path, list) else []
+    folders[:] = [*now, *(p for p in there if p not in now)]
+    sys.path = folders
+
+
 # how each switch is read and set
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     *((partial(getattr, owner, name), partial(setattr, owner, name)) for owner, name in _FLAGS),
@@ -58,6 +67,7 @@ _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (sys.gettrace, sys.settrace),  # AutoAttack traces one forward and ends whoever was tracing
     (os.getcwd, os.chdir),
+    (lambda: (sys.path, *(sys.path or ())), _restore_import_path),
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -104,7 +114,7 @@ def foreign_code(name: str, doing: str, *, imported: bool = False) -> Iterator[N
     held = io.StringIO()
     out = sys.stderr
     try:
-        with restored_switches(), ExitStack() as stack:
+        with restored_switches(), caught_hard_exits(), ExitStack() as stack:
             stack.enter_context(redirect_stdout(held if imported else out))
             if imported:
                 stack.enter_context(redirect_stderr(held))
@@ -126,14 +136,12 @@ def exit_sentence(error: BaseException) -> str:
     ours = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)), "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [f for f in frames if not f.filename.startswith(ours) or "site-packages" in f.filename]
+    foreign = [f for f in foreign if f"{os.sep}jaxtyping{os.sep}" not in f.filename]  # wraps what it checks
     at = f" in {foreign[-1].filename}, line {foreign[-1].lineno}," if foreign else ""
     if not isinstance(error, SystemExit):
         why = f": {first_line(error)}" if str(error) else ""
         return f"code{at} raised {type(error).__name__}{why}; let it raise an Exception, or correct it"
     reads = any(os.path.basename(f.filename) == "argparse.py" for f in frames)
-    what = (
-        "reads a command line that is not its own"
-        if reads
-        else f"ends the process (sys.exit({error.code!r}))"
-    )
+    call = error.call if isinstance(error, HardExit) else f"sys.exit({error.code!r})"
+    what = "reads a command line that is not its own" if reads else f"ends the process ({call})"
     return f"code{at} {what}; remove that, or put it under if __name__ == '__main__'"
