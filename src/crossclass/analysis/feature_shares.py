@@ -1,6 +1,6 @@
 """Which features carry the sharing: C and CAS split exactly over features.
 
-With the unit attribution vectors u_i = A_i / |A_i|, C_ij is the sum over features k of c_ij^k = u_ik u_jk, and
+With the unit attribution vectors u_i = A_i / |A_i|, C_ij is the sum over features k of c_ij^k = u_ik u_jk:
 
     share_k = sum over i != j with C_ij > 0 of c_ij^k,    sum over k of share_k = CAS.
 
@@ -90,8 +90,8 @@ def forgotten(first: Float[Tensor, "k d"], second: Float[Tensor, "m e"]) -> Forg
     u, v = _units(first), _units(second)
     if u.shape != v.shape:
         raise UserError(
-            f"the checkpoints have {list(u.shape)} and {list(v.shape)} classes and features; features are the "
-            "same units only in two checkpoints of one run"
+            f"the checkpoints have {list(u.shape)} and {list(v.shape)} classes and features; features are "
+            "the same units only in two checkpoints of one run"
         )
     P, Q = _positive(first), _positive(second)
     both = P * Q
@@ -116,7 +116,7 @@ def share_intervals(
 def forgotten_intervals(
     first: Checkpoint, second: Checkpoint, y: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Ends for each `Forgotten.share`, paired by image: features and W of two checkpoints, the same images."""
+    """Ends for each `Forgotten.share`, paired by image; each checkpoint is features and W."""
     A, B = class_means(*first, y), class_means(*second, y)
     both = _positive(A) * _positive(B)
     parts = [_Influence(*first, y, both), _Influence(*second, y, both)]

@@ -169,6 +169,21 @@ def icas_difference(a: Neighbours, b: Neighbours, y: Int[Tensor, " n"]) -> Inter
     return _interval(_minus(_icas(a, y), _icas(b, y)), y, -most, most)
 
 
+def of_influences(
+    plain: float, corrected: float, v: Float[Tensor, " n"], y: Int[Tensor, " n"], most: float
+) -> Interval:
+    """Of a score between 0 and `most` that is linear in the images up to noise of a higher order.
+
+    Args:
+        plain: the score of the sample.
+        corrected: the same with its bias removed.
+        v: the influence of each image: what the score moves by, as its class mean of v does.
+        y: classes of the images.
+        most: the largest possible score.
+    """
+    return _interval(_Score(plain, corrected, v), y, 0.0, most)
+
+
 def positive_part(
     c: Float[Tensor, "*shape"], s: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:

@@ -1,0 +1,179 @@
+"""Which classes go together, by matrices that no change alters which alters no prediction.
+
+C and CAS depend on the origin and the basis of feature space: a vector added to every row of W, to every
+feature (with the bias compensated), or a rotation of the features changes no prediction and changes C. The
+three matrices here are the same before and after every such change: W -> W + 1 v^T, g -> g + v and g -> G g
+with any invertible G, W and b compensated. With W~ the head less its mean row, M~ the class means of g less
+their mean, and Sigma the pooled covariance of g within classes, they are the cosines that belong to
+
+    decision       W~ Sigma W~^T: whose logits move together within classes
+    offer          M~ Sigma^+ M~^T: which classes the features put together
+    profile        (M~ W~^T) (M~ W~^T)^T: which classes are given alike logits
+
+and their scores are CAS's sum over i != j of max(., 0). They stand beside C, not in place of it: C says by
+which features, in the basis of ReLU features, which is a natural one. Of two classes each is 1 on the diagonal
+and -1 beside it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossclass.analysis.attribution import cas, fitting_labels, means_by_class
+from crossclass.analysis.intervals import Interval, of_influences
+from crossclass.core.classes import Classes
+
+Kind = Literal["decision", "offer", "profile"]
+KINDS: tuple[Kind, ...] = ("decision", "offer", "profile")
+_BLOCK = 1024
+"""Images at a time."""
+_SPANNED = 1e-10
+"""Directions of less variance than this share of the largest one count as none, features in units of their
+deviation."""
+_OUTSIDE = 1e-6
+"""The share of the class means' length that may lie outside of what Sigma spans."""
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One of the matrices, its score and the interval of the score."""
+
+    matrix: Float[Tensor, "k k"]
+    """Cosines, in float64; rows and columns of classes without images are 0."""
+    interval: Interval
+    """Of the score, between 0 and K(K-1), over test sets of as many images of each class."""
+    shrinkage: float = 0.0
+    """Of Sigma, for `offer`; 0 is none. With fewer images than features the class means reach out of what
+    Sigma spans. Then it is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), features in
+    units of their deviation, and the matrix is invariant only roughly."""
+
+    @property
+    def score(self) -> float:
+        """The sum over i != j of max(., 0)."""
+        return self.interval.estimate
+
+
+def invariant_matrices(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> dict[Kind, Invariant]:
+    """All three of them. Raises UserError for features, W and labels that do not fit together.
+
+    Args:
+        g: Features of the (adversarial) images.
+        W: The head's weights.
+        y: Classes of the images.
+    """
+    y = fitting_labels(g, W, y).long()
+    g, W = g.to(torch.float64), W.to(torch.float64)
+    sample = _Sample(g, y, len(W))
+    z = _Sample(g @ (W - W.mean(dim=0)).T, y, len(W))
+    return {"decision": _decision(z), "offer": _offer(sample), "profile": _profile(z)}
+
+
+class _Sample:
+    """Vectors of images: their deviations from the class means, and the means of the classes there are."""
+
+    def __init__(self, v: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int) -> None:
+        self.y, self.k, self.n = y, k, torch.bincount(y, minlength=k)
+        self.there = (self.n > 0).nonzero().flatten()
+        means = means_by_class(v, y, k)
+        self.deviations = v - means[y]
+        M = means[self.there]
+        self.centred = M - M.mean(dim=0)
+        self.row = torch.zeros(k, dtype=torch.int64, device=v.device)
+        self.row[self.there] = torch.arange(len(self.there), device=v.device)
+
+    @property
+    def share(self) -> Float[Tensor, " n"]:
+        """For each image the share of the images that are of its class."""
+        return (self.n[self.y] / len(self.y)).to(torch.float64)
+
+    def between(self, Q: Float[Tensor, "c c"]) -> Float[Tensor, "k k"]:
+        """A matrix over the classes there are, over all classes."""
+        out = Q.new_zeros(self.k, self.k)
+        out[self.there[:, None], self.there] = Q
+        return out
+
+    def noise(self, variance: Float[Tensor, " c"]) -> Float[Tensor, "c c"]:
+        """What noise of the class means, of these variances, adds to products of the centred means."""
+        J = torch.eye(len(variance), dtype=torch.float64, device=variance.device) - 1 / len(variance)
+        return J @ torch.diag(variance) @ J
+
+
+def _decision(z: _Sample) -> Invariant:
+    rows = z.there
+    Q = z.deviations[:, rows].T @ z.deviations[:, rows] / max(1, len(z.y))
+    matrix, G = _cosines(Q)
+    v = torch.cat([((part @ G) * part).sum(dim=1) for part in z.deviations[:, rows].split(_BLOCK)])
+    return _invariant(z, matrix, cas(matrix), v * z.share)
+
+
+def _profile(z: _Sample) -> Invariant:
+    R = z.centred
+    Q = R @ R.T
+    matrix, G = _cosines(Q)
+    variance = torch.zeros(z.k, dtype=torch.float64, device=R.device)
+    variance.index_add_(0, z.y, z.deviations.square().sum(dim=1))
+    n = z.n[z.there].to(torch.float64)
+    noise = z.noise(variance[z.there] / (n * (n - 1).clamp(min=1)))
+    along = 2 * (G @ R)  # the derivative of <G, R R^T>
+    along = along - along.mean(dim=0)
+    v = (z.deviations * along[z.row[z.y]]).sum(dim=1)
+    return _invariant(z, matrix, cas(_cosines(Q - noise)[0]), v)
+
+
+def _offer(sample: _Sample) -> Invariant:
+    scale = sample.deviations.square().mean(dim=0).sqrt()
+    constant = scale <= scale.max() * 1e-12
+    unit = torch.where(constant, 1.0, scale)
+    a, M = sample.deviations / unit, sample.centred / unit
+    Sigma = a.T @ a / max(1, len(a))
+    shrinkage = 0.0
+    values, vectors = torch.linalg.eigh(Sigma)
+    spanned = values > _SPANNED * values.max().clamp(min=1e-300)
+    inside = M @ vectors[:, spanned]
+    outside = (M.square().sum() - inside.square().sum()).clamp(min=0).sqrt()
+    rank = int(spanned.sum())
+    if bool(outside > _OUTSIDE * M.norm()):
+        from sklearn.covariance import ledoit_wolf_shrinkage  # slow to import
+
+        shrinkage = float(ledoit_wolf_shrinkage(a.cpu().numpy(), assume_centered=True))
+        values = (1 - shrinkage) * values.clamp(min=0) + shrinkage * values.clamp(min=0).mean()
+        spanned = values > 0
+    V = vectors[:, spanned]
+    H = (M @ V) / values[spanned] @ V.T  # M~ Sigma^+
+    Q = H @ M.T
+    matrix, G = _cosines(Q)
+    parts = []
+    for rows in torch.arange(len(a), device=a.device).split(_BLOCK):
+        h = a[rows] @ H.T
+        of_means = 2 * (G - G.mean(dim=0))[sample.row[sample.y[rows]]]
+        of_sigma = (1 - shrinkage) * sample.share[rows, None] * (h @ G)
+        parts.append(((of_means - of_sigma) * h).sum(dim=1))
+    n, left = sample.n[sample.there].to(torch.float64), len(a) - len(sample.there) - rank - 1
+    corrected = cas(matrix)
+    if not shrinkage and left > 0:  # Sigma^+ is too large by this factor, and so is what noise of M~ adds
+        inflated = (len(a) - len(sample.there)) / left
+        corrected = cas(_cosines(Q - inflated * sample.noise(rank / n))[0])
+    return _invariant(sample, matrix, corrected, torch.cat(parts), shrinkage)
+
+
+def _cosines(Q: Float[Tensor, "c c"]) -> tuple[Float[Tensor, "c c"], Float[Tensor, "c c"]]:
+    """Q with its diagonal made 1, and the derivative of its score by Q."""
+    q = Q.diagonal().clamp(min=0)
+    there = q > 1e-12 * q.max().clamp(min=1e-300) if len(q) else q > 0
+    length = torch.where(there, q, 1.0).sqrt()
+    O = Q / (length[:, None] * length)  # noqa: E741 - a matrix
+    O = torch.where(there[:, None] & there, O, 0.0).clamp(-1.0, 1.0)  # noqa: E741
+    slope = (O > 0).to(torch.float64).fill_diagonal_(0.0)
+    G = slope / (length[:, None] * length) - torch.diag((slope * O).sum(dim=1) / length**2)
+    return O, G
+
+
+def _invariant(
+    sample: _Sample, matrix: Tensor, corrected: float, v: Tensor, shrinkage: float = 0.0
+) -> Invariant:
+    whole = sample.between(matrix)
+    interval = of_influences(cas(whole), corrected, v, sample.y, float(sample.k * (sample.k - 1)))
+    return Invariant(whole, interval, shrinkage)
