@@ -11,8 +11,8 @@ their mean, and Sigma the pooled covariance of g within classes, they are the co
     profile        (M~ W~^T) (M~ W~^T)^T: which classes are given alike logits
 
 and their scores are CAS's sum over i != j of max(., 0). They stand beside C, not in place of it: C says by
-which features, in the basis of ReLU features, which is a natural one. Of two classes each is 1 on the diagonal
-and -1 beside it.
+which features, in the basis of ReLU features, which is a natural one. Of two classes each is 1 on the
+diagonal and -1 beside it.
 """
 
 from dataclasses import dataclass
