@@ -1,5 +1,6 @@
 """A network with the weights of any file: the network that was named, or the built-in one that fits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ def load_foreign(
     tree: dict[str, Any] = file_formats.read(path)
     if container:
         tree = state_dicts.select(tree, container, str(path))
-    closest = _closest_built_in(tree)
+    closest = _closest_built_in(tree, len(splits.class_names))
     in_words = ""
     if closest is not None:
         described = models.describe(closest.settings, closest.classes)
@@ -88,6 +89,8 @@ def load_foreign(
     base = None if named or closest is None else closest.settings
     settings = override(_Named(model=base), given).model
     assert settings is not None
+    if not named and not container:
+        _require_one(tree, len(splits.class_names), path)
     classes, channels = len(splits.class_names), splits.test.images.shape[1]
     if closest is not None and closest.share == 1 and closest.classes != classes:
         raise other_classes(path, closest.classes, splits)
@@ -224,14 +227,40 @@ def _usual(classes: int, size: models.Size) -> str:
     return next(alike, "none")
 
 
-def _closest_built_in(tree: dict[str, Any]) -> models.Recognized | None:
-    """The built-in network whose names and shapes a part of the file fits best."""
+def _closest_built_in(tree: dict[str, Any], classes: int) -> models.Recognized | None:
+    """The built-in network that names and shapes in the file fit best; of equals the one for the data."""
     best: models.Recognized | None = None
-    for candidate in state_dicts.candidates(tree):
-        for _, tensors in state_dicts.strip_prefixes(candidate.tensors):
-            seen = models.recognize(tensors)
-            if seen is not None and (best is None or seen.share > best.share):
-                best = seen
-            if best is not None and best.share == 1:
-                return best
+    for _, seen in _recognized(tree):
+        if best is None or seen.share > best.share:
+            best = seen
+        if seen.share == 1 and seen.classes == classes:
+            return seen
     return best
+
+
+def _recognized(tree: dict[str, Any]) -> Iterator[tuple[str, models.Recognized]]:
+    """What parts of the file look like, under their dotted names, the likeliest parts first."""
+    for candidate in state_dicts.candidates(tree):
+        for prefix, tensors in state_dicts.strip_prefixes(candidate.tensors):
+            seen = models.recognize(tensors)
+            if seen is not None:
+                yield ".".join([*([candidate.where] if candidate.where else []), *prefix]), seen
+
+
+def _require_one(tree: dict[str, Any], classes: int, path: Path) -> None:
+    """Raise UserError if a file holds networks of several kinds, of which no more than one is for the data.
+
+    Networks of one kind, such as averaged weights, are told apart where they are loaded.
+    """
+    kinds: dict[tuple[models.BuiltIn, int], str] = {}
+    for where, seen in _recognized(tree):
+        if seen.share == 1:
+            kinds.setdefault((seen.settings, seen.classes), where)
+    fitting = {kind: where for kind, where in kinds.items() if kind[1] == classes} or kinds
+    if len(fitting) > 1:
+        named = sorted((where, models.describe(*kind)) for kind, where in fitting.items())
+        there = ", ".join(f"{where or 'its top'} ({what})" for where, what in named)
+        raise UserError(
+            f"{path} holds {len(fitting)} networks of different kinds: {there}; choose one with "
+            f"weights.container={next(where for where, _ in named if where)}"
+        )

@@ -48,6 +48,8 @@ class Fit:
     """Where names under several prefixes fit as well with other numbers: all of these."""
     rivals: list[str] = field(default_factory=list)
     """Containers that fit as well, among which no convention decides; the first is the chosen one."""
+    part: str = ""
+    """Container and prefix of what was read, as `weights.container` takes them."""
     other_kinds: list[str] = field(default_factory=list)
     """Tensors whose numbers are of a kind that the module cannot take, in words."""
 
@@ -214,6 +216,8 @@ def _refusal(result: Fit, where: str, closest: str, fits: bool) -> str:
     if closest:
         parts.append(f"the closest built-in model is {closest}")
     todo = "choose the model that the file describes"
+    if fits and result.part and not (result.missing or result.mismatched):
+        todo = f"weights.container={result.part} reads that part of the file alone"
     parts.append(todo + (", or load what fits with --allow-partial" if fits else ""))
     return "; ".join(parts)
 
@@ -338,6 +342,7 @@ def _fit_of(
         target=chosen.target,
         state={name: _full_precision(tensor) for name, tensor in state.items()},
         extra={n: v for n, v in extra.items() if into + n in needed},
+        part=chosen.dotted,
         rivals=[r.dotted for r in (chosen, *others) if _equally_usual(r, chosen)] if ties else [],
         prefixes=[] if missing or mismatched else alike,
         other_kinds=[f"{into}{n} is {a}, the model's {b}" for n, a, b in kinds if not _can_become(a, b)],

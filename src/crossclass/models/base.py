@@ -5,6 +5,7 @@ Normalisation belongs to the model (its mean and std are buffers in the state di
 """
 
 from collections.abc import Container, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -81,6 +82,9 @@ class Model(Settings):
 
     shorthand: ClassVar[str | None] = None
     """The setting that stands behind the kind in `model=kind:VALUE`, such as `name`."""
+    replaced: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"container": "of several networks in a file, weights.container=NAME chooses one"}
+    )
 
     def __call__(
         self, classes: int, channels: int, mean: PerChannel, std: PerChannel, size: Size = 32

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError, did_you_mean, first_line
+from crossclass.core.logits import of_a_map, without_positions
 from crossclass.core.rng import generator
 from crossclass.data.base import PerChannel
 from crossclass.models.base import Classifier, Size, sides, subsample_first
@@ -89,6 +90,10 @@ class Wrapped(Classifier):
                 calls, returned = _calls(net, x, name)
         logits = self._output.of(returned, name)
         if logits.shape != (2, classes) and all(t.shape != (2, classes) for _, t in _tensors(returned)):
+            if logits.shape[:2] == (2, classes):
+                raise UserError(
+                    f"{name} returns {list(logits.shape)} for 2 images, not [2, {classes}]{of_a_map(logits)}"
+                )
             raise UserError(
                 f"{name} returns {list(logits.shape)} for 2 images, not [2, {classes}]; tell it how many "
                 f"classes, as in model.arguments={{num_classes: {classes}}}, or give the data it is for (if "
@@ -419,7 +424,7 @@ class _Output:
     def of(self, returned: Any, what: str) -> Tensor:
         """The logits; in train mode a network may return another container than in eval mode."""
         if isinstance(returned, Tensor):
-            return returned
+            return without_positions(returned)
         tensors = list(_tensors(returned))
         for where, tensor in tensors:
             if where == self.where:
@@ -447,7 +452,7 @@ def _tensors(returned: Any) -> Iterator[tuple[str | int, Tensor]]:
     for where, item in items:
         if isinstance(item, Tensor) and all(item is not b for b in before):
             before.append(item)
-            yield where, item
+            yield where, without_positions(item)
 
 
 def _of_finite(products: list[Product], logits: Tensor) -> tuple[list[Product], Tensor]:
