@@ -220,6 +220,14 @@ class Known(Settings):
     out: Path = Path("out")
 
 
+def test_a_folder_of_images_may_be_named_null(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert assign(Run(data=Npz(path=Path("a"))), ["data.path=null"]).data.path is None
+    (tmp_path / "null").mkdir()
+    assert assign(Run(data=Npz()), ["data.path=null"]).data.path == Path("null")
+    assert assign(Run(), ["augment=null"]).augment is None, "no path"
+
+
 def test_what_is_no_setting_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a=b.pt").touch()

@@ -252,7 +252,7 @@ def _require_one(tree: dict[str, Any], classes: int, path: Path) -> None:
 
     Networks of one kind, such as averaged weights, are told apart where they are loaded.
     """
-    kinds: dict[tuple[models.BuiltIn, int], str] = {}
+    kinds: dict[tuple[models.AnyModel, int], str] = {}
     for where, seen in _recognized(tree):
         if seen.share == 1:
             kinds.setdefault((seen.settings, seen.classes), where)

@@ -162,8 +162,14 @@ def is_on_disk(argument: str) -> bool:
 
 
 def parse_values(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
-    """The values that texts stand for, by setting."""
-    return {path: read_value(text, _types(path, known), path) for path, text in assignments}
+    """The values that texts stand for, by setting; `null` is no path, unless a file or folder is called so."""
+    values = dict[str, Any]()
+    for path, text in assignments:
+        types = _types(path, known)
+        values[path] = read_value(text, types, path)
+        if values[path] is None and is_path(types) and os.path.exists(text):
+            values[path] = Path(text)
+    return values
 
 
 def _types(path: str, known: Sequence[type[Settings]]) -> list[Any]:
