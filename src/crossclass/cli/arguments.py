@@ -162,7 +162,7 @@ def is_on_disk(argument: str) -> bool:
 
 
 def parse_values(assignments: Iterable[tuple[str, str]], *known: type[Settings]) -> dict[str, Any]:
-    """The values that texts stand for, by setting; `null` is no path, unless a file or folder is called so."""
+    """The values of texts by setting; `null` is no path, unless a file or folder is called so."""
     values = dict[str, Any]()
     for path, text in assignments:
         types = _types(path, known)
