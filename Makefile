@@ -2,11 +2,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+LOWEST := .venv-lowest
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow docs mutants survive survive-long bench bench-quick bench-full lint venv clean
+.PHONY: demo test test-slow test-lowest docs mutants survive survive-long bench bench-quick bench-full lint venv clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/crossclass demo
@@ -16,6 +17,17 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
+
+# with the oldest versions that pyproject.toml allows, which uv finds; what these warn of is no error here
+test-lowest: $(LOWEST)/.ready
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) -m "not slow" -o filterwarnings=default
+
+$(LOWEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct -e .
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --group test
+	@touch $@
 
 # docs/_site/index.html; warnings are errors
 docs: $(VENV)/.ready
@@ -65,8 +77,9 @@ venv: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "crossclass needs Python 3.11 or newer with venv; make PYTHON=... names one"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'  # the first that knows --group
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group dev -e .
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) docs/_site docs/_made .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(LOWEST) docs/_site docs/_made .pytest_cache .mypy_cache .ruff_cache .hypothesis

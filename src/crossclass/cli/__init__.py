@@ -7,6 +7,7 @@ Under `torchrun` or `accelerate launch` every process runs the same command; the
 """
 
 from crossclass.cli import (
+    completion,
     demo,
     doctor,
     list,
@@ -22,7 +23,21 @@ from crossclass.cli import (
 )
 from crossclass.cli.app import app, main, names
 
-_ORDER = (demo, list, show, train, sweep, table, measure, doctor, reproduce, report, verify, schema)
+_ORDER = (
+    demo,
+    list,
+    show,
+    train,
+    sweep,
+    table,
+    measure,
+    doctor,
+    reproduce,
+    report,
+    verify,
+    schema,
+    completion,
+)
 """As the help shows them."""
 app.registered_commands.sort(
     key=lambda c: [module.__name__ for module in _ORDER].index(getattr(c.callback, "__module__", ""))

@@ -20,7 +20,7 @@ _COMMENTS_AT = 36
 """Column of the comments behind settings; longer lines push theirs to the right."""
 
 
-_ONLY_IN_PYTHON = ("attack_changes", "changes")
+ONLY_IN_PYTHON = ("attack_changes", "changes")
 """Settings that say what is typed otherwise on a command line."""
 
 
@@ -39,19 +39,22 @@ class Catalogue(NamedTuple):
     """The settings classes that a command takes."""
     entries: dict[str, list[str]]
     """What the paper shows, by id."""
+    short: dict[str, dict[str, str]]
+    """The short names of settings that a command takes, each with a path that it can stand for."""
 
 
 def catalogue() -> Catalogue:
     """The catalogue; where torch is there already, with what this process has registered."""
     if "torch" not in sys.modules:
-        return _read()
+        return stored()
     from crossclass.cli.write_catalogue import compute
 
     return compute()
 
 
 @cache
-def _read() -> Catalogue:
+def stored() -> Catalogue:
+    """The catalogue of this package alone."""
     return Catalogue(**json.loads(PATH.read_text(encoding="utf-8")))
 
 
@@ -91,12 +94,12 @@ def _doc(classes: dict[str, Any], cls: str, path: list[str], kinds: dict[str, st
     """The first sentence about the setting at a path, empty for what is no setting (an argument, say)."""
     for depth, name in enumerate(path):
         if name == "kind":
-            return _first_sentence(classes[cls]["doc"])
+            return first_sentence(classes[cls]["doc"])
         field = classes[cls]["fields"].get(name)
         if field is None:
             return ""
         if depth == len(path) - 1:
-            return _first_sentence(field["doc"])
+            return first_sentence(field["doc"])
         inner = field["kinds"]
         cls = inner.get(kinds.get(".".join([*path[: depth + 1], "kind"]), ""), next(iter(inner.values()), ""))
         if not cls:
@@ -104,7 +107,8 @@ def _doc(classes: dict[str, Any], cls: str, path: list[str], kinds: dict[str, st
     return ""
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring without its full stop."""
     return re.split(r"(?<=[a-z0-9)`])\. (?=[A-Z`])", text)[0].rstrip(".")
 
 
@@ -127,12 +131,12 @@ def settings_help(command: str) -> str:
 def _rows(classes: dict[str, Any], cls: str, prefix: str) -> Iterator[tuple[str, str]]:
     """Each setting of a class as it is typed, and what it means; those of settings without kinds follow."""
     for name, field in classes[cls]["fields"].items():
-        if name in _ONLY_IN_PYTHON:
+        if name in ONLY_IN_PYTHON:
             continue
         kinds = field["kinds"]
         has_one_class = field["type"].startswith("settings") and len(kinds) == 1
         types = f"kinds: {', '.join(kinds)}" if len(kinds) > 1 else field["type"]
-        yield f"{prefix}{name}={field['default']}", f"{_first_sentence(field['doc'])} ({types})"
+        yield f"{prefix}{name}={field['default']}", f"{first_sentence(field['doc'])} ({types})"
         if has_one_class:
             yield from _rows(classes, next(iter(kinds.values())), f"{prefix}{name}.")
 

@@ -20,6 +20,7 @@ from crossclass.core.errors import UserError
 from crossclass.core.files import write_atomic
 from crossclass.core.plugins import kind_of, members
 from crossclass.core.setting_docs import describe
+from crossclass.core.short_names import SHORT, paths_of
 from crossclass.diagnostics import Doctor
 from crossclass.paper.entries import ENTRIES
 from crossclass.paper.entry import Entry
@@ -62,6 +63,10 @@ def compute() -> Catalogue:
         classes=classes,
         commands={name: [key(cls) for cls in many] for name, many in COMMANDS.items()},
         entries={id_: list(about(entry)) for id_, entry in ENTRIES.items()},
+        short={
+            name: {short: paths[0] for short in SHORT if (paths := paths_of(short, many))}
+            for name, many in COMMANDS.items()
+        },
     )
 
 
