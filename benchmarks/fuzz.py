@@ -114,6 +114,8 @@ def fuzz(name: str, count: int, seed: int, home: Path) -> dict[str, Any]:
                     shutil.rmtree(inside, ignore_errors=True)
                     inside.mkdir()
         faults += asked
+        if not counts["read"]:
+            faults.append("no input was read, not even the good ones that come first")
     finally:
         os.chdir(here)
     return {"inputs": count, **counts, "slowest seconds": round(slowest, 2), "faults": faults}

@@ -21,10 +21,11 @@ def npz_bytes(**arrays: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def picture(form: str) -> bytes:
+def picture(form: str, side: int = 8) -> bytes:
     """A small picture in a format."""
     file = io.BytesIO()
-    Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)).save(file, form)
+    pixels = np.arange(side * side * 3).astype(np.uint8)
+    Image.fromarray(pixels.reshape(side, side, 3)).save(file, form)
     return file.getvalue()
 
 
@@ -49,14 +50,21 @@ def tar_bytes() -> list[bytes]:
 
 
 def zip_bytes() -> list[bytes]:
-    """Tiny-ImageNet's archive, in small, with a member that wants to be elsewhere."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr("tiny-imagenet-200/wnids.txt", "n01443537\n")
-        bundle.writestr("tiny-imagenet-200/words.txt", "n01443537\tgoldfish\n")
-        bundle.writestr("tiny-imagenet-200/train/n01443537/images/n01443537_0.JPEG", picture("JPEG"))
-        bundle.writestr("../../outside.txt", "no")
-    return [file.getvalue()]
+    """Tiny-ImageNet's archive, in small, and one with a member that wants to be elsewhere."""
+    wnids, image = ("n01443537", "n01629819"), picture("JPEG", 64)
+    files: dict[str, bytes | str] = {
+        "wnids.txt": "\n".join(wnids),
+        "words.txt": "n01443537\tgoldfish, Carassius auratus\nn01629819\tEuropean fire salamander\n",
+        **{f"train/{wnid}/images/{wnid}_0.JPEG": image for wnid in wnids},
+    }
+    archives = []
+    for outside in ({}, {"../../outside.txt": "no"}):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
+            for name, content in {**files, **outside}.items():
+                bundle.writestr(f"tiny-imagenet-200/{name}", content)
+        archives.append(file.getvalue())
+    return archives
 
 
 def unpacked(place: Path, data: bytes) -> object:
@@ -66,9 +74,14 @@ def unpacked(place: Path, data: bytes) -> object:
 
 
 def unzipped(place: Path, data: bytes) -> object:
-    """The same for the other one."""
+    """The same for the other one, of two classes with one image each."""
     (place / tiny_imagenet.ARCHIVE.name).write_bytes(data)
-    return tiny_imagenet.read_tiny_imagenet(place, "train")
+    whole = tiny_imagenet.CLASSES, tiny_imagenet.PER_CLASS
+    try:
+        tiny_imagenet.CLASSES, tiny_imagenet.PER_CLASS = 2, {"train": 1, "test": 1}
+        return tiny_imagenet.read_tiny_imagenet(place, "train")
+    finally:
+        tiny_imagenet.CLASSES, tiny_imagenet.PER_CLASS = whole
 
 
 def folder(place: Path, data: bytes) -> object:

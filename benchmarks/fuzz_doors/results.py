@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossclass.analysis.records import CheckpointRef, DataRef, Measurement, ResultFile
 from crossclass.analysis.result_files import load_results
 from crossclass.analysis.run_record import load_run
 from crossclass.paper import evidence as run_evidence
@@ -19,11 +20,23 @@ ROW = {
     "C": [[1, 0.2], [0.2, 1]],
     "warnings": [],
 }
-MEASURED = [
-    {"checkpoint": name, "epoch": epoch, "robust": 0.4, "clean": 0.5, "cas": 1.0, "n": 9}
-    | {"C": [[1, 0], [0, 1]], "intervals": {"cas": [0.5, 1.5]}}
-    for name, epoch in (("best.val", 1), ("last", 2))
-]
+
+
+def measured() -> bytes:
+    """What `measure` writes of two checkpoints, and what differs between them."""
+    results = [
+        Measurement(
+            checkpoint=CheckpointRef(name=name, source=f"{name}.safetensors", epoch=epoch),
+            data=DataRef(name="toy", n=9, split="test"),
+            matrices={"C": [[1, 0.2], [0.2, 1]]},
+            clean=0.5,
+            robust=0.4,
+            cas=1.0,
+            intervals={"cas": (0.5, 1.5)},
+        )
+        for name, epoch in (("best.val", 1), ("last", 2))
+    ]
+    return as_json(ResultFile(results=results).to_dict())
 
 
 def events(path: Path) -> object:
@@ -57,12 +70,12 @@ def log() -> Door:
 
 def results() -> Door:
     """A measurement."""
-    return of_bytes(lambda: [as_json(MEASURED)], written("m.json", load_results), text=True)
+    return of_bytes(lambda: [measured()], written("m.json", load_results), text=True)
 
 
 def evidence() -> Door:
     """What a study keeps of a run."""
-    return of_bytes(lambda: [as_json(MEASURED)], written("measure.json", proof), text=True)
+    return of_bytes(lambda: [measured()], written("measure.json", proof), text=True)
 
 
 DOORS = {"log": log(), "results": results(), "evidence": evidence()}

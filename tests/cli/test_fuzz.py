@@ -39,6 +39,14 @@ def test_the_fuzzer_sees_faults(tmp_path, monkeypatch):
         assert fault in faults
 
 
+def test_a_door_whose_good_inputs_are_refused_is_a_fault(tmp_path, monkeypatch):
+    def refuse(place: Path, data: bytes) -> None:
+        raise UserError("no")
+
+    monkeypatch.setitem(DOORS, "closed", of_bytes(lambda: [b"good"], refuse))
+    assert "no input was read" in fuzzer.fuzz("closed", 9, 0, tmp_path)["faults"][0]
+
+
 def test_a_hang_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzzer, "SECONDS", 0.05)
 

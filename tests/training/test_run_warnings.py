@@ -10,6 +10,7 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.core.errors import UserError
 from crossclass.data import Split, Splits
+from crossclass.models import HF, Timm, Torchvision
 from crossclass.training.labels import Mix
 from crossclass.training.loop import iterate_epochs
 from crossclass.training.recipes import AT, AWP, Standard
@@ -31,6 +32,8 @@ def test_usual_runs_are_not_warned_of():
         Run(recipe=AT(attack=PGD(steps=7))),
         Run(recipe=AT(attack=fast)),
         Run(recipe=Standard()),
+        Run(model=Timm(name="resnet18")),
+        Run(model=Timm(name="resnet18", pretrained=True, normalise="imagenet")),
     ):
         assert run_warnings(run, splits()) == []
 
@@ -56,6 +59,9 @@ def test_usual_runs_are_not_warned_of():
         ({"attack_labels": "soft"}, "attack_labels=soft"),
         ({"mix": Mix(prob=0)}, "mix"),
         ({"restore_last_good": True}, "restore_last_good"),
+        ({"model": Timm(name="resnet18", pretrained=True)}, "model.normalise=data"),
+        ({"model": Torchvision(name="resnet18", weights="DEFAULT")}, "model.normalise=data"),
+        ({"model": HF(repo="owner/name")}, "model.normalise=data"),
     ],
 )
 def test_what_means_something_else_is_one_sentence(changes, word):

@@ -9,6 +9,7 @@ from crossclass.attacks.attack_warnings import attack_warnings
 from crossclass.core.errors import UserError
 from crossclass.data import Splits
 from crossclass.data.image_warnings import image_warnings
+from crossclass.models import HF
 from crossclass.training.run import Run
 
 
@@ -23,7 +24,7 @@ def run_warnings(run: Run, splits: Splits) -> list[str]:
             f"label_smoothing={run.label_smoothing:g} gives the true class no more than each other of "
             f"{classes} classes; give less than {1 - 1 / classes:.3g}, such as 0.1"
         )
-    return list(dict.fromkeys([*_attacks(run, splits), *_schedule(run), *_images(run, splits)]))
+    return list(dict.fromkeys([*_attacks(run, splits), *_schedule(run), *_images(run, splits), *_model(run)]))
 
 
 def _attacks(run: Run, splits: Splits) -> Iterator[str]:
@@ -82,3 +83,14 @@ def _images(run: Run, splits: Splits) -> Iterator[str]:
         absent = [name for name, count in zip(splits.class_names, seen.tolist(), strict=True) if not count]
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         yield f"no training image is of {', '.join(absent[:3])}{more}"
+
+
+def _model(run: Run) -> Iterator[str]:
+    starts_trained = isinstance(run.model, HF) or any(
+        getattr(run.model, n, 0) for n in ("pretrained", "weights")
+    )
+    if starts_trained and run.model.normalise == "data":
+        yield (
+            f"{run.model} starts from trained weights, which know images normalised by their author's "
+            "constants; model.normalise=data takes those of these images (imagenet: the usual ones)"
+        )
