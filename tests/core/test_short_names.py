@@ -3,11 +3,12 @@
 import pytest
 
 from crossclass.analysis.measure import Measure
+from crossclass.attacks.norms import L2
 from crossclass.cli.own_settings import Train
 from crossclass.core.errors import UserError
 from crossclass.core.short_names import meant_by, paths_of, spelled_out
 from crossclass.diagnostics import Doctor
-from crossclass.paper.runs import NAMED
+from crossclass.paper.runs import NAMED, with_changes
 from crossclass.training.run import Run
 
 
@@ -63,3 +64,29 @@ def test_paths_of_classes():
 def test_what_is_meant_by_other_words(word, setting):
     assert meant_by(word, [Train, Run]) == f"; did you mean '{setting}'?"
     assert meant_by("alpha", [Measure]) == "; did you mean 'attack.step_size'?"
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_norm_alone_is_enough(name, norm):
+    if NAMED[name].recipe.threat is not None:
+        assert with_changes(NAMED[name], {"norm": norm}).threat.kind == norm
+
+
+def test_another_norm_brings_its_start_and_its_step():
+    run = with_changes(NAMED["cifar10-mini"], {"norm": "l2"})
+    for attack in (run.recipe.attack, run.validation.attack):
+        assert attack.start in (None, "uniform_radius")
+        assert (attack.threat, attack.rel_step) == (L2(), 0.2)
+    assert run.recipe.attack.start == "uniform_radius"  # was uniform
+    back = with_changes(run, {"norm": "linf"})
+    assert (back.recipe.attack.start, back.recipe.attack.rel_step) == ("uniform", 0.25)
+
+
+def test_what_is_given_beside_the_norm_stays():
+    given = {"norm": "l2", "recipe.attack.start": "ball", "recipe.attack.step_size": 0.1}
+    attack = with_changes(NAMED["cifar10-mini"], given).recipe.attack
+    assert (attack.start, attack.step_size) == ("ball", 0.1)
+    attack = with_changes(NAMED["cifar10-mini"], {"norm": "l2", "eps": 2.0}).recipe.attack
+    assert (attack.threat.eps, attack.rel_step) == (2.0, 0.2)
+    assert with_changes(NAMED["cifar10-mini"], {"norm": "linf"}) == NAMED["cifar10-mini"]
