@@ -14,9 +14,11 @@ import torch
 from crossclass.analysis.records import EpochRow
 from crossclass.cli import main, names
 from crossclass.cli.progress import ProgressDisplay
+from crossclass.cli.remaining_time import RemainingTime
 from crossclass.core.launch_environment import is_main_process
 from crossclass.paper.entries import ENTRIES
 from crossclass.paper.runs import NAMED
+from crossclass.training.run import Run
 from run_file import TINY
 
 
@@ -301,7 +303,8 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
 
 
 def test_the_time_left_after_a_resume_counts_what_the_rows_took(capsys):
-    watch = ProgressDisplay("x", 200)
+    watch = ProgressDisplay("x")
+    watch.remaining = RemainingTime(Run(), 10000)
     for epoch in range(1, 101):  # a hundred rows that were there already, replayed in no time
         watch.row(EpochRow(epoch=epoch, lr=0.1, seconds=50.0, check_seconds=10.0, train_robust=0.5))
     assert capsys.readouterr().err.splitlines()[-1].endswith("1.7 h left")

@@ -13,6 +13,8 @@ from crossclass.attacks import FGSM, PGD
 from crossclass.attacks.norms import L2, Linf
 from crossclass.checkpoints.card import load_checkpoint
 from crossclass.checkpoints.load import load_model
+from crossclass.checkpoints.run_folder import RunFolder
+from crossclass.core import cpu_threads
 from crossclass.core.errors import UserError
 from crossclass.core.rng import generator
 from crossclass.core.runtime import Runtime
@@ -230,10 +232,28 @@ def test_the_folder_holds_no_path(whole):
     assert str(whole.path.parent) not in whole.config()
 
 
-def test_a_busy_machine_is_said(tmp_path, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    run = TINY.replace(epochs=1, lr_milestones=())
-    assert len(list(iterate_epochs(run, tmp_path, "r", CPU, log=said.append))) == 1
-    assert any("runtime.threads=1" in text for text in said)
+def test_a_run_begun_on_a_busy_machine_keeps_its_one_thread(tmp_path, monkeypatch):
+    def rows(spare: float, stop: int) -> list[str]:
+        said: list[str] = []
+        monkeypatch.setattr(cpu_threads, "spare_cores", lambda: spare)
+        for _, row in iterate_epochs(TINY, tmp_path, "r", Runtime(device="cpu"), log=said.append):
+            threads.append(torch.get_num_threads())
+            if row.epoch == stop:
+                break
+        return [text for text in said if "runtime.threads" in text]
+
+    threads: list[int] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu_threads, "cpu_count", lambda: 2)
+    torch.set_num_threads(2)
+    try:
+        assert len(rows(0.3, stop=1)) == 1
+        assert torch.get_num_threads() == 2  # given back
+        assert len(rows(2.0, stop=2)) == 1
+        assert threads == [1, 1, 1]  # the first epoch's row is seen twice
+    finally:
+        torch.set_num_threads(1)
+    (folder,) = tmp_path.iterdir()
+    env = RunFolder(folder).read("env.json")
+    assert env["threads"] == 1
+    assert env["earlier"] == []

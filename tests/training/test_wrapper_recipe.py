@@ -17,7 +17,6 @@ from crossclass.core.runtime import Runtime
 from crossclass.paper.plan import cost
 from crossclass.paper.runs import NAMED
 from crossclass.paper.sizes import shrink, with_crafting_precision
-from crossclass.training import loop
 from crossclass.training.loop import _execution_notes, train
 from crossclass.training.recipes import (
     AT,
@@ -149,7 +148,6 @@ def test_joined_batch_norm_leaves_the_note_about_awp(monkeypatch):
     assert state.batch_coupling == ["batch norm", "AWP"]
     runtime = Runtime(device="cpu", sync_batch_norm=True)
     monkeypatch.setattr(runtime.group, "size", 2)
-    monkeypatch.setattr(loop, "oversubscribed", lambda device: False)
     (note,) = _execution_notes(run, state, runtime, uses_bf16=True)
     assert "AWP sees 4 of 8 images" in note
     assert "batch norm" not in note

@@ -285,11 +285,13 @@ _SIZES = ("n_train", "n_val", "n_test")
 
 
 def describe_data(data: AnyData) -> str:
-    """The kind of a data set, its numbers of images, and whether a part was drawn."""
+    """The kind of a data set, its numbers of images, whether a part was drawn, and its label noise."""
     plain = data.to_dict()
     sizes = [f"{k}={plain[k]}" for k in _SIZES if plain.get(k) is not None]
     if any(plain.get(k) for k in _SIZES) and plain.get("balanced", False) is not False:
         sizes.append(f"class-balanced, subset_seed={plain['subset_seed']}")
+    if plain.get("label_noise"):
+        sizes.append(f"label_noise={plain['label_noise']:g} of the training labels")
     return f"{plain['kind']} ({', '.join(sizes)})" if sizes else str(plain["kind"])
 
 

@@ -8,6 +8,7 @@
                              measure-pictures.npz  a few of its images, for the page;  report.html  the page
                              resume/       the last two states of training;  DONE  when finished
                              failure.json  why it stopped, if a loss was no number; the batch in failure/
+                             commands      digests of the command lines that ended with it (`cli.finished`)
                              .lock         held by the process that trains it
 
 The folder is found by the digest; the label is for people.

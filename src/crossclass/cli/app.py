@@ -11,7 +11,7 @@ from crossclass.cli.consent import typed_consent
 from crossclass.cli.streams import streams
 from crossclass.core.errors import BusyError, UserError, did_you_mean
 from crossclass.core.hard_exit import caught_hard_exits
-from crossclass.core.launch_environment import is_main_process, process_count
+from crossclass.core.launch_environment import is_main_process, limit_spinning, process_count
 
 app = typer.Typer(
     name="crossclass",
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Printing fails no command whose results are in files; where they are only printed, it does, unless the
     reader has gone (`crossclass list | head -1`).
     """
+    limit_spinning()
     arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     with streams() as printed:
         code = _run(arguments)

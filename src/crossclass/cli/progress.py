@@ -10,15 +10,17 @@ from crossclass.core.progress import duration
 
 if TYPE_CHECKING:
     from crossclass.analysis.records import EpochRow
+    from crossclass.cli.remaining_time import RemainingTime
 
 
 class ProgressDisplay:
     """Bars on a terminal, plain lines elsewhere; of several processes only the first says anything."""
 
-    def __init__(self, label: str, epochs: int | None = None, bars: Any = None) -> None:
-        self.label, self.epochs, self.bars = label, epochs, bars
+    def __init__(self, label: str, bars: Any = None) -> None:
+        self.label, self.bars = label, bars
         self.task = bars.add_task(label, total=None) if bars else None
-        self.spent, self.rows = 0.0, 0
+        self.remaining: RemainingTime | None = None
+        """Of the run whose epochs are shown, if one is."""
         self.latest = ""
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -33,12 +35,11 @@ class ProgressDisplay:
 
     def row(self, row: "EpochRow") -> None:
         """The line of a finished epoch, with its warnings."""
-        self.spent += (row.seconds or 0) + (row.check_seconds or 0)  # also of a resumed run
-        self.rows += 1
+        epochs = self.remaining.run.epochs if self.remaining else None
         train = row.train_clean if row.train_robust is None else row.train_robust
         cas = row.get("cas")
         parts = [
-            f"epoch {row.epoch:3}" + (f"/{self.epochs}" if self.epochs else ""),
+            f"epoch {row.epoch:3}" + (f"/{epochs}" if epochs else ""),
             f"lr {row.lr:<7.4g}",
             f"train {_percent(train)}",
             f"test clean {_percent(row.get('test_clean'))}",
@@ -46,10 +47,10 @@ class ProgressDisplay:
             "CAS   - " if cas is None else f"CAS {cas:5.2f}",
         ]
         self.latest = f"after epoch {row.epoch}"
-        if self.epochs:
-            left = duration(self.spent / self.rows * (self.epochs - row.epoch))
+        if self.remaining:
+            left = duration(self.remaining.after(row))
             parts.append(f"{left} left")
-            self.latest += f"/{self.epochs}, {left} left"
+            self.latest += f"/{epochs}, {left} left"
         self.log("  ".join(parts))
         for warning in row.warnings:
             self.log(f"  warning: {warning}")
@@ -69,10 +70,10 @@ def _percent(share: float | None) -> str:
 
 
 @contextmanager
-def progress_display(label: str, epochs: int | None = None) -> Iterator[ProgressDisplay]:
-    """Show the progress of a job of that many epochs."""
+def progress_display(label: str) -> Iterator[ProgressDisplay]:
+    """Show the progress of a job."""
     if not sys.stderr.isatty() or not is_main_process():
-        yield ProgressDisplay(label, epochs)
+        yield ProgressDisplay(label)
         return
     from rich import progress as rich_progress
     from rich.console import Console
@@ -83,4 +84,4 @@ def progress_display(label: str, epochs: int | None = None) -> Iterator[Progress
         rich_progress.TextColumn("{task.percentage:3.0f} %"),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield ProgressDisplay(label, epochs, bars)
+        yield ProgressDisplay(label, bars)

@@ -8,8 +8,10 @@ import typer
 
 from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.catalogue import require_run
+from crossclass.cli.finished import finished_folder, keep_command
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
+from crossclass.core.launch_environment import is_main_process
 
 if TYPE_CHECKING:
     from crossclass.checkpoints.run_folder import RunFolder
@@ -52,10 +54,15 @@ def is_run_folder(target: str) -> bool:
 
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name, file or run folder to its end, showing how far it is; its folder."""
+    if folder := finished_folder(target, arguments, out):
+        with progress_display("") as progress:
+            progress.log(_finished_already(folder))
+        return folder
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
     from crossclass.cli.live_page import LivePage, final_page
     from crossclass.cli.own_settings import Train
+    from crossclass.cli.remaining_time import RemainingTime
     from crossclass.paper.runs import resolve
     from crossclass.training import loop
     from crossclass.training.run import Run
@@ -71,7 +78,7 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     else:
         label, run = resolve(target, read.changes)
         label, usual = f"{label}-seed{run.seed}", resolve(target)[1]
-    with progress_display(label, run.epochs) as progress:
+    with progress_display(label) as progress:
         if "lr_milestones" not in read.changes and run.lr_milestones != usual.lr_milestones:
             progress.log(
                 f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs"
@@ -88,15 +95,24 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
             images=read.own.images,
         ):
             if before := folder.done:
-                progress.log(f"finished already: {folder.path}; crossclass report {folder.path} shows it")
+                progress.log(_finished_already(folder.path))
                 break
+            if progress.remaining is None:
+                sizes = (folder.read("env.json") or {}).get("sizes", {})
+                progress.remaining = RemainingTime(run, sizes.get("test", 0))
             progress.row(row)
             if row.watched:
                 page.update(folder.path)
         page.close()
         if not before or not (folder.path / "report.html").exists():
             final_page(folder.path, progress.log)
+        if is_main_process() and begun is None:
+            keep_command(folder.path, target, arguments)
     return folder.path
+
+
+def _finished_already(folder: Path) -> str:
+    return f"finished already: {folder}; crossclass report {folder} shows it"
 
 
 def _run_of(folder: "RunFolder", changes: "Changed") -> "Run":

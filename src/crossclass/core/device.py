@@ -84,13 +84,6 @@ def bf16_pays() -> bool:
     return least[True] <= 1.25 * least[False]  # near 1 it does not matter, and the settings are obeyed
 
 
-def oversubscribed(device: torch.device) -> bool:
-    """Whether other programs keep half of the cores busy, so that torch's threads wait for each other."""
-    if device.type != "cpu" or torch.get_num_threads() == 1 or not hasattr(os, "getloadavg"):
-        return False
-    return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
-
-
 def out_of_memory(e: BaseException) -> bool:
     """Whether an error of a device, or of the machine, says that its memory is full."""
     words = ("out of memory", "can't allocate memory")

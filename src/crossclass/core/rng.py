@@ -30,6 +30,7 @@ Purpose = Literal[
     "network",
     "evaluation",
     "rehearsal",
+    "label noise",
 ]
 """Appended to only: a purpose is known by its place in this list, and another one would change every run."""
 _PURPOSES = {name: number for number, name in enumerate(get_args(Purpose), 1)}

@@ -4,6 +4,8 @@ None of these settings changes what a run is; that is `Run`'s business.
 """
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
@@ -12,8 +14,10 @@ import torch
 from pydantic import Field, model_validator
 
 from crossclass.core.config import Settings
+from crossclass.core.cpu_threads import threads_to_take
 from crossclass.core.device import Device, bf16_pays, device_type, keep_freed_memory
 from crossclass.core.distributed import ProcessGroup, join_processes
+from crossclass.core.progress import Log
 from crossclass.core.trackers import Tracker, require_tracker
 
 
@@ -23,7 +27,7 @@ class Runtime(Settings):
     device: Device = "auto"
     """`auto` takes a GPU if there is one."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads; unset leaves torch's choice."""
+    """CPU threads; unset takes torch's choice, and to train only as many as the machine has idle cores."""
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Memory format of images and convolutions; `auto` is channels-last, the faster one wherever measured."""
     micro_batch: int | None = Field(default=None, ge=1)
@@ -95,6 +99,24 @@ class Runtime(Settings):
         if before is not None:
             return before
         return self.torch_device.type != "cpu" or self.group.on_main_process(bf16_pays)
+
+    @contextmanager
+    def training_threads(self, before: int | None, log: Log) -> Iterator[None]:
+        """Inside, torch takes as many CPU threads as the machine can spare, unless they are given.
+
+        `before` is how many a run that is resumed took, which it keeps. What differs from torch's own choice
+        is logged.
+        """
+        usual = torch.get_num_threads()
+        try:
+            if self.threads is None and self.group.size == 1 and self.torch_device.type == "cpu":
+                threads, note = threads_to_take(before)
+                torch.set_num_threads(threads)
+                if note:
+                    log(note)
+            yield
+        finally:
+            torch.set_num_threads(usual)
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, processor and settings with which numbers were computed, for env.json."""

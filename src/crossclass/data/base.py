@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from pydantic import Field
 from torch import Tensor
 
 from crossclass.core.classes import Classes, class_labels
@@ -166,6 +167,9 @@ class Data(Settings):
     """
 
     kind: str
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training images that get a wrong label, each other class being as likely; the labels of
+    validation and test images stay."""
 
     statistics: ClassVar[Statistics | None] = None
     """For `model.normalise=` (the kind without `_`)."""
@@ -179,6 +183,11 @@ class Data(Settings):
     def __call__(self) -> Splits:
         """The three parts, on the CPU. Raises UserError if the files are absent or damaged."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed of what is drawn of these data, such as which labels are wrong."""
+        return 0
 
     def for_seed(self: D, seed: int) -> D:
         """The data of a repetition of a run: itself, but for generated data, which are drawn anew."""

@@ -153,6 +153,11 @@ class Shapes(Data):
             sharing[i, j] = sharing[j, i] = 1
         return Splits(*(parts[0], parts[1], parts[2]), self._names(), found, sharing, planted=self._planted())
 
+    @property
+    def draw_seed(self) -> int:
+        """The seed of the pictures."""
+        return self.seed
+
     def for_seed(self, seed: int) -> "Shapes":
         """Pictures drawn from this seed."""
         return self.replace(seed=seed)

@@ -29,6 +29,11 @@ class Subset(Data):
     subset_seed: int = Field(default=0, ge=0, lt=2**63)
     """Of drawn parts; the run's `seed` does not change them."""
 
+    @property
+    def draw_seed(self) -> int:
+        """The seed of drawn parts."""
+        return self.subset_seed
+
     def cut(self, train: ArraySplit, test: ArraySplit, where: str) -> Splits:
         """The three parts of what the files hold, drawn or in file order, as tensors.
 

@@ -33,6 +33,7 @@ from crossclass.paper.runs import named
 from crossclass.paper.sizes import shrink, with_crafting_precision
 from crossclass.training.recipes import distillations, without_teachers
 from crossclass.training.run import Run
+from crossclass.training.validation import CHECK_GRADIENTS, EVALUATED
 
 State = Literal["measured", "trained", "begun", "missing"]
 
@@ -182,11 +183,6 @@ class Cost:
         return epochs * self.epoch + self.final
 
 
-CHECK_GRADIENTS = 3
-"""Cost of a check beside its attack, in gradients per image: the clean and the attacked images are
-classified, and some of them take two gradients more (`validation`)."""
-EVALUATED = 2
-"""Checkpoints in the full evaluation: best and last (best.val and best.test are often one epoch)."""
 WEIGHT_COPIES = 3 + 2 * 3
 """Copies of the weights on the disk: best.val, best.test and last; and until a run is finished two states to
 resume from, each with weights, momentum and maybe an average of the weights."""

@@ -19,7 +19,6 @@ from crossclass.analysis.run_record import read_epochs
 from crossclass.checkpoints.load import describe_data
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
-from crossclass.core.device import oversubscribed
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
 from crossclass.core.progress import Log, Progress, silent
@@ -29,6 +28,7 @@ from crossclass.core.trackers import tracking
 from crossclass.core.trust import names_of_code, require_consent, trusting
 from crossclass.data import Splits
 from crossclass.data.channels import with_channels_of
+from crossclass.data.label_noise import with_label_noise
 from crossclass.models import Classifier
 from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
@@ -93,6 +93,7 @@ def iterate_epochs(
     splits = run.data()
     splits.part("train")  # raises where there are only test images, which is enough to measure
     run = with_checksums(run, splits)
+    splits = with_label_noise(splits, run.data)
     require_consent(names_of_code(run.to_dict()), "the run")  # before its folder is made
     warnings = run_warnings(run, splits)
     main = runtime.group.on_main_process
@@ -107,7 +108,9 @@ def iterate_epochs(
         with ExitStack() as stack:
             main(lambda: stack.enter_context(held))
             if not main(lambda: folder.done):  # another may have finished it since
-                uses_bf16 = runtime.uses_bf16(main(lambda: _used_bf16(folder)))
+                before = main(lambda: _begun_with(folder))
+                stack.enter_context(runtime.training_threads(before.get("threads"), log))
+                uses_bf16 = runtime.uses_bf16(before["bf16"] == BF16[True] if "bf16" in before else None)
                 env = _environment(run, splits, runtime, label) | {
                     "bf16": BF16[uses_bf16],
                     "warnings": warnings,
@@ -169,7 +172,7 @@ def _train(
                 raise UserError(
                     f"{alarm}; lower lr or set grad_clip_norm=1.0, and train again: earlier epochs are kept"
                 ) from e
-            validated = epoch % run.validation.every == 0 or epoch in (1, run.epochs)
+            validated = validation.is_validated(run, epoch)
             saved = validated or (run.checkpoint_every and epoch % run.checkpoint_every == 0)
             clean = clean_images(executed, runtime, splits.train, epoch)
             model = state.eval_model(epoch, clean) if saved else state.model
@@ -189,10 +192,9 @@ def _train(
     main(folder.end)
 
 
-def _used_bf16(folder: RunFolder) -> bool | None:
-    """Whether the epochs of a run that is resumed computed bf16; None for one that begins."""
-    before = folder.read("env.json") or {}
-    return before["bf16"] == BF16[True] if "bf16" in before and folder.rows() else None
+def _begun_with(folder: RunFolder) -> dict[str, Any]:
+    """How the epochs of a run that is resumed were computed (its env.json); empty for one that begins."""
+    return (folder.read("env.json") or {}) if folder.rows() else {}
 
 
 def _write(
@@ -224,8 +226,6 @@ def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: b
     """What a person should know about how this run is executed."""
     if not uses_bf16 and replace_everywhere(run, precision="fp32") != run:
         yield "this CPU is slow at bf16: computing in float32 instead (runtime.emulate_bf16=true insists)"
-    if oversubscribed(runtime.torch_device):
-        yield "this machine is busy with other things; runtime.threads=1 may be many times faster on it"
     if not state.batch_coupling:
         return
     alone, most = -(-run.batch // runtime.group.size), runtime.micro_batch or run.batch

@@ -40,8 +40,18 @@ from crossclass.training.alarms.checks import pack
 from crossclass.training.recipes.gradalign import cosine, nonzero
 from crossclass.training.run import Run
 
+CHECK_GRADIENTS = 3
+"""Cost of a check beside its attack, in gradients per image: the clean and the attacked images are
+classified, and some of them take two gradients more."""
+EVALUATED = 2
+"""Checkpoints in the full evaluation: best and last (best.val and best.test are often one epoch)."""
 PROBE_N = 500
 """At most so many images for FGSM and the cosine: two gradients and a forward pass of each."""
+
+
+def is_validated(run: Run, epoch: int) -> bool:
+    """Whether a check follows an epoch, counted from 1."""
+    return epoch % run.validation.every == 0 or epoch in (1, run.epochs)
 
 
 def validate(
