@@ -9,7 +9,7 @@ JOBS ?= 2
 
 .PHONY: demo test test-slow test-lowest docs mutants survive survive-long bench bench-quick bench-full lint venv clean
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.installed
 	@$(BIN)/crossclass demo
 
 test: $(VENV)/.ready
@@ -74,11 +74,31 @@ lint: $(VENV)/.ready
 
 venv: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# uv where it is at hand, else pip; both show what they are at
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+# the first pip that knows --group
+new_venv = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'
+install = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+HOW := pip, some minutes: PyTorch alone is up to 3 GB (uv, if it were on the PATH, is faster)
+else
+new_venv = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
+install = $(UV) pip install --python $(BIN)/python -c constraints.txt
+HOW := uv, a minute or two: PyTorch alone is up to 3 GB
+endif
+
+# crossclass and what it needs: enough for the demo
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "crossclass needs Python 3.11 or newer with venv; make PYTHON=... names one"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'  # the first that knows --group
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group dev -e .
+	@echo "installing crossclass into $(VENV), once, with $(HOW)"
+	@$(new_venv)
+	@$(install) -e .
+	@touch $@
+
+# and what tests and documentation need
+$(VENV)/.ready: $(VENV)/.installed
+	@echo "installing what tests and documentation need into $(VENV), once"
+	@$(install) --group dev -e .
 	@touch $@
 
 clean:

@@ -15,6 +15,8 @@ PACKAGES = (
 """From the lowest to the highest: a package imports from itself and from those before it."""
 DOORS = {
     "accelerate": {"core"},
+    "psutil": {"core"},
+    "joblib": {"core"},
     "captum": {"analysis"},
     "huggingface_hub": {"models"},
     "matplotlib": {"report"},

@@ -80,3 +80,13 @@ def test_a_collapse_is_warned_of_once():
         view = RunView(run, "x", 1, 1000)
         view.__dict__["history"] = history  # where an alarm of that name stands with its end
         assert len(view.warnings) == expected
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_wrong_training_labels_are_said_beside_the_numbers(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "toy", ROWS, ENDS)
+    words = "of the training labels are wrong"
+    assert words not in page_text(write_report([folder], tmp_path / "right.html"))
+    config = folder / "config.yaml"
+    config.write_text(config.read_text() + "\ndata: {kind: shapes, label_noise: 0.2}\n")
+    assert f"20.0 % {words}" in page_text(write_report([folder], tmp_path / "wrong.html"))

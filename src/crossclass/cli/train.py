@@ -54,10 +54,10 @@ def is_run_folder(target: str) -> bool:
 
 def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name, file or run folder to its end, showing how far it is; its folder."""
-    if folder := finished_folder(target, arguments, out):
+    if known := finished_folder(target, arguments, out):
         with progress_display("") as progress:
-            progress.log(_finished_already(folder))
-        return folder
+            progress.log(_finished_already(known))
+        return known
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
     from crossclass.cli.live_page import LivePage, final_page

@@ -28,7 +28,8 @@ SPIN_COUNT = "1000"
 """How often a thread of libgomp looks for the others before it sleeps; by itself 300,000 times.
 
 Measured on 2 cores, seconds of a third of an epoch of shapes-demo with 2 threads: on idle cores 0.44 (by
-itself 0.41, with OMP_WAIT_POLICY=passive 0.49), beside two busy processes 1.7 (by itself 37, passive 2.7).
+itself 0.41, with OMP_WAIT_POLICY=passive 0.49), beside one busy process 1.0 (by itself 21), beside two 1.7
+(passive 2.7); with one thread it takes 0.70, 0.77 and 1.15.
 """
 
 

@@ -73,7 +73,17 @@ class RunView:
         data = self.run.config.get("data")
         kind = str(self.run.env.get("data") or (data.get("kind") if isinstance(data, dict) else "") or "")
         facts += [kind.partition(" (")[0]] * bool(kind)
-        return [*facts, f"{sizes['train']:,} training images"] if sizes.get("train") else facts
+        if sizes.get("train"):
+            facts.append(f"{sizes['train']:,} training images")
+        if self.label_noise:
+            facts.append(f"{percent(self.label_noise)} of the training labels wrong")
+        return facts
+
+    @property
+    def label_noise(self) -> float:
+        """The share of the training labels that are wrong on purpose."""
+        data = self.run.config.get("data")
+        return float(data.get("label_noise") or 0) if isinstance(data, dict) else 0.0
 
     @property
     def attack(self) -> str:
@@ -229,6 +239,9 @@ def tiles(view: RunView) -> dict[str, Any] | None:
         f"{split_name(both.chosen_by)} split; last is epoch {both.last.checkpoint.epoch}{ended}. "
         f"Attack: {both.attack}. "
     )
+    if view.label_noise:
+        wrong = percent(view.label_noise)
+        note += f"{wrong} of the training labels are wrong on purpose; those of the other images are right. "
     note += "" if both.one else comparison.intervals_note(both.comparison)
     return {"tiles": shown, "note": note}
 

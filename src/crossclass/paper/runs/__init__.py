@@ -10,7 +10,7 @@ from crossclass.attacks.other_norm import changes_for_norm
 from crossclass.core.config import load_yaml
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.overrides import Changes, override
-from crossclass.core.plugins import family
+from crossclass.core.plugins import kind_of, members
 from crossclass.core.short_names import spelled_out
 from crossclass.paper.runs.mini import MINI
 from crossclass.paper.runs.paper import PAPER
@@ -71,8 +71,8 @@ def _with_norm(run: Run, changes: Changes) -> dict[str, Any]:
     fitting: dict[str, Any] = {}
     for path, kind in balls.items():
         where = path.removesuffix(".threat.kind")
-        if kind in family(AnyThreat).plugins:
-            needed = changes_for_norm(attrgetter(where)(run), family(AnyThreat).plugins[kind])
+        for threat in (known for known in members(AnyThreat) if kind_of(known) == kind):
+            needed = changes_for_norm(attrgetter(where)(run), threat)
             fitting |= {f"{where}.{name}": value for name, value in needed.items()}
             if f"{where}.step_size" in spelled:
                 fitting.pop(f"{where}.rel_step", None)
