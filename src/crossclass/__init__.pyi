@@ -14,10 +14,11 @@ from crossclass.analysis.instances import (
     nearest as nearest,
 )
 from crossclass.analysis.measure import Measure as Measure, measure as measure
+from crossclass.analysis.measured_runs import load_results as load_results
 from crossclass.analysis.metrics import Metric as Metric, register_metric as register_metric
-from crossclass.analysis.result_files import load_results as load_results
 from crossclass.analysis.run_record import load_run as load_run
 from crossclass.analysis.saliency import grad_cam as grad_cam
+from crossclass.analysis.table_of_runs import table_of_runs as table_of_runs
 from crossclass.analysis.torchmetrics import (
     CAS as CAS,
     ClassCorrelation as ClassCorrelation,

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from scipy import stats
 
+import crossclass as cc
 from crossclass.analysis.metrics import Metric
 from crossclass.analysis.table_of_runs import table_of_runs
 from crossclass.core.errors import UserError
@@ -162,6 +163,17 @@ def test_records_are_flat_and_carry_their_conditions(tmp_path):
     assert (first["eval_attack"], first["eval_eps"], first["eval_steps"]) == (EPS.format(4), 4 / 255, 20)
     assert (first["eval_n"], first["eval_split"], first["best_chosen_on"]) == (1000, "test", "val")
     assert not [v for v in first.values() if isinstance(v, dict | list)]
+
+
+def test_all_measurements_of_a_folder_are_one_record(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path / "runs" / f"a{seed}", 0.4, seed=seed)
+    one = tmp_path / "one.json"
+    one.write_text(json.dumps(result_file([measure("net", 9, 0.4, 0.2)])))
+    assert len(cc.load_results(tmp_path / "runs").results) == 6
+    assert [r.checkpoint.name for r in cc.load_results([tmp_path / "runs" / "a0", one]).results][-1] == "net"
+    assert cc.load_results(one).of("net").matrix("C")
+    assert "2 runs in 1 rows" in repr(cc.table_of_runs(tmp_path / "runs"))
 
 
 def test_paths_that_are_no_runs(tmp_path):

@@ -123,12 +123,14 @@ def test_mistakes_are_one_sentence(here, target, changes, words):
 
 def test_runs_are_trained_and_found_again(here):
     points, heard = expand("tiny.yaml", ["seed=0,1", "label_smoothing=0,0.1"]), []
-    assert run_all(points, MORE, 2, heard.append) == []
+    assert not any(one.failure for one in run_all(points, MORE, 2, heard.append))
     folders = sorted(Path("runs").iterdir())
     assert len(folders) == 4
     assert all(RunFolder(f).done for f in folders)
     before = {f: f.stat().st_mtime_ns for f in Path("runs").rglob("*.safetensors")}
-    assert run_all(points, MORE, 2, heard.append) == []
+    outcomes = run_all(points, MORE, 2, heard.append)
+    assert [one.point for one in outcomes] == points
+    assert sorted(one.folder for one in outcomes) == folders
     assert {f: f.stat().st_mtime_ns for f in Path("runs").rglob("*.safetensors")} == before
     assert sum(h.startswith("finished") for h in heard) == 8
 
@@ -136,8 +138,8 @@ def test_runs_are_trained_and_found_again(here):
 def test_one_failure_stops_nothing_else_and_says_why(here):
     points = expand("tiny.yaml", ["data.n_train=16", "lr=1e9,0.1", "grad_clip_norm=null"])
     heard = []
-    failed = run_all(points, MORE, 1, heard.append)
-    assert [p.run.lr for p in failed] == [1e9]
+    outcomes = run_all(points, MORE, 1, heard.append)
+    assert [one.point.run.lr for one in outcomes if one.failure] == [1e9]
     assert any(h.startswith("FAILED") and "not a number" in h for h in heard)
     assert sum("warning: training: the attack is too short" in h for h in heard) == 1  # of the other
     assert sum(RunFolder(f).done for f in Path("runs").iterdir()) == 1
@@ -161,7 +163,7 @@ def test_a_run_that_another_process_trains_is_waited_for(here, monkeypatch):
             held_now.__exit__(None, None, None)
 
     held = [Release()]
-    assert run_all(points, MORE, 1, log) == []
+    assert not any(one.failure for one in run_all(points, MORE, 1, log))
     order = [h.split()[2] for h in heard if h.startswith("finished")]
     assert order == ["seed=1", "seed=0"]
 
@@ -200,10 +202,18 @@ def test_from_the_command_line(here, capsys):
     assert code == 0
     assert out.splitlines() == [f"crossclass train tiny.yaml seed={s} out=there" for s in (0, 1)]
     assert not Path("there").exists()
-    code, _, err = call("tiny.yaml", "seed=0", *MORE)
+    code, out, err = call("tiny.yaml", "seed=0", *MORE)
     assert code == 0, err
     assert "finished  tiny.yaml seed=0 (1 of 1)" in err
-    assert call("tiny.yaml", "lr=1e9", *MORE)[0] == 1
+    assert out.splitlines()[0].split()[-2:] == ["CAS", "last"]
+    table = out.splitlines()
+    code, out, err = call("tiny.yaml", "seed=0", *MORE)  # again: no process is started, the table is the same
+    assert (code, out.splitlines()) == (0, table)
+    assert "started" not in err
+    code, out, _ = call("tiny.yaml", "lr=0.1,1e9", *MORE)
+    assert code == 1
+    assert "Not in the table: lr 1" in out
+    assert "not a number" in out
     for arguments, words in (
         (["tiny.yaml", "jobs=0"], "jobs=0: "),
         (["tiny.yaml", "jobs=two"], "jobs=two"),
@@ -278,3 +288,31 @@ def test_slurm_is_handed_what_can_be_queued_again(monkeypatch):
     (point,) = expand("shapes-demo")
     assert jobs.submit([point], [], Path("logs"), {"cluster": "local"}) == ["7"]
     assert all(hasattr(f, "checkpoint") for f in handed)  # submitit looks for it on the function itself
+
+
+def test_what_a_program_has_registered_is_trained_by_itself(here, capsys):
+    script = """
+import sys
+from typing import Literal
+import crossclass as cc
+from crossclass.cli import main
+from crossclass.training.recipes import AnyRecipe
+
+class Mine(cc.AT):
+    kind: Literal["mine"] = "mine"
+    "Which it is."
+
+cc.register(AnyRecipe, Mine)
+main(["sweep", "tiny.yaml", "recipe.kind=mine", "seed=0,1", *sys.argv[1:]])
+"""
+    Path("program.py").write_text(script)
+    command = [sys.executable, "program.py", *MORE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mine is registered in this program" in done.stderr
+    assert done.stdout.splitlines()[0].startswith("run   seeds")
+    assert len(list(Path("runs").glob("*/DONE"))) == 2
+    done = subprocess.run([*command, "plan=true"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "mine" in done.stderr

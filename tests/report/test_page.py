@@ -121,11 +121,9 @@ def test_errors_in_one_sentence(tmp_path: Path, name: str, content: str, expecte
 def test_errors_about_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         write_report([tmp_path / "none"], tmp_path / "page.html")
-    with pytest.raises(UserError, match="not a run folder"):
+    with pytest.raises(UserError, match="no run is in this folder"):
         write_report([tmp_path], tmp_path / "page.html")
     write_run(tmp_path / "run", ROWS)
-    with pytest.raises(UserError, match=r"give such as .*run"):
-        write_report([tmp_path], tmp_path / "page.html")
     with pytest.raises(UserError, match="no run folder was given"):
         write_report([], tmp_path / "page.html")
     (tmp_path / "file").touch()

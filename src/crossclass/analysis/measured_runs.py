@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from crossclass.analysis import result_files
 from crossclass.analysis.records import Measurement, ResultFile
-from crossclass.analysis.result_files import load_results, read_json
+from crossclass.analysis.result_files import read_json
 from crossclass.analysis.setting_names import settings_of
 from crossclass.core.errors import UserError
 from crossclass.core.yaml_reader import read_yaml
@@ -33,6 +34,11 @@ class MeasuredRun:
     def title(self) -> str:
         """Its own name: that of its folder, else of the file."""
         return self.folder.name if self.folder else self.name
+
+
+def without_seed(label: str) -> str:
+    """The label of a run without its seed."""
+    return _SEED.sub("", label) or label
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -64,7 +70,7 @@ def measured_runs(targets: Iterable[Path | str]) -> list[MeasuredRun]:
             runs.setdefault(folder.resolve(), read_run(folder))
     out = list(runs.values())
     for file in dict.fromkeys(files):
-        out = _with_file(out, load_results(file, matrices=False), file)
+        out = _with_file(out, result_files.load_results(file, matrices=False), file)
     return out
 
 
@@ -74,9 +80,9 @@ def read_run(folder: Path) -> MeasuredRun:
     env = read_json(folder / "env.json") if (folder / "env.json").exists() else {}
     settings = _settings(config) if config.exists() else {}
     label = str((env if isinstance(env, dict) else {}).get("label") or folder.name)
-    run = MeasuredRun(_SEED.sub("", label) or label, settings, folder=folder)
+    run = MeasuredRun(without_seed(label), settings, folder=folder)
     if measured.exists():
-        return replace(run, results=load_results(measured, matrices=False).results)
+        return replace(run, results=result_files.load_results(measured, matrices=False).results)
     return replace(run, missing=_missing(folder, settings.get("epochs")))
 
 
@@ -114,16 +120,26 @@ def _with_file(runs: Sequence[MeasuredRun], file: ResultFile, path: Path) -> lis
     return [*out, *named]
 
 
-def load_many(paths: Iterable[Path | str]) -> ResultFile:
-    """All measurements of run folders, of all runs below folders, and of result files, as one record."""
-    return ResultFile(results=list(_all_results(paths)))
+def load_results(path: Path | str | Iterable[Path | str]) -> ResultFile:
+    """Read the measurements of a result file, of all runs below a folder, or of several of these.
+
+    Args:
+        path: One path or several. Of one file the record is what the file holds, comparisons included.
+
+    Raises:
+        UserError: A file is none of `measure`, or is newer, or there is no run below a folder.
+    """
+    if isinstance(path, str | Path) and not Path(path).is_dir():
+        return result_files.load_results(path)
+    several = [path] if isinstance(path, str | Path) else path
+    return ResultFile(results=list(_all_results(map(Path, several))))
 
 
-def _all_results(paths: Iterable[Path | str]) -> Iterator[Measurement]:
-    for path in map(Path, paths):
-        if path.is_dir():
-            for folder in run_folders(path):
-                if (folder / "measure.json").exists():
-                    yield from load_results(folder / "measure.json").results
-        else:
-            yield from load_results(path).results
+def _all_results(paths: Iterable[Path]) -> Iterator[Measurement]:
+    for path in paths:
+        if not path.is_dir():
+            yield from result_files.load_results(path).results
+            continue
+        for folder in run_folders(path):
+            if (folder / "measure.json").exists():
+                yield from result_files.load_results(folder / "measure.json").results

@@ -63,7 +63,7 @@ class TableRow:
     """The numbers that `cells` are means of, one for each run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableOfRuns:
     """Many runs as a table. `rows` holds the numbers; `to_pandas` and `crossclass table` write them."""
 
@@ -96,6 +96,11 @@ class TableOfRuns:
         """In which fields of `Conditions` the rows differ."""
         fields = ("attack", "attributed", "data", "n", "split", "checksum", "chosen_by")
         return [f for f in fields if len({getattr(row.conditions, f) for row in self.rows}) > 1]
+
+    def __repr__(self) -> str:
+        runs = sum(len(row.runs) for row in self.rows)
+        said = ", ".join(self.telling) or "nothing"
+        return f"<table of {runs} runs in {len(self.rows)} rows; different: {said}; see to_pandas()>"
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary for each row; accuracies are in [0, 1]."""
@@ -198,6 +203,10 @@ class _Replicate(NamedTuple):
     settings: dict[str, Any]
     at: dict[str, Measurement]
     """What was measured, by checkpoint."""
+
+
+def _seed(one: _Replicate) -> float:
+    return number_of(one.run.settings.get("seed")) or 0.0
 
 
 def _is_content(path: str) -> bool:

@@ -37,8 +37,8 @@ Targets = Annotated[
 
 BUSY = 75
 """Exit code where another process trains the run (EX_TEMPFAIL)."""
-_ONLY_PRINT = ("list", "show", "schema", "sweep", "table")
-"""Commands whose result is what they print."""
+_ONLY_PRINT = {"list": "", "show": "", "schema": "", "sweep": "plan=", "table": ""}
+"""Commands whose result is what they print, for sweep with this setting only."""
 _FOR_SEVERAL_PROCESSES = ("train", "measure")
 
 
@@ -77,8 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         printed.flush()
         if printed.cut_off:
             print(f"crossclass: what was printed is cut off ({printed.cut_off})", file=sys.stderr)
-            code = code or (2 if arguments[0] in _ONLY_PRINT else 0)
+            code = code or (2 if _only_prints(arguments) else 0)
     sys.exit(code)
+
+
+def _only_prints(arguments: Sequence[str]) -> bool:
+    """Whether nothing but what is printed holds the result."""
+    setting = _ONLY_PRINT.get(arguments[0])
+    in_file = arguments[0] == "table" and any(a.startswith("out=") for a in arguments)
+    return setting is not None and not in_file and any(a.startswith(setting) for a in arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

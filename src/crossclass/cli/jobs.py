@@ -8,33 +8,49 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import torch
 
+from crossclass.analysis.metrics import METRICS
+from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.cli.app import BUSY
 from crossclass.cli.consent import environment
+from crossclass.cli.own_settings import Training
 from crossclass.cli.sweep import Point
+from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.progress import Log
 from crossclass.core.trust import consent, trusting
+from crossclass.training.loop import train, with_checksums
 
 WAIT = 5.0
 """Seconds between looks at runs that others train."""
 
 
+class Outcome(NamedTuple):
+    """What became of a point."""
+
+    point: Point
+    folder: Path | None
+    """Of the run, where it was trained."""
+    failure: str = ""
+    """Why it failed, in a sentence."""
+
+
 def run_all(
     points: Sequence[Point], more: Sequence[str] = (), jobs: int = 1, log: Log = print
-) -> list[Point]:
-    """Train every point, `jobs` at a time, each in a process of its own; those that failed.
+) -> list[Outcome]:
+    """Train every point, `jobs` at a time, each in a process of its own; what became of them, in their order.
 
     A failure stops nothing else. Runs that another process trains are waited for. Interrupted, it stops its
     processes; the same call goes on. Each job has a GPU of its own where there are several, and its share of
     the cores.
     """
     environments = deque(_environments(jobs, any(m.startswith("runtime.threads=") for m in more)))
-    waiting, running, failed = deque(points), list[_TrainingProcess](), list[Point]()
+    waiting, running, outcomes = deque(points), list[_TrainingProcess](), list[Outcome]()
     done, busy = 0, 0
     try:
         while waiting or running:
@@ -54,18 +70,65 @@ def run_all(
                 busy += 1
                 continue
             busy, done = 0, done + 1
+            outcomes.append(Outcome(ended.point, ended.folder, "" if code == 0 else reason))
             if code == 0:
                 log(f"finished  {ended.point.label} ({done} of {len(points)})")
                 for warning in ended.warnings:
                     log(f"          {warning}")
             else:
-                failed.append(ended.point)
                 log(f"FAILED    {ended.point.label}: {reason}")
     finally:
         for one in running:  # interrupted: a run that is killed can be resumed
             one.process.terminate()
             one.end()
-    return failed
+    return sorted(outcomes, key=lambda one: points.index(one.point))
+
+
+def train_here(points: Sequence[Point], settings: Training, log: Log = print) -> list[Outcome]:
+    """Train every point in this process, one after the other; what became of them."""
+    outcomes = list[Outcome]()
+    for done, point in enumerate(points, 1):
+        log(f"started   {point.label}")
+        try:
+            folder = train(point.run, settings.out, f"{point.name}-seed{point.run.seed}", settings.runtime)
+            outcomes.append(Outcome(point, folder.path))
+            log(f"finished  {point.label} ({done} of {len(points)})")
+        except UserError as e:
+            outcomes.append(Outcome(point, None, str(e)))
+            log(f"FAILED    {point.label}: {e}")
+    return outcomes
+
+
+def registered_here(points: Sequence[Point]) -> list[str]:
+    """What the points use that only this program knows: plug-ins and metrics that it has registered."""
+    found = [m.key for m in METRICS if not m.compute.__module__.startswith("crossclass.")]
+    for point in points:
+        waiting = deque[Any]([point.run])
+        while waiting:
+            one = waiting.popleft()
+            if isinstance(one, Settings):
+                if not type(one).__module__.startswith("crossclass."):
+                    found.append(str(getattr(one, "kind", type(one).__name__)))
+                waiting.extend(getattr(one, name) for name in type(one).model_fields)
+            elif isinstance(one, list | tuple):
+                waiting.extend(one)
+    return list(dict.fromkeys(found))
+
+
+def finished_already(points: Sequence[Point], out: Path) -> dict[str, Path]:
+    """The folders of points that are finished, by the label of the point, without a process for each."""
+    found: dict[str, Path] = {}
+    splits, data = None, None
+    if not any(out.glob("*/DONE")):
+        return found
+    for point in points:
+        with suppress(UserError):  # whoever trains it says so
+            if splits is None or data != point.run.data:
+                splits, data = point.run.data(), point.run.data
+            folder = RunFolder.of(out, point.name, with_checksums(point.run, splits))
+            if folder.done:
+                found[point.label] = folder.path
+    return found
 
 
 def _environments(jobs: int, threads_given: bool) -> Iterator[dict[str, str]]:
@@ -91,20 +154,29 @@ class _TrainingProcess:
     ) -> None:
         self.point, self.environment = point, own_environment or {}
         self.output = tempfile.TemporaryFile()  # noqa: SIM115
+        self.printed = tempfile.TemporaryFile()  # noqa: SIM115
+        self.folder: Path | None = None  # known when it has ended
         self.warnings: list[str] = []  # of its settings, known when it has ended
         # -P: a yaml.py beside the run file must not be taken for the library
         command = [sys.executable, "-P", "-m", *point.command(more)]
         where = {**os.environ, **self.environment, **environment()}
-        self.process = subprocess.Popen(command, env=where, stdout=subprocess.DEVNULL, stderr=self.output)
+        self.process = subprocess.Popen(command, env=where, stdout=self.printed, stderr=self.output)
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and its last line of output."""
         code = self.process.wait()
-        self.output.seek(0)
-        text = self.output.read().decode(errors="replace").strip()
-        self.output.close()
+        text, printed = _read_and_close(self.output), _read_and_close(self.printed)
+        if code == 0 and printed:
+            self.folder = Path(printed.splitlines()[-1])
         self.warnings = [line for line in text.splitlines() if line.startswith("warning: ")]
         return code, text.splitlines()[-1] if text else f"exit code {code}"
+
+
+def _read_and_close(file: IO[bytes]) -> str:
+    file.seek(0)
+    text = file.read().decode(errors="replace").strip()
+    file.close()
+    return text
 
 
 def _first_to_end(running: Sequence[_TrainingProcess]) -> _TrainingProcess | None:

@@ -12,14 +12,16 @@ from crossclass.core.errors import UserError
 def report(targets: Targets) -> None:
     """Write one page about runs or measured checkpoints.
 
-    It needs no other file; its path is the last line. The page of one run lies in its folder, that of one
-    result beside it, that of several is report.html; a page about something else is never overwritten.
+    Of a folder it takes all runs below: a table of their settings, curves with a band over seeds, any number
+    against any setting. It needs no other file; its path is the last line. The page of one run lies in its
+    folder, that of one result beside it, that of several is report.html; a page about something else is
+    never overwritten.
 
     \b
     Examples:
       crossclass report runs/cifar10-mini-seed0-*
       crossclass report robust.json
-      crossclass report runs/* out=all.html
+      crossclass report runs out=all.html
     """
     from crossclass.cli.arguments import read_arguments
     from crossclass.cli.own_settings import Report

@@ -18,9 +18,12 @@ from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.catalogue import require_run
 from crossclass.cli.progress import progress_display
 from crossclass.core.errors import UserError
+from crossclass.core.progress import Log
 from crossclass.core.trust import names_of_code, require_consent, trusting
 
 if TYPE_CHECKING:
+    from crossclass.cli.jobs import Outcome
+    from crossclass.cli.own_settings import Sweep
     from crossclass.training.run import Run
 
 
@@ -35,7 +38,8 @@ def sweep(
     """Train many runs: path=a,b,c makes a grid.
 
     Each point is a run folder that is found again. NAME is a named run, FILE.yaml a run file or a sweep file
-    (`run: NAME`, `grid: {path: [a, b]}`). Exit code 1 if a run failed.
+    (`run: NAME`, `grid: {path: [a, b]}`). At the end it prints the table of its runs, as `crossclass table`
+    does. Exit code 1 if a run failed.
 
     \b
     Examples:
@@ -45,7 +49,7 @@ def sweep(
     """
     require_run(target)
     from crossclass.cli.arguments import read_settings
-    from crossclass.cli.jobs import run_all, submit
+    from crossclass.cli.jobs import submit
     from crossclass.cli.own_settings import Sweep
     from crossclass.training.run import Run
 
@@ -56,15 +60,64 @@ def sweep(
     with trusting(everything=trust):
         points = expand(target, [f"{path}={text}" for path, text in read.assignments])
     if read.own.plan:
+        _require_no_registered(points, "plan=true prints commands")
         for line in lines(points, more):
             print(line)
         return 0
     if read.own.slurm is not None:
+        _require_no_registered(points, "slurm starts processes")
         for job in submit(points, more, read.own.out / "slurm-logs", read.own.slurm):
             print(job)
         return 0
     with progress_display("sweep") as progress:
-        return int(bool(run_all(points, more, read.own.jobs, progress.log)))
+        outcomes = _train(points, more, read.own, progress.log)
+        for line in _table(outcomes):
+            print(line)
+        progress.log(f"crossclass report {read.own.out} draws these runs; crossclass table writes the table")
+    return int(any(one.failure for one in outcomes))
+
+
+def _train(points: "list[Point]", more: list[str], own: "Sweep", log: Log) -> "list[Outcome]":
+    """Train what is not finished yet; what became of every point."""
+    from crossclass.cli.jobs import Outcome, finished_already, registered_here, run_all, train_here
+
+    done = finished_already(points, own.out)
+    if done:
+        log(f"finished already: {len(done)} of {len(points)}")
+    waiting = [point for point in points if point.label not in done]
+    if here := registered_here(waiting):
+        log(f"{', '.join(here)} is registered in this program, which trains the runs itself, one by one")
+        trained = train_here(waiting, own, log)
+    else:
+        trained = run_all(waiting, more, own.jobs, log)
+    ended = {one.point.label: one for one in trained}
+    return [ended.get(p.label) or Outcome(p, done[p.label]) for p in points]
+
+
+def _require_no_registered(points: "list[Point]", what: str) -> None:
+    from crossclass.cli.jobs import registered_here
+
+    if here := registered_here(points):
+        raise UserError(
+            f"{what} for other processes, which do not know {', '.join(here)}, registered in this program; "
+            "leave it out, and this process trains the runs itself"
+        )
+
+
+def _table(outcomes: "Sequence[Outcome]") -> Iterator[str]:
+    """The lines of the table of a sweep."""
+    from dataclasses import replace
+
+    from crossclass.analysis.measured_runs import MeasuredRun, read_run
+    from crossclass.analysis.setting_names import settings_of
+    from crossclass.analysis.table_of_runs import table
+    from crossclass.report.run_table import plain
+
+    runs = []
+    for point, folder, failure in outcomes:
+        known = MeasuredRun(point.name, settings_of(point.run.to_dict()), missing=f"failed: {failure}")
+        runs.append(replace(read_run(folder), name=point.name) if folder and not failure else known)
+    yield from plain(table(runs))
 
 
 @dataclass(frozen=True)
@@ -78,6 +131,12 @@ class Point:
     def command(self, more: Sequence[str] = ()) -> list[str]:
         """What trains it: `crossclass train ...`."""
         return ["crossclass", "train", self.target, *self.changes, *more]
+
+    @property
+    def name(self) -> str:
+        """What its folder is called, before its seed and digest."""
+        path = Path(self.target)
+        return path.stem if path.suffix in (".yaml", ".yml") else self.target
 
     @property
     def label(self) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from crossclass.analysis.measured_runs import measured_runs, run_folders
 from crossclass.analysis.pictures import Pictures, load_pictures
 from crossclass.analysis.records import ResultFile
 from crossclass.analysis.result_files import load_results
-from crossclass.analysis.run_record import load_run
+from crossclass.analysis.run_record import RunRecord, load_run
 from crossclass.core.destinations import is_replaced
 from crossclass.core.errors import UserError
 from crossclass.core.files import require_ending, require_writable, write_atomic
@@ -24,17 +25,22 @@ from crossclass.core.progress import Log
 from crossclass.report import comparison, measurement, plots
 from crossclass.report.figures import PageFigure
 from crossclass.report.format import short_attack
-from crossclass.report.run import RunView, curve_figure, differing, labels
+from crossclass.report.many_runs import ManyRuns, many_runs
+from crossclass.report.run import RunView, curve_figure
+from crossclass.report.run_names import labels, what_differs
 from crossclass.report.sections import TEMPLATES, download, environment
 
 ENTRIES = 1_000_000
 """Matrix entries that a page carries for its sliders: about 2 MB."""
+SCRIPTS = ("save.js", "matrices.js", "plot.js")
+EACH = 12
+"""A page about more runs than these leaves out what the page of each run shows."""
 
 
 def write_report(
     targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None, *, live: int = 0
 ) -> Path:
-    """Write one page about run folders and JSON files of `measure`.
+    """Write one page about run folders, all runs below folders, and JSON files of `measure`.
 
     Without `out` the page of one run lies in its folder, that of one result beside it, and that of several is
     `report.html`, or `report-2.html` where a page about something else has that name.
@@ -61,16 +67,35 @@ def write_report(
     require_writable(page)
     about = [os.path.relpath(path.resolve(), page.absolute().parent) for path in unique]
     made_by = mark(["report", *about], " ".join(["report", *(path.resolve().name for path in unique)]))
-    runs = [load_run(path) for path in unique if path not in files]
+    folders = [path for path in unique if path not in files]
+    runs = _runs(folders)
+    below = _below(folders)
+    many = many_runs(measured_runs(unique)) if len(below) > 1 else None
+    if many and len(below) > len(folders):  # in the order of the table, not of the names of folders
+        order = [run.folder.resolve() for row in many.whole.rows for run in row.runs if run.folder]
+        order += [run.folder.resolve() for run in runs]
+        runs.sort(key=lambda run: order.index(run.folder.resolve()))
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
-    views = [RunView(run, label, i, ENTRIES // len(runs)) for i, (run, label) in named]
+    views = [RunView(run, label, i, ENTRIES // max(len(runs), 1)) for i, (run, label) in named]
     live = 0 if all(run.done for run in runs) else live
-    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], made_by, live)
+    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], many, made_by, live)
     with reserved(page, made_by) if out is None else replaced(page, made_by, log) as page:
         if is_replaced(page):
             log(f"{page} is replaced")
         write_atomic(page, html)
     return page
+
+
+def _below(folders: Sequence[Path]) -> list[Path]:
+    """The run folders at or below these, each once."""
+    return list({run.resolve(): run for folder in folders for run in run_folders(folder)}.values())
+
+
+def _runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs; those below a folder that have no epoch yet stand in the table only."""
+    named = {folder.resolve() for folder in folders}
+    there = [run for run in _below(folders) if run.resolve() in named or (run / "events.jsonl").exists()]
+    return [load_run(run) for run in there]
 
 
 def _default_name(targets: Sequence[Path]) -> Path:
@@ -137,13 +162,15 @@ def _results(path: Path, index: int) -> ResultsView:
     return ResultsView(path, file, index)
 
 
-def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str, live: int) -> str:
+def _html(
+    runs: Sequence[RunView], files: Sequence[ResultsView], many: ManyRuns | None, made_by: str, live: int
+) -> str:
     compared = [view for file in files for view in file.comparisons]
     if not compared and (compared := _side_by_side(runs, files)) and not runs:
         files = [replace(file, shown_elsewhere=True) for file in files]
     subjects = len(runs) + sum(len(file.alone) for file in files)
-    single = not compared and subjects == 1
-    about = _about(runs, files, compared)
+    single = not compared and not many and subjects == 1
+    about = _about(runs, files, compared) if subjects or not many else many.title
     if len(compared) == 1 and not runs and compared[0].title == about:
         compared = [replace(compared[0], title="")]
     template = environment().get_template("page.html.j2")
@@ -152,6 +179,8 @@ def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str, l
         files=files,
         compared=compared,
         single=single,
+        many=many,
+        each=len(runs) <= EACH,
         about=about,
         heading=2,
         alike=_alike(runs),
@@ -159,7 +188,9 @@ def _html(runs: Sequence[RunView], files: Sequence[ResultsView], made_by: str, l
         made_by=made_by,
         live=live,
         unlike=_unlike(runs, files) if not compared else "",
-        js=Markup("".join((TEMPLATES / name).read_text("utf-8") for name in ("save.js", "matrices.js"))),
+        js=Markup(
+            "".join((TEMPLATES / name).read_text("utf-8") for name in ("save.js", "matrices.js", "plot.js"))
+        ),
     )
 
 
@@ -209,7 +240,7 @@ def _about(
     if len(names) == 2:
         return f"{head}{names[0]} against {names[1]}"
     count = [f"{len(runs)} runs"] * bool(runs) + [f"{len(measured)} measured checkpoints"] * bool(measured)
-    keys = differing([view.run for view in runs])
+    keys = what_differs([view.run for view in runs])
     what = f" that differ in {', '.join(keys[:4])}" if keys and not files else ""
     return head + " and ".join(count) + what
 

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from crossclass.analysis.metrics import METRICS, Metric, metric
 from crossclass.analysis.pictures import Pictures, load_pictures
 from crossclass.analysis.run_record import RunRecord
-from crossclass.core.config import flat
 from crossclass.core.errors import UserError
 from crossclass.report import comparison, figures, measurement, pictures as drawn, plots
 from crossclass.report.best_and_last import BestAndLast, checked, measured
@@ -147,48 +146,6 @@ class RunView:
     def html(self, heading: int) -> Markup:
         """The whole article."""
         return render("run", SECTIONS, self, heading)
-
-
-def labels(runs: Sequence[RunRecord]) -> list[str]:
-    """A name for each run: its label, the settings in which runs of that label differ, and their seed.
-
-    The label is left out where all runs have the same and settings tell them apart.
-    """
-    given = [str(run.env.get("label") or run.folder.name) for run in runs]
-    names = [plots.without_seed(name) for name in given]
-    out: list[str] = []
-    for run, label, name in zip(runs, given, names, strict=True):
-        others = [other for other, of in zip(runs, names, strict=True) if of == name]
-        if len(others) > 1:
-            differing = ", ".join(f"{k} {v}" for k, v in _differing(run, others).items())
-            alike = [other for other in others if _settings(other) == _settings(run)]
-            seed = f"seed {run.env.get('seed', run.config.get('seed', 'unknown'))}" if len(alike) > 1 else ""
-            shared = name if len(set(names)) > 1 or not differing else ""
-            label = ", ".join(part for part in (shared, differing, seed) if part)
-        out.append(label if label not in out else f"{label} ({run.folder})")
-    return out
-
-
-def _settings(run: RunRecord) -> dict[str, Any]:
-    """The settings of a run by path, without seed and checksum."""
-    settings = flat(run.config)
-    return {k: v for k, v in settings.items() if k.split(".")[-1] not in ("seed", "checksum", "subset_seed")}
-
-
-def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings in which runs differ, by path, besides their seeds."""
-    every = [_settings(run) for run in runs]
-    keys = dict.fromkeys(key for one in every for key in one)
-    return [key for key in keys if any(one.get(key) != every[0].get(key) for one in every)]
-
-
-def _differing(run: RunRecord, others: Sequence[RunRecord]) -> dict[str, str]:
-    """This run's first three settings of those that differ, by the last word of their paths."""
-    return {k.split(".")[-1]: _words(_settings(run).get(k)) for k in differing(others)[:3]}
-
-
-def _words(setting: Any) -> str:
-    return "none" if setting is None else str(setting)
 
 
 def curve_figure(views: Sequence[RunView], title: str, note: str) -> figures.PageFigure:
