@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-lowest docs mutants survive survive-long bench bench-quick bench-full lint venv clean
+.PHONY: demo test test-slow test-lowest docs pages mutants survive survive-long bench bench-quick bench-full lint venv clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/crossclass demo
@@ -33,6 +33,11 @@ $(LOWEST)/.ready: pyproject.toml
 docs: $(VENV)/.ready
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_site
 	@echo $(CURDIR)/docs/_site/index.html
+
+# what is made of the code: the catalogue of `list`, `show` and help, and parts of docs/
+pages: $(VENV)/.ready
+	$(BIN)/python -m crossclass.cli.write_catalogue
+	$(BIN)/python docs/made.py
 
 # does the suite notice a wrong line of the mathematics? minutes
 mutants: $(VENV)/.ready
@@ -102,4 +107,4 @@ $(VENV)/.ready: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(LOWEST) docs/_site docs/_made .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(LOWEST) docs/_site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,16 +11,14 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import made  # noqa: E402
 
-made.write(HERE / "_made")
-
 project = "crossclass"
 author = "The crossclass authors"
 copyright = f"2026, {author}"
 version = release = installed("crossclass")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_site", "_made"]
+exclude_patterns = ["_site"]
 myst_enable_extensions = ["colon_fence"]
-myst_heading_anchors = 2
+myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "crossclass"
 html_show_sphinx = False
@@ -54,9 +52,13 @@ def as_rst(lines: list[str]) -> list[str]:
 
 
 def setup(app: Sphinx) -> None:
-    """Docstrings go through `as_rst`."""
+    """Docstrings go through `as_rst`, pages through `made.for_site`."""
 
     def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
         lines[:] = as_rst(lines)
 
+    def read(app: Sphinx, name: str, content: list[str]) -> None:
+        content[0] = made.for_site(content[0])
+
     app.connect("autodoc-process-docstring", process)
+    app.connect("source-read", read)

@@ -1,38 +1,75 @@
-"""Pages made from the program itself: commands, public names, verdicts, speed, findings, the theory panel.
+"""The parts of the pages that come from the program: python docs/made.py [check]
 
-`conf.py` calls `write(folder)` before every build, and pages include what it writes.
+Writes docs/settings.md, and in other pages what stands between `<!-- made: NAME -->` and `<!-- end -->`.
+With `check` nothing is written, and the exit code is 1 if a page is not what it would be. What a code host
+cannot show (autodoc, the sliders of the theory) takes the place of `<!-- site: NAME -->` in `make docs`.
 """
 
 import inspect
 import json
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from typer.testing import CliRunner
+import settings_page
+from typer.main import get_command
 
 import crossclass
 from crossclass.analysis.metrics import METRICS
-from crossclass.cli import app, names
+from crossclass.cli import app
 from crossclass.cli.catalogue import lines
+from crossclass.core.files import write_atomic
 from crossclass.diagnostics import FINDINGS
 
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 
 
 def cli() -> str:
-    """Every command with its help, and everything that has a name."""
-    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
-    helps = {name: runner.invoke(app, [name, "--help"]).output for name in names()}
-    parts = [f"## crossclass {name}\n\n{_text(text)}" for name, text in helps.items()]
-    return "\n\n".join([*parts, f"## What has a name\n\n{_text(chr(10).join(lines()))}"]) + "\n"
+    """Every command with its arguments and examples, and everything that has a name."""
+    sections = settings_page.sections_of_commands()
+    parts = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        about, _, examples = inspect.cleandoc(command.help).partition("\n\n\b\nExamples:\n")
+        parts += [f"## crossclass {name}", about, _text(inspect.cleandoc(examples))]
+        parts.append("\n".join(_parameter(p) for p in command.params if p.help))
+        if found := sections.get(name):
+            links = (f"[{title}](settings.md#{settings_page.anchor(title)})" for title in found)
+            parts.append(f"Settings: {', '.join(links)}.")
+    return "\n\n".join([*filter(None, parts), "## What has a name", _text("\n".join(lines()))])
+
+
+def _parameter(parameter: Any) -> str:
+    if parameter.name == "changes":
+        return "- `path=value ...`: settings"
+    word = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar or parameter.name
+    return f"- `{word}`: {parameter.help}"
 
 
 def api() -> str:
-    """Every public name, from its docstring, under the module it lives in."""
-    parts = []
+    """Every public name with the first line of its docstring, by package."""
+    packages: dict[str, list[str]] = {}
+    for name, home in crossclass._homes().items():
+        thing = getattr(crossclass, name)
+        module = sys.modules[thing.__name__ if inspect.ismodule(thing) else thing.__module__]
+        path = Path(str(module.__file__)).relative_to(ROOT).as_posix()
+        doc = settings_page.cell((inspect.getdoc(thing) or "").partition("\n")[0])
+        row = f"| [`{name}`](../{path}) | {doc} |"
+        packages.setdefault(home.split(".")[1], []).append(row)
+    return "\n\n".join(
+        "\n".join([f"## {package}", "", "| name | what it is |", "|---|---|", *rows])
+        for package, rows in packages.items()
+    )
+
+
+def autodoc() -> str:
+    """Directives for every public name under the module it lives in; only the site can show them."""
+    parts = ["## Every name in full"]
     homes = crossclass._homes()
     for module in dict.fromkeys(homes.values()):
-        parts.append(f"## {module}")
+        parts.append(f"### {module}")
         parts.append(_directive("module", module, ["no-members:", "no-index:"]))
         for name in (n for n, home in homes.items() if home == module):
             thing = getattr(crossclass, name)
@@ -40,18 +77,7 @@ def api() -> str:
             kind = "exception" if error else "class" if inspect.isclass(thing) else "function"
             options = ["members:", "special-members: __call__"] if kind == "class" else []
             parts.append(_directive(kind, f"{module}.{name}", options))
-    return "\n\n".join(parts) + "\n"
-
-
-def paper() -> str:
-    """Every claim and its verdict, as results/verdicts.py wrote it, with links that work from docs/."""
-    text = (ROOT / "results" / "mini" / "README.md").read_text()
-    text = re.sub(r"\]\((?!http)([\w./-]+)\)", r"](../results/mini/\1)", text)
-    changed = (ROOT / "results" / "mini" / "changed.md").read_text()
-    title = changed.partition("\n")[0].removeprefix("# ")
-    text = text.replace("](../results/mini/changed.md)", f"](#{title.lower().replace(' ', '-')})")
-    changed = changed.replace("[verdicts](README.md)", "verdicts")
-    return text.replace("# Verdicts at size mini\n", "", 1) + f"\n#{changed}"
+    return "\n\n".join(parts)
 
 
 def speed() -> str:
@@ -111,10 +137,10 @@ def findings() -> str:
 
 
 def panel() -> str:
-    """The interactive panel of the theory, one fragment of HTML."""
+    """The interactive panel of the theory."""
     from crossclass.report.theory_panel import panel as made
 
-    return str(made())
+    return f"```{{raw}} html\n{made()}\n```"
 
 
 def _directive(kind: str, target: str, options: list[str]) -> str:
@@ -126,23 +152,52 @@ def _text(text: str) -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n```"
 
 
-MADE = {
-    "cli.md": cli,
-    "api.md": api,
-    "paper.md": paper,
-    "speed.md": speed,
-    "coverage.md": coverage,
-    "findings.md": findings,
-    "metrics.md": metrics,
-    "panel.html": panel,
+BLOCKS: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "api": api,
+    "speed": speed,
+    "coverage": coverage,
+    "findings": findings,
+    "metrics": metrics,
 }
+"""What stands in pages between two marks."""
+
+SITE: dict[str, Callable[[], str]] = {"api": autodoc, "panel": panel}
+"""What only the site shows."""
 
 
-def write(folder: Path) -> None:
-    """All of them, rewritten only where they changed."""
-    folder.mkdir(exist_ok=True)
-    for name, make in MADE.items():
-        text = make()
-        path = folder / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+def pages() -> dict[Path, str]:
+    """Every page that is made in whole or in part, with what it should say."""
+    out = {HERE / "settings.md": settings_page.settings()}
+    for path in sorted(HERE.glob("*.md")):
+        old = path.read_text(encoding="utf-8")
+        if (new := _filled(old)) != old or "<!-- made: " in old:
+            out[path] = new
+    return out
+
+
+def _filled(text: str) -> str:
+    """A page with its blocks as they should be."""
+    mark = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", flags=re.S)
+    return mark.sub(lambda m: f"{m[1]}{BLOCKS[m[2]]().strip()}\n{m[3]}", text)
+
+
+def for_site(text: str) -> str:
+    """A page with what only the site can show; pages outside of docs/ are files to download there."""
+    text = re.sub(r"\]\((\.\./[^)#]+\.md)\)", r"](<path:\1>)", text)
+    return re.sub(r"<!-- site: (\w+) -->", lambda m: SITE[m[1]](), text)
+
+
+def main() -> None:
+    """Write, or check."""
+    if sys.argv[1:] not in ([], ["check"]):
+        raise SystemExit(f"it takes `check` or nothing, not {' '.join(sys.argv[1:])}; nothing is written")
+    wrong = {p: text for p, text in pages().items() if not p.exists() or p.read_text("utf-8") != text}
+    if sys.argv[1:] and wrong:
+        raise SystemExit(f"run python docs/made.py: {', '.join(p.name for p in wrong)} are not up to date")
+    for path, text in wrong.items():
+        write_atomic(path, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """The verdicts of a study as tables: python results/verdicts.py [check]
 
-Writes results/mini/README.md, every claim with the numbers that decide it, and the table in the project's
-README between its two markers; both come from results/mini/*.json and results/reasons.yaml alone. With
-`check` nothing is written, and the exit code is 1 if one of them is not what it would be.
+Writes results/mini/README.md, every claim with the numbers that decide it, and the table in docs/paper.md (in
+the project's README too, if it has the two marks), from results/mini/*.json and results/reasons.yaml alone.
+With `check` nothing is written, and the exit code is 1 if one of them is not what it would be.
 """
 
 import json
@@ -17,28 +17,41 @@ from crossclass.paper.entries import ENTRIES, over_study
 from crossclass.paper.verdict import WORDS
 
 HERE = Path(__file__).parent
-FULL, FRONT = HERE / "mini" / "README.md", HERE.parent / "README.md"
+ROOT = HERE.parent
+FULL = HERE / "mini" / "README.md"
+PAGES = {ROOT / "docs" / "paper.md": "../results/mini", ROOT / "README.md": "results/mini"}
+"""The pages that may hold the table, and the folder of the pictures as seen from there."""
 BEGIN, END = "<!-- verdicts: written by results/verdicts.py -->\n", "<!-- end of verdicts -->"
 
 PREFACE = """\
 # Verdicts at size mini
 
-Written by `python results/verdicts.py`. Each claim names numbers that are positive where it is true, one per
-seed. It *holds* if their mean over seeds and test images lies above its margin, *does not hold* if it lies
-below, and is *undecided* otherwise. **The word goes by p (Holm)**: the two-sided p-value, adjusted for the
-claims of the same entry, at 5 %. p (study) is adjusted for those of all entries (Benjamini and Hochberg).
-Intervals are 95 %, not adjusted. *Could have decided* is the smallest distance from the margin that these
-seeds, with the spread that they have, would have decided with 80 % power, at the level that the first of the
-entry's claims must reach. Claims without a p-value are exact or about settings.
+Every claim of the paper, the verdict here, and the numbers that decide it (written by
+`python results/verdicts.py`).
 
-Seed 0, on which the settings were chosen, is shown and not counted. All seeds are measured on the same test
-images, so what is particular to these images does not average out: their variance is added once in full, an
-upper bound. What is lost from best to last is judged by the line through the checks after the first drop of
-the learning rate, because the best of many checks is high by having been chosen. How often these rules err,
-and what they can see, is simulated in [benchmarks/verdict_rules.py](../../benchmarks/verdict_rules.py).
+Each claim is about a quantity that is positive if the claim is true, such as the fall of CAS from the best
+checkpoint to the last. It is measured for each seed. The claim *holds* if the quantity is above a margin,
+*does not hold* if it is below, and is *undecided* if seeds and test images are too few to tell.
 
-Accuracies are fractions. Read CAS together with accuracy: a classifier that always predicts the same class
-would maximise it. No levels are compared with the paper's: its networks and training sets have another size.
+| column | meaning |
+|---|---|
+| p | two-sided p-value over seeds and test images |
+| p (Holm) | adjusted for the claims of the same entry; this one decides, at 5 % |
+| p (study) | adjusted for the claims of all entries (Benjamini and Hochberg) |
+| could have decided | the smallest quantity that these seeds would have decided with 80 % probability |
+| numbers | the quantity, its 95 % interval (not adjusted), and its value for each seed |
+
+Claims without a p-value are exact or about settings. Accuracies are fractions.
+
+- Seed 0 is shown and not counted, because the settings were chosen on it.
+- All seeds are measured on the same test images, so what is particular to these images does not average out.
+  Their variance is added in full, an upper bound.
+- The best of many checks is partly luck. So the fall from best to last is that of the straight line through
+  the checks after the first drop of the learning rate.
+- How often these rules err is simulated in
+  [benchmarks/verdict_rules.py](../../benchmarks/verdict_rules.py).
+- Absolute levels are not compared with the paper's, because its networks and training sets are larger.
+
 [What each verdict was before these rules, and why it changed](changed.md).
 """
 
@@ -93,15 +106,15 @@ def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def front(found: list[dict[str, Any]]) -> str:
-    """The table of the paper's own claims, one line per entry."""
+def table(found: list[dict[str, Any]], folder: str) -> str:
+    """The table of the paper's own claims, one line per entry; `folder` holds the pictures."""
     lines = ["| | the paper's claims | hold | do not | undecided |", "|---|---|---|---|---|"]
     for entry in found:
         words = Counter(v["verdict"] for v in entry["verdicts"] if not v["extension"])
         if words:
             counts = " | ".join(str(words[w]) if words[w] else "" for w in WORDS)
             lines.append(
-                f"| [{entry['id']}](results/mini/{entry['id']}.svg) | {cell(entry['title'])} | {counts} |"
+                f"| [{entry['id']}]({folder}/{entry['id']}.svg) | {cell(entry['title'])} | {counts} |"
             )
     total = Counter(v["verdict"] for entry in found for v in entry["verdicts"] if not v["extension"])
     lines.append("| | **together** | " + " | ".join(f"**{total[w]}**" for w in WORDS) + " |")
@@ -114,12 +127,11 @@ def main() -> None:
         raise SystemExit(f"it takes `check` or nothing, not {' '.join(sys.argv[1:])}; nothing is written")
     found = entries()
     reasons = yaml.safe_load((HERE / "reasons.yaml").read_text()) or {}
-    readme = FRONT.read_text()
-    head, _, rest = readme.partition(BEGIN)
-    _, marker, tail = rest.partition(END)
-    if not marker:
-        raise SystemExit(f"{FRONT} lacks the markers of the table")
-    wanted = {FULL: full(found, reasons), FRONT: head + BEGIN + front(found) + END + tail}
+    wanted = {FULL: full(found, reasons)}
+    for page, folder in PAGES.items():
+        head, begin, rest = page.read_text().partition(BEGIN)
+        if begin:
+            wanted[page] = head + BEGIN + table(found, folder) + END + rest.partition(END)[2]
     if sys.argv[1:] == ["check"]:
         wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         if wrong:

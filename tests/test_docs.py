@@ -86,6 +86,12 @@ def test_the_verdicts_are_those_of_the_results():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_pages_are_those_of_the_program():
+    command = [sys.executable, str(ROOT / "docs" / "made.py"), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 

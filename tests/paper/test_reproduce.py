@@ -135,7 +135,7 @@ def test_a_figure_that_needs_more_of_a_run_has_it_measured(tmp_path):
     heard = []
     reproduce(["fig9"], study, CPU, Callbacks(log=heard.append))
     assert (place / "clean.json").exists()
-    assert any("trained" in h and "at-linf-8" in h for h in heard)
+    assert any("to be measured" in h and "at-linf-8" in h for h in heard)
 
 
 def test_a_deleted_run_folder_says_what_to_do_when_a_figure_needs_it(copy, monkeypatch):
@@ -154,7 +154,7 @@ def test_numbers_of_other_settings_are_named_and_not_used(copy):
     (place / "config.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
     heard = []
     reproduce(["fig2"], copy, CPU, Callbacks(log=heard.append))
-    assert any("missing" in h and "(epochs differs) and is not used" in h for h in heard)
+    assert any("to be trained" in h and "(epochs differs) and is not used" in h for h in heard)
 
 
 @pytest.mark.parametrize("changes", [{"seeds": 1}, {"crafting": "bf16"}])
@@ -192,7 +192,7 @@ def test_an_interrupted_study_goes_on(done, tmp_path, monkeypatch):
         reproduce(["fig6"], study, CPU, Callbacks(row=stop))
     heard = []
     reproduce(["fig6"], study, CPU, Callbacks(log=heard.append))
-    assert any("begun" in h and "of 4 epochs" in h for h in heard)
+    assert any("to be continued" in h and "of 4 epochs" in h for h in heard)
     mine, whole = (json.loads((s.folder / "fig6.json").read_text()) for s in (study, done[0]))
     assert mine["numbers"] == whole["numbers"]
 
@@ -412,7 +412,7 @@ class TestPlan:
         heard = []
         study = Study(size="smoke", seeds=2, out=tmp_path / "o", runs=tmp_path / "r", plan=True)
         assert reproduce(["fig2", "fig10", "fig9"], study, CPU, Callbacks(log=heard.append)) == []
-        assert heard[0] == "4 runs: 4 missing"
+        assert heard[0] == "4 runs: 4 to be trained"
         assert not list(tmp_path.iterdir())
 
 

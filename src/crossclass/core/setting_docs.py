@@ -64,7 +64,7 @@ def _words(annotation: Any, metadata: Any = ()) -> str:
         return f"list: {_words(arguments[0])}" if arguments else "list"
     if annotation in _WORDS:
         bounds = [
-            f"{_BOUNDS[type(m)]} {getattr(m, type(m).__name__.lower()):g}"
+            f"{_BOUNDS[type(m)]} {_number(getattr(m, type(m).__name__.lower()))}"
             for m in _constraints(metadata)
             if type(m) in _BOUNDS
         ]
@@ -72,6 +72,10 @@ def _words(annotation: Any, metadata: Any = ()) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return "settings"
     return "mapping" if origin in (dict, Mapping) else "value"
+
+
+def _number(bound: Any) -> str:
+    return "2^63" if bound == 2**63 else f"{bound:g}"
 
 
 def _constraints(metadata: Any) -> Iterator[object]:

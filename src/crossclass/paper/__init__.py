@@ -7,7 +7,7 @@ figures, tables, theorems  the entries; `claims` holds what several of them clai
 evidence                   what is kept of a finished run, without weights
 extra_measurements         what single figures need of a run beside the usual numbers
 run_numbers                from the evidence of runs to the plain numbers that claims are judged on
-reproduce, plan            the command: what is there, what is missing, train, measure, judge, draw
+reproduce, plan            the command: what is there, what is to be trained, train, measure, judge, draw
 theory                     the paper's data model: closed forms, independent checks, the truth table
 theory_by_training         the same by adversarial training of its linear model
 theory_on_pictures         the same on pictures, where `part_weights` takes the place of w1 and w2

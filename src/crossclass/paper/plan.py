@@ -1,9 +1,9 @@
 """Which runs a study needs, how far each of them is, and what the rest will cost.
 
-measured   its numbers are there; no weights are needed
-trained    the run folder is finished, but has to be measured
-begun      some epochs are finished
-missing    nothing is there
+done              its numbers are there; no weights are needed
+to be measured    the run folder is finished
+to be continued   some epochs are finished
+to be trained     nothing is there
 """
 
 import math
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -35,7 +35,8 @@ from crossclass.training.recipes import distillations, without_teachers
 from crossclass.training.run import Run
 from crossclass.training.validation import CHECK_GRADIENTS, EVALUATED
 
-State = Literal["measured", "trained", "begun", "missing"]
+State = Literal["done", "to be measured", "to be continued", "to be trained"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Planned:
     job: Job
     state: State
     evidence_folder: Path | None
-    """The folder of its evidence, if it is measured."""
+    """The folder of its evidence, if it is done."""
     done: int = 0
     """Finished epochs."""
     note: str = ""
@@ -123,15 +124,15 @@ def plan(wanted: Sequence[Job], kept: Path, runs: Path) -> list[Planned]:
 def _planned(job: Job, kept: "_Settings", runs: "_Settings") -> Planned:
     for folder in _folders_of(job.run, kept):
         if evidence.complete(folder, job.extras):
-            return Planned(job, "measured", folder)
+            return Planned(job, "done", folder)
     note = _other_settings(job, kept) or _other_settings(job, runs)
     for folder in _folders_of(job.run, runs):
         run_folder = RunFolder(folder)
         if run_folder.done:
-            return Planned(job, "trained", None, job.run.epochs, note)
+            return Planned(job, "to be measured", None, job.run.epochs, note)
         if done := len(run_folder.rows()):
-            return Planned(job, "begun", None, done, note)
-    return Planned(job, "missing", None, note=note)
+            return Planned(job, "to be continued", None, done, note)
+    return Planned(job, "to be trained", None, note=note)
 
 
 _Settings = dict[Path, dict[str, Any]]
@@ -141,7 +142,7 @@ _Settings = dict[Path, dict[str, Any]]
 def _settings_in(parent: Path) -> _Settings:
     out: _Settings = {}
     for config in sorted(parent.glob("*/config.yaml")):
-        with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged folder counts as missing
+        with suppress(UserError, OSError, UnicodeDecodeError):  # a damaged folder counts as none
             out[config.parent] = read_flat(config.read_text("utf-8"), str(config))
     return out
 

@@ -1,4 +1,4 @@
-"""Reproduce entries of the paper: plan, train what is missing, measure, judge, draw.
+"""Reproduce entries of the paper: plan, train what is not there, measure, judge, draw.
 
     <out>/<size>/<id>.json   the claim, the verdicts, the numbers, what the paper prints
     <out>/<size>/<id>.csv    every number of it, one a line
@@ -35,7 +35,17 @@ from crossclass.paper.entries import chosen
 from crossclass.paper.entry import Entry, Numbers, Size
 from crossclass.paper.evidence import Evidence
 from crossclass.paper.extra_measurements import EXTRAS, DrawMaps, FinishedRun
-from crossclass.paper.plan import Cost, Job, Planned, check_disk_space, cost, jobs, plan, with_data_path
+from crossclass.paper.plan import (
+    STATES,
+    Cost,
+    Job,
+    Planned,
+    check_disk_space,
+    cost,
+    jobs,
+    plan,
+    with_data_path,
+)
 from crossclass.paper.verdict import Verdict, all_hold
 from crossclass.training import loop
 
@@ -106,7 +116,7 @@ def reproduce(
         _require_no_more_there(entries, study)
     wanted = jobs(entries, study.size, study.seeds, study.crafting)
     planned = plan(wanted, study.folder / "runs", study.runs)
-    left = [p for p in planned if p.state != "measured"]
+    left = [p for p in planned if p.state != "done"]
     for line in _plan_lines(planned, left, study, runtime):
         call.log(line)
     if study.plan:
@@ -173,18 +183,16 @@ def _plan_lines(
     planned: Sequence[Planned], left: Sequence[Planned], study: Study, runtime: Runtime
 ) -> Iterator[str]:
     """The plan in words; raises UserError if images are missing or the disk is too small."""
-    counts = {
-        state: sum(p.state == state for p in planned) for state in ("measured", "trained", "begun", "missing")
-    }
+    counts = {state: sum(p.state == state for p in planned) for state in STATES}
     if not planned:
         return
     yield f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     costs = _costs(left, study, runtime)
     for at in planned:
         price = costs.get(at.job.label)
-        tail = f" ({at.done} of {at.job.run.epochs} epochs)" if at.state == "begun" else ""
+        tail = f" ({at.done} of {at.job.run.epochs} epochs)" if at.state == "to be continued" else ""
         tail += f", about {duration(price[0])}" if price else ""
-        yield f"  {at.state:8} {at.job.label}{tail}" + (f"; {at.note}" if at.note else "")
+        yield f"  {at.state:15} {at.job.label}{tail}" + (f"; {at.note}" if at.note else "")
     if costs:
         seconds, size = sum(s for s, _ in costs.values()), sum(b for _, b in costs.values())
         yield (
@@ -200,7 +208,7 @@ def _costs(left: Sequence[Planned], study: Study, runtime: Runtime) -> dict[str,
     opened: dict[str, Splits] = {}
     out = {}
     for at in left:
-        if at.state == "trained":
+        if at.state == "to be measured":
             continue
         name, run = at.job.name, with_data_path(at.job.run, study.data_root)
         if name not in known:

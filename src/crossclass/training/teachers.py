@@ -1,4 +1,4 @@
-"""Teachers of a distilled run: from settings to a network, trained first if it is missing."""
+"""Teachers of a distilled run: from settings to a network, trained first if there is none yet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +81,7 @@ def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: Fini
     if any(distillations(teacher_run.recipe)):
         raise UserError("a teacher's run is itself distilled; give its trained checkpoint with file=...")
     kind = teacher_run.recipe.kind
-    log(f"the teacher is {kind} with seed {teacher_run.seed}; it is trained first if it is missing")
+    log(f"the teacher is {kind} with seed {teacher_run.seed}; it is trained first if there is none yet")
     folder = finished(teacher_run)
     checkpoints = folder.checkpoints()
     name = teacher.which if teacher.which in checkpoints else "best.test"

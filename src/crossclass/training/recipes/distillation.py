@@ -20,7 +20,7 @@ from crossclass.training.recipes.base import Loss, Noise, Recipe, logits_at
 class Teacher(Settings):
     """A trained network that gives soft labels.
 
-    By default it is this run with the same seed and the inner recipe alone, trained first if it is missing.
+    By default it is this run with the same seed and the inner recipe alone, trained first if need be.
     """
 
     changes: dict[str, JsonValue] = Field(default={})
