@@ -138,11 +138,30 @@ def test_folders_of_one_file_are_read_and_others_named(tmp_path: Path) -> None:
         ("saved_model.pb", "TensorFlow"),
         ("_METADATA", "Orbax"),
         ("adapter_config.json", "adapter"),
+        ("data.pkl", "was unpacked"),
     ):
         folder = tmp_path / says
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
         assert says in complaint(folder)
+        with pytest.raises(UserError, match=says):
+            checkpoint_files([str(folder)])
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        list(STATE.items()),
+        [[n, t.numpy()] for n, t in STATE.items()],
+        {n.encode(): t for n, t in STATE.items()},
+    ],
+    ids=["pairs", "pairs of arrays", "names of Python 2"],
+)
+def test_names_in_pairs_and_as_bytes_are_names(tmp_path: Path, saved: Any) -> None:
+    torch.save({"state": saved}, tmp_path / "a.pth")
+    assert is_state(file_formats.read(tmp_path / "a.pth")["state"])
+    torch.save(saved, tmp_path / "b.pth")
+    assert is_state(file_formats.read(tmp_path / "b.pth"))
 
 
 def test_an_array_of_numbers_alone_has_no_name(tmp_path: Path) -> None:

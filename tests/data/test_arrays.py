@@ -85,6 +85,7 @@ NPZ_FAULTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "below 0": ({"images": RGB.astype(int) - 128}, ("from -128", "0..255")),
     "lengths": ({"labels": LABELS[:4]}, ("5", "4", "one label per image")),
     "no labels": ({"labels": LABELS[:0]}, ("5", "0", "one label per image")),
+    "names": ({"labels": np.array(list("abc"))[LABELS]}, ("<U1", "return_inverse")),
     "one-hot": ({"labels": np.eye(3, dtype=int)[LABELS]}, ("[5, 3]", "class index per image")),
     "float labels": ({"labels": LABELS / 1.0}, ("float64", "save integers")),
     "text labels": ({"labels": np.array(list("abcde"))}, ("<U1", "save integers")),

@@ -17,6 +17,7 @@ from crossclass.attacks.norms import AnyThreat, Linf
 from crossclass.checkpoints.card import Card, file_sha256, has_card, load_checkpoint
 from crossclass.checkpoints.file_formats import SUFFIXES
 from crossclass.checkpoints.foreign_weights import Aspect, NormalisedBy, load_foreign, other_classes
+from crossclass.checkpoints.other_formats import known_folder
 from crossclass.checkpoints.run_folder import RunFolder, split_target
 from crossclass.checkpoints.shards import file_in, is_folder_of_weights
 from crossclass.core.config import Settings
@@ -301,6 +302,10 @@ def _files(target: str) -> list[Path]:
         return [path]
     if is_folder_of_weights(path):
         return [file_in(path)]
+    if path.is_dir() and not (path / "config.yaml").is_file():
+        other = known_folder(path, [p.name for p in path.iterdir()])
+        if other is not None:
+            raise other
     if folder.suffix in SUFFIXES and not folder.is_dir():
         raise UserError(f"there is no checkpoint {target}")
     there = RunFolder.at(folder).checkpoints()

@@ -118,7 +118,18 @@ def archive_of_others(path: Path, archive: zipfile.ZipFile) -> UserError:
 
 def folder_of_others(path: Path, names: Sequence[str]) -> UserError:
     """The error for a folder that holds no weights that are read."""
+    listed = f", such as {', '.join(sorted(names)[:3])}" if names else ""
+    return known_folder(path, names) or UserError(f"{path} is a folder; give one file of weights{listed}")
+
+
+def known_folder(path: Path, names: Sequence[str]) -> UserError | None:
+    """The error for a folder whose names show which program wrote it; none for any other folder."""
     everything = set(names)
+    if "data.pkl" in everything:
+        return UserError(
+            f"{path} is a file of torch.save that was unpacked, as some browsers do; pack it again with "
+            f"`cd {path.parent} && zip -0 -r weights.pth {path.name}`"
+        )
     if ".metadata" in everything or any(n.endswith(".distcp") for n in names):
         return UserError(
             f"{path} is a folder of torch.distributed.checkpoint; join it into one file with "
@@ -137,8 +148,7 @@ def folder_of_others(path: Path, names: Sequence[str]) -> UserError:
         return UserError(
             f"{path} holds an adapter (PEFT), not a network; merge it and save the whole network"
         )
-    listed = f", such as {', '.join(sorted(names)[:3])}" if names else ""
-    return UserError(f"{path} is a folder; give one file of weights{listed}")
+    return None
 
 
 def index_of(path: Path) -> dict[str, Any] | None:

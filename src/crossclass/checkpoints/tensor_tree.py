@@ -78,6 +78,8 @@ class Reduction:
             return Tree(self._state(value, parts, path, (), inner))
         elif isinstance(value, Inert):
             value = _attributes(value)
+        elif isinstance(value, list) and value and all(map(_is_named_tensor, value)):
+            value = dict(value)  # list(model.named_parameters())
         elif isinstance(value, list | tuple) and (not path or any(map(_may_hold, value))):
             value = dict(enumerate(value))  # torch.save((model.state_dict(), epoch))
         if isinstance(value, list | tuple):
@@ -90,6 +92,8 @@ class Reduction:
         versions = value.versions if isinstance(value, Dict) else getattr(value, "_metadata", None)
         tree.versions = versions if isinstance(versions, Mapping) else None
         for key, item in list(value.items()):
+            if isinstance(key, bytes):  # as Python 2 wrote names
+                key = key.decode("utf-8", "replace")
             if not isinstance(key, str | int) or isinstance(key, bool):
                 continue
             name = str(key)
@@ -167,6 +171,11 @@ def _from_numpy(value: np.ndarray) -> Tensor | None:
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
         return None
     return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+
+
+def _is_named_tensor(value: Any) -> bool:
+    named = isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
+    return named and isinstance(value[1], Tensor | np.ndarray | Numbers)
 
 
 def _may_hold(value: Any, levels: int = 3) -> bool:

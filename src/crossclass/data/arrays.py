@@ -68,6 +68,8 @@ def _names(path: Path, labels: np.ndarray, names: np.ndarray | None) -> tuple[st
     what = f"'labels' have type {labels.dtype} and shape {list(labels.shape)}"
     integers, todo = labels.dtype.kind in "iu", "save integers, a class index per image: shape [n]"
     todo += " (one-hot labels: labels.argmax(axis=1))" if labels.ndim == 2 else ""
+    if labels.dtype.kind in "US":
+        todo += " (of names: class_names, labels = np.unique(labels, return_inverse=True))"
     demand(integers and labels.ndim == 1, path, what, todo)
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     count = MAX_CLASSES if names is None else names.size
