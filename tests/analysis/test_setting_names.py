@@ -19,6 +19,11 @@ def changed(**flat):
         ([changed(), changed(recipe__attack__threat="l2")], ["norm"]),
         ([changed(), changed(recipe="trades", recipe__beta=6.0)], ["recipe"]),  # beta goes without saying
         ([changed(recipe="trades", recipe__beta=b) for b in (1, 6)], ["beta"]),
+        (
+            [changed(recipe__attack__start=None), changed(recipe="trades", recipe__attack__start="gauss")],
+            ["recipe"],
+        ),
+        ([changed(), changed(recipe="trades", recipe__attack__threat__eps="4/255")], ["recipe", "eps"]),
         ([changed(seed=0), changed(seed=1)], []),
         ([changed(data__seed=0), changed(data__seed=1)], ["data.seed"]),
         ([changed(data__checksum="a"), changed(data__checksum="b")], []),

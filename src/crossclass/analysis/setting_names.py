@@ -7,6 +7,7 @@ from crossclass.core.config import flat
 
 ABSENT = object()
 """Stands for a setting that a run does not have."""
+_ALWAYS = ("eps", "steps", "threat")
 _CONTENT = ("checksum", "fingerprint")
 """Settings that say what a file holds; that another one was read is said with the numbers."""
 
@@ -34,8 +35,9 @@ def differing(runs: Sequence[Mapping[str, Any]], pool: Collection[str] = ()) -> 
 
     Returns:
         For each short name the paths it stands for, of which a run has one or several of the same value.
-        A setting that belongs to one kind only, and is the same in all runs of that kind, is left out: the
-        kind is named already.
+        A setting that is the same in all runs of one kind, as the start of an attack in all runs of
+        `recipe=trades`, is left out: the kind is named already. What the ball is and how many steps are taken
+        is always named.
     """
     runs = with_parts(runs)
     paths = []
@@ -44,7 +46,9 @@ def differing(runs: Sequence[Mapping[str, Any]], pool: Collection[str] = ()) -> 
         if path.rpartition(".")[2] not in _CONTENT and not is_pooled(path, pool):
             paths += [path] * any(value != known[0] for value in known)
     by_leaf: dict[str, list[str]] = {}
-    for path in paths:  # a seed alone would be the run's
+    for path in [
+        path for path in paths if not _follows(path, paths, runs)
+    ]:  # a seed alone would be the run's
         by_leaf.setdefault(_shortened(path, 2 if path.endswith(".seed") else 1), []).append(path)
     out: dict[str, list[str]] = {}
     for name, several in by_leaf.items():
@@ -55,6 +59,20 @@ def differing(runs: Sequence[Mapping[str, Any]], pool: Collection[str] = ()) -> 
             size = next(n for n in range(1, 99) if sum(_ends(p, path, n) for p in several) == 1)
             out[_shortened(path, size)] = [path]
     return out
+
+
+def _follows(path: str, paths: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a differing part that the setting is of tells its value in every run."""
+    if path.rpartition(".")[2] in _ALWAYS:
+        return False
+    above = [part for part in paths if path.startswith(f"{part}.")]
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        if path in run:
+            values.setdefault("|".join(words(run.get(part, ABSENT)) for part in above), set()).add(
+                words(run[path])
+            )
+    return bool(above) and all(len(v) == 1 for v in values.values())
 
 
 def with_parts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
