@@ -27,7 +27,7 @@ DOORS = {
     "torchmetrics": {"analysis"},
     "torchvision": {"models"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"core", "cli"},
     "jinja2": {"report"},
     "pooch": {"data"},
     "sklearn": {"data", "analysis"},
@@ -113,9 +113,14 @@ def test_public_functions_are_documented_and_annotated():
         inner = [n for c in outer if isinstance(c, ast.ClassDef) and c.name[0] != "_" for n in c.body]
         for node in [*outer, *inner]:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+                assert ast.get_docstring(node) or is_overload(node), f"{path}: {node.name} has no docstring"
             if isinstance(node, ast.FunctionDef):
                 assert node.returns is not None, f"{path}: {node.name} has no return annotation"
+
+
+def is_overload(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Whether it says one way to call a function whose docstring follows."""
+    return any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list)
 
 
 def test_there_is_one_conftest():

@@ -31,6 +31,7 @@ from crossclass.core.classes import (
 )
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
+from crossclass.core.progress import Progress, shown
 from crossclass.core.rng import Purpose, generator, isolated_rng, stream_seed
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.data import Split, as_float, batches
@@ -50,7 +51,7 @@ def local_map(items: Sequence[Tensor], work: Callable[[int, Tensor], Any]) -> li
     return [work(i, item) for i, item in enumerate(items)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationPass:
     """What one pass over a split gave; predictions and features on the CPU, in the split's order.
 
@@ -83,6 +84,10 @@ class EvaluationPass:
     """What a reader of C and CAS must know of it."""
     warnings: tuple[str, ...] = ()
     """What the settings and a sample of the images say of the attack."""
+
+    def __repr__(self) -> str:
+        known = f"clean {self.accuracy('clean'):.1%}, robust {self.accuracy('robust'):.1%}"
+        return f"<{len(self.labels)} images of {self.classes} classes: {known}, CAS {self.cas:.2f}>"
 
     @cached_property
     def attributed(self) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k d"], Int[Tensor, " m"]]:
@@ -211,10 +216,12 @@ def evaluate(
     advance: Callable[[int], None] = lambda n: None,
     keep: Int[Tensor, " m"] | None = None,
     distributed_map: DistributedMap = local_map,
+    progress: Progress | bool = False,
 ) -> EvaluationPass:
     """Evaluate a model on a split under an attack (none: clean only, features of clean images).
 
     `keep` are the indices, rising, of the samples whose judged images are kept.
+    `progress=True` shows a bar, or is a function of what is done, how far and out of how many.
     `distributed_map` may let several processes take batches each (`ProcessGroup.map`); the result is
     the same, in all of them. Raises UserError for labels that the network has no output for, for no images,
     and for what is no `Classifier`, no `Split` or no `Attack`.
@@ -240,6 +247,7 @@ def evaluate(
             robust = predicted(logits).cpu()
             clean = predicted(model(x)).cpu() if attack is not None else robust
         advance(len(index))
+        step_bar("evaluate", step * batch + len(index), len(split))
         images = x_adv.new_empty(0)
         if keep is not None:
             images = x_adv[torch.isin(index, keep.to(index.device))].cpu()
@@ -248,7 +256,13 @@ def evaluate(
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
     head, said = head_of(model, few) if purpose == "measure" and len(few) else (None, ())
-    with full_precision(), evaluating(model), in_float32(model), known_labels():
+    with (
+        full_precision(),
+        evaluating(model),
+        in_float32(model),
+        known_labels(),
+        shown(progress) as step_bar,
+    ):
         layer = model.head
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
     clean, robust, features, dead, unlike, images = zip(*parts, strict=True)

@@ -137,9 +137,10 @@ class Sentences:
         says = {"user": "as you set", "file": "as the file says", "network": "as the network itself does"}
         says["beside"] = "as the file beside it says"
         who = says.get(self.one.normalised_by, "as the run says")
+        todo = "give the images so" if best.feeding.of_arrangement else best.feeding.remedy
         self.add(
             f"normalised {who} ({trial.loaded.feeding.name}), {before} of {self.images(best)} are right, "
-            f"with {in_words(best.feeding.name)} {now}; {best.feeding.remedy} unless you mean it"
+            f"with {in_words(best.feeding.name)} {now}; {todo} unless you mean it"
         )
 
     def suspected(self, trial: InputTrial) -> None:

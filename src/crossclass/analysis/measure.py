@@ -6,11 +6,11 @@ One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, an
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals, network_faults, pictures, settle_inputs
@@ -25,13 +25,15 @@ from crossclass.analysis.records import (
     DataRef,
     Intervals,
     Measurement,
+    PerImage,
     ResultFile,
     Saliency,
     result_file,
 )
-from crossclass.attacks import PGD, AnyAttack, reference_attack
+from crossclass.attacks import PGD, AnyAttack, Attack, reference_attack
 from crossclass.attacks.attack_warnings import attack_warnings
-from crossclass.attacks.norms import AnyThreat
+from crossclass.attacks.norms import AnyThreat, Linf
+from crossclass.checkpoints.in_memory import from_memory, in_python
 from crossclass.checkpoints.load import (
     Identity,
     LoadedCheckpoint,
@@ -42,12 +44,13 @@ from crossclass.checkpoints.load import (
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import Changes, override
-from crossclass.core.progress import Progress, silent
+from crossclass.core.progress import Progress, shown, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import trusting
 from crossclass.data import Split, Splits
 from crossclass.data.image_warnings import image_warnings
+from crossclass.models.model_state import evaluating
 
 
 class Measure(Settings):
@@ -248,6 +251,7 @@ def measurement(
             bias={key: i.bias for key, i in ends.items() if i.bias},
         ),
         pictures=pictures.pictures(evaluation, _images(splits, settings), splits, settings.images),
+        per_image=PerImage(*(tuple(getattr(evaluation, k).tolist()) for k in PerImage._fields)),
         **numbers,
     )
 
@@ -266,8 +270,123 @@ class _Measured:
     result: Measurement
 
 
-@usual_torch_state()
+@overload
 def measure(
+    model: nn.Module,
+    images: Any,
+    labels: Any,
+    attack: AnyAttack | None = ...,
+    *,
+    class_names: Sequence[str] | None = None,
+    normalise: models.Constants | None = None,
+    head: str | None = None,
+    name: str = "",
+    settings: Measure = ...,
+    progress: Progress | bool | None = None,
+) -> Measurement: ...
+@overload
+def measure(
+    targets: Sequence[str],
+    settings: Measure = ...,
+    source: Source = ...,
+    runtime: Runtime | None = None,
+    progress: Progress | bool | None = None,
+    *,
+    trust: bool = False,
+    allow_partial: bool = False,
+    draw: Draw | None = None,
+) -> ResultFile: ...
+def measure(*given: Any, **more: Any) -> Any:
+    """Measure a network in memory, or checkpoints: accuracies, C and CAS with their intervals and warnings.
+
+        measure(model, images, labels, attack=PGD(steps=20)) -> Measurement
+        measure(["runs/NAME", "best.pth"], Measure(n=500)) -> ResultFile
+
+    A network in memory:
+
+    Args:
+        model: Any module that ends in a linear layer and takes images in [0, 1], or a `Classifier`. It may be
+            on any device and in any mode, and is left as it was.
+        images: A tensor or array, uint8 in 0..255 or float in [0, 1]; [n, c, h, w], or [n, h, w, c] with one
+            or three channels. They are measured with 8 bits.
+        labels: Whole numbers [n] in 0, ..., K-1.
+        attack: Settings such as `PGD(steps=50)`; unset is PGD-20 in l_inf 8/255, None measures clean images.
+        class_names: A name for each class.
+        normalise: What is done to the images before the module gets them: a name such as `cifar10`, or (mean,
+            std) per channel; unset is nothing. Where another way is clearly better, a warning says so.
+        head: The name of the linear layer; unset is the one that gives the logits.
+        name: What the network is called in the result; unset is its class.
+        settings: Number of images, seed, batch; see `Measure`.
+        progress: A function, or whether to show a bar; unset shows one to a person who watches.
+
+    Checkpoints:
+
+    Args:
+        targets: Files and run folders (`RUN` is its best and last checkpoint, `RUN@best.test` selects).
+        settings: The attack, the images and their number.
+        source: The network and the images of foreign files, and changes of the images of runs.
+        runtime: Device, threads and processes.
+        progress: As above.
+        trust: Read pickles and import code that files name; both can run code.
+        allow_partial: Leave weights that a file lacks at random values.
+        draw: Given the saliency maps of a comparison if `settings.saliency` asks for them.
+
+    Returns:
+        Of a network one `Measurement`: `result["robust"]`, `result["cas"]`, `result.C` (an array [K, K]),
+        `result.intervals`, `result.warnings`, `result.per_image.correct_robust`. Of checkpoints a
+        `ResultFile`: one measurement per checkpoint and attack, and a comparison (first minus second) where two were
+        measured on the same images.
+
+    Raises:
+        UserError: The network, a file, a setting or the images are not as they must be.
+
+    Example:
+        measure(["best.pth"], Measure(n=500), Source(data=Npz(path="data"))).results[0]["cas"]
+    """
+    first = given[0] if given else more.get("model", more.get("targets"))
+    of: Any = measure_network if isinstance(first, nn.Module) else measure_checkpoints
+    with shown(more.pop("progress", None)) as progress:
+        return of(*given, progress=progress, **more)
+
+
+_REFERENCE = reference_attack(Linf())
+
+
+@usual_torch_state()
+def measure_network(
+    model: nn.Module,
+    images: Any,
+    labels: Any,
+    attack: AnyAttack | None = _REFERENCE,
+    *,
+    class_names: Sequence[str] | None = None,
+    normalise: models.Constants | None = None,
+    head: str | None = None,
+    name: str = "",
+    settings: Measure = Measure(),
+    progress: Progress = silent,
+) -> Measurement:
+    """Measure a network in memory; see `measure`."""
+    if settings.attack is not None or settings.attack_changes or settings.clean or settings.split != "test":
+        raise UserError("give the attack as attack=..., None for clean images; these images are the split")
+    if not isinstance(attack, Attack | None):
+        raise UserError(
+            f"the attack is a {type(attack).__name__}; give settings such as PGD(steps=20), or None"
+        )
+    try:
+        one = from_memory(model, images, labels, class_names, normalise, head, name)
+        with evaluating(model):
+            runtime = Runtime(device=one.splits.test.images.device.type, layout="contiguous")
+            fed = _fed(one, [attack], settings)
+            evaluation = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
+            result = measurement(evaluation, one.about, one.splits, attack, settings, fed)
+    except UserError as e:
+        raise UserError(in_python(str(e))) from None
+    return result.model_copy(update={"warnings": [in_python(w) for w in result.warnings]})
+
+
+@usual_torch_state()
+def measure_checkpoints(
     targets: Sequence[str],
     settings: Measure = Measure(),
     source: Source = Source(),
@@ -278,32 +397,11 @@ def measure(
     allow_partial: bool = False,
     draw: Draw | None = None,
 ) -> ResultFile:
-    """Measure checkpoints of runs or anyone's weights, and compare two on the same images.
-
-    Args:
-        targets: Run folders (`RUN` is its best and last checkpoint, `RUN@best.test` selects) or files.
-        settings: The attack, the images and their number.
-        source: The network and the images of foreign files, and changes of the images of runs.
-        runtime: Device, threads and processes.
-        progress: Called with how many images are done.
-        trust: Read pickles and import code that files name; both can run code.
-        allow_partial: Leave weights that a file lacks at random values.
-        draw: Given the saliency maps of a comparison if `settings.saliency` asks for them.
-
-    Returns:
-        One measurement per checkpoint and attack; a comparison (first minus second) where two checkpoints
-        were measured on the same images.
-
-    Raises:
-        UserError: A file, a setting or the images are not as they must be.
-
-    Example:
-        measure(["best.pth"], Measure(n=500), Source(data=Npz(path="data"))).results[0]["cas"]
-    """
+    """Measure checkpoints; see `measure`."""
     if isinstance(targets, str) or any(not isinstance(target, str | PathLike) for target in targets):
         raise UserError(
-            "measure takes a list of names of run folders and files, such as ['best.pth']; for a network in "
-            "memory there is evaluate"
+            "measure takes a list of run folders and files, such as ['best.pth'], or a network with images "
+            "and labels: measure(model, images, labels)"
         )
     runtime = runtime or Runtime()
     if settings.saliency and len(checkpoint_files(targets)) < 2:

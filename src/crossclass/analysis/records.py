@@ -11,20 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
+from crossclass.analysis import display
 from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
 from crossclass.core.printable import printable
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SCHEMA = 1
 """The version of the result file and of the rows of events.jsonl."""
 
 Ends = tuple[int | float | None, int | float | None]
+
+
+def as_array(values: Any) -> "NDArray[np.float64]":
+    """Numbers or a matrix as an array, with NaN for None."""
+    import numpy as np
+
+    return np.array(values, dtype=np.float64)
 
 
 def _square(value: list[list[float | None]]) -> list[list[float | None]]:
@@ -40,6 +52,9 @@ class Record(BaseModel):
     """Base of all records: frozen, and with names as they are written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data as it is written to JSON."""
@@ -188,6 +203,8 @@ class Measurement(_WithMetrics):
     """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], `sharing` if it is known."""
     pictures: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
     """A few of the images (`pictures.Pictures`), in the process that measured them; never in the file."""
+    per_image: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
+    """What each image was taken for (`PerImage`), in the process that measured them; never in the file."""
 
     @property
     def attacked(self) -> bool:
@@ -198,6 +215,41 @@ class Measurement(_WithMetrics):
         """One matrix; raises KeyError if there is none of this name."""
         assert not isinstance(self.matrices, MatrixFile), "read the file with load_results"
         return self.matrices[key]
+
+    @property
+    def C(self) -> "NDArray[np.float64]":  # noqa: N802 - the paper's symbol
+        """The correlation matrix of class attributions, an array [K, K] with entries in [-1, 1].
+
+        Raises KeyError if the record holds none.
+        """
+        return as_array(self.matrix("C"))
+
+    def __repr__(self) -> str:
+        return f"<{self.checkpoint.title}: {display.line(self)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: warnings, the numbers with intervals, and C."""
+        return display.page([self])
+
+
+class PerImage(NamedTuple):
+    """What the network says of each image, in the order in which they were measured."""
+
+    labels: tuple[int, ...]
+    clean: tuple[int, ...]
+    """The predicted class of the image; -1 where the output is no number."""
+    robust: tuple[int, ...]
+    """The predicted class of the adversarial image."""
+
+    @property
+    def correct_clean(self) -> "NDArray[np.bool_]":
+        """Whether each image is classified correctly, [n]."""
+        return as_array(self.clean) == as_array(self.labels)
+
+    @property
+    def correct_robust(self) -> "NDArray[np.bool_]":
+        """Whether each adversarial image is classified correctly, [n]."""
+        return as_array(self.robust) == as_array(self.labels)
 
 
 class Saliency(Record):
@@ -227,6 +279,9 @@ class Comparison(_WithMetrics):
     """`C_difference`."""
     saliency: Saliency | None = None
 
+    def __repr__(self) -> str:
+        return f"<{self.a} minus {self.b}: {display.changes(self)}>"
+
 
 class ResultFile(Record):
     """What `measure` writes, and `measure.json` of a run folder."""
@@ -241,6 +296,14 @@ class ResultFile(Record):
     """The command line that wrote the file (`core.made_by`)."""
     results: list[Measurement] = []
     comparisons: list[Comparison] = []
+
+    def __repr__(self) -> str:
+        lines = [repr(one) for one in (*self.results, *self.comparisons)]
+        return "\n".join(lines) if lines else "<no results>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: warnings, the numbers with intervals, and C of each."""
+        return display.page(self.results)
 
     def of(self, name: str) -> Measurement:
         """The first measurement of a checkpoint, such as `last`; raises KeyError if there is none."""
@@ -333,9 +396,13 @@ class EpochRow(_WithMetrics):
     restored_epoch: int | None = None
     """The epoch whose network `last` holds instead, after such an end."""
 
+    def __repr__(self) -> str:
+        return f"<{display.epoch_line(self)}>"
+
 
 RESERVED = frozenset(
     {
+        "C",
         *Measurement.model_fields,
         *Comparison.model_fields,
         *EpochRow.model_fields,

@@ -2,19 +2,31 @@
 
 import json
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from crossclass.analysis.frames import to_frame
-from crossclass.analysis.records import EpochRow, ResultFile, columns, first_error, metric_columns
+from crossclass.analysis.records import (
+    EpochRow,
+    ResultFile,
+    as_array,
+    columns,
+    first_error,
+    metric_columns,
+)
 from crossclass.analysis.result_files import load_results, read_json
-from crossclass.core.errors import UserError
+from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.yaml_reader import read_yaml
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class RunRecord:
     """What a run folder says: settings, environment, epochs and the evaluation at its end."""
 
@@ -27,6 +39,32 @@ class RunRecord:
     done: bool
     failure: dict[str, Any] = field(default_factory=dict)
     """Why the run stopped, if its loss was not finite."""
+
+    def __repr__(self) -> str:
+        state = "finished" if self.done else "not finished"
+        last = repr(self.rows[-1]).strip("<>") if self.rows else "no epoch"
+        return f"<run {self.folder.name}: {state}, {last}>"
+
+    def __getitem__(self, column: str) -> "NDArray[np.float64]":
+        """A column of metrics.csv as an array [epochs], NaN where it was not measured.
+
+        Such as `run["epoch"]`, `run["test_robust"]`, `run["cas"]`. Raises UserError for an unknown column.
+        """
+        if column not in columns():
+            raise UserError(f"a run has no column '{column}'{did_you_mean(column, columns())}")
+        return as_array([row.get(column) for row in self.rows])
+
+    @property
+    def C(self) -> "NDArray[np.float64]":  # noqa: N802 - the paper's symbol
+        """C on test images after each epoch, [epochs, K, K]; NaN for epochs in which it was not measured."""
+        K = next((len(row.C) for row in self.rows if row.C is not None), 0)
+        unknown: list[list[float | None]] = [[None] * K] * K
+        return as_array([unknown if row.C is None else row.C for row in self.rows])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run in a line, and its evaluation."""
+        text = escape(repr(self))
+        return f"<p>{text}</p>{self.results._repr_html_() if self.results.results else ''}"
 
     def to_pandas(self) -> Any:
         """One row per epoch, with the columns of metrics.csv. Raises UserError without pandas."""

@@ -109,7 +109,7 @@ def settle(
         UserError: Two ways to normalise are equally good, or the classes are numbered in a way that cannot be
             made out.
     """
-    if not one.guessed:
+    if not one.guessed and not one.obeyed:
         return Settled(one)
     whole = one.splits.part(split)
     x, y = ways.clean_sample(whole, MOST, seed)

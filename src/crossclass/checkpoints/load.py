@@ -70,10 +70,10 @@ class Identity:
     data: str
     model: str
     normalise: dict[str, list[float]]
-    source: str
-    """The file's name."""
-    sha256: str
-    """Of the file's bytes."""
+    source: str | None
+    """The file's name; None for a network in memory."""
+    sha256: str | None
+    """Of the file's bytes; None for a network in memory."""
     run: str = ""
     """The name of the run folder; empty for a file that belongs to none."""
     epoch: int | None = None
@@ -107,10 +107,14 @@ class LoadedCheckpoint:
     """Those of its settings that the user gave."""
     warnings: tuple[str, ...] = ()
     """Where what is done to the images is not what the author of the network says."""
+    obeyed: bool = False
+    """Whether the network gets the images as they are given: a better way is said, and not taken."""
 
     @property
     def guessed(self) -> frozenset[Aspect]:
         """What neither the user nor the file nor the network says."""
+        if self.obeyed:
+            return frozenset()
         of_images: tuple[Aspect, ...] = ("channel order", "orientation", "brightness", "class order")
         of_constants: tuple[Aspect, ...] = ("normalisation", "range")
         of_network: tuple[Aspect, ...] = ("architecture",)

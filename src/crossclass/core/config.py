@@ -24,9 +24,17 @@ from pydantic.fields import FieldInfo
 
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.plugins import Family, family
+from crossclass.core.short_help import ShortHelp
 from crossclass.core.yaml_reader import is_boolean_for_number, parse_fraction, plain_value, read_yaml
 
 T = TypeVar("T", bound="Settings")
+
+
+class PlainRepr(str):
+    """A text whose `repr` is itself: `8/255` is a number of Python as it stands."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def as_fraction(value: float) -> str | float:
@@ -43,7 +51,7 @@ Eps = Annotated[
 """A radius in units of the image range [0, 1]; it may be given as the text `8/255`, and YAML holds it so."""
 
 
-class Settings(BaseModel):
+class Settings(BaseModel, metaclass=ShortHelp):
     """Base of all settings: frozen, validated when made; an unknown name is an error."""
 
     model_config = ConfigDict(
@@ -58,6 +66,8 @@ class Settings(BaseModel):
     """Names of settings of which one is given: a change of one unsets the others."""
     replaced: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Names that people try and that are no settings, with what to give instead."""
+    always_shown: ClassVar[tuple[str, ...]] = ("attack", "threat", "eps", "steps")
+    """Settings that `repr` shows at their defaults too: whoever reads it asks for them first."""
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
@@ -99,6 +109,15 @@ class Settings(BaseModel):
         # exclude_defaults would drop `kind`, and two plug-ins at their defaults would digest alike
         out = handler(self)
         return {"kind": self.kind, **out} if hasattr(self, "kind") else out
+
+    def __repr_args__(self) -> "Iterable[tuple[str, Any]]":
+        """What differs from the defaults, so that `repr` is short and makes the same settings again."""
+        for name, field in type(self).model_fields.items():
+            value, left_out = getattr(self, name), name == "kind" or not field.repr
+            usual = not field.is_required() and value == field.get_default(call_default_factory=True)
+            if not left_out and (name in self.always_shown or not usual):
+                radius = any(getattr(m, "func", None) is as_fraction for m in field.metadata)
+                yield name, PlainRepr(as_fraction(value)) if radius else value
 
     def replace(self: T, **changes: Any) -> T:
         """A copy with changed fields, validated again (pydantic's own `model_copy` does not validate).

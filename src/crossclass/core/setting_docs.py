@@ -90,7 +90,10 @@ def _docstrings(cls: type[BaseModel]) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         if not issubclass(base, Settings) or base is Settings:
             continue
-        (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        try:
+            (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError):  # a class that was typed at a prompt
+            continue
         for field, below in pairwise(getattr(parsed, "body", ())):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):

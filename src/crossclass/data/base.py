@@ -37,7 +37,7 @@ Statistics = tuple[PerChannel, PerChannel]
 """Mean and standard deviation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """Images uint8 [n, c, h, w] and labels int64 [n], on one device; labels [n, 1] are read as [n]."""
 
@@ -59,6 +59,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        channels, *size = self.images.shape[1:]
+        return f"<{len(self)} images of {' x '.join(map(str, size))} pixels, {channels} channels>"
 
     @cached_property
     def image_digests(self) -> list[bytes]:
@@ -106,7 +110,7 @@ class Planted:
     """The parts of each class, its own first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """A data set in memory: three parts, the class names, what is known about it."""
 
@@ -126,6 +130,12 @@ class Splits:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in ("train", "val", "test"))
+        _, channels, *size = self.test.images.shape
+        of = f"{' x '.join(map(str, size))} pixels, {channels} channels"
+        return f"<data of {len(self.class_names)} classes: {sizes} images of {of}>"
 
     def part(self, name: str) -> Split:
         """`train`, `val` or `test`; raises UserError if it is empty or unknown."""

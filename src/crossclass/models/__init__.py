@@ -4,7 +4,7 @@
 `external` names networks that other code defines, which `wrapper` turns into a `Classifier`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -21,6 +21,7 @@ from crossclass.models.base import (
     Classifier as Classifier,
     MeanStd as MeanStd,
     Model as Model,
+    Normalise as Normalise,
     Size as Size,
     size_of as size_of,
     statistics as statistics,
@@ -79,21 +80,36 @@ def build(settings: AnyModel, images: UInt8[Tensor, "n c h w"], classes: int, se
 
     `images` are the training part: normalise=data takes its statistics, the others check the channels.
     """
-    if isinstance(settings.normalise, MeanStd):
-        mean, std = settings.normalise.mean, settings.normalise.std
-    elif settings.normalise == "data":
+    mean, std = normalisation(settings.normalise, images)
+    with isolated_rng(stream_seed(seed, 0, 0, "init"), torch.device("cpu")):
+        model = settings(classes, images.shape[1], mean, std, size_of(images))
+        settings.load_pretrained(model)
+    return model
+
+
+Constants = str | MeanStd | Sequence[Sequence[float]]
+"""A normalisation in a call: a name such as `cifar10` or `data`, or (mean, std), a value for each channel."""
+
+
+def normalisation(chosen: Constants, images: UInt8[Tensor, "n c h w"]) -> Statistics:
+    """Mean and standard deviation per channel for such images; `data` takes theirs.
+
+    Raises UserError for an unknown name, and for constants of other channels.
+    """
+    if isinstance(chosen, str) and chosen not in (names := (*statistics(), "data")):
+        raise UserError(f"there is no normalisation '{chosen}'{did_you_mean(chosen, names)}")
+    if chosen == "data":
         mean, std = channel_statistics(images)
+    elif isinstance(chosen, str):
+        mean, std = statistics()[chosen]
     else:
-        mean, std = statistics()[settings.normalise]
-    channels = images.shape[1]
-    if len(mean) not in (1, channels):
+        given = chosen if isinstance(chosen, MeanStd) else MeanStd(mean=chosen[0], std=chosen[1])
+        mean, std = given.mean, given.std
+    if len(mean) not in (1, channels := images.shape[1]):
         raise UserError(
             f"model.normalise has {len(mean)} channels, the images have {channels}; use model.normalise=data"
         )
-    with isolated_rng(stream_seed(seed, 0, 0, "init"), torch.device("cpu")):
-        model = settings(classes, channels, mean, std, size_of(images))
-        settings.load_pretrained(model)
-    return model
+    return mean, std
 
 
 def rebuild(

@@ -21,7 +21,7 @@ from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.config import differences, flat, replace_everywhere
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
-from crossclass.core.progress import Log, Progress, silent
+from crossclass.core.progress import Log, Progress, shown, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trackers import tracking
@@ -57,16 +57,33 @@ def train(
     out: Path | str = "runs",
     label: str = "run",
     runtime: Runtime | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool | None = None,
     *,
     trust: bool = False,
 ) -> RunFolder:
-    """The folder of the finished run, trained or resumed if need be.
+    """The folder of the finished run, trained or resumed if need be; `load_run(folder.path)` reads it.
 
-    `trust` lets the run and its teachers' checkpoints name code that is imported and run.
+    Args:
+        run: What is trained, such as `named("shapes-demo")`.
+        out: The folder that holds the runs.
+        label: The first part of the name of the run's folder.
+        runtime: Device, threads and processes.
+        progress: A function of what is done, how far and out of how many; or whether to show a bar. Unset
+            shows one in a notebook and on a terminal.
+        trust: Let the run and its teachers' checkpoints name code that is imported and run.
+
+    Raises:
+        UserError: A setting or a file is not as it must be, or the loss is no number.
     """
-    with trusting(everything=trust):
-        *_, (folder, _) = iterate_epochs(run, out, label, runtime, progress)
+    after = ""
+
+    def step(what: str, done: int, total: int) -> None:
+        move(what + after, done, total)
+
+    with trusting(everything=trust), shown(progress) as move:
+        tell = progress if callable(progress) else step
+        for folder, row in iterate_epochs(run, out, label, runtime, tell):  # noqa: B007 - the last is returned
+            after = f", after epoch {row.epoch} of {run.epochs}"
     return folder
 
 
