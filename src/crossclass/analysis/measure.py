@@ -334,8 +334,8 @@ def measure(*given: Any, **more: Any) -> Any:
     Returns:
         Of a network one `Measurement`: `result["robust"]`, `result["cas"]`, `result.C` (an array [K, K]),
         `result.intervals`, `result.warnings`, `result.per_image.correct_robust`. Of checkpoints a
-        `ResultFile`: one measurement per checkpoint and attack, and a comparison (first minus second) where two were
-        measured on the same images.
+        `ResultFile`: one measurement per checkpoint and attack, and a comparison (first minus second) where
+        two were measured on the same images.
 
     Raises:
         UserError: The network, a file, a setting or the images are not as they must be.
