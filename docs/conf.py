@@ -1,5 +1,6 @@
 """The documentation site: `make docs` writes it to docs/_site."""
 
+import inspect
 import re
 import sys
 from importlib.metadata import version as installed
@@ -10,6 +11,9 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import made  # noqa: E402
+
+from crossclass.core.config import Settings  # noqa: E402
+from crossclass.core.short_help import own_doc  # noqa: E402
 
 project = "crossclass"
 author = "The crossclass authors"
@@ -55,6 +59,8 @@ def setup(app: Sphinx) -> None:
     """Docstrings go through `as_rst`, pages through `made.for_site`."""
 
     def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+        if isinstance(obj, type) and issubclass(obj, Settings):  # its settings follow, each by itself
+            lines[:] = inspect.cleandoc(own_doc(obj)).splitlines()
         lines[:] = as_rst(lines)
 
     def read(app: Sphinx, name: str, content: list[str]) -> None:

@@ -74,6 +74,9 @@ def autodoc() -> str:
         for name in (n for n, home in homes.items() if home == module):
             thing = getattr(crossclass, name)
             error = inspect.isclass(thing) and issubclass(thing, Exception)
+            if inspect.ismodule(thing):
+                parts.append(_directive("module", f"{module}.{name}", ["members:"]))
+                continue
             kind = "exception" if error else "class" if inspect.isclass(thing) else "function"
             options = ["members:", "special-members: __call__"] if kind == "class" else []
             parts.append(_directive(kind, f"{module}.{name}", options))
@@ -143,6 +146,20 @@ def panel() -> str:
     return f"```{{raw}} html\n{made()}\n```"
 
 
+def notebook() -> str:
+    """The cells of examples/first_look.py, text as it is and code as code."""
+    cells = (ROOT / "examples" / "first_look.py").read_text().split("\n# %%")[1:]
+    parts = []
+    for cell in cells:
+        kind, _, body = cell.partition("\n")
+        if "markdown" in kind:
+            text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.splitlines())
+            parts.append(re.sub(r"^#", "##", text, flags=re.M).strip())
+        else:
+            parts.append(f"```python\n{body.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def _directive(kind: str, target: str, options: list[str]) -> str:
     given = "".join(f"   :{option}\n" for option in options)
     return f"```{{eval-rst}}\n.. auto{kind}:: {target}\n{given}```"
@@ -162,7 +179,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 """What stands in pages between two marks."""
 
-SITE: dict[str, Callable[[], str]] = {"api": autodoc, "panel": panel}
+SITE: dict[str, Callable[[], str]] = {"api": autodoc, "notebook": notebook, "panel": panel}
 """What only the site shows."""
 
 

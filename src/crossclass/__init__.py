@@ -25,7 +25,8 @@ def __getattr__(name: str) -> Any:
         return list(_homes())
     if name.startswith("_") or name not in _homes():
         raise AttributeError(f"module 'crossclass' has no attribute '{name}'")
-    return getattr(import_module(_homes()[name]), name)
+    home = import_module(_homes()[name])
+    return getattr(home, name) if hasattr(home, name) else import_module(f"{home.__name__}.{name}")
 
 
 def __dir__() -> list[str]:

@@ -64,7 +64,7 @@ from crossclass.models import (
 )
 from crossclass.models.model_state import frozen as frozen
 from crossclass.paper.runs import named as named
-from crossclass.report import write_report as write_report
+from crossclass.report import plot as plot, write_report as write_report
 from crossclass.training.averaging import EMA as EMA, SWA as SWA
 from crossclass.training.labels import Mix as Mix, TemporalEnsembling as TemporalEnsembling
 from crossclass.training.loop import train as train

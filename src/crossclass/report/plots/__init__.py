@@ -10,8 +10,16 @@ from crossclass.report.plots import backend  # noqa: F401 - before anything impo
 from matplotlib.figure import Figure
 
 from crossclass.report.plots.bars import class_bars
-from crossclass.report.plots.curves import best_epoch, curves, series, without_seed
-from crossclass.report.plots.matrices import confusion, difference, matrix, matrix_grid, subtract
+from crossclass.report.plots.curves import best_epoch, curves, mean_and_band, series, without_seed
+from crossclass.report.plots.matrices import (
+    confusion,
+    difference,
+    draw_matrix,
+    matrix,
+    matrix_grid,
+    subtract,
+    write_numbers,
+)
 from crossclass.report.plots.output import file_kind, inline, save, svg
 from crossclass.report.plots.panels import dots, lines, text_table
 from crossclass.report.plots.saliency import saliency_grid
@@ -28,6 +36,7 @@ __all__ = [
     "curves",
     "difference",
     "dots",
+    "draw_matrix",
     "feature_weights",
     "file_kind",
     "image_strip",
@@ -35,6 +44,7 @@ __all__ = [
     "lines",
     "matrix",
     "matrix_grid",
+    "mean_and_band",
     "phase_diagram",
     "planted_parts",
     "saliency_grid",
@@ -45,4 +55,5 @@ __all__ = [
     "svg",
     "text_table",
     "without_seed",
+    "write_numbers",
 ]

@@ -140,6 +140,25 @@ def _one(top: Axes, bottom: Axes, rows: Sequence[Row], best: Best) -> None:
             ax.annotate(text, to, color=color, zorder=6, **offset, **side)
 
 
+def mean_and_band(
+    ax: Axes,
+    each: Sequence[Mapping[int, float]],
+    scale: float | int = 1,
+    *,
+    band: bool = True,
+    **style: Any,
+) -> None:
+    """The mean over runs of their values by epoch, where all have one; each as a thin line, all as a band."""
+    common = sorted(set.intersection(*(set(one) for one in each)))
+    values = scale * np.array([[one[e] for e in common] for one in each])
+    _line(ax, list(zip(common, values.mean(0), strict=True)), **style)
+    if len(each) > 1 and band:
+        color = style["color"]
+        for one in each:
+            _line(ax, list(one.items()), scale, color=color, lw=0.6, alpha=0.5)
+        ax.fill_between(common, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+
+
 def _scale_of_cas(bottom: Axes, rows: Sequence[Row]) -> None:
     """Keep a collapsed epoch, whose CAS is near its maximum, from flattening the curve; write what is cut."""
     kept = series([row for row in rows if not alarms.predicts_few(row)], "cas")
@@ -168,14 +187,7 @@ def _several(top: Axes, bottom: Axes, runs: Runs, best: Mapping[str, Best]) -> N
             bold: Style = {"color": color, "ls": "--" if train else "-", "lw": 1 if train else 2}
             bold["label"] = name if key == "test_robust" else "_"
             each = [dict(series(runs[label], key)) for label in labels]
-            common = sorted(set.intersection(*(set(one) for one in each)))
-            values = scale * np.array([[one[e] for e in common] for one in each])
-            _line(ax, list(zip(common, values.mean(0), strict=True)), **bold)
-            if not alone and not train:
-                for one in each:
-                    _line(ax, list(one.items()), scale, color=color, lw=0.6, alpha=0.5)
-                low, high = values.min(0), values.max(0)
-                ax.fill_between(common, low, high, color=color, alpha=0.15, linewidth=0)
+            mean_and_band(ax, each, scale, band=not train, **bold)
             for at, one in zip((best[label] for label in labels), each, strict=True):
                 if at and at[0] in one and not train:
                     ax.plot(at[0], scale * one[at[0]], "o", color=color, mec="white", zorder=5)

@@ -39,26 +39,53 @@ def matrix(
         frame = foot / height, 2.25 / height
         figure = Figure(figsize=(3.8, height))
         ax = figure.add_axes((0.255, frame[0], 2.25 / 3.8, frame[1]))
-        colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
-        scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
-        image: Any
-        if K <= NAMED:
-            image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
-            ax.invert_yaxis()
-            short = [n if len(n) <= 13 else n[:12] + "…" for n in map(str, class_names)][:K]
-            middle, size = [i + 0.5 for i in range(len(short))], min(8.5, 110 / K)
-            ax.set_xticks(middle, short, rotation=90, fontsize=size)
-            ax.set_yticks(middle, short, fontsize=size)
-        else:
-            image = ax.imshow(values, interpolation="none" if K <= RAW else "nearest", aspect="auto", **scale)
-        ax.tick_params(length=0)
-        for (i, j), value in np.ma.ndenumerate(values) if numbers and K <= 12 else ():
-            ink = "white" if value > 0.55 * vmax else "#27272a"
-            ax.text(j + 0.5, i + 0.5, f"{value:.0f}", ha="center", va="center", size=6, color=ink)
+        image = draw_matrix(ax, values, class_names, vmin, vmax, cmap, min(8.5, 110 / K))
+        if numbers and K <= 12:
+            write_numbers(ax, values, vmax, 0, 6)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         bar = figure.add_axes((0.87, frame[0], 0.025, frame[1]))
         _colour_bar(figure, image, bar)
     return figure
+
+
+def draw_matrix(
+    ax: Axes,
+    values: "np.ma.MaskedArray[Any, Any]",
+    class_names: Sequence[str],
+    vmin: float | int,
+    vmax: float | int,
+    cmap: str,
+    size: float,
+) -> Any:
+    """Draw a matrix into axes, with class names of this size in points up to `NAMED` classes.
+
+    Entries that are masked are grey. Returns what a colour bar needs.
+    """
+    K = len(values)
+    colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
+    scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
+    image: Any
+    if K <= NAMED:
+        image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
+        ax.invert_yaxis()
+        short = [n if len(n) <= 13 else n[:12] + "…" for n in map(str, class_names)][:K]
+        middle = [i + 0.5 for i in range(len(short))]
+        ax.set_xticks(middle, short, rotation=90, fontsize=size)
+        ax.set_yticks(middle, short, fontsize=size)
+    else:
+        image = ax.imshow(values, interpolation="none" if K <= RAW else "nearest", aspect="auto", **scale)
+    ax.tick_params(length=0)
+    return image
+
+
+def write_numbers(
+    ax: Axes, values: "np.ma.MaskedArray[Any, Any]", vmax: float | int, digits: int, size: float | int
+) -> None:
+    """Write the entries of a matrix into its cells, dark on light and light on dark."""
+    for (i, j), value in np.ma.ndenumerate(values):
+        ink = "white" if value > 0.55 * vmax else "#27272a"
+        text = f"{value:.{digits}f}"
+        ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=size, color=ink)
 
 
 def _colour_bar(figure: Figure, image: Any, ax: Axes) -> None:

@@ -27,6 +27,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "text.parse_math": False,  # a class may be called "$x$"
     "svg.hashsalt": "crossclass",
+    "pdf.fonttype": 42,  # TrueType, which publishers want: matplotlib's own is Type 3
+    "ps.fonttype": 42,
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
 }
 BARE: Any = dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)
