@@ -4,6 +4,7 @@ Some are of the run in examples/first_look.py, which is trained for it, the othe
 """
 
 import csv
+import json
 import runpy
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,8 @@ def stored(name: str) -> RunRecord:
         for key, value in row.metrics.items():
             row.__pydantic_extra__[key] = None if value is None else float(value)
     config = read_yaml((folder / "config.yaml").read_text(), [], "config.yaml")
-    return RunRecord(folder, config, {}, rows, cc.load_results(folder / "measure.json"), True)
+    env = json.loads((folder / "env.json").read_text())
+    return RunRecord(folder, config, env, rows, cc.load_results(folder / "measure.json"), True)
 
 
 def c_of_shapes() -> Any:
@@ -80,7 +82,7 @@ def curves_of_eps() -> Any:
 
 PICTURES = {
     "c-shapes.svg": c_of_shapes,
-    "images.png": images,
+    "images.svg": images,
     "c-cifar10.svg": c_of_cifar10,
     "best-last.svg": best_and_last,
     "curves.svg": curves,

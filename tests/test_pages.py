@@ -185,6 +185,13 @@ def test_a_plain_loop_measures_and_leaves_a_checkpoint_to_measure(place):
     run_command(["measure", "net.safetensors", *told.split()])
 
 
+def test_the_notebook_runs_as_a_script():
+    done = example("first_look.py")
+    assert done.returncode == 0, done.stderr
+    assert "95 % interval of CAS: (" in done.stdout
+    assert "finished, epoch=12" in done.stdout
+
+
 def test_lightning_is_served_by_the_same_objects(place):
     pytest.importorskip("lightning")
     done = example("lightning_module.py", "DIR", "1")

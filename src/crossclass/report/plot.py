@@ -5,11 +5,12 @@
     cc.plot.save(figure, "C.pdf")
 
 Each function returns a matplotlib figure, which a notebook shows, and whose axes are yours to change; given
-`ax`, it draws there instead. Colours can be told apart by colour-blind people, fonts in PDF files are TrueType,
-and the same numbers give the same bytes.
+`ax`, it draws there instead. Colours can be told apart by colour-blind people, fonts in PDF files are
+TrueType, and the same numbers give the same bytes.
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -36,6 +37,7 @@ Width: TypeAlias = Literal["column", "page"] | float | int
 Run: TypeAlias = RunRecord | str | PathLike[str]
 """A run that `load_run` has read, or its folder."""
 Runs: TypeAlias = Run | Sequence[Run] | Mapping[str, Run | Sequence[Run]]
+_DIGEST = re.compile(r"-[0-9a-f]{12}$")
 NUMBERS = 12
 """Up to so many classes the entries of a matrix are written into its cells."""
 
@@ -101,6 +103,7 @@ def matrix(
         axes = ax if ax is not None else figure.add_subplot()
         points = 72 * (0.62 * side if ax is None else axes.get_window_extent().width / figure.dpi) / K
         image = plots.draw_matrix(axes, masked, [names[i] for i in at], 0, 1, "Blues", min(8, 0.8 * points))
+        axes.spines[:].set_visible(False)
         if K <= NAMED:
             axes.set_aspect("equal")
         if numbers if numbers is not None else K <= NUMBERS:
@@ -123,8 +126,8 @@ def curves(
 
     Args:
         runs: Runs of `load_run` or their folders: one, a list, or a mapping from a label to one or several
-            that are drawn as a mean with a band from the smallest to the largest. Runs of a list that have all
-            settings but the seed in common are drawn so too, and are labelled by the settings that differ.
+            that are drawn as a mean with a band from the smallest to the largest. Runs of a list that
+            have all settings but the seed in common are drawn so too, and labelled by what differs.
         metric: A column of metrics.csv, such as `test_robust`, `test_clean`, `cas`.
         label: Of the vertical axis; unset is the name of the metric.
         width: `column` (3.25 inches), `page` (6.75), or inches.
@@ -143,14 +146,15 @@ def curves(
     percent = (known and known[0].unit == "accuracy") or metric.startswith("train_")
     percent = percent and metric != "train_loss"
     side = _inches(width)
-    each = {name: [dict(plots.series(run.rows, metric)) for run in some] for name, some in groups.items()}
+    rows = {name: [[r.to_dict() for r in run.rows] for run in some] for name, some in groups.items()}
+    each = {name: [dict(plots.series(one, metric)) for one in some] for name, some in rows.items()}
     if not any(any(some) for some in each.values()):
         raise UserError(f"'{metric}' was measured after no epoch of these runs")
     with styled():
         figure = ax.figure if ax is not None else Figure(figsize=(side, 0.66 * side), layout="constrained")
         axes = ax if ax is not None else figure.add_subplot()
         for i, (name, some) in enumerate(each.items()):
-            style = {"color": RUNS[i % len(RUNS)], "lw": 1.6, "label": name}
+            style: dict[str, Any] = {"color": RUNS[i % len(RUNS)], "lw": 1.6, "label": name}
             style["ls"] = ("-", "--", ":", "-.")[i // len(RUNS) % 4]
             plots.mean_and_band(axes, some, 100 if percent else 1, **style)
         text = known[0].label if known else metric.replace("_", " ")
@@ -218,7 +222,7 @@ def _groups(runs: Runs) -> dict[str, list[RunRecord]]:
     out: dict[str, list[RunRecord]] = {}
     for run, own in zip(every, settings, strict=True):
         parts = [f"{name} {words(value_of(own, paths))}" for name, paths in names.items()]
-        label = plots.without_seed(str(run.env.get("label") or run.folder.name))
+        label = plots.without_seed(str(run.env.get("label") or _DIGEST.sub("", run.folder.name)))
         out.setdefault(", ".join(parts) or label, []).append(run)
     return out
 
