@@ -34,11 +34,24 @@ autodoc_class_signature = "mixed"
 autodoc_default_options = {"exclude-members": "model_config, model_post_init"}
 
 
+def joined(lines: list[str]) -> list[str]:
+    """The lines with each argument of a section such as `Args:` on one line."""
+    out: list[str] = []
+    section = False
+    for line in lines:
+        section = bool(line.strip()) and (section or (line.endswith(":") and not line.startswith(" ")))
+        if section and line.startswith(" " * 8):
+            out[-1] += f" {line.strip()}"
+        else:
+            out.append(line)
+    return out
+
+
 def as_rst(lines: list[str]) -> list[str]:
     """Our docstrings are plain text with `code` and indented equations; reStructuredText wants it said."""
     out: list[str] = []
     inside = False
-    for line in lines:
+    for line in joined(lines):
         indented = line.startswith("    ") and (inside or not out or not out[-1].strip())
         if indented and not inside:
             out += ["::", ""]

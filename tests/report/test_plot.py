@@ -87,8 +87,8 @@ def test_runs_that_differ_by_the_seed_are_a_mean_with_a_band(tmp_path):
     [
         (lambda run: cc.plot.matrix(C[:2]), "shape"),
         (lambda run: cc.plot.matrix(C, "ab"), "class_names"),
-        (lambda run: cc.plot.matrix(C, width="wide"), "column"),
-        (lambda run: cc.plot.curves(run, "robust"), "test_robust"),
+        (lambda run: cc.plot.matrix(C, width=0.1), "column"),
+        (lambda run: cc.plot.curves(run, "robust"), "no column"),
         (lambda run: cc.plot.curves(run, "gradient_cosine"), "no epoch"),
         (lambda run: cc.plot.curves([]), "run"),
         (lambda run: cc.plot.save(cc.plot.matrix(C), "C.gif"), "pdf"),

@@ -102,7 +102,7 @@ def matrix(
         figure = ax.figure if ax is not None else Figure(figsize=(side, 0.86 * side), layout="constrained")
         axes = ax if ax is not None else figure.add_subplot()
         points = 72 * (0.62 * side if ax is None else axes.get_window_extent().width / figure.dpi) / K
-        image = plots.draw_matrix(axes, masked, [names[i] for i in at], 0, 1, "Blues", min(8, 0.8 * points))
+        image = plots.draw_matrix(axes, masked, [names[i] for i in at], 0, 1, "Blues", min(8.0, 0.8 * points))
         axes.spines[:].set_visible(False)
         if K <= NAMED:
             axes.set_aspect("equal")
