@@ -47,7 +47,7 @@ def c_of_shapes() -> Any:
 
 def images() -> Any:
     """Its images under the attack."""
-    return cc.plot.images(first_look()["result"])
+    return cc.plot.images(first_look()["result"], n=6)
 
 
 def c_of_cifar10() -> Any:

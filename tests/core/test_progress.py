@@ -86,5 +86,8 @@ def test_train_measure_and_evaluate_move_it(notebook, tmp_path):
     cc.evaluate(model, data.test, None)
     cc.measure([f"{folder.path}@last"], cc.Measure(clean=True), progress=False)
     assert not notebook
+    heard = []
+    cc.measure([f"{folder.path}@last"], cc.Measure(clean=True), cc.Source(), CPU, lambda *g: heard.append(g))
+    assert heard[-1] == ("measure", 14, 14)
     assert torch.is_grad_enabled()
     assert progress._notebook() is not None

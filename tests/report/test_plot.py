@@ -5,7 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import crossclass as cc
-from report_files import ROWS, row, write_run
+from crossclass.analysis.pictures import Pictures
+from crossclass.analysis.result_files import load_results
+from report_files import ROWS, foreign, row, write_results, write_run
 
 C = np.array([[1, 0.1, 0.8], [0.1, 1, 0.2], [0.8, 0.2, 1]])
 NAMES = ("cat", "ship", "dog")
@@ -80,6 +82,23 @@ def test_runs_that_differ_by_the_seed_are_a_mean_with_a_band(tmp_path):
     ax = cc.plot.curves({"both": folders, "one": folders[0]}, "cas").axes[0]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["both", "one"]
     assert ax.lines[0].get_ydata()[1] == pytest.approx(6.0)  # no percent
+
+
+def test_images_of_each_class_are_shown_first(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 250, (4, 8, 8, 3), dtype=np.uint8)
+    labels = np.array([0, 0, 1, 1])
+    shown = Pictures(images, images + 3, labels, labels, 1 - labels)
+    result = (
+        load_results(write_results(tmp_path, [foreign("a.pt", 0.2, 0.4)]))
+        .results[0]
+        .model_copy(update={"pictures": shown, "class_names": ["a", "b"]})
+    )
+    figure = cc.plot.images(result, n=2)
+    captions = [t.get_text() for t in figure.texts if "→" in t.get_text()]
+    assert captions == ["a\n→ a, b", "b\n→ b, a"]
+    assert len(figure.axes) == 6
+    assert figure._repr_png_()
 
 
 @pytest.mark.parametrize(

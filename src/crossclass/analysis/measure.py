@@ -3,6 +3,7 @@
 One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, and what is resampled.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -345,8 +346,9 @@ def measure(*given: Any, **more: Any) -> Any:
     """
     first = given[0] if given else more.get("model", more.get("targets"))
     of: Any = measure_network if isinstance(first, nn.Module) else measure_checkpoints
-    with shown(more.pop("progress", None)) as progress:
-        return of(*given, progress=progress, **more)
+    bound = inspect.signature(of).bind(*given, **more)
+    with shown(bound.arguments.get("progress")) as bound.arguments["progress"]:
+        return of(*bound.args, **bound.kwargs)
 
 
 _REFERENCE = reference_attack(Linf())

@@ -12,6 +12,7 @@ TrueType, and the same numbers give the same bytes.
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -167,11 +168,12 @@ def curves(
     return figure
 
 
-def images(result: Measurement) -> Any:
+def images(result: Measurement, n: int = 10) -> Any:
     """The images that a measurement has kept, the same under the attack, and the difference.
 
     Args:
         result: What `measure` has returned in this process (`Measure.images` says how many are kept).
+        n: At most so many are shown, the first of each class where there are enough.
 
     Returns:
         The figure.
@@ -179,9 +181,16 @@ def images(result: Measurement) -> Any:
     Raises:
         UserError: The measurement holds no images, as one that was read from a file.
     """
-    drawn = strip([("", result.pictures)] if result.pictures is not None else [], result.class_names, "")
-    if drawn is None:
+    if result.pictures is None:
         raise UserError("the measurement holds no images; measure again in this process with images=10")
+    labels = result.pictures.labels
+    nth = [list(labels[:i]).count(label) for i, label in enumerate(labels)]  # of its class
+    few = np.sort(np.argsort(nth, kind="stable")[:n])
+    cut = {k: getattr(result.pictures, k)[few] for k in ("images", "labels", "clean", "robust")}
+    if result.pictures.attacked is not None:
+        cut["attacked"] = result.pictures.attacked[few]
+    drawn = strip([("", replace(result.pictures, **cut))], result.class_names, "")
+    assert drawn is not None
     figure = drawn.drawing
     figure.__class__ = Figure  # so that a notebook shows it
     return figure
