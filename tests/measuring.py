@@ -20,7 +20,7 @@ def measure(
     """What `crossclass measure` writes about targets under `path=value` texts."""
     read = read_arguments(changes, Measure, Source)
     assert not read.targets
-    return flat(measuring.measure(targets, *measure_settings(read.changes), runtime, **more))
+    return flat(measuring.measure(targets, *measure_settings(read.changes, Measure()), runtime, **more))
 
 
 def flat(found: ResultFile) -> list[dict[str, Any]]:

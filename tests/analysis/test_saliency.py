@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import seeded
-from crossclass.analysis.saliency import entropy, grad_cam, half_mass_area, resized, right_then_wrong
+from crossclass.analysis.saliency import (
+    entropy,
+    feature_maps,
+    grad_cam,
+    half_mass_area,
+    resized,
+    right_then_wrong,
+)
 from crossclass.core.errors import UserError
 from crossclass.core.plugins import kind_of, members
 from crossclass.models import AnyModel, Classifier, PreActResNet
@@ -322,3 +329,32 @@ def test_samples_right_at_best_and_wrong_at_last():
     assert right_then_wrong(y, best, last).tolist() == [0, 3]
     assert right_then_wrong(y, y, y).shape == (0,)
     assert right_then_wrong(y, best, last).dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", ["net", "preactresnet", "resnet", "wideresnet"])
+def test_the_map_of_a_feature_sums_to_the_feature_where_features_are_spatial_means(kind) -> None:
+    model = made(Net) if kind == "net" else THIN[kind](4, 3, (0.4,), (0.3,)).eval()
+    x = torch.rand(3, 3, 32, 32, generator=seeded(0))
+    k = torch.tensor([0, 3, 2])
+    maps = feature_maps(model, x, k)
+    model.eval()
+    with torch.no_grad():
+        g = model.features(x).gather(1, k[:, None])[:, 0]
+    torch.testing.assert_close(maps.sum(dim=(1, 2)), g, rtol=1e-4, atol=1e-6)
+
+
+def test_the_map_of_a_feature_of_a_transformer_is_grad_cam_of_the_feature() -> None:
+    model = made(Tokens)
+    x, k = torch.rand(4, 3, 8, 12, generator=seeded(0)), torch.tensor([0, 5, 2, 2])
+    model.head = nn.Linear(6, 6, bias=False)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.eye(6))  # the logits are the features
+    torch.testing.assert_close(feature_maps(model, x, k), grad_cam(model, x, k))
+
+
+def test_a_feature_that_does_not_exist_is_refused() -> None:
+    model = made(Net)
+    x = torch.rand(2, 3, 12, 20, generator=seeded(0))
+    for k in ([0, 6], [-1, 0], [0]):
+        with pytest.raises(UserError, match="0 to 5"):
+            feature_maps(model, x, torch.tensor(k))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from crossclass.analysis.measure import Measure
 from crossclass.checkpoints.foreign_weights import load_foreign
 from crossclass.checkpoints.load import Source, Weights
 from crossclass.cli.measure import measure_settings
@@ -24,7 +25,7 @@ def test_the_person_names_the_container(tmp_path, data):
     with pytest.raises(UserError, match=r"2 networks that fit equally.*: 0, 1; choose one with weights"):
         load_foreign(tmp_path / "list.pth", data, {"model": kind}, False)
     for name, net in zip("01", nets, strict=True):
-        container = measure_settings({"weights.container": name})[1].container
+        container = measure_settings({"weights.container": name}, Measure())[1].container
         found = load_foreign(tmp_path / "list.pth", data, {"model": kind}, False, container)
         assert torch.equal(found.model.head.weight, net.head.weight)
         assert f"weights.container={name}" in found.notes

@@ -137,8 +137,10 @@ def evaluate_checkpoint(
     settings: Measure,
     runtime: Runtime,
     progress: Progress = silent,
+    *,
+    keep: Tensor | None = None,
 ) -> EvaluationPass:
-    """The one pass over the images that every number comes from."""
+    """The one pass over the images that every number comes from; `keep` are the images to keep."""
     part, done = _images(splits, settings), 0
     noticed = _setting_warnings(part, splits, attack, settings)
 
@@ -155,7 +157,7 @@ def evaluate_checkpoint(
         batch=settings.batch,
         memory_format=runtime.memory_format,
         advance=advance,
-        keep=_kept(part, settings),
+        keep=_kept(part, settings) if keep is None else keep,
         distributed_map=runtime.group.map,
     )
     correct_only = settings.attribution_subset == "correct"
@@ -412,7 +414,7 @@ def measure_checkpoints(
     with trusting(everything=trust):
         for read in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
             attacks = settings.attacks(read.threats)
-            fed = _fed(read, attacks, settings)
+            fed = settled(read, attacks, settings)
             one = fed.loaded
             for attack in attacks:
                 evaluation = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
@@ -429,7 +431,7 @@ def measure_checkpoints(
     return result_file([one.result for one in every], comparisons)
 
 
-def _fed(
+def settled(
     one: LoadedCheckpoint, attacks: Sequence[AnyAttack | None], settings: Measure
 ) -> settle_inputs.Settled:
     """The checkpoint with what was guessed about its inputs put right, as far as the settings allow."""

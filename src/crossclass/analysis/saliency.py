@@ -24,7 +24,7 @@ from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.models import Classifier
-from crossclass.models.model_state import frozen, in_float32
+from crossclass.models.model_state import evaluating, frozen, in_float32
 
 
 @usual_torch_state()
@@ -48,11 +48,98 @@ def grad_cam(
         raise UserError(f"images have shape {list(x.shape)}; give [n, c, h, w]")
     y = whole_labels(y, len(x)).long()
     require_labels(y, len(model.head.weight))
+    return _maps(model, model, x, y, layer, relu=relu, batch=batch)
+
+
+class _Features(nn.Module):
+    """A model's features as a network of their own."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        g: Tensor = self.model.features(x)
+        return g
+
+
+@usual_torch_state()
+def feature_maps(
+    model: Classifier,
+    x: Float[Tensor, "n c h w"],
+    features: Int[Tensor, " m"],
+    *,
+    layer: nn.Module | None = None,
+    batch: int = 250,
+) -> Float[Tensor, "n u v"]:
+    """Where in each image one of its features lies: Grad-CAM of the feature, float32 on the CPU.
+
+    The map sums to what the feature is, if the layer is followed by a mean over space: then it is the
+    feature's own channel, divided by the number of positions. Elsewhere it is the usual first-order picture.
+
+    Args:
+        model: The network, handed back as it was.
+        x: Images in [0, 1].
+        features: The number of a feature for each image.
+        layer: Unset is `feature_layer`.
+        batch: Images at once.
+
+    Raises:
+        UserError: for a layer that is not the model's, is not used, or has no map of the image, and for a
+            feature that the network does not have.
+    """
+    require_images(x)
+    d = model.head.weight.shape[1]
+    if len(features) != len(x) or bool(((features < 0) | (features >= d)).any()):
+        raise UserError(f"give one feature for each of {len(x)} images, a number from 0 to {d - 1}")
+    if layer is None and len(x):
+        layer = feature_layer(model, x[:1])
+    return _maps(model, _Features(model), x, features.long(), layer, relu=True, batch=batch)
+
+
+@torch.no_grad()
+def feature_layer(model: Classifier, x: Float[Tensor, "n c h w"]) -> nn.Module:
+    """The module whose output, averaged over space, is the features of these images; else `saliency_layer()`.
+
+    It is looked for by comparing: the last module of which this is so. Where features are no spatial mean, as
+    of a class token, there is none.
+    """
+    found: list[nn.Module] = []
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def remember(module: nn.Module, inputs: Any, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim == 4 and out.shape[1] == model.head.weight.shape[1]:
+            seen.append((module, out.mean(dim=(2, 3))))
+
+    hooks = [module.register_forward_hook(remember) for module in model.modules()]
+    try:
+        with full_precision(), evaluating(model), in_float32(model):
+            g = model.features(x.to(model.head.weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for module, mean in seen:
+        if mean.shape == g.shape and torch.allclose(mean.float(), g.float(), rtol=1e-3, atol=1e-5):
+            found.append(module)
+    return found[-1] if found else model.saliency_layer()
+
+
+def _maps(
+    model: Classifier,
+    outputs: nn.Module,
+    x: Tensor,
+    target: Int[Tensor, " n"],
+    layer: nn.Module | None,
+    *,
+    relu: bool,
+    batch: int,
+) -> Float[Tensor, "n u v"]:
+    """Grad-CAM of one of the outputs for each image."""
     from captum.attr import LayerGradCam  # slow to import
 
     if len(x) == 0:  # captum needs an image to know the resolution
         blank = torch.zeros(1, *x.shape[1:]), torch.zeros(1, dtype=torch.int64)
-        return grad_cam(model, *blank, layer=layer, relu=relu)[:0]
+        return _maps(model, outputs, *blank, layer, relu=relu, batch=batch)[:0]
     layer = model.saliency_layer() if layer is None else layer
     layer_name(model, layer)
     device = model.head.weight.device
@@ -78,12 +165,12 @@ def grad_cam(
 
     hook = layer.register_forward_hook(through_probe)
     try:
-        with full_precision(), in_float32(model), frozen(model) as logits:
-            cam = LayerGradCam(logits, probe)
+        with full_precision(), in_float32(model), frozen(outputs) as forward:
+            cam = LayerGradCam(forward, probe)
             for start in range(0, len(x), batch):
                 part = slice(start, start + batch)
                 images = x[part].detach().to(device).requires_grad_()
-                cam_maps = cam.attribute(images, target=y[part].to(device), relu_attributions=relu)
+                cam_maps = cam.attribute(images, target=target[part].to(device), relu_attributions=relu)
                 maps.append(cam_maps.detach()[:, 0].float().cpu())
     except AssertionError as e:
         if reached:

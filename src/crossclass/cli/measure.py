@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.cli.progress import progress_display
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from crossclass.analysis.measure import Measure
     from crossclass.checkpoints.load import Source
     from crossclass.core.overrides import Changes
+
+    M = TypeVar("M", bound=Measure)
 
 
 @app.command()
@@ -69,7 +71,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     with progress_display("measure") as progress:
         results = measure(
             read.targets,
-            *measure_settings(read.changes),
+            *measure_settings(read.changes, Measure()),
             runtime,
             progress.step,
             trust=trust,
@@ -87,12 +89,11 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     print(path, file=words)
 
 
-def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":
-    """The settings that `attack.steps=50`, `attack=none`, `data.path=DIR` stand for. Raises UserError.
+def measure_settings(changes: "Changes", start: "M") -> "tuple[M, Source]":
+    """The settings that `attack.steps=50`, `attack=none`, `data.path=DIR` make of `start`. Raises UserError.
 
     A typed attack starts from the reference attack: `attack.kind=pgd` is PGD-20, as no attack at all is.
     """
-    from crossclass.analysis.measure import Measure
     from crossclass.checkpoints.load import Source
     from crossclass.core.config import flat
     from crossclass.core.overrides import changes_of, override
@@ -107,5 +108,5 @@ def measure_settings(changes: "Changes") -> "tuple[Measure, Source]":
         attack |= flat(own.pop("attack"))
     elif isinstance(whole, str) and whole and ":" not in whole:
         attack["kind"] = own.pop("attack")
-    settings = override(Measure(), {**own, **({"attack_changes": attack} if attack else {})})
+    settings = override(start, {**own, **({"attack_changes": attack} if attack else {})})
     return settings, Source(changes=source)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from crossclass.report.plots.bars import class_bars
 from crossclass.report.plots.curves import best_epoch, curves, mean_and_band, series, without_seed
+from crossclass.report.plots.feature_sheet import Panel, feature_sheet
 from crossclass.report.plots.matrices import (
     confusion,
     difference,
@@ -28,6 +29,7 @@ from crossclass.report.plots.theory import SuccessCurve, feature_weights, phase_
 
 __all__ = [
     "Figure",
+    "Panel",
     "SuccessCurve",
     "amplified",
     "best_epoch",
@@ -37,6 +39,7 @@ __all__ = [
     "difference",
     "dots",
     "draw_matrix",
+    "feature_sheet",
     "feature_weights",
     "file_kind",
     "image_strip",

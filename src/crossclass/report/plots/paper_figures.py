@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from crossclass.analysis.metrics import metric
 from crossclass.paper.entry import Numbers
 from crossclass.report import plots
+from crossclass.report.feature_table import sheet_title
 
 if TYPE_CHECKING:
     from crossclass.analysis.compare import SaliencyMaps
+    from crossclass.analysis.feature_records import FeatureFile
+    from crossclass.analysis.features import SheetRow
 
 
 def overfitting(numbers: Numbers) -> plots.Figure:
@@ -200,3 +203,20 @@ def draw_maps(maps: "SaliencyMaps", path: Path, made_by: str = "") -> str:
     """Draw the saliency maps of two checkpoints to `path`; returns the name of the file."""
     images, grids = maps.images.movedim(1, -1).numpy(), {k: m.numpy() for k, m in maps.maps.items()}
     return plots.save(plots.saliency_grid(images, grids, maps.captions), path, made_by).name
+
+
+def draw_features(rows: "Sequence[SheetRow]", file: "FeatureFile", path: Path, made_by: str = "") -> str:
+    """Draw the sheet of features to `path`; returns the name of the file."""
+    numbers = {f.k: f for f in file.features}
+    panels: dict[int, list[plots.Panel]] = {}
+    for row in rows:
+        panels.setdefault(row.k, []).append(
+            plots.Panel(
+                row.class_name,
+                row.images.movedim(1, -1).numpy(),
+                [m.numpy() for m in row.maps],
+                [a.numpy() for a in row.adds],
+            )
+        )
+    titles = [(sheet_title(numbers[k]), of) for k, of in panels.items()]
+    return plots.save(plots.feature_sheet(titles, [c.name for c in file.checkpoints]), path, made_by).name

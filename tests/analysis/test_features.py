@@ -1,0 +1,113 @@
+"""Features of checkpoints: which are named and why, their numbers, their images, what cannot be asked for."""
+
+import json
+
+import pytest
+import torch
+
+from crossclass.analysis import feature_shares
+from crossclass.analysis.feature_records import FeatureFile
+from crossclass.analysis.features import Features, SheetRow, features
+from crossclass.analysis.measure import evaluate_checkpoint
+from crossclass.checkpoints.load import load_checkpoints
+from crossclass.core.errors import UserError
+from crossclass.training.loop import train
+from tiny_runs import CPU, TINY
+
+FEW = Features(top=5, images=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run whose best and last checkpoints differ."""
+    run = train(TINY.replace(seed=1, validation=TINY.validation.replace(every=1)), tmp_path_factory.mktemp("runs"), "tiny", CPU)
+    assert run.checkpoint("best.val").read_bytes() != run.checkpoint("last").read_bytes()
+    return run.path
+
+
+def drawn(targets, settings=FEW) -> tuple[FeatureFile, list[SheetRow]]:
+    kept: list[SheetRow] = []
+    file = features(targets, settings, runtime=CPU, draw=lambda rows, _: kept.extend(rows) or "sheet.png")
+    return file, kept
+
+
+def test_the_numbers_are_those_of_the_network(folder) -> None:
+    file, rows = drawn([f"{folder}@last"])
+    read = next(load_checkpoints([f"{folder}@last"], runtime=CPU))
+    seen = evaluate_checkpoint(read.model, read.splits, FEW.attacks(read.threats)[0], FEW, CPU)
+    shares = feature_shares.feature_shares(seen.means)
+    assert file.cas == [pytest.approx(seen.cas)]
+    assert file.width == len(shares.share)
+    for f in file.features:
+        assert f.share == pytest.approx(float(shares.share[f.k]))
+        assert f.effective_classes == pytest.approx(float(shares.effective_classes[f.k]))
+        named = {c.name: c.a for c in f.classes}
+        for name, a in named.items():
+            assert a == pytest.approx(float(seen.means[read.splits.class_names.index(name), f.k]))
+    shared = [f.k for f in file.features if "shared" in f.why]
+    assert shared == shares.share.argsort(descending=True)[:5].tolist()
+    for row in rows:
+        i = read.splits.class_names.index(row.class_name)
+        own = seen.features[seen.labels == i, row.k] * seen.W[i, row.k]
+        torch.testing.assert_close(row.adds[0], own.sort(descending=True).values[:3], rtol=1e-4, atol=1e-6)
+        assert row.maps[0].shape == (len(row.images), 16, 16)
+
+
+def test_what_a_run_has_forgotten_is_the_difference_of_its_checkpoints(folder) -> None:
+    file, rows = drawn([str(folder)], FEW.replace(top=file_width(folder)))
+    assert [c.name for c in file.checkpoints] == ["best.val", "last"]
+    lost = sum(f.lost for f in file.features if "forgotten" in f.why)
+    assert lost + file.changed_sign == pytest.approx(file.cas[0] - file.cas[1], abs=1e-9)
+    assert all(len(row.maps) == len(row.adds) == 2 for row in rows)
+    assert not any("of one run" in w for w in file.warnings)
+
+
+def file_width(folder) -> int:
+    return drawn([f"{folder}@last"])[0].width
+
+
+def test_a_pair_has_the_features_that_carry_its_cosine(folder) -> None:
+    settings = FEW.replace(pair=("square", "disk"), top=file_width(folder))
+    file, rows = drawn([f"{folder}@last"], settings)
+    assert sum(f.pair for f in file.features) == pytest.approx(file.pair_cosine[0], abs=1e-9)
+    assert {row.class_name for row in rows} == {"square", "disk"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (FEW.replace(pair=("disk", "sqare")), "did you mean 'square'"),
+        (FEW.replace(pair=("disk", "disk")), "two different classes"),
+        (FEW.replace(top=1000), "top=1000"),
+    ],
+    ids=["no class", "one class", "too many"],
+)
+def test_what_cannot_be_asked_for(folder, settings: Features, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        drawn([f"{folder}@last"], settings)
+
+
+def test_three_checkpoints_are_too_many(folder) -> None:
+    with pytest.raises(UserError, match="no more than two"):
+        drawn([str(folder), f"{folder}@last"])
+
+
+def test_the_command_writes_numbers_and_a_sheet(folder, call, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("features", str(folder), "pair=disk,square", "top=3", "images=2", "out=f.json")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "f.json"
+    file = FeatureFile.model_validate(json.loads((tmp_path / "f.json").read_text()))
+    assert file.pair == ("disk", "square")
+    assert (tmp_path / file.sheet).read_bytes().startswith(b"\x89PNG")
+    assert "feature" in out
+
+
+def test_two_classes_and_no_images_on_the_sheet(tmp_path) -> None:
+    run = train(
+        TINY.replace(data=TINY.data.replace(classes=2), epochs=1, lr_milestones=()), tmp_path, "two", CPU
+    )
+    file, rows = drawn([f"{run.path}@last"], FEW.replace(images=0))
+    assert rows == []
+    assert file.sheet is None
+    assert len(file.cas) == 1
