@@ -20,7 +20,12 @@ FEW = Features(top=5, images=3)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run whose best and last checkpoints differ."""
-    run = train(TINY.replace(seed=1, validation=TINY.validation.replace(every=1)), tmp_path_factory.mktemp("runs"), "tiny", CPU)
+    run = train(
+        TINY.replace(seed=1, validation=TINY.validation.replace(every=1)),
+        tmp_path_factory.mktemp("runs"),
+        "tiny",
+        CPU,
+    )
     assert run.checkpoint("best.val").read_bytes() != run.checkpoint("last").read_bytes()
     return run.path
 

@@ -381,7 +381,7 @@ def measure_network(
         one = from_memory(model, images, labels, class_names, normalise, head, name)
         with evaluating(model):
             runtime = Runtime(device=one.splits.test.images.device.type, layout="contiguous")
-            fed = _fed(one, [attack], settings)
+            fed = settled(one, [attack], settings)
             evaluation = evaluate_checkpoint(one.model, one.splits, attack, settings, runtime, progress)
             result = measurement(evaluation, one.about, one.splits, attack, settings, fed)
     except UserError as e:
