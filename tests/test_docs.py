@@ -112,5 +112,5 @@ def test_documents_name_what_exists(path):
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *DOCS], ids=lambda p: p.name)
 def test_python_names_in_documents_exist(path):
-    for name in set(re.findall(r"\b(?:cc|crossclass)\.([A-Za-z_][\w.]*\w)", path.read_text())):
+    for name in set(re.findall(r"(?<![/\w])(?:cc|crossclass)\.([A-Za-z_][\w.]*\w)", path.read_text())):
         pkgutil.resolve_name(f"crossclass.{name}")

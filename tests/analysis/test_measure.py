@@ -438,5 +438,5 @@ def test_our_own_checkpoint_outside_its_folder_needs_data(here, net):
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("targets", ["at.pth", [nn.Linear(2, 2)]], ids=["a name", "a network"])
 def test_what_is_no_list_of_names_is_refused(targets: Any) -> None:
-    with pytest.raises(UserError, match="list of names"):
+    with pytest.raises(UserError, match="list of run folders and files"):
         measuring.measure(targets)

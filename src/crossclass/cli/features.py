@@ -21,7 +21,7 @@ def features(targets: Targets, trust: Trust = False, allow_partial: Partial = Fa
     at the first and no longer at the second; one checkpoint shows its most shared and its most specific
     features. A sheet beside the result shows images on which they are strong, and where in them they lie.
 
-    \\b
+    \b
     Examples:
       crossclass features runs/cifar10-mini-seed0-*
       crossclass features runs/cifar10-mini-seed0-* pair=automobile,truck out=wheels.json
@@ -38,7 +38,7 @@ def features(targets: Targets, trust: Trust = False, allow_partial: Partial = Fa
     from crossclass.core.made_by import own_name, replaced, reserved
     from crossclass.report.feature_table import feature_table
 
-    read = read_arguments(targets, Features, Source, own=own_settings.Measure())
+    read = read_arguments(targets, Features, Source, own=own_settings.Features())
     if not read.targets:
         raise UserError("features needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
     out, runtime = read.own.out or Path("features.json"), read.own.runtime

@@ -48,6 +48,14 @@ class Measure(Execution):
     """The result, FILE.json; unset is measure.json, or measure-2.json where other settings made that."""
 
 
+class Features(Execution):
+    """Of `features`."""
+
+    out: Path | None = None
+    """The result, FILE.json, with FILE-sheet.png beside it; unset is features.json, or features-2.json where
+    other settings made that."""
+
+
 class Doctor(Execution):
     """Of `doctor`."""
 

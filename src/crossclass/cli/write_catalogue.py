@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from crossclass import attacks, data, models
+from crossclass.analysis.features import Features
 from crossclass.analysis.measure import Measure
 from crossclass.attacks import norms
 from crossclass.checkpoints.load import Source
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     "sweep": (own_settings.Sweep, Run),
     "table": (own_settings.Table,),
     "measure": (own_settings.Measure, Measure, Source),
+    "features": (own_settings.Features, Features, Source),
     "doctor": (own_settings.Doctor, Doctor, Source),
     "verify": (own_settings.Verify,),
     "report": (own_settings.Report,),
