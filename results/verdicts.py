@@ -1,7 +1,7 @@
 """The verdicts of a study as tables: python results/verdicts.py [check]
 
-Writes results/mini/README.md, every claim with the numbers that decide it, and the table in docs/paper.md (in
-the project's README too, if it has the two marks), from results/mini/*.json and results/reasons.yaml alone.
+Writes results/mini/README.md, every claim with the numbers that decide it, the table in docs/paper.md and the
+counts in the project's README, both between two marks, from results/mini/*.json and results/reasons.yaml alone.
 With `check` nothing is written, and the exit code is 1 if one of them is not what it would be.
 """
 
@@ -19,9 +19,7 @@ from crossclass.paper.verdict import WORDS
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 FULL = HERE / "mini" / "README.md"
-PAGES = {ROOT / "docs" / "paper.md": "../results/mini", ROOT / "README.md": "results/mini"}
-"""The pages that may hold the table, and the folder of the pictures as seen from there."""
-BEGIN, END = "<!-- verdicts: written by results/verdicts.py -->\n", "<!-- end of verdicts -->"
+BEGIN, END = "<!-- verdicts: written by results/verdicts.py -->", "<!-- end of verdicts -->"
 
 PREFACE = """\
 # Verdicts at size mini
@@ -106,19 +104,31 @@ def full(found: list[dict[str, Any]], reasons: dict[str, list[str]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def table(found: list[dict[str, Any]], folder: str) -> str:
-    """The table of the paper's own claims, one line per entry; `folder` holds the pictures."""
+def table(found: list[dict[str, Any]]) -> str:
+    """The table of the paper's own claims for docs/paper.md, one line per entry."""
     lines = ["| | the paper's claims | hold | do not | undecided |", "|---|---|---|---|---|"]
     for entry in found:
-        words = Counter(v["verdict"] for v in entry["verdicts"] if not v["extension"])
+        words = counted([entry])
         if words:
             counts = " | ".join(str(words[w]) if words[w] else "" for w in WORDS)
-            lines.append(
-                f"| [{entry['id']}]({folder}/{entry['id']}.svg) | {cell(entry['title'])} | {counts} |"
-            )
-    total = Counter(v["verdict"] for entry in found for v in entry["verdicts"] if not v["extension"])
+            picture = f"../results/mini/{entry['id']}.svg"
+            lines.append(f"| [{entry['id']}]({picture}) | {cell(entry['title'])} | {counts} |")
+    total = counted(found)
     lines.append("| | **together** | " + " | ".join(f"**{total[w]}**" for w in WORDS) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def counts(found: list[dict[str, Any]]) -> str:
+    """How many of the paper's claims came out how, in words, for the README."""
+    total = counted(found)
+    holds, does_not, undecided = (total[w] for w in WORDS)
+    do = "does" if does_not == 1 else "do"
+    return f"{sum(total.values())} claims {holds} hold, {does_not} {do} not hold and {undecided} are undecided"
+
+
+def counted(found: list[dict[str, Any]]) -> Counter[str]:
+    """How often each verdict was given to a claim of the paper."""
+    return Counter(v["verdict"] for entry in found for v in entry["verdicts"] if not v["extension"])
 
 
 def main() -> None:
@@ -128,10 +138,11 @@ def main() -> None:
     found = entries()
     reasons = yaml.safe_load((HERE / "reasons.yaml").read_text()) or {}
     wanted = {FULL: full(found, reasons)}
-    for page, folder in PAGES.items():
+    for page, text in ((ROOT / "docs" / "paper.md", table(found)), (ROOT / "README.md", counts(found))):
         head, begin, rest = page.read_text().partition(BEGIN)
-        if begin:
-            wanted[page] = head + BEGIN + table(found, folder) + END + rest.partition(END)[2]
+        if not begin:
+            raise SystemExit(f"{page} lacks the marks of what is written into it")
+        wanted[page] = head + BEGIN + text + END + rest.partition(END)[2]
     if sys.argv[1:] == ["check"]:
         wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         if wrong:

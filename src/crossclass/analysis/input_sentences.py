@@ -15,6 +15,8 @@ from crossclass.models.reordered import TURNS
 CONSTANTS: frozenset[Aspect] = frozenset(("normalisation", "range"))
 CLOSE = 0.03
 """Constants are called those of a data set if they are no farther `apart`."""
+NEAREST = 3
+"""So many of the ways that were tried and not taken are named."""
 WORDS = {name: f"images {name}" for name in TURNS.values()} | {
     "none": "no normalisation",
     "bytes": "images in 0..255",
@@ -163,8 +165,12 @@ class Sentences:
 
     def confirmed(self, trial: InputTrial) -> str:
         """A note on what was tried, where nothing is better."""
-        numbers = [f"{t.feeding.name} {percent(t.accuracy)} of {t.n}" for t in (trial.loaded, *trial.others)]
-        return f"tried on clean {self.split} images, none is clearly better: {', '.join(numbers)}"
+        now, others = trial.loaded, sorted(trial.others, key=lambda t: t.accuracy, reverse=True)
+        nearest = [f"{in_words(t.feeding.name)} {percent(t.accuracy)} of {t.n}" for t in others[:NEAREST]]
+        return (
+            f"{in_words(now.feeding.name)} is right on {percent(now.accuracy)} of {self.images(now)}, and none "
+            f"of {len(others)} other ways to feed it is clearly better (the nearest: {', '.join(nearest)})"
+        )
 
     def images(self, t: Trial) -> str:
         """How many there were, and of which part."""

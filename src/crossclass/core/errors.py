@@ -3,14 +3,20 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 2000
+
 
 class UserError(ValueError):
     """A mistake of the user's; the command line prints its one sentence and exits with code 2.
 
     Names in files and settings may hold line breaks, or what a terminal would obey: they become blanks.
+    They may also be very long: of more than `LONGEST` characters the middle is left out.
     """
 
     def __init__(self, sentence: str = "") -> None:
+        if len(sentence) > LONGEST:
+            half = LONGEST // 2 - 5
+            sentence = f"{sentence[:half]} [...] {sentence[-half:]}"
         super().__init__("".join(c if c.isprintable() else " " for c in sentence))
 
     in_every_process = False
