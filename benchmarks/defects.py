@@ -192,12 +192,12 @@ class Case:
     data: Callable[[Splits], Splits] = lambda d: d
 
 
-def change(key: str, how: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
-    """The state with the tensors whose name ends so changed."""
+def change(key: str, how: Callable[[Tensor], Tensor], *, needed: bool = True) -> Callable[[State], State]:
+    """The state with the tensors whose name ends so changed; files may lack them if they are not `needed`."""
 
     def changed(state: State) -> State:
         names = [n for n in state if n.endswith(key)]
-        if not names:
+        if needed and not names:
             raise KeyError(key)
         return {n: how(v.clone()) if n in names else v for n, v in state.items()}
 
@@ -273,7 +273,7 @@ def defects(head: str, first: str, middle: str) -> list[Case]:
     reset = then(
         change("running_mean", torch.zeros_like),
         change("running_var", torch.ones_like),
-        change("num_batches_tracked", torch.zeros_like),
+        change("num_batches_tracked", torch.zeros_like, needed=False),
     )
 
     def both(how: Function) -> Callable[[State], State]:
