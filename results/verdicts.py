@@ -123,7 +123,8 @@ def counts(found: list[dict[str, Any]]) -> str:
     total = counted(found)
     holds, does_not, undecided = (total[w] for w in WORDS)
     do = "does" if does_not == 1 else "do"
-    return f"{sum(total.values())} claims {holds} hold, {does_not} {do} not hold and {undecided} are undecided"
+    failed = f"{does_not} {do} not hold"
+    return f"{sum(total.values())} claims {holds} hold, {failed} and {undecided} are undecided"
 
 
 def counted(found: list[dict[str, Any]]) -> Counter[str]:

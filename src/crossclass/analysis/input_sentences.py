@@ -168,8 +168,8 @@ class Sentences:
         now, others = trial.loaded, sorted(trial.others, key=lambda t: t.accuracy, reverse=True)
         nearest = [f"{in_words(t.feeding.name)} {percent(t.accuracy)} of {t.n}" for t in others[:NEAREST]]
         return (
-            f"{in_words(now.feeding.name)} is right on {percent(now.accuracy)} of {self.images(now)}, and none "
-            f"of {len(others)} other ways to feed it is clearly better (the nearest: {', '.join(nearest)})"
+            f"{in_words(now.feeding.name)} is right on {percent(now.accuracy)} of {self.images(now)}, and "
+            f"none of {len(others)} other ways to feed it is clearly better (the nearest: {', '.join(nearest)})"
         )
 
     def images(self, t: Trial) -> str:
