@@ -1,7 +1,7 @@
 """The verdicts of a study as tables: python results/verdicts.py [check]
 
 Writes results/mini/README.md, every claim with the numbers that decide it, the table in docs/paper.md and the
-counts in the project's README, both between two marks, from results/mini/*.json and results/reasons.yaml alone.
+counts in the project's README, both between two marks, from results/mini/*.json and results/reasons.yaml.
 With `check` nothing is written, and the exit code is 1 if one of them is not what it would be.
 """
 

@@ -169,7 +169,7 @@ class Sentences:
         nearest = [f"{in_words(t.feeding.name)} {percent(t.accuracy)} of {t.n}" for t in others[:NEAREST]]
         return (
             f"{in_words(now.feeding.name)} is right on {percent(now.accuracy)} of {self.images(now)}, and "
-            f"none of {len(others)} other ways to feed it is clearly better (the nearest: {', '.join(nearest)})"
+            f"none of {len(others)} other ways to feed it is clearly better (nearest: {', '.join(nearest)})"
         )
 
     def images(self, t: Trial) -> str:
