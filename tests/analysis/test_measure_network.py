@@ -140,3 +140,9 @@ def test_the_record_is_a_result_file_like_any(net, tmp_path):
     assert again.class_names == list("abcde")
     assert (again.C == result.C).all()
     assert again.per_image is None  # never in the file
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
+def test_labels_of_any_whole_type_are_measured(net, kind) -> None:
+    result = cc.measure(net, IMAGES, LABELS.numpy().astype(kind), attack=ATTACK)
+    assert result["clean"] == cc.measure(net, IMAGES, LABELS, attack=ATTACK)["clean"]

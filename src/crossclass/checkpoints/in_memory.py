@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from crossclass import models
 from crossclass.attacks.norms import Linf
 from crossclass.checkpoints.load import Identity, LoadedCheckpoint, constants
+from crossclass.core.classes import whole_labels
 from crossclass.core.errors import UserError, first_line
 from crossclass.data import Split, Splits, as_float
 from crossclass.data.base import checksum
@@ -50,7 +51,7 @@ def from_memory(
         raise UserError(
             f"there are {len(pixels)} images and labels of shape {list(classes.shape)}; give one each"
         )
-    part = Split(pixels, classes)
+    part = Split(pixels, whole_labels(classes, len(pixels)).long())  # bytes cannot index
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     part, title = part.to(device), name or type(model).__name__
     classifier = _classifier(model, part, normalise, head, title)

@@ -333,6 +333,11 @@ def _data(path: Path, card: Card | None, source: Source) -> AnyData:
     base = card.data if card is not None else None
     if base is None:
         if not given:
+            if path.suffix == ".json":
+                raise UserError(
+                    f"{path} holds results, no network; crossclass report {path} shows it, crossclass table "
+                    f"{path} prints it, each beside others too"
+                )
             raise UserError(
                 f"nothing says which images {path} is for; give data.path=DIR (train.npz and test.npz) or "
                 "data.kind=cifar10 data.path=DIR"

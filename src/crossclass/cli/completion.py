@@ -69,12 +69,12 @@ def completion(
     shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Your shell")],
     words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
-    """Print the script of completion with the Tab key.
+    """Print the script of completion with the Tab key, for new shells (zsh after compinit).
 
     It completes commands, names of runs, settings and their values, files, and the checkpoints behind RUN@.
 
     \b
-    Examples, each once, for new shells (zsh after compinit):
+    Examples:
       crossclass completion bash >> ~/.bashrc
       crossclass completion zsh >> ~/.zshrc
       crossclass completion fish > ~/.config/fish/completions/crossclass.fish

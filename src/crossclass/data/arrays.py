@@ -34,7 +34,9 @@ def read_npz(folder: Path, split: Part) -> ArraySplit:
     shifted = split == "train" and names is None and labels.size > 0 and labels.min() == 1
     what = f"'labels' count from 1 to {int(labels.max()) if labels.size else 0}, and no image is of class 0"
     demand(not shifted, path, what, "subtract 1, or name all classes in 'class_names'")
-    unread = f"of {path.name} only images, labels and class_names were read, not {', '.join(others)}"
+    unread = (
+        f"of {path.name} only images, labels and class_names were read, not {', '.join(map(repr, others))}"
+    )
     return ArraySplit(images, labels.astype(np.int64), class_names, unread if others else "")
 
 

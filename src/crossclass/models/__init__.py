@@ -59,6 +59,9 @@ def from_text(value: object) -> object:
         return {"kind": kind}
     if rest and (name := shorthands.get(kind)) is not None:
         return {"kind": kind, name: rest}
+    if rest and ":" not in rest and kind not in shorthands:
+        factory = f"python:{kind.removesuffix('.py').replace('/', '.')}:{rest}"
+        raise ValueError(f"no such model; did you mean '{factory}'?")
     shown = [f"{k}:{name.upper()}" if name else k for k, name in shorthands.items()]
     raise ValueError(f"no such model{did_you_mean(value, shown)}")
 
