@@ -51,7 +51,7 @@ NO_LOGITS = {
     "one logit [n, 1]": column,
     "one logit [n]": lambda z: column(z)[:, 0],
     "one class, softmax": lambda z: column(z).softmax(dim=1),
-    "a map [n, K, 1, 1]": lambda z: z[:, :, None, None],
+    "a map [n, K, 2, 2]": lambda z: z[:, :, None, None].expand(-1, -1, 2, 2),
     "twice as many rows": lambda z: torch.cat([z, z]),
     "one row for all": lambda z: z.mean(dim=0, keepdim=True),
     "two tensors that can be logits": lambda z: (z.repeat(1, 2), z),
@@ -67,6 +67,7 @@ NO_LOGITS = {
 LOGITS = {
     "transformers": lambda z: SimpleNamespace(logits=z, hidden_states=(z, z)),
     "an ordered dictionary": lambda z: OrderedDict(loss=z.sum(), logits=z, features=z),
+    "a map [n, K, 1, 1]": lambda z: z[:, :, None, None],
     "a tuple of one": lambda z: (z,),
     "logits and a map": lambda z: (z, z[:, :, None, None]),
     "a loss and logits": lambda z: (z.sum(), z),
@@ -387,7 +388,7 @@ TAKES_NO_TENSORS = {
     *("L2", "Linf", "Source", "load_model", "Settings", "UserError", "override", "register", "Runtime"),
     *("trusting", "CIFAR10", "CIFAR100", "Digits", "Folder", "Npz", "Shapes", "TinyImageNet", "Augment"),
     *("Doctor", "PreActResNet", "Python", "ResNet", "ViT", "WideResNet", "named", "write_report"),
-    *("EMA", "SWA", "Mix", "TemporalEnsembling", "train", "Run", "Validation"),
+    *("EMA", "SWA", "Mix", "TemporalEnsembling", "train", "Run", "Validation", "plot", "table_of_runs"),
 }
 OF_MODULES = {"Classifier", "Wrapped", "examine"}
 """Checked where networks and the doctor are tested."""

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from crossclass.training.run import Run, Validation
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.S | re.M)
+NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 DIGEST = "1a2b3c4d5e6f"
 ELSEWHERE = ("pip", "torchrun", "make", "python", "sh")
 ATTACK = "def noise(model, x, y, size):\n    return (x + size * (2 * (x > 0.5) - 1)).clamp(0, 1)\n"
@@ -43,9 +45,12 @@ def shelf(tmp_path_factory):
     (place / "DIR").mkdir()
     for split, n in (("train", 120), ("test", 60)):
         images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
-        np.savez(place / "DIR" / f"{split}.npz", images=images, labels=np.arange(n) % 10)
+        labels = {"labels": np.arange(n) % 10, "class_names": np.array(NAMES)}
+        np.savez(place / "DIR" / f"{split}.npz", images=images, **labels)
     shutil.copy(ROOT / "examples" / "my_nets.py", place)
     (place / "my_attack.py").write_text(ATTACK)
+    (run_file,) = (code for kind, code in blocks(ROOT / "docs" / "sweeps.md") if kind == "yaml")
+    (place / "tiny.yaml").write_text(run_file)
     (place / "grid.yaml").write_text("run: cifar10-mini\ngrid: {lr: [0.1, 0.01]}\n")
     net = PreActResNet(width=4, normalise="cifar10")(10, 3, (0.5,) * 3, (0.25,) * 3)
     for i, name in enumerate(("best.pth", "last.pth", "official.pth")):
@@ -106,7 +111,8 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 def lines(code: str) -> list[list[str]]:
     """The words of every command of a block."""
-    return [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+    every = (shlex.split(line, comments=True) for line in code.splitlines())
+    return [list(takewhile(lambda word: word not in (">", ">>"), words)) for words in every if words]
 
 
 def named(word: str) -> str:

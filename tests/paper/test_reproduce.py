@@ -98,7 +98,7 @@ def test_a_second_call_only_draws_again(done, monkeypatch):
     untrained(monkeypatch)
     heard = []
     reproduce(["all"], study, CPU, Callbacks(log=heard.append, draw=draw, draw_maps=draw_maps))
-    assert heard[0].endswith("measured")
+    assert heard[0].endswith("done")
     for file, content in before.items():
         assert file.read_bytes() == content, file
 

@@ -60,9 +60,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         write_run(place / f"run-{lr}", rows, ends, class_names=names, label="toy", check=check)
         for lr in (1, 2)
     ]
-    (runs[1] / "config.yaml").write_text(
-        "epochs: 9\nlr: 0.5\nlr_milestones: [3]\nseed: 0\nrecipe: {kind: at}\n"
-    )
+    for folder, lr in zip(runs, (0.1, 0.5), strict=True):
+        (folder / "config.yaml").write_text(
+            f"epochs: 9\nlr: {lr}\nlr_milestones: [3]\nseed: 0\nrecipe: {{kind: at}}\n"
+        )
     one, two = (write_results(place, [foreign(n, r, 0.4)], f"{n}.json") for n, r in (("a", 0.2), ("b", 0.3)))
     both = write_results(place, FOREIGN, "both.json")
     made = {"run": [runs[0]], "runs": runs, "one": [one], "different files": [one, two], "one file": [both]}
@@ -135,8 +136,8 @@ def test_two_networks_of_different_files_are_one_comparison(pages: dict[str, str
 
 def test_runs_are_named_by_what_differs(pages: dict[str, str]) -> None:
     heads = re.findall(r"<h1>(.*?)</h1>", pages["runs"])
-    assert heads == ["toy: lr none against lr 0.5"]
-    assert "lr 0.5 against lr none: robust accuracy" in visible_text(pages["runs"])
+    assert heads == ["lr 0.1 against lr 0.5"]
+    assert "lr 0.5 against lr 0.1: robust accuracy" in visible_text(pages["runs"])
 
 
 def test_packed_matrices_are_the_matrices() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def features(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
-    """Show which features classes share, and which of them were forgotten.
+    """Show which features classes share, and which were forgotten.
 
     CAS is split over the network's features. A run, or two checkpoints of one, shows what each feature adds
     at the first and no longer at the second; one checkpoint shows its most shared and its most specific

@@ -15,7 +15,7 @@ def logits_of(returned: Any, n: int, who: str = "the network") -> Float[Tensor, 
 
     Args:
         returned: A tensor [n, K] or [n, K, 1, 1], an object with `logits` as transformers return it, or a
-            tuple, list or dictionary in which exactly one entry can be logits.
+            tuple, list or dictionary in which exactly one entry can be logits [n, K].
         n: The number of images.
         who: Names the network in errors.
 
@@ -34,7 +34,7 @@ def logits_of(returned: Any, n: int, who: str = "the network") -> Float[Tensor, 
     what = f"{who} returns a {type(returned).__name__}"
     if not isinstance(returned, tuple | list | Mapping):
         raise UserError(f"{what}; it must return logits [n, K], a floating-point tensor")
-    tensors = [without_positions(entry) for entry in entries if isinstance(entry, Tensor)]
+    tensors = [entry for entry in entries if isinstance(entry, Tensor)]  # among others [n, K, 1, 1] is a map
     possible = [t for t in tensors if not _no_logits(t, n)]
     if len(possible) == 1:
         return possible[0]
