@@ -50,7 +50,8 @@ def test_the_numbers_are_those_of_the_network(folder) -> None:
         for name, a in named.items():
             assert a == pytest.approx(float(seen.means[read.splits.class_names.index(name), f.k]))
     shared = [f.k for f in file.features if "shared" in f.why]
-    assert shared == shares.share.argsort(descending=True)[:5].tolist()
+    largest = shares.share.argsort(descending=True)[:5].tolist()
+    assert shared == [k for k in largest if float(shares.share[k]) > 0]
     for row in rows:
         i = read.splits.class_names.index(row.class_name)
         own = seen.features[seen.labels == i, row.k] * seen.W[i, row.k]
@@ -61,8 +62,11 @@ def test_the_numbers_are_those_of_the_network(folder) -> None:
 def test_what_a_run_has_forgotten_is_the_difference_of_its_checkpoints(folder) -> None:
     file, rows = drawn([str(folder)], FEW.replace(top=file_width(folder)))
     assert [c.name for c in file.checkpoints] == ["best.val", "last"]
-    lost = sum(f.lost for f in file.features if "forgotten" in f.why)
-    assert lost + file.changed_sign == pytest.approx(file.cas[0] - file.cas[1], abs=1e-9)
+    named = [f for f in file.features if "forgotten" in f.why]
+    assert named
+    assert all(f.lost > 0 for f in named)
+    others = [f for f in file.features if "forgotten" not in f.why]
+    assert all(f.lost <= 0 for f in others)  # as many as there are were asked for
     assert all(len(row.maps) == len(row.adds) == 2 for row in rows)
     assert not any("of one run" in w for w in file.warnings)
 
@@ -74,7 +78,8 @@ def file_width(folder) -> int:
 def test_a_pair_has_the_features_that_carry_its_cosine(folder) -> None:
     settings = FEW.replace(pair=("square", "disk"), top=file_width(folder))
     file, rows = drawn([f"{folder}@last"], settings)
-    assert sum(f.pair for f in file.features) == pytest.approx(file.pair_cosine[0], abs=1e-9)
+    assert all(f.pair > 0 for f in file.features)
+    assert sum(f.pair for f in file.features) >= file.pair_cosine[0] - 1e-9
     assert {row.class_name for row in rows} == {"square", "disk"}
 
 
@@ -116,3 +121,10 @@ def test_two_classes_and_no_images_on_the_sheet(tmp_path) -> None:
     assert rows == []
     assert file.sheet is None
     assert len(file.cas) == 1
+
+
+@pytest.mark.parametrize("typed", ["pair=cat", "pair=disk-square", "pair=a,b,c"])
+def test_a_pair_is_two_classes(folder, call, typed: str) -> None:
+    code, _, err = call("features", str(folder), typed)
+    assert code == 2
+    assert "automobile,truck" in err

@@ -118,3 +118,17 @@ def test_two_classes_are_opposite() -> None:
     for of in invariant_matrices(*sample(2)).values():
         assert of.score == pytest.approx(0)
         assert of.matrix[0, 1].item() == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30, torch.nan])
+def test_features_of_any_size_give_numbers(scale: float) -> None:
+    g, W, y = sample(3)
+    for of in invariant_matrices((scale * g).float(), W.float(), y).values():
+        assert bool(of.matrix.isfinite().all())
+        assert 0 <= of.interval.low <= of.interval.high <= 6
+
+
+def test_one_image_shares_nothing() -> None:
+    g, W, y = sample(3)
+    for of in invariant_matrices(g[:1], W, y[:1]).values():
+        assert of.score == 0

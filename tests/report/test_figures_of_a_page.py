@@ -136,7 +136,7 @@ def test_two_networks_of_different_files_are_one_comparison(pages: dict[str, str
 
 def test_runs_are_named_by_what_differs(pages: dict[str, str]) -> None:
     heads = re.findall(r"<h1>(.*?)</h1>", pages["runs"])
-    assert heads == ["lr 0.1 against lr 0.5"]
+    assert heads == ["toy: lr 0.1 against lr 0.5"]
     assert "lr 0.5 against lr 0.1: robust accuracy" in visible_text(pages["runs"])
 
 

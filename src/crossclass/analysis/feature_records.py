@@ -7,9 +7,9 @@ from pydantic import AfterValidator, ConfigDict, Field
 from crossclass.analysis.records import CheckpointRef, DataRef, Ends, Record
 from crossclass.core.printable import printable
 
-Why = Literal["shared", "specific", "pair", "forgotten"]
-"""Why a feature is named: it adds most to CAS, counts for fewest classes, carries most of C of a pair, or
-adds less at the second checkpoint than at the first."""
+Why = Literal["shared", "specific", "pair", "forgotten", "pair forgotten"]
+"""Why a feature is named: it adds most to CAS, counts for fewest classes, carries most of C of a pair, adds
+less to CAS at the second checkpoint than at the first, or carries less of C of the pair there."""
 
 
 class FeatureOfClass(Record):

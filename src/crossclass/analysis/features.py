@@ -45,7 +45,16 @@ class Features(Measure):
     @field_validator("pair", mode="before")
     @classmethod
     def _two(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if value is None:
+            return None
+        names = value.split(",") if isinstance(value, str) else value
+        if (
+            not isinstance(names, list | tuple)
+            or len(names) != 2
+            or not all(isinstance(n, str) for n in names)
+        ):
+            raise ValueError("is two classes with a comma between them, such as automobile,truck")
+        return tuple(name.strip() for name in names)
 
 
 @dataclass(frozen=True)
@@ -221,24 +230,30 @@ def _chosen(
     lost: by_feature.Forgotten | None,
 ) -> dict[int, list[Why]]:
     """The features to name, and why: those of a pair; else forgotten, shared and specific ones."""
-    orders: dict[Why, Tensor] = {}
+    orders: dict[Why, list[int]] = {}
     if of_pair is not None:
-        change = of_pair[0] - of_pair[1] if len(of_pair) == 2 else of_pair[0]
-        orders["forgotten" if len(of_pair) == 2 else "pair"] = change.argsort(descending=True)
         if len(of_pair) == 2:
-            orders["pair"] = of_pair[0].argsort(descending=True)
+            orders["pair forgotten"] = _largest(of_pair[0] - of_pair[1], top)
+        orders["pair"] = _largest(of_pair[0], top)
     else:
         if lost is not None:
-            orders["forgotten"] = lost.share.argsort(descending=True)
-        orders["shared"] = shares[0].share.argsort(descending=True)
-        heavy = shares[0].mass >= shares[0].mass.median()
-        classes = torch.where(heavy & (shares[0].mass > 0), shares[0].effective_classes, torch.inf)
-        orders["specific"] = classes.argsort()[: int(classes.isfinite().sum())]
+            orders["forgotten"] = _largest(lost.share, top)
+        orders["shared"] = _largest(shares[0].share, top)
+        heavy = (shares[0].mass >= shares[0].mass.median()) & (shares[0].mass > 0)
+        heavy[orders["shared"]] = False
+        few = torch.where(heavy, 1 / shares[0].effective_classes.clamp(min=1), 0.0)
+        orders["specific"] = _largest(few, top)
     out: dict[int, list[Why]] = {}
     for why, order in orders.items():
-        for k in order[:top].tolist():
+        for k in order:
             out.setdefault(k, []).append(why)
     return out
+
+
+def _largest(v: Float[Tensor, " d"], top: int) -> list[int]:
+    """The `top` largest of the positive entries, the largest first."""
+    order: list[int] = v.argsort(descending=True)[:top].tolist()
+    return [k for k in order if float(v[k]) > 0]
 
 
 def _classes(A: Sequence[Tensor], k: int, names: Sequence[str]) -> list[FeatureOfClass]:
@@ -293,13 +308,12 @@ def _sheet(seen: Sequence[_Seen], file: FeatureFile, settings: Features) -> tupl
 
 def _on_the_sheet(file: FeatureFile, top: int) -> list[Feature]:
     """At most `top` features: what was forgotten, or the pair's, or half of them shared and half specific."""
-    if len(file.checkpoints) == 2:
-        return [f for f in file.features if "forgotten" in f.why]
-    if file.pair is not None:
-        return [f for f in file.features if "pair" in f.why]
-    sorts: tuple[Why, Why] = ("shared", "specific")
-    halves = [[f for f in file.features if why in f.why][: -(-top // 2)] for why in sorts]
-    return list({f.k: f for half in halves for f in half}.values())
+    first: list[Why] = ["pair forgotten", "forgotten", "pair"]
+    for why in first:
+        if some := [f for f in file.features if why in f.why]:
+            return some
+    halves: list[Why] = ["shared", "specific"]
+    return [f for why in halves for f in [f for f in file.features if why in f.why][: -(-top // 2)]]
 
 
 def _shown_classes(feature: Feature, pair: tuple[str, str] | None) -> list[str]:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossclass.analysis.attribution import cas, fitting_labels, means_by_class
+from crossclass.analysis.attribution import fitting_labels, means_by_class, off_diagonal
 from crossclass.analysis.intervals import Interval, of_influences
 from crossclass.core.classes import Classes
 
@@ -59,14 +59,21 @@ class Invariant:
 def invariant_matrices(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> dict[Kind, Invariant]:
     """All three of them. Raises UserError for features, W and labels that do not fit together.
 
+    Images with a feature that is not finite are left out.
+
     Args:
         g: Features of the (adversarial) images.
         W: The head's weights.
         y: Classes of the images.
     """
     y = fitting_labels(g, W, y).long()
-    g, W = g.to(torch.float64), W.to(torch.float64)
+    there = g.isfinite().all(dim=1)
+    g, y, W = g[there].to(torch.float64), y[there], W.to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
     sample = _Sample(g, y, len(W))
+    if len(sample.there) < 2:
+        most = float(len(W) * (len(W) - 1))
+        nothing = Invariant(W.new_zeros(len(W), len(W)), Interval(0.0, 0.0, most))
+        return dict.fromkeys(KINDS, nothing)
     z = _Sample(g @ (W - W.mean(dim=0)).T, y, len(W))
     return {"decision": _decision(z), "offer": _offer(sample), "profile": _profile(z)}
 
@@ -106,7 +113,7 @@ def _decision(z: _Sample) -> Invariant:
     Q = z.deviations[:, rows].T @ z.deviations[:, rows] / max(1, len(z.y))
     matrix, G = _cosines(Q)
     v = torch.cat([((part @ G) * part).sum(dim=1) for part in z.deviations[:, rows].split(_BLOCK)])
-    return _invariant(z, matrix, cas(matrix), v * z.share)
+    return _invariant(z, matrix, _score(matrix), v * z.share)
 
 
 def _profile(z: _Sample) -> Invariant:
@@ -120,7 +127,7 @@ def _profile(z: _Sample) -> Invariant:
     along = 2 * (G @ R)  # the derivative of <G, R R^T>
     along = along - along.mean(dim=0)
     v = (z.deviations * along[z.row[z.y]]).sum(dim=1)
-    return _invariant(z, matrix, cas(_cosines(Q - noise)[0]), v)
+    return _invariant(z, matrix, _score(_cosines(_without(Q, noise))[0]), v)
 
 
 def _offer(sample: _Sample) -> Invariant:
@@ -152,11 +159,21 @@ def _offer(sample: _Sample) -> Invariant:
         of_sigma = (1 - shrinkage) * sample.share[rows, None] * (h @ G)
         parts.append(((of_means - of_sigma) * h).sum(dim=1))
     n, left = sample.n[sample.there].to(torch.float64), len(a) - len(sample.there) - rank - 1
-    corrected = cas(matrix)
+    corrected = _score(matrix)
     if not shrinkage and left > 0:  # Sigma^+ is too large by this factor, and so is what noise of M~ adds
         inflated = (len(a) - len(sample.there)) / left
-        corrected = cas(_cosines(Q - inflated * sample.noise(rank / n))[0])
+        corrected = _score(_cosines(_without(Q, inflated * sample.noise(rank / n)))[0])
     return _invariant(sample, matrix, corrected, torch.cat(parts), shrinkage)
+
+
+def _score(C: Float[Tensor, "c c"]) -> float:
+    return float(off_diagonal(C).clamp(min=0).sum())
+
+
+def _without(Q: Float[Tensor, "c c"], noise: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
+    """Q less the noise of the class means; of a class that cannot be told from its noise a tenth is left."""
+    q = Q.diagonal()
+    return (Q - noise).diagonal_scatter(torch.maximum(q - noise.diagonal(), q / 10))
 
 
 def _cosines(Q: Float[Tensor, "c c"]) -> tuple[Float[Tensor, "c c"], Float[Tensor, "c c"]]:
@@ -175,5 +192,5 @@ def _invariant(
     sample: _Sample, matrix: Tensor, corrected: float, v: Tensor, shrinkage: float = 0.0
 ) -> Invariant:
     whole = sample.between(matrix)
-    interval = of_influences(cas(whole), corrected, v, sample.y, float(sample.k * (sample.k - 1)))
+    interval = of_influences(_score(whole), corrected, v, sample.y, float(sample.k * (sample.k - 1)))
     return Invariant(whole, interval, shrinkage)

@@ -45,7 +45,7 @@ def neural_collapse(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes
     means = means_by_class(g, y, len(W))
     M, rows = means[there], W.to(torch.float64)[there]
     M, rows = M - M.mean(dim=0), rows - rows.mean(dim=0)
-    if len(there) < 2 or not bool(M.isfinite().all() & rows.isfinite().all()):
+    if len(there) < 2 or not bool(g.isfinite().all() & rows.isfinite().all()):
         return NeuralCollapse(*[torch.nan] * 4)
     length = M.norm(dim=1)
     cosines = (M @ M.T) / (length[:, None] * length)

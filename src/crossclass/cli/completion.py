@@ -69,9 +69,10 @@ def completion(
     shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Your shell")],
     words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
-    """Print the script of completion with the Tab key, for new shells (zsh after compinit).
+    """Print the script of completion with the Tab key.
 
-    It completes commands, names of runs, settings and their values, files, and the checkpoints behind RUN@.
+    It completes commands, names of runs, settings and their values, files, and the checkpoints behind RUN@, in
+    new shells (in zsh after compinit).
 
     \b
     Examples:

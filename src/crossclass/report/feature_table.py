@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator
 from crossclass.analysis.feature_records import Feature, FeatureFile
 
 CAPTIONS = {
-    "forgotten": "forgotten: they added most at {a} that they no longer add at {b}",
+    "forgotten": "forgotten: what they add to CAS fell most from {a} to {b}",
     "shared": "shared: they add most to CAS",
     "specific": "specific: of the heavier half of all features, they count for fewest classes",
-    "pair": "the pair {pair}: they carry most of its C",
+    "pair forgotten": "forgotten of the pair {pair}: what they carry of its C fell most from {a} to {b}",
+    "pair": "the pair {pair}: they carry most of its C at {a}",
 }
 
 ORDER: dict[str, Callable[[Feature], float]] = {
     "forgotten": lambda f: -(f.lost or 0),
     "shared": lambda f: -f.share,
     "specific": lambda f: f.effective_classes,
+    "pair forgotten": lambda f: (f.pair_second or 0) - (f.pair or 0),
     "pair": lambda f: -(f.pair or 0),
 }
 
@@ -31,10 +33,11 @@ def feature_table(file: FeatureFile) -> Iterator[str]:
         "shared"
     )
     if file.changed_sign is not None:
-        whole = file.cas[0] - file.cas[1]
+        whole, rest = round(file.cas[0] - file.cas[1], 2), round(file.changed_sign, 2)
         yield (
-            f"CAS fell by {whole:.2f}: by {whole - file.changed_sign:.2f} in pairs of classes that share at "
-            f"both checkpoints (what all features lost), by {file.changed_sign:.2f} in pairs that do at one"
+            f"of the difference of {signed(whole)}, {signed(whole - rest)} is the sum of what features lost, "
+            f"over pairs of classes that share at both checkpoints; {signed(rest)} is of pairs that share at "
+            "only one of them"
         )
     names = [c.name for c in file.checkpoints]
     words = {"a": names[0], "b": names[-1], "pair": " and ".join(file.pair or ())}
@@ -47,24 +50,42 @@ def feature_table(file: FeatureFile) -> Iterator[str]:
 
 def line(f: Feature) -> str:
     """One feature in one line."""
-    parts = [f"feature {f.k:4}: adds {f.share:+.3f}{span(f.share_interval)} to CAS"]
+    parts = [f"feature {f.k:4}: adds {signed(f.share, 3)}{span(f.share_interval)} to CAS"]
     if f.share_second is not None and f.lost is not None:
-        parts.append(f"then {f.share_second:+.3f}, lost {f.lost:+.3f}{span(f.lost_interval)}")
+        lost = f"{signed(f.lost, 3)}{span(f.lost_interval)}"
+        parts.append(f"then {signed(f.share_second, 3)}, lost {lost}")
     if f.pair is not None:
-        then = "" if f.pair_second is None else f", then {f.pair_second:+.3f}"
-        parts.append(f"{f.pair:+.3f} of the pair{then}")
+        then = "" if f.pair_second is None else f", then {signed(f.pair_second, 3)}"
+        parts.append(f"{signed(f.pair, 3)} of the pair{then}")
     parts.append(f"counts for {f.effective_classes:.1f} classes")
     strong = [c for c in f.classes if c.a > 0][:3]
     changes = (f"{c.name} {c.a:.2f}" + ("" if c.b is None else f" -> {c.b:.2f}") for c in strong)
     return "; ".join([*parts, ", ".join(changes)])
 
 
+def sheet_head(file: FeatureFile) -> str:
+    """What stands on top of the sheet."""
+    what = " and ".join(at.title for at in file.checkpoints)
+    each = "" if len(file.checkpoints) == 1 else ", at each checkpoint"
+    return (
+        f"{what}: {file.data.n} images, {file.attack}\nBelow each image: what the feature adds to the "
+        f"logit of the image's class{each}. The maps of one feature are on one scale."
+    )
+
+
 def sheet_title(f: Feature) -> str:
     """The head of a feature on the sheet."""
-    then = "" if f.share_second is None else f", then {f.share_second:+.2f}"
-    of_pair = "" if f.pair is None else f", {f.pair:+.2f} to the pair"
+    then = "" if f.share_second is None else f", then {signed(f.share_second)}"
+    of_pair = "" if f.pair is None else f", {signed(f.pair)} to the pair"
+    of_pair += "" if f.pair_second is None else f", then {signed(f.pair_second)}"
     counts = f"counts for {f.effective_classes:.1f} classes"
-    return f"feature {f.k} adds {f.share:+.2f} to CAS{then}{of_pair}; {counts}"
+    return f"{f.why[0]}: feature {f.k} adds {signed(f.share)} to CAS{then}{of_pair}; {counts}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """The number with its sign, and without one where it is printed as zero."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]
 
 
 def span(ends: tuple[int | float | None, int | float | None] | None) -> str:

@@ -12,7 +12,7 @@ from crossclass.report.plots.saliency import _overlay
 from crossclass.report.plots.style import BARE, styled
 
 CELL, GAP, SIDE, HEAD, FOOT, BETWEEN = 0.72, 0.04, 0.75, 0.36, 0.2, 0.14  # inches
-CLASSES_APART = 0.22
+CLASSES_APART, TOP = 0.22, 0.55
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class Panel:
     """What the feature adds to the class's logit on each image, per checkpoint."""
 
 
-def feature_sheet(blocks: Sequence[tuple[str, Sequence[Panel]]], checkpoints: Sequence[str]) -> Figure:
-    """A block for each feature: its title, its classes side by side, images above, one row per checkpoint.
+def feature_sheet(
+    blocks: Sequence[tuple[str, Sequence[Panel]]], checkpoints: Sequence[str], head: str
+) -> Figure:
+    """`head`, then a block for each feature: its title, its classes side by side, a row per checkpoint.
 
     The maps of a block are on one colour scale, so that best and last can be compared; blocks are not.
     """
@@ -36,11 +38,12 @@ def feature_sheet(blocks: Sequence[tuple[str, Sequence[Panel]]], checkpoints: Se
     rows = 1 + len(checkpoints)
     tall = HEAD + 0.2 + rows * (CELL + GAP) + FOOT + BETWEEN
     width = SIDE + across * (CELL + GAP) + (most - 1) * CLASSES_APART + 0.1
-    height = len(blocks) * tall
+    height = len(blocks) * tall + TOP
     with styled(BARE):
         figure = Figure(figsize=(width, height))
+        figure.text(0.08 / width, (height - 0.08) / height, head, fontsize=8, va="top", linespacing=1.5)
         for b, (title, panels) in enumerate(blocks):
-            top = height - b * tall
+            top = height - TOP - b * tall
             figure.text(0.08 / width, (top - 0.2) / height, title, fontsize=9, weight="bold", va="center")
             largest = max((float(m.max(initial=0)) for p in panels for m in p.maps), default=0.0)
             left = SIDE
@@ -71,5 +74,5 @@ def _column(
         ax = figure.add_axes((left / width, below / height, CELL / width, CELL / height))
         ax.imshow(picture, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
-    adds = " → ".join(f"{a[i]:+.2f}" for a in panel.adds)
+    adds = " → ".join(f"{a[i] + 0.0:.2f}" for a in panel.adds)
     figure.text((left + CELL / 2) / width, (below - 0.1) / height, adds, fontsize=6, ha="center", va="center")

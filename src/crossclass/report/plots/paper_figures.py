@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crossclass.analysis.metrics import metric
 from crossclass.paper.entry import Numbers
 from crossclass.report import plots
-from crossclass.report.feature_table import sheet_title
+from crossclass.report.feature_table import sheet_head, sheet_title
 
 if TYPE_CHECKING:
     from crossclass.analysis.compare import SaliencyMaps
@@ -219,4 +219,5 @@ def draw_features(rows: "Sequence[SheetRow]", file: "FeatureFile", path: Path, m
             )
         )
     titles = [(sheet_title(numbers[k]), of) for k, of in panels.items()]
-    return plots.save(plots.feature_sheet(titles, [c.name for c in file.checkpoints]), path, made_by).name
+    sheet = plots.feature_sheet(titles, [c.name for c in file.checkpoints], sheet_head(file))
+    return plots.save(sheet, path, made_by).name
