@@ -100,7 +100,12 @@ BAD_LABELS = {
     "left out": torch.where(Y == 2, -100, Y),
     "probabilities of other classes": torch.full((5, 4), 0.25),
 }
-GOOD_LABELS = {"[n, 1]": Y[:, None], "int8": Y.to(torch.int8), "int32 [n, 1]": Y[:, None].int()}
+GOOD_LABELS = {
+    "[n, 1]": Y[:, None],
+    "int8": Y.to(torch.int8),
+    "uint8": Y.to(torch.uint8),
+    "int32 [n, 1]": Y[:, None].int(),
+}
 
 
 def refused(call: Any) -> str:

@@ -220,7 +220,7 @@ def test_labels_that_count_from_one_are_refused(tmp_path: Path) -> None:
 def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
     npz(tmp_path, weights=np.ones(5), ids=np.arange(5))
     assert sound(read_npz(tmp_path, "train")).left_out == (
-        "of train.npz images, labels and class_names were read, not 'weights', 'ids'"
+        "of train.npz only images, labels and class_names were read, not 'weights', 'ids'"
     )
     npz(tmp_path)
     assert read_npz(tmp_path, "train").left_out == ""

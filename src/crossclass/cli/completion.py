@@ -71,8 +71,8 @@ def completion(
 ) -> None:
     """Print the script of completion with the Tab key.
 
-    It completes commands, names of runs, settings and their values, files, and the checkpoints behind RUN@, in
-    new shells (in zsh after compinit).
+    It completes commands, names of runs, settings and their values, files, and the checkpoints behind RUN@,
+    in new shells (in zsh after compinit).
 
     \b
     Examples:

@@ -43,7 +43,7 @@ def class_labels(y: Tensor, n: int | None = None) -> Tensor:
         raise UserError(f"{what}; give the class of each image: integers of shape [n]")
     if n is not None and len(y) != n:
         raise UserError(f"{what}, but there are {n} images; give one label for each image")
-    return y
+    return y.long() if integers and not y.dtype.is_signed else y  # bytes as an index are a mask
 
 
 def whole_labels(y: Tensor, n: int | None = None) -> Int[Tensor, " n"]:
