@@ -125,7 +125,11 @@ def features(
     rows, note = _sheet(seen, file, settings)
     if note:
         file = file.model_copy(update={"warnings": (*file.warnings, note)})
-    return file.model_copy(update={"sheet": draw(rows, file)}) if rows else file
+    if not rows:
+        return file
+    # drawing writes a file, which is the first process's task
+    sheet = runtime.group.on_main_process(lambda: draw(rows, file))
+    return file.model_copy(update={"sheet": sheet})
 
 
 def _look_at(

@@ -74,7 +74,7 @@ def features(targets: Targets, trust: Trust = False, allow_partial: Partial = Fa
         file = file.model_copy(update={"made_by": mark})
         words = sys.stderr if is_stdout(out) else sys.stdout
         try:
-            path = write()
+            path = runtime.group.on_main_process(write)
         finally:
             for line in feature_table(file):
                 print(line, file=words)
