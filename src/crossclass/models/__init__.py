@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated
 
 import torch
@@ -59,7 +60,7 @@ def from_text(value: object) -> object:
         return {"kind": kind}
     if rest and (name := shorthands.get(kind)) is not None:
         return {"kind": kind, name: rest}
-    if rest and ":" not in rest and kind not in shorthands:
+    if rest and ":" not in rest and kind not in shorthands and not get_close_matches(kind, shorthands):
         factory = f"python:{kind.removesuffix('.py').replace('/', '.')}:{rest}"
         raise ValueError(f"no such model; did you mean '{factory}'?")
     shown = [f"{k}:{name.upper()}" if name else k for k, name in shorthands.items()]
