@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from crossclass.analysis import feature_shares
+from crossclass.analysis import feature_shares, features as module
 from crossclass.analysis.feature_records import FeatureFile
 from crossclass.analysis.features import Features, SheetRow, features
 from crossclass.analysis.measure import evaluate_checkpoint
@@ -89,10 +89,12 @@ def test_a_pair_has_the_features_that_carry_its_cosine(folder) -> None:
         (FEW.replace(pair=("disk", "sqare")), "did you mean 'square'"),
         (FEW.replace(pair=("disk", "disk")), "two different classes"),
         (FEW.replace(top=1000), "top=1000"),
+        (FEW.replace(saliency=2), "saliency belongs to measure"),
     ],
-    ids=["no class", "one class", "too many"],
+    ids=["no class", "one class", "too many", "saliency"],
 )
-def test_what_cannot_be_asked_for(folder, settings: Features, said: str) -> None:
+def test_what_cannot_be_asked_for_is_said_before_the_attack(folder, settings, said, monkeypatch) -> None:
+    monkeypatch.setattr(module, "evaluate_checkpoint", lambda *_, **__: pytest.fail("attacked"))
     with pytest.raises(UserError, match=said):
         drawn([f"{folder}@last"], settings)
 

@@ -17,7 +17,7 @@ from crossclass.analysis.feature_records import Feature, FeatureFile, FeatureOfC
 from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement, settled
 from crossclass.analysis.records import Measurement
 from crossclass.analysis.saliency import feature_maps, resized
-from crossclass.checkpoints.load import LoadedCheckpoint, Source, load_checkpoints
+from crossclass.checkpoints.load import LoadedCheckpoint, Source, checkpoint_files, load_checkpoints
 from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.progress import Progress, silent
@@ -110,15 +110,16 @@ def features(
             and more features than there are.
     """
     runtime = runtime or Runtime()
+    if len(checkpoint_files(targets)) > 2:
+        raise UserError("features looks at one checkpoint, or compares two; give no more than two")
     seen: list[_Seen] = []
     with trusting(everything=trust):
         for read in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
-            if len(seen) == 2:
-                raise UserError("features looks at one checkpoint, or compares two; give no more than two")
+            _require_there(read, settings)
             seen.append(_look_at(read, settings, runtime, progress, with_images=not seen))
     if len(seen) == 2 and seen[0].result.checkpoint.sha256 == seen[1].result.checkpoint.sha256:
         seen = seen[:1]  # best and last of a run may be one
-    _require_comparable(seen, settings)
+    _require_comparable(seen)
     file = _file(seen, settings)
     if draw is None or not settings.images:
         return file
@@ -150,18 +151,25 @@ def _look_at(
     return _Seen(fed.loaded, evaluation, result)
 
 
-def _require_comparable(seen: Sequence[_Seen], settings: Features) -> None:
-    first = seen[0]
-    k, d = first.evaluation.W.shape
+def _require_there(read: LoadedCheckpoint, settings: Features) -> None:
+    """Raise UserError before the attack for features and classes that the network does not have."""
+    d, names = read.model.head.weight.shape[1], read.splits.class_names
     if settings.top > d:
         raise UserError(
             f"top={settings.top} is more than the {d} features of the network; give top={d} or less"
         )
     for name in settings.pair or ():
-        if name not in first.result.class_names:
-            raise UserError(f"pair: there is no class '{name}'{did_you_mean(name, first.result.class_names)}")
+        if name not in names:
+            raise UserError(f"pair: there is no class '{name}'{did_you_mean(name, names)}")
     if settings.pair and settings.pair[0] == settings.pair[1]:
         raise UserError("pair needs two different classes, such as pair=automobile,truck")
+    if settings.saliency:
+        raise UserError("saliency belongs to measure; features draws a sheet of its own, of images=N images")
+
+
+def _require_comparable(seen: Sequence[_Seen]) -> None:
+    first = seen[0]
+    k, d = first.evaluation.W.shape
     if len(seen) == 2:
         other = tuple(seen[1].evaluation.W.shape)
         if other != (k, d):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from crossclass.report.plots.saliency import _overlay
+from crossclass.report.plots.saliency import overlay
 from crossclass.report.plots.style import BARE, styled
 
 CELL, GAP, SIDE, HEAD, FOOT, BETWEEN = 0.72, 0.04, 0.75, 0.36, 0.2, 0.14  # inches
@@ -68,7 +68,7 @@ def _column(
 ) -> None:
     width, height = size
     image = np.broadcast_to(panel.images[i].astype(float), (*panel.images[i].shape[:2], 3))[None]
-    drawn = [image[0], *(_overlay(image, m[i].astype(float)[None], largest)[0] for m in panel.maps)]
+    drawn = [image[0], *(overlay(image, m[i].astype(float)[None], largest)[0] for m in panel.maps)]
     for r, picture in enumerate(drawn):
         below = top - r * (CELL + GAP) - CELL
         ax = figure.add_axes((left / width, below / height, CELL / width, CELL / height))

@@ -35,7 +35,7 @@ def saliency_grid(images: ArrayLike, maps: Mapping[str, ArrayLike], captions: Se
     width, height = SIDE + min(COLUMNS, n) * (CELL + GAP) + BAR, -(-n // COLUMNS) * block
     with styled():
         figure = Figure(figsize=(width, height))
-        rows = {"image": pixels} | {k: _overlay(pixels, m, top) for k, m in shown.items()}
+        rows = {"image": pixels} | {k: overlay(pixels, m, top) for k, m in shown.items()}
         for i, (down, across) in enumerate(divmod(i, COLUMNS) for i in range(n)):
             for row, (label, pictures) in enumerate(rows.items()):
                 left = SIDE + across * (CELL + GAP)
@@ -56,7 +56,7 @@ def saliency_grid(images: ArrayLike, maps: Mapping[str, ArrayLike], captions: Se
     return figure
 
 
-def _overlay(pixels: NDArray[np.float64], maps: NDArray[np.float64], top: float) -> NDArray[np.float64]:
+def overlay(pixels: NDArray[np.float64], maps: NDArray[np.float64], top: float) -> NDArray[np.float64]:
     """The maps in colour over the images in grey: every hue is the map's, and 0 shows the bare image."""
     grey = 0.25 + 0.75 * pixels @ np.array([0.299, 0.587, 0.114])
     return _blend(grey, maps, top)
