@@ -6,7 +6,7 @@
 
 Also: state=DIR (what one command leaves for the next; `lease` among the temporary files), device=auto,
 smoke=1 (seconds on a CPU, the same code), epochs=N (instead of what fits), variant=eager|graph|compiled
-(instead of the fastest).
+(instead of the fastest), sizes=128,512 (the batches that are compiled for).
 
 DIR holds a part of CIFAR-10 as lossless mosaics (`train_00.webp` and so on, labels in `*_labels.npz`); every
 command decodes what it is given, and `main` wants all of it. Every piece runs in a process of its own with a
@@ -32,6 +32,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -44,9 +45,11 @@ OWN = {
     "smoke": "0",
     "epochs": "0",
     "variant": "auto",
+    "sizes": "128,512",
 }
 PARTS = {"train": 50, "test": 10}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PUBLISHING = Lock()
 GF_STEP, GF_TRAIN = 2.2217, 3.3290
 """Operations per image of an input gradient and of a training step, PreActResNet-18 (10^9)."""
 
@@ -100,7 +103,11 @@ class Stage:
             f.write(line + "\n")
 
     def publish(self) -> None:
-        """Everything small to OUT, in at most four files, each replaced as a whole."""
+        """Everything small to OUT, in at most four files, each replaced as a whole; one thread at a time."""
+        with PUBLISHING:
+            self._publish()
+
+    def _publish(self) -> None:
         from crossclass.core.files import json_text
 
         results = {p.stem: self.kept(p.name) for p in sorted((self.state / "results").glob("*.json"))}
@@ -145,12 +152,14 @@ def guarded(stage: Stage, what: str, found: dict[str, Any]) -> Any:
     found.setdefault("seconds", {})[what] = round(time.time() - started, 2)
 
 
-def piece(stage: Stage, name: str, limit: float, extra: dict[str, str] | None = None) -> int:
-    """Run a piece of this file in its own process; its exit code, or -1 if it was stopped at the limit."""
+def piece(
+    stage: Stage, name: str, limit: float, extra: dict[str, str] | None = None, of: Path | None = None
+) -> int:
+    """Run a piece of a file, else of this one, in its own process; its exit code, or -1 if stopped at the limit."""
     end = min(stage.end, time.time() + limit)
     words = [w for w in stage.words(end) if w.split("=")[0] not in (extra or {})]
     words += [f"{k}={v}" for k, v in (extra or {}).items()]
-    return ran(stage, [str(Path(__file__).resolve()), name, *words], end + 8, name)
+    return ran(stage, [str(of or Path(__file__).resolve()), name, *words], end + 8, name)
 
 
 def ran(stage: Stage, arguments: list[str], end: float, name: str) -> int:
@@ -493,7 +502,7 @@ def timed(stage: Stage, batch: int, batches: int, variant: str, bn: str = "train
 def warm(stage: Stage) -> None:
     """Compile the network for crafting into the cache of later processes, and check that it is right."""
     found: dict[str, Any] = {"fine": {}}
-    for batch in (128, 512):
+    for batch in map(int, stage.options["sizes"].split(",")):
         with guarded(stage, f"compiling for {batch}", found):
             checked = graphs_against_eager(stage, compiled=True, batch=batch)
             found["fine"][str(batch)] = checked["fine"]

@@ -8,7 +8,7 @@ mkdir -p "$to/code" "$to/data1" "$to/data2" "$to/data3"
 rm -rf "$to/code/src" && mkdir "$to/code/src"
 cp -r "$here/src/crossclass" "$to/code/src/"
 find "$to/code" -name __pycache__ -prune -exec rm -rf {} +
-cp "$here/benchmarks/lease.py" "$here/benchmarks/device_check.py" "$to/code/"
+cp "$here"/benchmarks/lease*.py "$here/benchmarks/device_check.py" "$to/code/"
 [ -f "$here/benchmarks/cifar10.sha256.json" ] && cp "$here/benchmarks/cifar10.sha256.json" "$to/code/"
 for k in 1 2 3; do cp -f "$from"/*_labels.npz "$to/data$k/"; done
 cp -f "$from"/test_*.webp "$from"/train_0*.webp "$to/data1/"
