@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import records_table
 import settings_page
 from typer.main import get_command
 
@@ -176,6 +177,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "findings": findings,
     "metrics": metrics,
+    "records": records_table.table,
 }
 """What stands in pages between two marks."""
 

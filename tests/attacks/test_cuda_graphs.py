@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import seeded
 from crossclass import models
-from crossclass.attacks import FGSM, PGD
+from crossclass.attacks import FGSM, PGD, skip_range_check
 from crossclass.attacks.cuda_graphs import Capture, CudaGraphs, Job
 from crossclass.attacks.norms import L2
 from crossclass.core.rng import isolated_rng
@@ -72,6 +73,39 @@ def test_replays_are_what_running_gives(attack: PGD) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
     assert all(m.training for m in one.modules())
     assert all(p.requires_grad for p in one.parameters())
+
+
+class NothingRead(TorchDispatchMode):
+    """Raises where the host reads a tensor: a recording would end there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "equal.default", "unique")):
+            raise RuntimeError(f"{func} while recording")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("attack", RECORDED.values(), ids=RECORDED.keys())
+@pytest.mark.parametrize("soft", [False, True], ids=["classes", "probabilities"])
+def test_nothing_is_read_while_recording_in_whatever_loop(
+    attack: PGD, soft: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = net()
+
+    def no_list(tensor: torch.Tensor) -> Any:  # a tolist() is no operation that a mode would see
+        raise RuntimeError("tolist while recording")
+
+    def capture(job: Job) -> tuple[Callable[[], object], Any]:
+        with NothingRead(), monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "tolist", no_list)
+            return emulated(attack, network)(job)
+
+    graphs, y = CudaGraphs(capture), torch.arange(4)
+    y = torch.eye(4) if soft else y
+    for step in range(3):
+        with graphs.active(), skip_range_check():  # as a loop does that has checked its images
+            attack(network, torch.rand(4, 3, 16, 16, generator=seeded(step)), y, seeded(step))
+    assert graphs.pop_warning() is None
+    assert graphs.replays == 2
 
 
 def test_recording_does_not_move_the_global_generator() -> None:

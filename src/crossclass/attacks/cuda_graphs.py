@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from crossclass.attacks.base import AttackResult, Images, Network, validate_images
 from crossclass.attacks.losses import Labels
+from crossclass.core.classes import known_labels
 from crossclass.core.errors import first_line
 from crossclass.models.model_state import frozen
 
@@ -128,8 +129,9 @@ class _RecordedAttack:
         ):
 
             def job() -> Outputs:
-                reference = f(self._x).detach() if attack.loss == "kl" else None
-                result, _ = attack.ascend(f, self._x, self._y, reference, self._delta, scored=False)
+                with known_labels():  # reading them would end the recording; the loop has checked them
+                    reference = f(self._x).detach() if attack.loss == "kl" else None
+                    result, _ = attack.ascend(f, self._x, self._y, reference, self._delta, scored=False)
                 return result.x_adv, result.dead_gradients
 
             try:
