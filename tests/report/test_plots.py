@@ -36,6 +36,19 @@ def test_a_long_row_is_wrapped():
     assert (len(left), len(bottom)) == (5, 2)
 
 
+def test_a_negative_entry_does_not_look_like_zero():
+    C = [[1.0, -0.2], [0.0, 1.0]]
+    one, many = plots.matrix(C, ["a", "b"]), plots.matrix_grid({"AT": {"best": A, "last": C}})
+    for image in one.axes[0].collections[0], pictures(many)[1].images[0]:
+        (blue, negative), (zero, _) = (image.to_rgba(np.array(row))[:, :3] for row in C)
+        assert negative[0] - negative[2] > 0.1  # red
+        assert zero.min() > 0.9
+        assert blue[2] - blue[0] > 0.1
+        assert image.get_clim() == (-0.2, 1)
+    counts = plots.matrix([[0.0, 2.0], [1.0, 3.0]], ["a", "b"], vmax=3)
+    assert counts.axes[0].collections[0].get_clim() == (0, 3)
+
+
 @pytest.mark.parametrize("rows", [{}, {"AT": {}}, {"AT": {"best": None}}])
 def test_a_sheet_of_nothing_is_empty(rows):
     assert not pictures(plots.matrix_grid(rows))

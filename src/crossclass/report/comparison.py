@@ -301,7 +301,7 @@ def explorer(view: ComparisonView) -> dict[str, Any] | None:
     ]
     if not shown or len(view.names) < 2:
         return None
-    check = f"{view.attack_at_a_number}. Negative entries are drawn as 0 on the scale from 0 to 1."
+    check = f"{view.attack_at_a_number}. Negative entries are red."
     return {"id": view.anchor, "data": viewer(view.names, shown, shown[0][1]), "check": check, "note": ""}
 
 
@@ -320,7 +320,7 @@ def matrices(view: ComparisonView) -> dict[str, Any] | None:
         large = len(shown) == 2 and len(D) > COARSE
         of = [(one.id, 0) for one in shown] if large else []
         shown.append(figures.matrix(D, view.names, title, text, plots.difference(D, view.names), of=of))
-    note = "Negative entries of C are drawn as 0; the difference has a scale of its own."
+    note = "Negative entries of C are red; the difference has a scale of its own."
     return {"figures": shown, "note": note} if shown else None
 
 

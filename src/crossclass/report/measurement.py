@@ -175,7 +175,7 @@ def explorer(view: MeasurementView) -> dict[str, Any] | None:
         return None
     shown = [({"label": label}, M) for key, label in MATRICES.items() if (M := matrix_of(view.m, key))]
     data = viewer(view.names, shown, C)
-    check = f"{view.attack_at_a_number}. Negative entries are drawn as 0 on the scale from 0 to 1."
+    check = f"{view.attack_at_a_number}. Negative entries are red."
     return {"id": view.anchor, "data": data, "check": check, "note": _empty(view)}
 
 
@@ -208,7 +208,7 @@ def matrices(view: MeasurementView) -> dict[str, Any] | None:
             text = f"{note}; {name} {number(view.m.metrics.get(of), 2)}; {view.attack_at_a_number}"
             at = [(f"data-{view.anchor}", len(shown))] if there else []
             shown.append(figures.matrix(C, view.names, title, text, of=at))
-    return {"figures": shown, "note": "Negative entries are drawn as 0.", "folded": True} if shown else None
+    return {"figures": shown, "note": "Negative entries are red.", "folded": True} if shown else None
 
 
 def classes(view: MeasurementView) -> dict[str, Any] | None:

@@ -291,7 +291,7 @@ def matrices(view: RunView) -> dict[str, Any] | None:
         of, title = [(one.id, 0) for one in shown] if len(D) > COARSE else [], "C at best minus C at last"
         shown.append(figures.matrix(D, view.names, title, f"{text}; {attack}", drawing, of=of))
     empty = ", ".join(view.names[i] for i in both.best.empty_classes)
-    note = "Negative entries of C are drawn as 0; the difference has a scale of its own."
+    note = "Negative entries of C are red; the difference has a scale of its own."
     note += f" Classes without attribution, counted as sharing nothing: {empty}." if empty else ""
     return {"figures": shown, "note": note} if shown else None
 

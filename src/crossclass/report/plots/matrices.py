@@ -1,11 +1,13 @@
 """Class-by-class matrices: C, I-CAS, confusion, differences of two, and grids of many on one scale."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 from crossclass.report.plots.style import BARE, NAMED, Matrix, Style, styled
@@ -27,11 +29,11 @@ def matrix(
     ylabel: str = "",
     numbers: bool = False,
 ) -> Figure:
-    """One K x K matrix with its class names and colour scale; entries that are None are grey.
+    """One K x K matrix with its class names and colour scale; entries that are None are grey, negative red.
 
     `numbers` writes the entries into the cells, for at most 12 classes.
     """
-    values = np.ma.masked_invalid(np.array(C, dtype=float))
+    values = _masked(C)
     K = len(values)
     with styled(BARE):
         foot = (0.9 if K <= NAMED else 0.25) + 0.2 * bool(xlabel)  # room for names
@@ -62,8 +64,8 @@ def draw_matrix(
     Entries that are masked are grey. Returns what a colour bar needs.
     """
     K = len(values)
-    colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
-    scale: Style = {"cmap": colors, "vmin": vmin, "vmax": vmax}
+    lowest, colors = _scale([values], vmin, vmax, cmap)
+    scale: Style = {"cmap": colors, "vmin": lowest, "vmax": vmax}
     image: Any
     if K <= NAMED:
         image = ax.pcolormesh(values, edgecolors="white", linewidth=0.4, **scale)
@@ -78,12 +80,33 @@ def draw_matrix(
     return image
 
 
+def _masked(C: Matrix) -> "np.ma.MaskedArray[Any, Any]":
+    return np.ma.masked_invalid(np.array(C, dtype=float))
+
+
+def _scale(
+    matrices: Iterable["np.ma.MaskedArray[Any, Any]"], vmin: float | int, vmax: float | int, cmap: str
+) -> tuple[float | int, Colormap]:
+    """The lower end and the colours of a scale on which a negative entry does not look like 0.
+
+    A scale that begins at 0 goes down to the smallest entry, in red: -0.2 is as dark as 0.2.
+    """
+    colors = mpl.colormaps[cmap]
+    smallest = min((float(values.min()) for values in matrices if values.count()), default=0.0)
+    if vmin == 0 and smallest < -0.005 * vmax:
+        vmin = -vmax * min(10, math.ceil(-10 * smallest / vmax)) / 10
+        at = np.linspace(vmin, vmax, 1024) / vmax
+        below = mpl.colormaps["Reds"](-at)
+        colors = ListedColormap(np.where(at[:, None] < 0, below, colors(at)), f"{cmap} and Reds")
+    return vmin, colors.with_extremes(bad=MISSING)
+
+
 def write_numbers(
     ax: Axes, values: "np.ma.MaskedArray[Any, Any]", vmax: float | int, digits: int, size: float | int
 ) -> None:
     """Write the entries of a matrix into its cells, dark on light and light on dark."""
     for (i, j), value in np.ma.ndenumerate(values):
-        ink = "white" if value > 0.55 * vmax else "#27272a"
+        ink = "white" if abs(value) > 0.55 * vmax else "#27272a"
         text = f"{value:.{digits}f}"
         ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=size, color=ink)
 
@@ -136,7 +159,8 @@ def matrix_grid(
     side, head = 1.75, 0.42
     left = 0.3 if any(name for name, _ in lines) else 0.08
     size = left + across * (side + 0.12) + 0.62, max(1, len(lines)) * (side + head) + 0.08
-    colors = mpl.colormaps[cmap].with_extremes(bad=MISSING)
+    there = [_masked(C) for _, piece in lines for _, C in piece if C is not None]
+    lowest, colors = _scale(there, vmin, vmax, cmap)
     with styled(BARE):
         figure, image = Figure(figsize=size), None
         for r, (name, piece) in enumerate(lines):
@@ -149,8 +173,9 @@ def matrix_grid(
                 if c == 0 and name:
                     ax.set_ylabel(name, fontsize=9)
                 if C is not None:
-                    values = np.ma.masked_invalid(np.array(C, dtype=float))
-                    image = ax.imshow(values, interpolation="nearest", vmin=vmin, vmax=vmax, cmap=colors)
+                    image = ax.imshow(
+                        _masked(C), interpolation="nearest", vmin=lowest, vmax=vmax, cmap=colors
+                    )
         if image is not None:
             tall = min(size[1] - 0.6, 2.2) / size[1]
             bar = figure.add_axes((1 - 0.5 / size[0], 0.5 - tall / 2, 0.1 / size[0], tall))

@@ -15,11 +15,13 @@
   const UNKNOWN = -32768;
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
-  /** A value in [low, 1] to a colour. */
+  /** A value in [low, 1] to a colour; below a scale from 0 it is red, as it is on the scale from -1. */
   function scale(colours, low) {
     const table = (low < 0 ? colours.two : colours.one).map(rgb);
+    const below = low < 0 ? null : scale(colours, -1);
     return (value) => {
       if (value === null) return colours.none;
+      if (below && value < -0.005) return below(value);
       const t = Math.min(Math.max((value - low) / (1 - low), 0), 1) * (table.length - 1);
       const i = Math.min(Math.floor(t), table.length - 2);
       return table[i].map((from, c) => Math.round(from + (t - i) * (table[i + 1][c] - from)));
