@@ -117,7 +117,7 @@ class Stage:
             write(self.out / "log.txt", log.read_bytes()[-4_000_000:])
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as z:
-            for path in sorted(self.state.glob("*.txt")):
+            for path in [*sorted(self.state.glob("*.txt")), *sorted(self.state.glob("*.npz"))]:
                 z.write(path, path.name)
             folders = [p for p in self.runs.glob("*") if p.is_dir()] if self.runs.is_dir() else []
             for folder in sorted(folders, key=lambda p: p.stat().st_mtime):  # the newest is kept beside
@@ -155,7 +155,7 @@ def guarded(stage: Stage, what: str, found: dict[str, Any]) -> Any:
 def piece(
     stage: Stage, name: str, limit: float, extra: dict[str, str] | None = None, of: Path | None = None
 ) -> int:
-    """Run a piece of a file, else of this one, in its own process; its exit code, or -1 if stopped at the limit."""
+    """Run a piece of a file, else of this one, in its own process; its exit code, or -1 at the limit."""
     end = min(stage.end, time.time() + limit)
     words = [w for w in stage.words(end) if w.split("=")[0] not in (extra or {})]
     words += [f"{k}={v}" for k, v in (extra or {}).items()]

@@ -5,14 +5,14 @@
     python benchmarks/lease_arms.py arms   seconds=430 out=OUT data=DIR parent=DIR
     python benchmarks/lease_arms.py record seconds=230 out=OUT
 
-`begin`: all at once, compiling, graphs against eager, and the device against the CPU; then the card. It can go
-on (setsid) while other parts of the images arrive, which `unpack` decodes; `arms` waits for it.
-`arms`: the best checkpoint of `lease.py main` goes on with one-hot labels (`hard`), and with its own soft labels
-mixed in (`soft`: eq. 3 of the paper, lam 0.5, T 2, the parent as teacher); everything else is the same. All
-three are judged on the 10,000 test images in float32. PARENT holds the parent's weights, in parts, as `lease.py`
-writes them.
-`record`: PGD-3 AT with label smoothing and an average of the weights, from nothing to as many epochs as fit, and
-APGD-CE and APGD-T on the first 1,000 test images.
+`begin`: all at once, compiling, graphs against eager, and the device against the CPU; then the card. It can
+go on (setsid) while other parts of the images arrive, which `unpack` decodes; `arms` waits for it.
+`arms`: the best checkpoint of `lease.py main` goes on with one-hot labels (`hard`), and with its own soft
+labels mixed in (`soft`: eq. 3 of the paper, lam 0.5, T 2, the parent as teacher); all else is the same.
+All three are judged on the 10,000 test images in float32. PARENT holds the parent's weights, in parts, as
+`lease.py` writes them.
+`record`: PGD-3 AT with label smoothing and an average of the weights, from nothing to as many epochs as fit,
+and APGD-CE and APGD-T on the first 1,000 test images.
 
 Options are those of `lease.py`; `arm_epochs=N` and `record_epochs=N` fix the lengths.
 """
@@ -169,6 +169,8 @@ def network_of(stage: Stage, kind: str) -> tuple[Any, Any, Path]:
 
 def judge(stage: Stage, kinds: tuple[str, ...]) -> None:
     """PGD-20, all test images, float32: every number of the product, and the differences by image."""
+    import numpy as np
+
     from crossclass.analysis import evaluate
     from crossclass.analysis.compare import comparison
     from crossclass.analysis.measure import Measure, measurement
@@ -195,10 +197,21 @@ def judge(stage: Stage, kinds: tuple[str, ...]) -> None:
             passes[kind] = evaluate.evaluate(net, splits.test, attack, 0, batch=settings.batch)
             said = identity(card, path, run.data, net)
             measured[kind] = measurement(passes[kind], said, splits, attack, settings)
-            row = measured[kind]
+            row, p = measured[kind], passes[kind]
+            arrays = {
+                "labels": p.labels,
+                "clean": p.clean,
+                "robust": p.robust,
+                "means": p.means,
+                "W": p.W,
+                "C": p.C,
+            }
+            np.savez_compressed(
+                stage.state / f"pass-{kind}.npz", **{k: np.asarray(v) for k, v in arrays.items()}
+            )
             stage.say(
-                f"{kind} (epoch {card.epoch}): clean {row['clean']:.4f}, robust {row['robust']:.4f} under {attack}, "
-                f"CAS {row['cas']:.3f}, I-CAS {row['icas']:.3f}, n {row.data.n}"
+                f"{kind} (epoch {card.epoch}): clean {row['clean']:.4f}, robust {row['robust']:.4f}, "
+                f"under {attack}, CAS {row['cas']:.3f}, I-CAS {row['icas']:.3f}, n {row.data.n}"
             )
         pairs = [(a, b) for i, a in enumerate(measured) for b in list(measured)[i + 1 :]]
         rows = [comparison(measured[a], measured[b], (passes[a], passes[b])) for a, b in pairs]
@@ -243,8 +256,9 @@ def autoattacked(stage: Stage, kind: str) -> None:
         with torch.no_grad():
             lower = Lower(net)(x_adv).argmax(1) == y
         found |= {
-            "attack": str(attack), "crafted in": "bf16", "eps": 8 / 255, "n": len(part), "split": "test, first",
-            "seed": 0, "epoch": card.epoch, "seconds": took, "clean": float(clean.float().mean()),
+            "attack": str(attack), "crafted in": "bf16", "eps": 8 / 255, "n": len(part),
+            "split": "test, first", "seed": 0, "epoch": card.epoch, "seconds of the attack": took,
+            "clean": float(clean.float().mean()),
             "robust": float((clean & robust).float().mean()),
             "robust in bf16 and in float32": float((clean & robust & lower).float().mean()),
             "largest change": float((x_adv - x).abs().max()),
@@ -264,7 +278,7 @@ def bring(stage: Stage, kinds: tuple[str, ...]) -> None:
             continue
         tensors, card = load_checkpoint(Path(plan["folder"]) / "last.safetensors")
         half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in tensors.items()}
-        content = save(half, {"card": json.dumps(card.to_dict()), "dtype": "float16 of float32"})
+        content = save(half, {"card": card.model_dump_json(by_alias=True), "dtype": "float16 of float32"})
         for i in range(0, len(content), 15 * 2**20):
             write(stage.out / f"{kind}-fp16.safetensors.{i // (15 * 2**20)}", content[i : i + 15 * 2**20])
 
@@ -278,7 +292,10 @@ def begin(stage: Stage, own: dict[str, str]) -> None:
     words = [w for w in stage.words(stage.end - 8) if not w.startswith("sizes=")]
     for name, arguments in (
         ("piece:warm", [str(here / "lease.py"), "piece:warm", *words, f"sizes={BATCH}"]),
-        ("device_check", [str(here / "device_check.py"), stage.device, str(stage.state / "results/device.json")]),
+        (
+            "device_check",
+            [str(here / "device_check.py"), stage.device, str(stage.state / "results/device.json")],
+        ),
         ("piece:graphs", [str(here / "lease.py"), "piece:graphs", *words]),
         ("piece:recipes", [str(here / "lease.py"), "piece:recipes", *words]),
     ):
