@@ -98,6 +98,9 @@ def test_the_network_comes_back_as_it_was(net):
         ({"normalise": "cifar11"}, "cifar10"),
         ({"head": "conv"}, "head=conv"),
         ({"settings": cc.Measure(attack=ATTACK)}, "attack="),
+        ({"eps": 8 / 255}, "attack=PGD"),
+        ({"n": 20}, "settings=Measure"),
+        ({"class_name": ["a"]}, "class_names"),
     ],
 )
 def test_a_mistake_is_one_sentence(net, change, word):
@@ -105,6 +108,15 @@ def test_a_mistake_is_one_sentence(net, change, word):
     with pytest.raises(cc.UserError, match=word) as told:
         cc.measure(**given)
     assert "model." not in str(told.value)
+
+
+def test_what_must_be_given_is_named(net):
+    for call, word in (
+        (lambda: cc.measure(net, IMAGES), "labels"),
+        (lambda: cc.CAS(num_classes=5), "num_features"),
+    ):
+        with pytest.raises(cc.UserError, match=word):
+            call()
 
 
 def test_what_is_no_network_is_told_what_measure_takes():

@@ -52,7 +52,7 @@ def test_usual_attacks_are_not_warned_of(attack):
 @pytest.mark.parametrize(
     ("attack", "word"),
     [
-        (PGD(steps=20, rel_step=2 / 255), "step_size=0.00784314"),
+        (PGD(steps=20, rel_step=2 / 255), "attack.step_size=0.00784314"),
         (PGD(steps=20, step_size=0.25 / 255), "attack.steps=64"),
         (PGD(steps=2), "attack.steps=8"),
         (PGD(steps=3, start="none"), "attack.steps=4"),

@@ -42,6 +42,21 @@ def test_similar_classes_stand_side_by_side_with_their_numbers():
     assert cells(ax)[3 * i + j] == "0.10"
 
 
+def test_a_result_file_of_one_measurement_is_drawn_like_it(tmp_path):
+    path = write_results(tmp_path, [foreign("a.pt", 0.2, 0.4)])
+    file = cc.load_results(path)
+    (one,) = file.results
+    assert np.array_equal(file.C, one.C)
+    assert file["robust"] == one["robust"] == 0.2
+    drawn = [cells(cc.plot.matrix(of).axes[0]) for of in (one, file, path, str(path))]
+    assert drawn[0]
+    assert drawn == [drawn[0]] * 4
+    two = cc.load_results(write_results(tmp_path, [foreign("a.pt", 0.2, 0.4), foreign("b.pt", 0.1, 0.3)]))
+    for refused in (lambda: cc.plot.matrix(two), lambda: two.C, lambda: two["robust"]):
+        with pytest.raises(cc.UserError, match=r"a\.pt, b\.pt"):
+            refused()
+
+
 def test_it_draws_into_axes_that_are_given():
     figure = Figure()
     first, second = figure.subplots(1, 2)

@@ -376,15 +376,19 @@ def test_standard_training_is_not_judged():
     assert names([row(1, 0.3, gradient_cosine=0.1, train_robust=None)]) == []
 
 
-def test_predictor_collapse_is_a_note_at_first_and_an_alarm_later():
+def test_predictor_collapse_is_said_when_it_stays_and_when_it_comes_later():
     few = {"watched_predicted_classes": 2, "watched_largest_share": 0.85, "classwise_robust": [0.1] * 10}
     many = {**few, "watched_predicted_classes": 9, "watched_largest_share": 0.3}
-    rows = [row(1, 0.1, **few), row(2, 0.2, **many), row(3, 0.3, **many), row(4, 0.1, **few)]
+    each = [few, few, few, few, many, many, few]
+    rows = [row(epoch, 0.1, **one) for epoch, one in enumerate(each, 1)]
     found = history(rows, 10)
-    assert [(a.name, a.epoch, a.level, a.last_good, ended) for a, ended in found] == [
-        ("predictor-collapsed", 1, "note", None, 2),
-        ("predictor-collapsed", 4, "alarm", 3, None),
+    assert [(a.name, a.epoch, a.since, a.level, a.last_good, ended) for a, ended in found] == [
+        ("predictor-collapsed", 3, 1, "note", None, 5),
+        ("predictor-collapsed", 7, 7, "alarm", 6, None),
     ]
+    assert history(rows[:2], 10) == []
+    early = [row(1, 0.1, **few), row(2, 0.1, **few), row(3, 0.2, **many), row(4, 0.1, **few)]
+    assert [(a.epoch, a.level) for a, _ in history(early, 10)] == [(4, "alarm")]
     said = "85.0 % of the images go to one class, 2 of 10 classes are predicted at all; CAS is meaningless"
     assert found[1][0].evidence == said
 

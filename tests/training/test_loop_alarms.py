@@ -3,17 +3,26 @@
 import pytest
 import torch
 
+from crossclass.analysis import evaluate
 from crossclass.checkpoints.card import Card, load_checkpoint, save_checkpoint
 from crossclass.checkpoints.run_folder import RunFolder
 from crossclass.core.errors import UserError
 from crossclass.models import PreActResNet
 from crossclass.training import alarms
+from crossclass.training.alarms import cas
 from crossclass.training.checkpointing import last_good
 from crossclass.training.loop import train
 from tiny_runs import CPU, TINY, killed_after, same, weights
 
 STOPPED = TINY.replace(stop_on_alarms=("catastrophic-overfitting",))
 RESTORED = STOPPED.replace(restore_last_good=True)
+
+
+def test_a_network_that_stays_at_one_class_is_told_once(tmp_path, monkeypatch):
+    for module in (evaluate, cas):
+        monkeypatch.setattr(module, "collapsed", lambda share, predicted, classes: True)
+    rows = train(TINY, tmp_path, "t", CPU).rows()
+    assert [sum("collapsed" in w for w in r["warnings"]) for r in rows] == [0, 0, 1, 0]
 
 
 class TestAlarms:

@@ -406,9 +406,12 @@ def top_pairs(scores: Float[Tensor, "k k"], most: int) -> list[tuple[int, int]]:
     return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
 
 
-def warnings(e: EvaluationPass, class_names: tuple[str, ...]) -> list[str]:
-    """What a reader of the numbers must know: collapse, another head, empty classes, masked gradients."""
-    out = [w for w in (no_number(e), collapse(e.robust, e.classes)) if w]
+def warnings(e: EvaluationPass, class_names: tuple[str, ...], *, of_collapse: bool = True) -> list[str]:
+    """What a reader of the numbers must know: collapse, another head, empty classes, masked gradients.
+
+    While a network is trained its alarms say a collapse (`of_collapse=False`).
+    """
+    out = [w for w in (no_number(e), collapse(e.robust, e.classes) if of_collapse else None) if w]
     out += e.head_warnings
     empty = attribution.empty_classes(e.means)
     drawn = torch.bincount(e.labels, minlength=e.classes) > 0

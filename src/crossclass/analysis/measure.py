@@ -3,7 +3,6 @@
 One adversarial pass serves every number: accuracy, confusion, C, CAS, I-CAS, and what is resampled.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -42,6 +41,7 @@ from crossclass.checkpoints.load import (
     checkpoint_files,
     load_checkpoints,
 )
+from crossclass.core.calls import bind
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
 from crossclass.core.overrides import Changes, override
@@ -348,12 +348,24 @@ def measure(*given: Any, **more: Any) -> Any:
     """
     first = given[0] if given else more.get("model", more.get("targets"))
     of: Any = measure_network if isinstance(first, nn.Module) else measure_checkpoints
-    bound = inspect.signature(of).bind(*given, **more)
+    bound = bind(of, given, more, _MEANT)
     with shown(bound.arguments.get("progress")) as bound.arguments["progress"]:
         return of(*bound.args, **bound.kwargs)
 
 
 _REFERENCE = reference_attack(Linf())
+_MEANT = {
+    "eps": "attack=PGD(threat=Linf(eps=4 / 255))",
+    "steps": "attack=PGD(steps=50)",
+    "norm": "attack=PGD(threat=L2(eps=0.5))",
+    "threat": "attack=PGD(threat=Linf(eps=4 / 255))",
+    **{name: f"settings=Measure({name}=...)" for name in Measure.model_fields},
+    "attack": "settings=Measure(attack=PGD(steps=50))",
+    "data": "source=Source(data=Npz(path='DIR'))",
+    "model": "source=Source(model=PreActResNet())",
+    "device": "runtime=Runtime(device='cpu') for checkpoints; a network is measured where it is",
+}
+"""What to give instead of arguments that one would try."""
 
 
 @usual_torch_state()

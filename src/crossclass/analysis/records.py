@@ -20,6 +20,7 @@ from crossclass.analysis import display
 from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
+from crossclass.core.errors import UserError
 from crossclass.core.printable import printable
 
 if TYPE_CHECKING:
@@ -311,6 +312,23 @@ class ResultFile(Record):
             if r.checkpoint.name == name:
                 return r
         raise KeyError(name)
+
+    @property
+    def only(self) -> Measurement:
+        """The one measurement of the file; raises UserError if there are several, or none."""
+        if len(self.results) != 1:
+            names = ", ".join(r.checkpoint.name for r in self.results) or "nothing"
+            raise UserError(f"there are {len(self.results)} results ({names}); take one, as in .results[0]")
+        return self.results[0]
+
+    @property
+    def C(self) -> "NDArray[np.float64]":  # noqa: N802 - the paper's symbol
+        """C of the one measurement, an array [K, K]; raises UserError if there are several, or none."""
+        return self.only.C
+
+    def __getitem__(self, key: str) -> Any:
+        """A number of the one measurement; raises UserError if there are several, or none."""
+        return self.only[key]
 
     def to_pandas(self) -> Any:
         """One row per measurement, without matrices. Raises UserError where pandas is not installed."""

@@ -34,10 +34,10 @@ class ClassCorrelation(Metric):
     sums: Tensor
     counts: Tensor
 
-    def __init__(self, num_classes: int, num_features: int) -> None:
+    def __init__(self, num_classes: int, num_features: int | None = None) -> None:
         super().__init__()
-        self.num_classes, self.num_features = num_classes, num_features
-        zeros = torch.zeros(num_classes, num_features, dtype=torch.float64)
+        self.num_classes, self.num_features = num_classes, _width(num_features)
+        zeros = torch.zeros(num_classes, self.num_features, dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
         self.add_state("counts", default=torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -88,9 +88,9 @@ class InstanceCAS(Metric):
     units: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self, num_classes: int, num_features: int, block: int = 2048) -> None:
+    def __init__(self, num_classes: int, num_features: int | None = None, block: int = 2048) -> None:
         super().__init__()
-        self.num_classes, self.num_features, self.block = num_classes, num_features, block
+        self.num_classes, self.num_features, self.block = num_classes, _width(num_features), block
         self.add_state("units", default=[], dist_reduce_fx="cat")
         self.add_state("labels", default=[], dist_reduce_fx="cat")
         self.reset()
@@ -153,6 +153,15 @@ class ClasswiseAccuracy(Metric):
     def compute(self) -> Float[Tensor, " k"]:
         """Accuracies in [0, 1]."""
         return self.correct.to(torch.float64) / self.counts
+
+
+def _width(num_features: int | None) -> int:
+    if num_features is None:
+        raise UserError(
+            "num_features is missing: give the width of the features, which is that of the last layer, "
+            "num_features=model.fc.in_features"
+        )
+    return num_features
 
 
 def _checked_labels(k: int, labels: Classes, n: int) -> Int[Tensor, " n"]:

@@ -5,6 +5,7 @@ seen in its losses (`analysis/attack_strength.py`).
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -22,17 +23,32 @@ ROUNDING = 1e-6
 """Relative; steps that add up to eps in decimals may miss it by as much in binary."""
 
 
-def attack_warnings(attack: Attack, shape: Sequence[int], *, evaluation: bool) -> list[str]:
+def attack_warnings(
+    attack: Attack, shape: Sequence[int], *, evaluation: bool, path: str = "attack."
+) -> list[str]:
     """One sentence for each setting that means something else than it seems.
 
     Args:
         attack: The attack.
         shape: Channels, height and width of the images.
         evaluation: Whether a robust accuracy is measured with it; for training a shorter way may be right.
+        path: What stands before the names of its settings where the person types them: `recipe.attack.` of a
+            run, nothing in a call in Python.
 
     Raises:
         UserError: The attack changes no image, or helps the network, so that nothing sensible is meant.
     """
+    try:
+        return [_at(path, sentence) for sentence in _warnings(attack, shape, evaluation)]
+    except UserError as e:
+        raise UserError(_at(path, str(e))) from None
+
+
+def _at(path: str, sentence: str) -> str:
+    return re.sub(r"\battack\.(?=\w+=)", path, sentence)
+
+
+def _warnings(attack: Attack, shape: Sequence[int], evaluation: bool) -> list[str]:
     pgd = attack.as_pgd() if isinstance(attack, FGSM) else attack if isinstance(attack, PGD) else None
     if pgd is not None:
         _require_sense(pgd)
@@ -56,8 +72,8 @@ def call_warnings(attack: Attack, model: Network, x: Images, y: Labels) -> list[
     if getattr(attack, "box", (0.0, 1.0)) is None:
         return []
     if not getattr(attack, "targeted", False):
-        return _without_paths(attack_warnings(attack, x.shape[1:], evaluation=False))
-    out = _without_paths(attack_warnings(attack.replace(targeted=False), x.shape[1:], evaluation=False))
+        return attack_warnings(attack, x.shape[1:], evaluation=False, path="")
+    out = attack_warnings(attack.replace(targeted=False), x.shape[1:], evaluation=False, path="")
     with torch.no_grad(), frozen(model, "eval", "fp32") as f:
         already = float((predicted(f(x.detach().float())) == hard(y)).float().mean()) if len(x) else 0.0
     if already > 0.5:
@@ -66,11 +82,6 @@ def call_warnings(attack: Attack, model: Network, x: Images, y: Labels) -> list[
             "already, as it would true classes; give targets, or leave it out"
         )
     return out
-
-
-def _without_paths(sentences: list[str]) -> list[str]:
-    """Settings as a call in Python names them."""
-    return [sentence.replace("attack.", "") for sentence in sentences]
 
 
 def _require_sense(attack: PGD) -> None:
@@ -83,12 +94,13 @@ def _require_sense(attack: PGD) -> None:
         return
     if attack.steps == 0 and attack.start == "none":
         raise UserError(
-            "attack.steps=0 without a random start changes no image; give steps=10, or attack=none for "
+            "attack.steps=0 without a random start changes no image; give attack.steps=10, or no attack for "
             "clean images"
         )
     if attack.loss == "kl" and attack.start == "none":
         raise UserError(
-            "attack.loss=kl has no gradient at the image itself, where start=none begins; give start=gauss"
+            "attack.loss=kl has no gradient at the image itself, where attack.start=none begins; give "
+            "attack.start=gauss"
         )
 
 
@@ -140,24 +152,29 @@ def _way(attack: PGD, evaluation: bool) -> Iterator[str]:
     """Whether the steps can cross the ball: eps from the image, 2 eps from a start at the edge."""
     eps, alpha, start = attack.threat.eps, attack.alpha, attack.start or attack.threat.starts[0]
     if attack.steps == 0:
-        yield "attack.steps=0 is random noise in the ball, no attack; give steps=10"
+        yield "attack.steps=0 is random noise in the ball, no attack; give attack.steps=10"
         return
     if attack.restarts > 1 and start == "none":
-        yield f"attack.restarts={attack.restarts} from start=none repeat the same attack; give a random start"
+        yield (
+            f"attack.restarts={attack.restarts} from attack.start=none repeat the same attack; give a random "
+            "start"
+        )
     way = attack.steps * alpha / eps
     across = 1.0 if start in ("none", "gauss") else 2.0
     far = f"{attack.steps} x {alpha / eps:.3g} eps is {way:.3g} eps"
     steps = math.ceil(across * eps / alpha * (1 - ROUNDING))
     remedy = f"give {'attack.kind=pgd ' if attack.steps == 1 else ''}attack.steps={steps} or a longer step"
     if attack.rel_step is not None and attack.rel_step < 0.05:
-        remedy += f" (rel_step is a share of eps; a length is step_size={attack.rel_step:g})"
+        remedy += f" (rel_step is a share of eps; a length is attack.step_size={attack.rel_step:g})"
     if way < 1 - ROUNDING:
         yield f"the attack is too short: {far}, less than the ball's radius; {remedy}"
     elif evaluation and way < across * (1 - ROUNDING):
         yield f"the attack is short: {far}, and from a random start the far side is 2 eps away; {remedy}"
     elif attack.steps > 1 and alpha > 2 * eps * (1 + ROUNDING):
         given = attack.rel_step if attack.rel_step is not None else alpha
-        meant = f"is step_size={given:g}/255 meant?" if given >= 1 else "give step_size=2/255, say"
+        meant = "give attack.step_size=2/255, say"
+        if given >= 1:
+            meant = f"is attack.step_size={given:g}/255 meant?"
         yield (
             f"a step of {alpha / eps:.3g} eps is longer than the ball is wide, so every step ends on its "
             f"edge; {meant}"

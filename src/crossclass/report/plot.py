@@ -20,8 +20,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from crossclass.analysis.class_order import by_similarity
+from crossclass.analysis.measured_runs import load_results
 from crossclass.analysis.metrics import METRICS
-from crossclass.analysis.records import Measurement, columns
+from crossclass.analysis.records import Measurement, ResultFile, columns
 from crossclass.analysis.run_record import RunRecord, load_run
 from crossclass.analysis.setting_names import differing, settings_of, value_of, words
 from crossclass.core.errors import UserError, did_you_mean
@@ -70,7 +71,8 @@ def matrix(
     """C, or another matrix of a result, class by class.
 
     Args:
-        result: A measurement, or a matrix [K, K] with entries in [-1, 1] (NaN for a class without images).
+        result: A measurement, a result file with one (or its path), or a matrix [K, K] with entries in
+            [-1, 1] (NaN for a class without images).
         class_names: One for each class; unset are those of the measurement, or numbers.
         key: The matrix of the measurement: `C`, `icas_matrix`, `all_pairs_matrix`.
         order: `similar` puts classes side by side that share much (average linkage over 1 - C).
@@ -84,13 +86,19 @@ def matrix(
     Raises:
         UserError: The matrix is not square, the names are not one for each class, or there is no such matrix.
     """
+    result = _measurement(result)
     if isinstance(result, Measurement):
         if key not in result.matrices:
             raise UserError(f"the result has no matrix '{key}'{did_you_mean(key, dict(result.matrices))}")
         class_names = class_names or result.class_names
         result = result.matrix(key)
-    values = np.array(result, dtype=float)
-    K = len(values)
+    try:
+        values = np.array(result, dtype=float)
+    except (TypeError, ValueError) as e:
+        raise UserError(
+            f"a matrix [K, K] or a measurement is needed, and this is a {type(result).__name__}"
+        ) from e
+    K = values.shape[0] if values.ndim else 0
     if values.ndim != 2 or values.shape != (K, K) or not K:
         raise UserError(f"a matrix [K, K] is needed, and this has shape {list(values.shape)}")
     names = [str(name) for name in class_names or range(K)]
@@ -168,11 +176,12 @@ def curves(
     return figure
 
 
-def images(result: Measurement, n: int = 10) -> Any:
+def images(result: Any, n: int = 10) -> Any:
     """The images that a measurement has kept, the same under the attack, and the difference.
 
     Args:
-        result: What `measure` has returned in this process (`Measure.images` says how many are kept).
+        result: What `measure` has returned in this process, of one checkpoint (`Measure.images` says how many
+            are kept).
         n: At most so many are shown, the first of each class where there are enough.
 
     Returns:
@@ -181,7 +190,8 @@ def images(result: Measurement, n: int = 10) -> Any:
     Raises:
         UserError: The measurement holds no images, as one that was read from a file.
     """
-    if result.pictures is None:
+    result = _measurement(result)
+    if getattr(result, "pictures", None) is None:
         raise UserError("the measurement holds no images; measure again in this process with images=10")
     labels = result.pictures.labels
     nth = [list(labels[:i]).count(label) for i, label in enumerate(labels)]  # of its class
@@ -210,6 +220,13 @@ def save(figure: Any, path: Path | str) -> Path:
         UserError: The ending is none of these.
     """
     return plots.save(figure, Path(path))
+
+
+def _measurement(result: Any) -> Any:
+    """The one measurement of a result file or of its path; anything else as it is."""
+    if isinstance(result, str | PathLike):
+        result = load_results(Path(result))
+    return result.only if isinstance(result, ResultFile) else result
 
 
 def _inches(width: Width) -> float:

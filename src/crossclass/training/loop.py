@@ -234,7 +234,8 @@ def _with_alarms(run: Run, rows: Sequence[EpochRow], classes: int) -> EpochRow:
     row = rows[-1]
     raised = alarms.raised(rows, classes) if row.watched else []
     stopping = [a for a in raised if a.name in run.stop_on_alarms and a.level == "alarm"]
-    warnings = [*row.warnings, *(str(a) for a in raised if a.level == "alarm")]
+    told = [str(a) for a in raised if a.level == "alarm" or a.name == "predictor-collapsed"]
+    warnings = [*row.warnings, *told]
     update = {"alarms": raised, "warnings": warnings, "stopped_by": stopping[0] if stopping else None}
     return row.model_copy(update={**alarms.trends(rows), **update})
 

@@ -10,6 +10,7 @@ from crossclass.core.errors import UserError
 from crossclass.data import Splits
 from crossclass.data.image_warnings import image_warnings
 from crossclass.models import HF
+from crossclass.training.recipes import Recipe
 from crossclass.training.run import Run
 
 
@@ -29,22 +30,28 @@ def run_warnings(run: Run, splits: Splits) -> list[str]:
 
 def _attacks(run: Run, splits: Splits) -> Iterator[str]:
     shape = splits.train.images.shape[1:]
-    crafting: list[AnyAttack] = []
-
-    def seen(attack: AnyAttack) -> AnyAttack:
-        crafting.append(attack)
-        return attack
-
-    run.recipe.map_attacks(seen)
-    for attack in crafting:
-        yield from (f"training: {w}" for w in attack_warnings(attack, shape, evaluation=False))
+    for path, attack in _crafting(run.recipe, "recipe."):
+        yield from (
+            f"training: {w}" for w in attack_warnings(attack, shape, evaluation=False, path=f"{path}attack.")
+        )
     for name, attack in (("attack", run.validation_attack()), ("final", run.final_attack())):
-        yield from (f"validation.{name}: {w}" for w in attack_warnings(attack, shape, evaluation=True))
+        path = f"validation.{name}"
+        told = attack_warnings(attack, shape, evaluation=True, path=f"{path}.")
+        yield from (f"{path}: {w}" for w in told)
         if run.recipe.threat is not None and attack.threat != run.recipe.threat:
             yield (
-                f"trained in {run.recipe.threat}, but validation.{name} is in {attack.threat}; where that is "
-                f"not meant, set validation.{name}.threat too"
+                f"trained in {run.recipe.threat}, but {path} is in {attack.threat}; where that is "
+                f"not meant, set {path}.threat too"
             )
+
+
+def _crafting(recipe: Recipe, path: str) -> Iterator[tuple[str, AnyAttack]]:
+    """The attacks that a recipe and those inside it train with, by the path of the recipe."""
+    if (attack := getattr(recipe, "attack", None)) is not None:
+        yield path, attack
+    for name, inner in recipe:
+        if isinstance(inner, Recipe):
+            yield from _crafting(inner, f"{path}{name}.")
 
 
 def _schedule(run: Run) -> Iterator[str]:

@@ -113,7 +113,7 @@ def validate(
         "test_n": len(parts["test"]),
         "C": evaluate.rounded(test.C),
         "classwise_robust": evaluate.classwise(test.robust, test.labels, test.classes),
-        "warnings": evaluate.warnings(test, splits.class_names),
+        "warnings": evaluate.warnings(test, splits.class_names, of_collapse=False),
         "check_seconds": round(time.perf_counter() - started, 3),
     }
     return row.model_copy(update=update)

@@ -9,6 +9,9 @@ from crossclass.training.alarms.checks import Check, percent
 FALLEN = 0.75
 """Of its peak, at two checks in a row. No claim about chance: rows hold no interval of CAS."""
 
+BEGINNING = 3
+"""Checks, from the first on, that find one class before this is said."""
+
 
 def cas_falling(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
     """CAS fell from its peak; peaks of predictors at chance or of at most half of the classes do not count.
@@ -37,17 +40,23 @@ def cas_falling(checks: Sequence[Check], classes: int, standing: Set[str]) -> Al
 
 
 def predictor_collapsed(checks: Sequence[Check], classes: int, standing: Set[str]) -> Alarm | None:
-    """Nearly one class is predicted; only a note before the network has ever predicted several."""
+    """Nearly one class is predicted.
+
+    A network begins like this, so before it has ever predicted several classes, the first two checks say
+    nothing, and then it is a note.
+    """
     now = checks[-1]
     if not _is_collapsed(now, classes):
         return None
     sound = [c for c in checks if not _is_collapsed(c, classes)]
+    if not sound and len(checks) < BEGINNING:
+        return None
     share = (
         "" if now.largest_share is None else f"{percent(now.largest_share)} of the images go to one class, "
     )
     evidence = f"{share}{now.predicted_classes} of {classes} classes are predicted at all; CAS is meaningless"
     if not sound:
-        return Alarm("predictor-collapsed", now.epoch, now.epoch, evidence, "note")
+        return Alarm("predictor-collapsed", now.epoch, checks[0].epoch, evidence, "note")
     return Alarm("predictor-collapsed", now.epoch, now.epoch, evidence, "alarm", sound[-1].epoch)
 
 
