@@ -3,6 +3,7 @@
 Then what tests of several files share; it imports late, so that this file needs nothing of crossclass.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -223,6 +224,13 @@ def _no_live_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if request.node.get_closest_marker("live_page") is None:
         monkeypatch.setattr("crossclass.cli.live_page.LivePage.update", lambda *_: False)
         monkeypatch.setattr("crossclass.cli.live_page.final_page", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def _no_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints in a test must not depend on how busy the machine is."""
+    for name in ("SILENCE", "SHORT"):
+        monkeypatch.setattr(f"crossclass.cli.progress.{name}", math.inf)
 
 
 @pytest.fixture

@@ -251,7 +251,8 @@ MISTAKES = {
     "web page": (["page.pt"], ["data.path=data"], "web page"),
     "missing file": (["none.pt"], ["data.path=data"], "none.pt"),
     "another architecture": (["odd.pt"], ["data.path=data", "model.kind=wideresnet"], "PreActResNet"),
-    "unknown network": (["odd.pt"], ["data.path=data"], "model=python:module:factory"),
+    "two architectures": (["prn.pt", "odd.pt"], ["data.path=data", "model.kind=preactresnet"], "two calls"),
+    "unknown network": (["odd.pt"], ["data.path=data"], "model=python:MODULE:FUNCTION"),
     "no factory": (["prn.pt"], ["data.path=data", "model=python:nothing_here:f"], "no module 'nothing_here'"),
     "misspelt model": (
         ["prn.pt"],

@@ -131,7 +131,7 @@ def test_settings_round_trip_and_say_every_condition() -> None:
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for cls, given, said in (
-        (External, {"call": "no colon"}, "package.module:function"),
+        (External, {"call": "no colon"}, "MODULE:FUNCTION"),
         (External, {"arguments": [1]}, "arguments"),
         (AutoAttack, {"attacks": []}, "attacks"),
         (AutoAttack, {"attacks": ["pgd"]}, "attacks"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from crossclass.analysis.records import EpochRow
-from crossclass.cli import main, names
+from crossclass.cli import main, names, progress
 from crossclass.cli.progress import ProgressDisplay
 from crossclass.cli.remaining_time import RemainingTime
 from crossclass.core.launch_environment import is_main_process
@@ -78,11 +78,11 @@ def test_train_measure_report_end_to_end(call, here):
     assert folder.name.startswith("tiny-seed3-")
     assert "epoch   2/2" in err
     assert "CAS" in err
-    assert call("train", "tiny.yaml", "out=runs", "seed=3") == (
-        0,
-        out,
-        f"finished already: {folder}; crossclass report {folder} shows it\n",
-    )
+    begin = err.partition("epoch   1/2")[0]
+    assert all(words in begin for words in (str(folder), "pgd", "8/255", "PreActResNet", "2 epochs"))
+    again = call("train", "tiny.yaml", "out=runs", "seed=3")
+    assert again[:2] == (0, out)
+    assert "finished already" in again[2]
     code, out, _ = call("measure", str(folder), "n=6", "out=m.json")
     assert code == 0
     assert out.splitlines()[-1] == "m.json"
@@ -123,6 +123,7 @@ def test_demo_ends_with_the_plain_path_of_the_page(call, here):
     page = Path(out.splitlines()[-1])
     assert page.is_file()
     assert "<html" in page.read_text()
+    assert (out + err).count(page.name) == 1
 
 
 def test_settings_of_execution_are_no_part_of_the_run(call, here):
@@ -305,6 +306,34 @@ def test_of_several_processes_the_first_speaks_and_most_commands_are_for_one(mon
 def test_the_time_left_after_a_resume_counts_what_the_rows_took(capsys):
     watch = ProgressDisplay("x")
     watch.remaining = RemainingTime(Run(), 10000)
-    for epoch in range(1, 101):  # a hundred rows that were there already, replayed in no time
-        watch.row(EpochRow(epoch=epoch, lr=0.1, seconds=50.0, check_seconds=10.0, train_robust=0.5))
-    assert capsys.readouterr().err.splitlines()[-1].endswith("1.7 h left")
+    took = {"lr": 0.1, "seconds": 50.0, "check_seconds": 10.0, "train_robust": 0.5}
+    for epoch in range(1, 100):  # rows that were there already, replayed in no time
+        watch.row(EpochRow(epoch=epoch, **took))
+    watch.step("train", 1, 1)
+    watch.row(EpochRow(epoch=100, **took))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 100")
+    assert line.endswith("1.7 h left")
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_the_work_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 30.0)
+    monkeypatch.setattr(progress, "SHORT", 5.0)
+    now = [0.0]
+    watch = ProgressDisplay("doctor", clock=lambda: now[0])
+    lines = []
+    for seconds, what, done in ((0.0, "read", 0), (6.0, "losses", 1), (7.0, "radii", 2), (35.0, "radii", 3)):
+        now[0] = seconds
+        watch.step(what, done, 9)
+        lines.append(capsys.readouterr().err)
+    assert lines == ["", "doctor: losses 1 of 9, 6 s so far\n", "", ""]
+    now[0] = 36.5
+    watch.tick()  # nothing is reported by what takes long itself
+    assert capsys.readouterr().err == "doctor: radii 3 of 9, 36 s so far\n"
+    now[0] = 1e5
+    watch.step("steps", 4, 9)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    for seconds in range(100_000, 200_000, 10):
+        now[0] = seconds
+        watch.step("steps", 4, 9)
+    assert len(capsys.readouterr().err.splitlines()) == 34  # a fiftieth of the time lies between two

@@ -16,7 +16,9 @@ from crossclass.cli.jobs import run_all
 from crossclass.cli.sweep import expand, lines
 from crossclass.core.errors import UserError
 from crossclass.core.files import lock
+from crossclass.training.loop import iterate_epochs, train
 from run_file import TINY
+from tiny_runs import CPU
 
 MORE = ("out=runs", "runtime.threads=1", "runtime.device=cpu")
 
@@ -189,6 +191,27 @@ def test_an_interrupted_sweep_is_finished_by_the_same_call(here):
     for folder in Path("runs").iterdir():
         assert RunFolder(folder).done
         assert [r["epoch"] for r in RunFolder(folder).rows()] == list(range(1, 13))
+
+
+def test_a_table_ends_an_interrupted_sweep_too(here, monkeypatch, capsys):
+    def interrupted(points, *args):
+        """Trains the first; of the second all epochs without the evaluation."""
+        train(points[0].run, "runs", "tiny", CPU)
+        for _, row in iterate_epochs(points[1].run, "runs", "tiny", CPU):
+            if row.epoch == 2:
+                break
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run_all", interrupted)
+    with pytest.raises(SystemExit) as e:
+        main(["sweep", "tiny.yaml", "seed=0,1,2", *MORE])
+    out, err = capsys.readouterr()
+    assert e.value.code == 130
+    assert "the same command goes on" in err
+    of = {seed: [line for line in out.splitlines() if f"seed {seed}:" in line] for seed in (1, 2)}
+    assert "all 2 epochs are trained" in of[1][0]
+    assert "not started" in of[2][0]
+    assert len(out.splitlines()) > 4  # the row of the first, too
 
 
 def test_from_the_command_line(here, capsys):

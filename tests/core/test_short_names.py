@@ -46,6 +46,8 @@ def test_paths_of_classes():
     assert paths_of("threads", [Train, Run]) == ["runtime.threads"]
     assert paths_of("n", [Measure]) == []
     assert "recipe.inner.attack.steps" in paths_of("steps", [Run])
+    assert paths_of("width", [Train, Run]) == ["model.width"]
+    assert spelled_out(Run(), {"width": 8}) == {"model.width": 8}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,9 @@ def test_paths_of_classes():
         ("Learning-Rate", "lr"),
         ("batch_size", "batch"),
         ("epsilon", "eps"),
-        ("width", "model.width"),
+        ("depth", "model.depth"),
+        ("with", "width"),
+        ("stps", "steps"),
         ("crop", "augment.crop"),
         ("epoch", "epochs"),
         ("weight-decay", "weight_decay"),

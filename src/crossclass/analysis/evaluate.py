@@ -298,7 +298,7 @@ def _require(model: object, split: object, attack: object) -> None:
     if attack is not None and not isinstance(attack, Attack):
         raise UserError(
             f"the attack is a {type(attack).__name__}; give settings such as PGD(steps=20), or other code as "
-            "External(call='package.module:function')"
+            "External(call='MODULE:FUNCTION')"
         )
 
 

@@ -113,6 +113,7 @@ def features(
     if len(checkpoint_files(targets)) > 2:
         raise UserError("features looks at one checkpoint, or compares two; give no more than two")
     seen: list[_Seen] = []
+    progress("read the checkpoint", 0, 1)
     with trusting(everything=trust):
         for read in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
             _require_there(read, settings)

@@ -423,6 +423,7 @@ def measure_checkpoints(
     if settings.saliency and len(checkpoint_files(targets)) < 2:
         raise UserError(_NO_PAIR)
     every: list[_Measured] = []
+    progress("read the checkpoint", 0, 1)
     with trusting(everything=trust):
         for read in load_checkpoints(targets, source, runtime, allow_partial=allow_partial):
             attacks = settings.attacks(read.threats)

@@ -100,6 +100,8 @@ def _missing(folder: Path, epochs: Any) -> str:
         return f"failed ({str(failure.get('name', '')).replace('-', ' ')}, epoch {failure.get('epoch')})"
     events = folder / "events.jsonl"
     done = events.read_text("utf-8", errors="replace").count("\n") if events.exists() else 0
+    if epochs and done >= epochs:
+        return f"all {epochs} epochs are trained, the evaluation at the end is missing"
     return f"unfinished, epoch {done}" + (f" of {epochs}" if epochs else "")
 
 

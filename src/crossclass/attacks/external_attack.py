@@ -43,7 +43,7 @@ class External(Attack):
 
     kind: Literal["external"] = "external"
     call: str = ""
-    """`package.module:function`, called as function(model, x, y, **arguments)."""
+    """`MODULE:FUNCTION`, called as function(model, x, y, **arguments)."""
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments; the texts `eps`, `eps/4` and `8/255` stand for numbers, `eps` for the threat's."""
     threat: AnyThreat = Linf()
@@ -53,7 +53,7 @@ class External(Attack):
     @classmethod
     def _is_a_name(cls, call: str) -> str:
         if call and not re.fullmatch(r"[\w.]+:[\w.]+", call):
-            raise ValueError("call is package.module:function, such as my_attacks:pgd")
+            raise ValueError("call is MODULE:FUNCTION, such as my_attacks:pgd")
         return call
 
     def __hash__(self) -> int:
@@ -68,7 +68,7 @@ class External(Attack):
     ) -> AttackResult:
         """Adversarial images; success and gradients of the function are not known."""
         if not self.call:
-            raise UserError("an external attack needs its function; give call=package.module:function")
+            raise UserError("an external attack needs its function; give call=MODULE:FUNCTION")
         return run_external(self._run, self.call, self.threat, model, x, y, generator)
 
     def _run(self, model: FrozenModule, x: Images, y: Labels) -> object:

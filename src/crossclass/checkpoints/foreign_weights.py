@@ -83,8 +83,8 @@ def load_foreign(
     if not named and (closest is None or (closest.share < 1 and not allow_partial)):
         hint = f"; the closest built-in is {in_words}" if closest else ""
         raise UserError(
-            f"{path} is no network that is built in{hint}; name yours with model=python:module:factory, or a "
-            "kind with model.kind=..."
+            f"{path} is no network that is built in{hint}; name yours with model=python:MODULE:FUNCTION, or "
+            "a kind with model.kind=..."
         )
     base = None if named or closest is None else closest.settings
     settings = override(_Named(model=base), given).model

@@ -194,10 +194,19 @@ def load_checkpoints(
             if card.threat not in (None, Linf()):
                 threats = (card.threat, Linf())
         else:
-            foreign, splits, note = with_channels_of(
-                lambda s: load_foreign(path, s, source.of("model"), allow_partial, container),  # noqa: B023
-                splits,
-            )
+            named = source.of("model")
+            try:
+                foreign, splits, note = with_channels_of(
+                    lambda s: load_foreign(path, s, named, allow_partial, container),  # noqa: B023
+                    splits,
+                )
+            except UserError as e:
+                if len(files) < 2 or not {"model", "model.kind"} & set(named):
+                    raise
+                raise UserError(
+                    f"{e}; model=... is of all files of a call: for two networks make two calls, and give "
+                    "both results to crossclass report"
+                ) from e
             model, normalisation = foreign.model, foreign.normalisation
             by, usual = foreign.normalised_by, foreign.usual
             network, given, warnings = foreign.settings, foreign.given, foreign.warnings

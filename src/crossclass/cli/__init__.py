@@ -11,6 +11,7 @@ from crossclass.cli import (
     demo,
     doctor,
     features,
+    help,
     list,
     measure,
     report,
@@ -39,6 +40,7 @@ _ORDER = (
     verify,
     schema,
     completion,
+    help,
 )
 """As the help shows them."""
 app.registered_commands.sort(

@@ -26,7 +26,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
 
     from crossclass.analysis.settle_inputs import settle
     from crossclass.attacks import PGD
-    from crossclass.checkpoints.load import Source, load_checkpoints, load_second
+    from crossclass.checkpoints.load import LoadedCheckpoint, Source, load_checkpoints, load_second
     from crossclass.cli import own_settings
     from crossclass.cli.arguments import made_by, read_arguments
     from crossclass.core.destinations import is_stdout
@@ -34,7 +34,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     from crossclass.core.made_by import replaced
     from crossclass.core.overrides import changes_of, override
     from crossclass.core.trust import trusting
-    from crossclass.diagnostics import Doctor, examine, verdict
+    from crossclass.diagnostics import Doctor, Finding, examine, verdict
     from crossclass.models import variants_of
 
     read = read_arguments(targets, Doctor, Source, own=own_settings.Doctor())
@@ -49,28 +49,27 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
     data = changes_of(changes, "data")
     network = changes_of(changes, "model") | changes_of(changes, "weights")
     settings = override(Doctor(), {p: v for p, v in changes.items() if p not in data and p not in network})
-    with trusting(everything=trust):
-        source = Source(changes=data | network)
-        loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
-        other = (
-            load_second(own.transfer, data, network, own.runtime, allow_partial=allow_partial)
-            if own.transfer
-            else None
-        )
-        settled = None if other is None else settle(other, "test", [PGD()], settings.n)
     report: list[dict[str, Any]] = []
     lines: list[str] = []  # printed when the file is written
-    if settled is not None:
-        second = settled.loaded.about
-        told = (second.model, *settled.warnings, *second.loaded)
-        lines += [f"transfer={own.transfer}: {line}" for line in told]
-    for checkpoint in loaded:
-        channels = checkpoint.splits.test.images.shape[1]
-        if settled is not None and settled.loaded.splits.test.images.shape[1] != channels:
-            raise UserError(f"transfer={own.transfer} is not for images of {channels} channels; give another")
-        lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
-        lines += [f"  {line}" for line in (*checkpoint.warnings, *checkpoint.about.loaded)]
-        with progress_display("doctor") as progress:
+    examined: list[tuple[LoadedCheckpoint, list[Finding]]] = []
+    with progress_display("doctor") as progress:
+        progress.step("read the checkpoint", 0, 1)
+        with trusting(everything=trust):
+            source, settled = Source(changes=data | network), None
+            loaded = list(load_checkpoints(read.targets, source, own.runtime, allow_partial=allow_partial))
+            if own.transfer:
+                progress.step(f"read {own.transfer}", 0, 1)
+                other = load_second(own.transfer, data, network, own.runtime, allow_partial=allow_partial)
+                settled = settle(other, "test", [PGD()], settings.n)
+                second = settled.loaded.about
+                told = (second.model, *settled.warnings, *second.loaded)
+                lines += [f"transfer={own.transfer}: {line}" for line in told]
+        for checkpoint in loaded:
+            channels = checkpoint.splits.test.images.shape[1]
+            if settled is not None and settled.loaded.splits.test.images.shape[1] != channels:
+                raise UserError(
+                    f"transfer={own.transfer} is not for images of {channels} channels; give another"
+                )
             findings = examine(
                 checkpoint.model,
                 checkpoint.splits,
@@ -80,6 +79,10 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 variants=variants_of(checkpoint.settings),
                 progress=progress.step,
             )
+            examined.append((checkpoint, findings))
+    for checkpoint, findings in examined:
+        lines.append(f"{checkpoint.name}: {checkpoint.about.model}; {checkpoint.about.data}")
+        lines += [f"  {line}" for line in (*checkpoint.warnings, *checkpoint.about.loaded)]
         for f in findings:
             if f.level != "fine" or own.everything:
                 about = f"{f.name}: {f.evidence}"

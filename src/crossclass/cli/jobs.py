@@ -22,7 +22,7 @@ from crossclass.cli.own_settings import Training
 from crossclass.cli.sweep import Point
 from crossclass.core.config import Settings
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Log
+from crossclass.core.progress import Log, Progress, silent
 from crossclass.core.trust import consent, trusting
 from crossclass.training.loop import train, with_checksums
 
@@ -35,13 +35,17 @@ class Outcome(NamedTuple):
 
     point: Point
     folder: Path | None
-    """Of the run, where it was trained."""
+    """Of the run, where it was begun."""
     failure: str = ""
     """Why it failed, in a sentence."""
 
 
 def run_all(
-    points: Sequence[Point], more: Sequence[str] = (), jobs: int = 1, log: Log = print
+    points: Sequence[Point],
+    more: Sequence[str] = (),
+    jobs: int = 1,
+    log: Log = print,
+    progress: Progress = silent,
 ) -> list[Outcome]:
     """Train every point, `jobs` at a time, each in a process of its own; what became of them, in their order.
 
@@ -57,6 +61,7 @@ def run_all(
             while waiting and len(running) < jobs and busy < len(waiting):
                 running.append(_TrainingProcess(waiting.popleft(), more, environments.popleft()))
                 log(f"started   {running[-1].point.label}")
+                progress("train", done, len(points))
             ended = _first_to_end(running)
             if ended is None:  # all that are left are being trained elsewhere
                 busy = 0
@@ -115,19 +120,19 @@ def registered_here(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def finished_already(points: Sequence[Point], out: Path) -> dict[str, Path]:
-    """The folders of points that are finished, by the label of the point, without a process for each."""
-    found: dict[str, Path] = {}
+def begun(points: Sequence[Point], out: Path) -> dict[str, RunFolder]:
+    """The folders that there are of points, by the label of the point, without a process for each."""
+    found: dict[str, RunFolder] = {}
     splits, data = None, None
-    if not any(out.glob("*/DONE")):
+    if not any(out.glob("*/config.yaml")):
         return found
     for point in points:
         with suppress(UserError):  # whoever trains it says so
             if splits is None or data != point.run.data:
                 splits, data = point.run.data(), point.run.data
             folder = RunFolder.of(out, point.name, with_checksums(point.run, splits))
-            if folder.done:
-                found[point.label] = folder.path
+            if (folder.path / "config.yaml").exists():
+                found[point.label] = folder
     return found
 
 

@@ -98,6 +98,6 @@ def final_page(folder: Path, log: Callable[[str], None]) -> None:
     try:
         from crossclass.report import write_report
 
-        log(f"page: {write_report([folder])}")
+        write_report([folder])
     except Exception as e:  # the run is finished, whatever its page is
         log(f"the page could not be written ({e}); 'crossclass report {folder}' tries again")

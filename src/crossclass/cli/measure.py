@@ -22,7 +22,7 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     """Measure and compare checkpoints, ours or anyone's.
 
     Printed are accuracy, C, CAS and I-CAS with intervals; two checkpoints are compared. RUN is best.val and
-    last; RUN@best.test selects. Any other file needs data.path=DIR, and model=python:my_nets:factory unless
+    last; RUN@best.test selects. Any other file needs data.path=DIR, and model=python:my_nets:resnet4b unless
     its network is built in. The path of the result is the last line.
 
     \b

@@ -1,7 +1,9 @@
 """What a person sees while something takes long; everything goes to stderr, so stdout is for results."""
 
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +14,31 @@ if TYPE_CHECKING:
     from crossclass.analysis.records import EpochRow
     from crossclass.cli.remaining_time import RemainingTime
 
+SILENCE = 30.0
+"""Seconds after the last line until there is one about how far the work is, where there are no bars."""
+SHORT = 5.0
+"""The same where something else has begun."""
+SHARE = 0.02
+"""Of the time since the start, if that is longer than `SILENCE`: the log of a week need not be long."""
+
 
 class ProgressDisplay:
     """Bars on a terminal, plain lines elsewhere; of several processes only the first says anything."""
 
-    def __init__(self, label: str, bars: Any = None) -> None:
-        self.label, self.bars = label, bars
+    def __init__(self, label: str, bars: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.label, self.bars, self.clock = label, bars, clock
         self.task = bars.add_task(label, total=None) if bars else None
         self.remaining: RemainingTime | None = None
         """Of the run whose epochs are shown, if one is."""
         self.latest = ""
+        self.now = ("", 0, 0)
+        self.stepped = False
+        """Whether something was done since the last epoch."""
+        self.start = self.said = clock()
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar, or say how far the work is if nothing was said for a while."""
+        before, self.now, self.stepped = self.now[0], (what, done, total), True
         if self.bars:
             self.bars.update(
                 self.task,
@@ -32,9 +46,26 @@ class ProgressDisplay:
                 completed=done,
                 total=total,
             )
+        else:
+            self.tick(begins=what != before)
+
+    def tick(self, *, begins: bool = False) -> None:
+        """Say how far the work is if nothing was said for a while."""
+        what, done, total = self.now
+        passed = self.clock() - self.start
+        silence = (SHORT if begins else SILENCE) * max(1.0, SHARE * passed / SILENCE)
+        if what and self.clock() - self.said >= silence:
+            far = f" {done} of {total}" if total > 1 else ""
+            since = self.latest or f"{duration(passed)} so far"
+            self.log(f"{self.label}: {what}{far}, {since}")
 
     def row(self, row: "EpochRow") -> None:
-        """The line of a finished epoch, with its warnings."""
+        """The line of a finished epoch, with its warnings; those before a resume only tell the time left."""
+        stepped, self.stepped = self.stepped, False
+        if not stepped:
+            if self.remaining:
+                self.remaining.after(row)
+            return
         epochs = self.remaining.run.epochs if self.remaining else None
         train = row.train_clean if row.train_robust is None else row.train_robust
         cas = row.get("cas")
@@ -59,6 +90,7 @@ class ProgressDisplay:
         """One line of news."""
         if not is_main_process():
             return
+        self.said = self.clock()
         if self.bars:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -73,7 +105,17 @@ def _percent(share: float | None) -> str:
 def progress_display(label: str) -> Iterator[ProgressDisplay]:
     """Show the progress of a job."""
     if not sys.stderr.isatty() or not is_main_process():
-        yield ProgressDisplay(label)
+        display, ended = ProgressDisplay(label), threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(1.0):
+                display.tick()
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield display
+        finally:
+            ended.set()
         return
     from rich import progress as rich_progress
     from rich.console import Console

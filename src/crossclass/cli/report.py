@@ -32,5 +32,6 @@ def report(targets: Targets) -> None:
     if not read.targets:
         raise UserError("report needs a run folder or a result of measure, such as runs/cifar10-mini-...")
     with progress_display("report") as progress:
-        page = write_report([Path(target) for target in read.targets], read.own.out, progress.log)
+        paths = [Path(target) for target in read.targets]
+        page = write_report(paths, read.own.out, progress.log, progress=progress.step)
     print(page.absolute(), file=sys.stderr if is_stdout(page) else sys.stdout)

@@ -16,9 +16,8 @@ import typer
 
 from crossclass.cli.app import Changes, Trust, app
 from crossclass.cli.catalogue import require_run
-from crossclass.cli.progress import progress_display
+from crossclass.cli.progress import ProgressDisplay, progress_display
 from crossclass.core.errors import UserError
-from crossclass.core.progress import Log
 from crossclass.core.trust import names_of_code, require_consent, trusting
 
 if TYPE_CHECKING:
@@ -70,18 +69,25 @@ def sweep(
             print(job)
         return 0
     with progress_display("sweep") as progress:
-        outcomes = _train(points, more, read.own, progress.log)
+        try:
+            outcomes = _train(points, more, read.own, progress)
+        except KeyboardInterrupt:
+            print(*_table(_so_far(points, read.own.out)), sep="\n")
+            raise
         for line in _table(outcomes):
             print(line)
         progress.log(f"crossclass report {read.own.out} draws these runs; crossclass table writes the table")
     return int(any(one.failure for one in outcomes))
 
 
-def _train(points: "list[Point]", more: list[str], own: "Sweep", log: Log) -> "list[Outcome]":
+def _train(
+    points: "list[Point]", more: list[str], own: "Sweep", progress: ProgressDisplay
+) -> "list[Outcome]":
     """Train what is not finished yet; what became of every point."""
-    from crossclass.cli.jobs import Outcome, finished_already, registered_here, run_all, train_here
+    from crossclass.cli.jobs import Outcome, begun, registered_here, run_all, train_here
 
-    done = finished_already(points, own.out)
+    log = progress.log
+    done = {label: folder.path for label, folder in begun(points, own.out).items() if folder.done}
     if done:
         log(f"finished already: {len(done)} of {len(points)}")
     waiting = [point for point in points if point.label not in done]
@@ -89,9 +95,17 @@ def _train(points: "list[Point]", more: list[str], own: "Sweep", log: Log) -> "l
         log(f"{', '.join(here)} is registered in this program, which trains the runs itself, one by one")
         trained = train_here(waiting, own, log)
     else:
-        trained = run_all(waiting, more, own.jobs, log)
+        trained = run_all(waiting, more, own.jobs, log, progress.step)
     ended = {one.point.label: one for one in trained}
     return [ended.get(p.label) or Outcome(p, done[p.label]) for p in points]
+
+
+def _so_far(points: "list[Point]", out: Path) -> "list[Outcome]":
+    """What there is of every point when a sweep is interrupted."""
+    from crossclass.cli.jobs import Outcome, begun
+
+    there = begun(points, out)
+    return [Outcome(p, there[p.label].path if p.label in there else None) for p in points]
 
 
 def _require_no_registered(points: "list[Point]", what: str) -> None:
@@ -115,7 +129,8 @@ def _table(outcomes: "Sequence[Outcome]") -> Iterator[str]:
 
     runs = []
     for point, folder, failure in outcomes:
-        known = MeasuredRun(point.name, settings_of(point.run.to_dict()), missing=f"failed: {failure}")
+        why = f"failed: {failure}" if failure else "not started"
+        known = MeasuredRun(point.name, settings_of(point.run.to_dict()), missing=why)
         runs.append(replace(read_run(folder), name=point.name) if folder and not failure else known)
     yield from plain(table(runs))
 

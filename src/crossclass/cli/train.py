@@ -44,7 +44,10 @@ def train(
     from crossclass.core.trust import trusting
 
     with trusting(everything=trust):
-        print(train_run(target, changes or [], Path("runs")))
+        folder = train_run(target, changes or [], Path("runs"))
+    with progress_display("") as progress:
+        progress.log("its folder, where report.html is its page:")
+    print(folder)
 
 
 def is_run_folder(target: str) -> bool:
@@ -56,7 +59,7 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     """Train the run of a name, file or run folder to its end, showing how far it is; its folder."""
     if known := finished_folder(target, arguments, out):
         with progress_display("") as progress:
-            progress.log(_finished_already(known))
+            progress.log("finished already")
         return known
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
@@ -95,7 +98,7 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
             images=read.own.images,
         ):
             if before := folder.done:
-                progress.log(_finished_already(folder.path))
+                progress.log("finished already")
                 break
             if progress.remaining is None:
                 sizes = (folder.read("env.json") or {}).get("sizes", {})
@@ -109,10 +112,6 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
         if is_main_process() and begun is None:
             keep_command(folder.path, target, arguments)
     return folder.path
-
-
-def _finished_already(folder: Path) -> str:
-    return f"finished already: {folder}; crossclass report {folder} shows it"
 
 
 def _run_of(folder: "RunFolder", changes: "Changed") -> "Run":

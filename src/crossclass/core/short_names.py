@@ -19,6 +19,7 @@ SHORT = {
     "steps": "attack.steps",
     "device": "runtime.device",
     "threads": "runtime.threads",
+    "width": "model.width",
 }
 """What may be typed, and the end of the paths that it stands for."""
 
@@ -55,7 +56,8 @@ def meant_by(word: str, classes: Sequence[type[BaseModel]]) -> str:
     shortest = [path for path in found if path.count(".") == min(p.count(".") for p in found)]
     if len(shortest) == 1 or (plain in SYNONYMS and shortest):
         return f"; did you mean '{shortest[0]}'?"
-    return did_you_mean(word, {path.split(".")[0] for path in paths})
+    short = {name for name in SHORT if paths_of(name, classes)}
+    return did_you_mean(word, {path.split(".")[0] for path in paths} | short)
 
 
 def paths_of(short: str, classes: Sequence[type[BaseModel]]) -> list[str]:

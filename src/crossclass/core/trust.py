@@ -1,6 +1,6 @@
 """The one gate through which code that a name or a pickle stands for is imported and run.
 
-Importing `package.module:name` runs code, and so does unpickling. Both are refused by default, whatever led
+Importing `MODULE:NAME` runs code, and so does unpickling. Both are refused by default, whatever led
 there: a run file, a sweep's grid, a teacher's changes, a recipe inside another, the card of a checkpoint.
 `with trusting("my_nets:resnet4b"):` opens the gate for that name, `trusting(everything=True)` for all names
 and pickles. The command line opens it for the names that a person typed, and wholly with `--trust`.
@@ -23,7 +23,7 @@ CONSENT = "give --trust (in Python trust=True) only if you trust that code"
 
 @dataclass(frozen=True)
 class Consent:
-    """What may be imported: these names of the form `package.module:name`, or everything and pickles too."""
+    """What may be imported: these names of the form `MODULE:NAME`, or everything and pickles too."""
 
     names: frozenset[str] = frozenset()
     everything: bool = False
@@ -42,7 +42,7 @@ def trusting(*names: str, everything: bool = False) -> Iterator[None]:
     """Inside, code of these names may be imported and run, besides what may be already.
 
     Args:
-        names: `package.module:name`, as in `Python(call=...)` and `External(call=...)`.
+        names: `MODULE:NAME`, as in `Python(call=...)` and `External(call=...)`.
         everything: every name that settings or files hold, and pickles that run code.
 
     Example:
@@ -58,7 +58,7 @@ def trusting(*names: str, everything: bool = False) -> Iterator[None]:
 
 
 def import_callable(name: str, asked_by: str) -> Any:
-    """The function or class `package.module:name`; the current folder is importable.
+    """The function or class `MODULE:NAME`; the current folder is importable.
 
     Args:
         name: What to import.
@@ -69,7 +69,7 @@ def import_callable(name: str, asked_by: str) -> Any:
     """
     module_name, sign, attribute = name.partition(":")
     if not sign or not module_name or not attribute:
-        raise UserError(f"'{name}' is not of the form package.module:name, such as my_nets:resnet4b")
+        raise UserError(f"'{name}' is not of the form MODULE:NAME, such as my_nets:resnet4b")
     require_consent([name], asked_by)
     here = make_importable(Path.cwd())
     from crossclass.core.foreign_code import foreign_code  # torch is slow to import
@@ -119,7 +119,7 @@ def require_consent(names: Iterable[str], asked_by: str) -> None:
 
 
 def names_of_code(value: object, key: str = "") -> Iterator[str]:
-    """Every `package.module:name` that plain settings hold under a key `call` or as `python:...`."""
+    """Every `MODULE:NAME` that plain settings hold under a key `call` or as `python:...`."""
     if isinstance(value, Mapping):
         for inner_key, inner in value.items():
             yield from names_of_code(inner, str(inner_key))

@@ -48,7 +48,7 @@ from crossclass.models.wrapper import Wrapped as Wrapped
 
 
 def from_text(value: object) -> object:
-    """Plain settings for a kind, or for `kind:VALUE` such as `python:package.module:factory` or `timm:NAME`.
+    """Plain settings for a kind, or for `kind:VALUE` such as `python:MODULE:FUNCTION` or `timm:NAME`.
 
     What is not text is left to pydantic; any other text raises ValueError with what it may mean.
     """
@@ -63,7 +63,8 @@ def from_text(value: object) -> object:
     if rest and ":" not in rest and kind not in shorthands and not get_close_matches(kind, shorthands):
         factory = f"python:{kind.removesuffix('.py').replace('/', '.')}:{rest}"
         raise ValueError(f"no such model; did you mean '{factory}'?")
-    shown = [f"{k}:{name.upper()}" if name else k for k, name in shorthands.items()]
+    words = {"call": "MODULE:FUNCTION"}
+    shown = [f"{k}:{words.get(name, name.upper())}" if name else k for k, name in shorthands.items()]
     raise ValueError(f"no such model{did_you_mean(value, shown)}")
 
 

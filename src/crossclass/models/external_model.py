@@ -62,11 +62,11 @@ class ExternalModel(Model):
 
 
 class Python(ExternalModel):
-    """The network that a function of yours returns, `package.module:factory`."""
+    """The network that a function of yours returns, `MODULE:FUNCTION`."""
 
     kind: Literal["python"] = "python"
     call: str = ""
-    """`package.module:factory`; the current folder is importable."""
+    """`MODULE:FUNCTION`; the current folder is importable."""
 
     shorthand: ClassVar[str | None] = "call"
 
@@ -76,7 +76,7 @@ class Python(ExternalModel):
     def create(self, classes: int, channels: int, *, pretrained: bool = False) -> Any:
         """What the factory returns; it is told the number of classes if it has a parameter for it."""
         if not self.call:
-            raise UserError("model.kind=python needs model.call=package.module:factory")
+            raise UserError("model.kind=python needs model.call=MODULE:FUNCTION")
         factory = import_callable(self.call, "the model")
         given = dict(self.arguments)
         parameters = _parameters(factory)
@@ -189,7 +189,7 @@ class HF(ExternalModel):
         if not isinstance(config_of(self.repo).get("architecture"), str):
             raise UserError(
                 f"config.json of {self.repo} names no timm architecture; write a function that returns the "
-                "network and name it with model=python:package.module:function"
+                "network and name it with model=python:MODULE:FUNCTION"
             )
         return _from_timm(f"hf-hub:{self.repo}", classes, channels, self.arguments, pretrained)
 

@@ -67,7 +67,7 @@ class Wrapped(Classifier):
         if isinstance(net, torch.jit.ScriptModule):
             raise UserError(
                 f"{name} is a TorchScript module, whose layers cannot be watched; give the network in Python "
-                "(its weights can be read from the file: model=python:module:factory)"
+                "(its weights can be read from the file: model=python:MODULE:FUNCTION)"
             )
         subsample_first(net)
         noise = torch.rand(_images_for(classes), channels, *sides(size), generator=generator(0))

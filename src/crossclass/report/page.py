@@ -4,6 +4,7 @@ Nothing is measured here: the arithmetic ends at differences of stored numbers. 
 since style, script, figures and data are inside, and every number stands beside its conditions.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from crossclass.core.destinations import is_replaced
 from crossclass.core.errors import UserError
 from crossclass.core.files import require_ending, require_writable, write_atomic
 from crossclass.core.made_by import mark, replaced, reserved
-from crossclass.core.progress import Log
+from crossclass.core.progress import Log, Progress, silent
 from crossclass.report import comparison, measurement, plots
 from crossclass.report.figures import PageFigure
 from crossclass.report.format import short_attack
@@ -38,7 +39,12 @@ EACH = 12
 
 
 def write_report(
-    targets: Sequence[Path], out: Path | None = None, log: Log = lambda text: None, *, live: int = 0
+    targets: Sequence[Path],
+    out: Path | None = None,
+    log: Log = lambda text: None,
+    *,
+    live: int = 0,
+    progress: Progress = silent,
 ) -> Path:
     """Write one page about run folders, all runs below folders, and JSON files of `measure`.
 
@@ -50,6 +56,7 @@ def write_report(
         out: The file, or a folder in which it is `report.html`; unset, a name of the page's own.
         log: Called if a page about the same is replaced.
         live: Seconds after which an open page reads itself anew while a run is not finished; 0 is never.
+        progress: Called with how many runs and results are drawn.
 
     Returns:
         The path of the page.
@@ -68,6 +75,7 @@ def write_report(
     about = [os.path.relpath(path.resolve(), page.absolute().parent) for path in unique]
     made_by = mark(["report", *about], " ".join(["report", *(path.resolve().name for path in unique)]))
     folders = [path for path in unique if path not in files]
+    progress("read the runs", 0, 1)
     runs = _runs(folders)
     below = _below(folders)
     many = many_runs(measured_runs(unique)) if len(below) > 1 else None
@@ -78,7 +86,8 @@ def write_report(
     named = enumerate(zip(runs, labels(runs), strict=True), 1)
     views = [RunView(run, label, i, ENTRIES // max(len(runs), 1)) for i, (run, label) in named]
     live = 0 if all(run.done for run in runs) else live
-    html = _html(views, [_results(path, i) for i, path in enumerate(files, 1)], many, made_by, live)
+    results = [_results(path, i) for i, path in enumerate(files, 1)]
+    html = _html(views, results, many, made_by, live, progress)
     with reserved(page, made_by) if out is None else replaced(page, made_by, log) as page:
         if is_replaced(page):
             log(f"{page} is replaced")
@@ -163,7 +172,12 @@ def _results(path: Path, index: int) -> ResultsView:
 
 
 def _html(
-    runs: Sequence[RunView], files: Sequence[ResultsView], many: ManyRuns | None, made_by: str, live: int
+    runs: Sequence[RunView],
+    files: Sequence[ResultsView],
+    many: ManyRuns | None,
+    made_by: str,
+    live: int,
+    progress: Progress,
 ) -> str:
     compared = [view for file in files for view in file.comparisons]
     if not compared and (compared := _side_by_side(runs, files)) and not runs:
@@ -173,7 +187,13 @@ def _html(
     about = _about(runs, files, compared) if subjects or not many else many.title
     if len(compared) == 1 and not runs and compared[0].title == about:
         compared = [replace(compared[0], title="")]
-    template = environment().get_template("page.html.j2")
+    template, done = environment().get_template("page.html.j2"), itertools.count()
+    total = len(runs) + len(compared) + sum(len(file.alone) for file in files)
+
+    def draw(view: RunView | comparison.ComparisonView | measurement.MeasurementView, heading: int) -> Markup:
+        progress("draw", next(done), total)
+        return view.html(heading)
+
     return template.render(
         runs=runs,
         files=files,
@@ -183,6 +203,7 @@ def _html(
         each=len(runs) <= EACH,
         about=about,
         heading=2,
+        draw=draw,
         alike=_alike(runs),
         overlay=_overlay(runs) if len(runs) > 1 else None,
         made_by=made_by,

@@ -136,6 +136,7 @@ def iterate_epochs(
                     log(f"warning: {warning}")
                 for note in main(lambda: folder.begin(run, env)):
                     log(note)
+                log(f"{folder.path}: {_about(run, splits)}")
                 for _, note in splits.left_out:
                     log(note)
                 splits = splits.to(runtime.torch_device)
@@ -207,6 +208,14 @@ def _train(
     main(lambda: write_results(folder.path / "measure.json", results))
     main(lambda: write_pictures(folder.path / "measure.json", [r.pictures for r in results.results]))
     main(folder.end)
+
+
+def _about(run: Run, splits: Splits) -> str:
+    """What a person would check before waiting for it: recipe, attack, network, images, epochs."""
+    attack = run.recipe.crafting_attack
+    trained = f"{run.recipe.kind} with {attack}" if attack else run.recipe.kind
+    images = f"{len(splits.train)} training images of {len(splits.class_names)} classes"
+    return f"{trained}; {run.model}; {images}; {run.epochs} epochs"
 
 
 def _begun_with(folder: RunFolder) -> dict[str, Any]:
