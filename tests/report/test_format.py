@@ -38,6 +38,38 @@ def test_finding(best: tuple[Any, ...], last: tuple[Any, ...], by: str, done: bo
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_of_a_best_checkpoint_that_is_the_last_nothing_is_compared(tmp_path: Path) -> None:
+    ends: list[Any] = [measure("best.val", 4, 0.21, 0.4), measure("last", 4, 0.21, 0.4)]
+    text = page_text(write_report([write_run(tmp_path / "a", ROWS, ends)], tmp_path / "a.html"))
+    assert "±0.00" not in text
+    assert "the difference has a scale of its own" not in text
+    two: list[Any] = [measure("best.val", 2, 0.21, 0.4), measure("last", 4, 0.21, 0.4)]
+    text = page_text(write_report([write_run(tmp_path / "b", ROWS, two)], tmp_path / "b.html"))
+    assert "±0.00" in text
+    assert "the difference has a scale of its own" in text
+
+
+@pytest.mark.parametrize(
+    ("clean", "n", "learned"), [(0.29, 100, False), (0.45, 100, True), (0.29, 10_000, True)]
+)
+def test_a_run_that_only_guesses_is_said_first(clean: float, n: int, learned: bool) -> None:
+    best, last = (
+        Measurement(
+            checkpoint={"name": name, "epoch": epoch, "chosen_by": "val"},
+            data={"n": n, "split": "test"},
+            classwise_robust=[0.2] * 4,
+            clean=clean,
+            robust=0.2,
+            cas=9.0,
+        )
+        for name, epoch in (("best", 2), ("last", 4))
+    )
+    both = BestAndLast(best, last, "measure.json")
+    assert both.finding(True).startswith("This run has not learned") == (not learned)
+    assert bool(both.verdict()) == learned
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("interval", "chance"), [([0.002, 0.008], False), ([-0.001, 0.011], True), (None, None)]
 )

@@ -383,7 +383,7 @@ def no_number(e: EvaluationPass) -> str | None:
     bad = int((e.robust == NO_CLASS).sum()), int((e.clean == NO_CLASS).sum())
     if not any(bad):
         return None
-    of = f"{bad[0]} of {len(e.labels)}" + (f" ({bad[1]} on the clean images)" if bad[0] != bad[1] else "")
+    of = f"{bad[0]:,} of {len(e.labels):,}" + (f" ({bad[1]} on the clean images)" if bad[0] != bad[1] else "")
     return f"{of} outputs are not finite; they count as wrong, and as no class"
 
 
@@ -424,7 +424,7 @@ def warnings(e: EvaluationPass, class_names: tuple[str, ...], *, of_collapse: bo
             out.append(f"{what}: {', '.join(names[:10])}{more}")
     if e.dead:
         out.append(
-            f"the attack saw no usable gradient for {e.dead} of {len(e.labels)} images, at all steps or "
+            f"the attack saw no usable gradient for {e.dead:,} of {len(e.labels):,} images, at all steps or "
             "at some: robust accuracy may be overstated (gradient masking)"
         )
     return out

@@ -45,8 +45,9 @@ def _warnings(
         )
     elif hardly_learned(right, labels):
         yield (
-            f"clean accuracy {accuracy:.1%} of {len(right)} images is hardly better than guessing "
-            f"({chance_level(labels):.1%}): the other numbers mean nothing then; `doctor` looks for the cause"
+            f"clean accuracy {accuracy:.1%} of {len(right):,} images is hardly better than guessing "
+            f"({chance_level(labels):.1%}): the other numbers mean nothing then; 'crossclass doctor' looks "
+            "for the cause"
         )
     elif missing := _never_given(clean, labels, class_names):
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")

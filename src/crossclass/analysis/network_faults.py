@@ -56,7 +56,7 @@ def network_warnings(
             out.append(
                 f"batch norm's statistics are not those of these images: {now} of {len(x)} clean images are "
                 f"right, with statistics of the images themselves {then}; run training batches through the "
-                "network in train mode and save it again, or see what `doctor` says"
+                "network in train mode and save it again, or see what 'crossclass doctor' says"
             )
     return out
 

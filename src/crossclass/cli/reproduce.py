@@ -13,7 +13,7 @@ from crossclass.core.errors import UserError
 def reproduce(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids; path=value")]) -> None:
     """Reproduce figures, tables and theorems of the paper.
 
-    Each claim is judged on the numbers. ID is fig1, table1, thm1 (`crossclass list` names all), or all.
+    Each claim is judged on the numbers. ID is fig1, table1, thm1 ('crossclass list' names all), or all.
     Interrupt it at will: the same command goes on. The page's path is the last line.
 
     \b
@@ -31,7 +31,7 @@ def reproduce(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Id
 
     read = read_arguments(ids, Study, own=Execution())
     if not read.targets:
-        raise UserError("reproduce needs an id, such as fig2 or all; `crossclass list` names them")
+        raise UserError("reproduce needs an id, such as fig2 or all; 'crossclass list' names them")
     study = override(Study(), read.changes)
     with progress_display("reproduce") as progress:
         calls = Callbacks(progress.step, progress.log, progress.row, draw, draw_maps)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from crossclass.analysis.binomial import upper_tail
 from crossclass.analysis.metrics import METRICS, Metric, metric
 from crossclass.analysis.records import (
     CheckpointRef,
@@ -17,6 +18,8 @@ from crossclass.analysis.run_record import RunRecord
 from crossclass.report import plots
 from crossclass.report.format import NO_ATTACK, holds_zero, level, split_name, value, value_interval
 
+CHANCE = 0.01
+"""Guessing that reaches an accuracy more often than this is one explanation of it."""
 VERDICTS = {
     (True, True): "Both are lower at the last epoch than at the best one, as when robust overfitting forgets "
     "cross-class features.",
@@ -83,8 +86,23 @@ class BestAndLast(NamedTuple):
         a, b = (round(v, 3 if metric(key).unit == "accuracy" else 2) for v in values)
         return b < a
 
+    @property
+    def not_learned(self) -> str:
+        """A sentence where the clean accuracy of both is one of guessing; empty for any other run."""
+        for m in self.checkpoints:
+            n, K, clean = m.data.n, len(m.classwise_robust or ()), m.metrics.get("clean")
+            if not n or not K or clean is None or upper_tail(round(clean * n), n, 1 / K) < CHANCE:
+                return ""
+        best = value(self.best.metrics.get("clean"), metric("clean"))
+        return (
+            f"This run has not learned to tell the classes apart: clean accuracy is {best} at its best, and "
+            f"guessing one of {K} classes gives {value(1 / K, metric('clean'))}; CAS means nothing here."
+        )
+
     def finding(self, done: bool) -> str:
         """What happened between the best and the last checkpoint, in one sentence."""
+        if self.not_learned:
+            return self.not_learned
         robust, cas = metric("robust"), metric("cas")
         best, last = self.best, self.last
         epochs = [m.checkpoint.epoch for m in (best, last)]
@@ -117,7 +135,7 @@ class BestAndLast(NamedTuple):
 
     def verdict(self) -> str:
         """Whether robust accuracy and CAS fell together; empty where best and last are one checkpoint."""
-        if self.best.checkpoint.epoch == self.last.checkpoint.epoch:
+        if self.one or self.not_learned:
             return ""
         robust, cas = self.fell("robust"), self.fell("cas")
         text = "Not everything was measured that a verdict needs."

@@ -33,6 +33,7 @@ from crossclass.training import alarms
 
 FILES = ("metrics.csv", "config.yaml", "measure.json")
 """Files of the run that the page offers for download."""
+MATRICES_TITLE = "C at the best and at the last checkpoint"
 PAIRS = 10
 """Number of most shared pairs of classes that are listed for each checkpoint."""
 
@@ -291,9 +292,14 @@ def matrices(view: RunView) -> dict[str, Any] | None:
         of, title = [(one.id, 0) for one in shown] if len(D) > COARSE else [], "C at best minus C at last"
         shown.append(figures.matrix(D, view.names, title, f"{text}; {attack}", drawing, of=of))
     empty = ", ".join(view.names[i] for i in both.best.empty_classes)
-    note = "Negative entries of C are red; the difference has a scale of its own."
+    note = (
+        "Negative entries of C are red" + "; the difference has a scale of its own" * (len(known) == 2) + "."
+    )
     note += f" Classes without attribution, counted as sharing nothing: {empty}." if empty else ""
-    return {"figures": shown, "note": note} if shown else None
+    if not shown:
+        return None
+    title = "C at the best checkpoint, which is the last" if both.one else MATRICES_TITLE
+    return {"figures": shown, "note": note, "title": title}
 
 
 def truth(view: RunView) -> dict[str, Any] | None:
@@ -336,10 +342,12 @@ def classes(view: RunView) -> dict[str, Any] | None:
     bars = class_figure(rows, names, "Robust accuracy per class", f"the largest loss first; {attack}")
     listed = {
         "title": "Pairs of classes that share most",
-        "columns": ["C, best", "C, last", "change"],
-        "rows": [(words, [*(number(v, 2) for v in C), _change(C)]) for words, C in pairs],
-        "note": f"C under {attack}. The {PAIRS} largest of the best checkpoint, then those of the last one's "
-        f"{PAIRS} that are not among them.",
+        "columns": ["C"] if both.one else ["C, best", "C, last", "change"],
+        "rows": [(words, _cells(C, both.one)) for words, C in pairs],
+        "note": f"C under {attack}. The {PAIRS} largest"
+        + f" of the best checkpoint, then those of the last one's {PAIRS} that are not among them"
+        * (not both.one)
+        + ".",
     }
     at = f" at best, epoch {best.checkpoint.epoch}"
     return {
@@ -349,9 +357,12 @@ def classes(view: RunView) -> dict[str, Any] | None:
     }
 
 
-def _change(C: Sequence[float | None]) -> str:
+def _cells(C: Sequence[float | None], one: bool) -> list[str]:
+    """C of a pair at best and last, and the change; once where these are one checkpoint."""
     a, b = C
-    return signed(None if a is None or b is None else b - a, 2)
+    if one:
+        return [number(a, 2)]
+    return [number(a, 2), number(b, 2), signed(None if a is None or b is None else b - a, 2)]
 
 
 def _pairs(names: Sequence[str], both: BestAndLast) -> list[tuple[str, list[float | None]]]:
@@ -423,7 +434,7 @@ SECTIONS: list[Section[RunView]] = [
     Section("curves", "Curves", curves, "shared/figures"),
     Section("truth", "Was the planted sharing found?", truth, "shared/figures"),
     Section("explorer", "Which classes share features, epoch by epoch", explorer, "shared/viewer"),
-    Section("matrices", "C at the best and at the last checkpoint", matrices, "shared/figures"),
+    Section("matrices", MATRICES_TITLE, matrices, "shared/figures"),
     Section("classes", "Class by class", classes, "shared/classes"),
     Section("evaluations", "All numbers after training", evaluations, "shared/numbers"),
     Section("comparisons", "", comparisons),

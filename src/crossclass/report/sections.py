@@ -62,7 +62,8 @@ def render(page: str, sections: Sequence[Section[T]], view: T, heading: int) -> 
     for section in sections:
         if (data := section.data(view)) is not None:
             template = env.get_template(f"{section.template or f'{page}/{section.id}'}.html.j2")
-            html.append(Markup(template.render(view=view, title=section.title, heading=heading, **data)))
+            given = {"view": view, "title": section.title, "heading": heading, **data}
+            html.append(Markup(template.render(given)))
     return Markup(env.get_template(f"{page}.html.j2").render(view=view, heading=heading, sections=html))
 
 

@@ -214,7 +214,7 @@ def _about(run: Run, splits: Splits) -> str:
     """What a person would check before waiting for it: recipe, attack, network, images, epochs."""
     attack = run.recipe.crafting_attack
     trained = f"{run.recipe.kind} with {attack}" if attack else run.recipe.kind
-    images = f"{len(splits.train)} training images of {len(splits.class_names)} classes"
+    images = f"{len(splits.train):,} training images of {len(splits.class_names)} classes"
     return f"{trained}; {run.model}; {images}; {run.epochs} epochs"
 
 
@@ -308,8 +308,8 @@ def _environment(run: Run, splits: Splits, runtime: Runtime, label: str) -> dict
         "data_path": str(path.absolute()) if path else None,
         "data_checksum": splits.checksum,
         "sizes": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
-        "check": f"{run.validation_attack()}, judged in fp32 on {images} test images{drawn}",
-        "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test)} test images",
+        "check": f"{run.validation_attack()}, judged in fp32 on {images:,} test images{drawn}",
+        "final": f"{run.final_attack()}, judged in fp32 on {len(splits.test):,} test images",
         "sharing": None if splits.sharing is None else splits.sharing.tolist(),
         "settings_changed": differences(run, Run()),
     }

@@ -112,5 +112,5 @@ def _require_fit(path: Path, model: Classifier, card: Card, splits: Splits) -> N
     if right < chance + 3 * error and len(part) >= 100:
         raise UserError(
             f"the teacher {path} is right on {right:.0%} of the training images, no better than chance: "
-            "other normalisation or labels? `crossclass doctor` tells"
+            "other normalisation or labels? 'crossclass doctor' tells"
         )
