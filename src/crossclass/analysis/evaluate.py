@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossclass.analysis import attribution, instances
+from crossclass.analysis.invariant_matrices import Invariant, Kind, invariant_matrices
 from crossclass.analysis.metrics import METRICS, Part, collapsed
+from crossclass.analysis.neural_collapse import NeuralCollapse, neural_collapse
 from crossclass.analysis.records import Head, Matrix, Pair
 from crossclass.attacks import AnyAttack, Attack
 from crossclass.core.classes import (
@@ -154,6 +156,16 @@ class EvaluationPass:
     def all_pairs_cas(self) -> float:
         """CAS of `all_pairs_matrix`."""
         return attribution.cas(self.all_pairs_matrix)
+
+    @cached_property
+    def invariants(self) -> "dict[Kind, Invariant]":
+        """Matrices that no change alters which alters no prediction, with their scores and intervals."""
+        return invariant_matrices(*self.attributed)
+
+    @cached_property
+    def collapse(self) -> NeuralCollapse:
+        """NC1 to NC3."""
+        return neural_collapse(*self.attributed)
 
     @cached_property
     def confusion(self) -> Int[Tensor, "k k"]:

@@ -96,6 +96,16 @@ def _intervals() -> Any:
     return intervals
 
 
+def _invariant(kind: Literal["decision", "offer", "profile"], label: str, doc: str) -> Metric:
+    return Metric(
+        key=f"{kind}_cas",
+        label=label,
+        doc=f"{doc}; no change that alters no prediction alters it.",
+        compute=lambda p: p.invariants[kind].score,
+        interval=lambda p: p.invariants[kind].interval,
+    )
+
+
 METRICS: list[Metric] = [
     _accuracy("clean", "clean accuracy", "Share of the images that are classified correctly."),
     _accuracy("robust", "robust accuracy", "Share of the adversarial images that are classified correctly."),
@@ -152,6 +162,53 @@ METRICS: list[Metric] = [
         "Spearman's rank correlation over pairs of classes between C and how often the two are confused.",
         lambda p: p.sharing_confusion,
         unit="correlation",
+    ),
+    _invariant(
+        "decision",
+        "decision",
+        "CAS of the correlations of the classes' logits within classes (which logits move together)",
+    ),
+    _invariant(
+        "offer",
+        "offer",
+        "CAS of the cosines of centred class means under the features' covariance within classes (which "
+        "classes the features put together)",
+    ),
+    _invariant(
+        "profile",
+        "logit profile",
+        "CAS of the cosines of the classes' centred mean logits (which classes are given alike logits)",
+    ),
+    Metric(
+        "nc1",
+        "NC1",
+        "Neural collapse: spread of features within classes over that between them, tr(S_W S_B^+) / K.",
+        lambda p: p.collapse.nc1,
+        per_epoch=("test",),
+    ),
+    Metric(
+        "nc2_norms",
+        "NC2 norms",
+        "Neural collapse: standard deviation over mean of the lengths of the centred class means.",
+        lambda p: p.collapse.nc2_norms,
+        unit="share",
+        per_epoch=("test",),
+    ),
+    Metric(
+        "nc2_angles",
+        "NC2 angles",
+        "Neural collapse: mean distance of the cosines of centred class means from -1 / (K - 1).",
+        lambda p: p.collapse.nc2_angles,
+        unit="share",
+        per_epoch=("test",),
+    ),
+    Metric(
+        "nc3",
+        "NC3",
+        "Neural collapse: distance of the centred head from the centred class means, both of norm 1.",
+        lambda p: p.collapse.nc3,
+        unit="share",
+        per_epoch=("test",),
     ),
     Metric(
         "predicted_classes",
