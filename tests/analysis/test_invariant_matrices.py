@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from conftest import seeded
-from crossclass.analysis import attribution
+from crossclass.analysis import attribution, invariant_matrices as im
 from crossclass.analysis.invariant_matrices import KINDS, invariant_matrices
 from populations import shared, specific
 
@@ -132,3 +132,16 @@ def test_one_image_shares_nothing() -> None:
     g, W, y = sample(3)
     for of in invariant_matrices(g[:1], W, y[:1]).values():
         assert of.score == 0
+
+
+@pytest.mark.parametrize("d", [8, 300])
+def test_the_size_of_a_block_changes_nothing(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    g, W, y = sample(5, d)
+    before = invariant_matrices(g, W, y), attribution.class_means(g, W, y)
+    for module in (attribution, im):
+        monkeypatch.setattr(module, "_BLOCK", 7)
+    after = invariant_matrices(g, W, y), attribution.class_means(g, W, y)
+    torch.testing.assert_close(after[1], before[1], rtol=0, atol=0)
+    for kind in KINDS:
+        torch.testing.assert_close(after[0][kind].matrix, before[0][kind].matrix, rtol=0, atol=1e-9)
+        assert after[0][kind].interval == pytest.approx(before[0][kind].interval, abs=1e-6)

@@ -1,13 +1,19 @@
 """NC1 to NC3 are their equations, 0 where all has collapsed, and the same under rotations."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from conftest import seeded
+from crossclass.analysis import evaluate
+from crossclass.analysis.metrics import metric
 from crossclass.analysis.neural_collapse import logit_entropy, neural_collapse, wrong_probability
+from crossclass.attacks import FGSM
+from crossclass.data import Split
+from networks import IMAGES, THIN, made
 
 exact = torch.float64
 
@@ -69,3 +75,47 @@ def test_entropy_and_wrong_probability() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0], [0.0, math.log(2), 0.0]])
     assert logit_entropy(logits).tolist() == pytest.approx([math.log(3), 0, 1.5 * math.log(2)], abs=1e-6)
     assert wrong_probability(logits, torch.tensor([1, 1, 1])).tolist() == pytest.approx([2 / 3, 1, 0.5])
+
+
+def test_outputs_without_a_number_have_no_entropy() -> None:
+    odd = torch.tensor([[math.nan, 0.0], [math.inf, 0.0], [-math.inf, 0.0]])
+    assert [math.isnan(v) for v in logit_entropy(odd).tolist()] == [True, True, False]
+    assert logit_entropy(odd)[2] == 0
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_a_pass_keeps_both_of_every_image(k: int) -> None:
+    net = made(THIN, classes=k)
+    part = Split(IMAGES, torch.arange(8) % k)
+    seen = evaluate.evaluate(net, part, FGSM(), batch=3, keep=torch.arange(8))
+    logits = net(seen.images).detach()
+    of = torch.distributions.Categorical(logits=logits)
+    for key, value in (
+        ("logit_entropy", of.entropy()),
+        ("wrong_probability", 1 - of.probs[torch.arange(8), part.labels]),
+    ):
+        assert metric(key).value(seen) == pytest.approx(float(value.mean()), abs=1e-6)
+
+
+def test_images_without_an_output_are_left_out_of_the_mean() -> None:
+    values = torch.tensor([math.nan, 1.0, 2.0], dtype=exact)
+    y = torch.arange(3)
+    seen = evaluate.EvaluationPass(y, y, y, torch.ones(3, 2), torch.ones(3, 2), entropy=values)
+    assert metric("logit_entropy").value(seen) == pytest.approx(1.5)
+    assert metric("wrong_probability").value(seen) is None  # nobody kept them
+    assert metric("logit_entropy").value(replace(seen, entropy=values * torch.nan)) is None
+
+
+@pytest.mark.parametrize(("k", "n", "d"), [(2, 40, 3), (6, 12, 30), (4, 4, 5)])
+def test_a_summary_of_few_classes_few_images_or_empty_classes_is_of_numbers(k: int, n: int, d: int) -> None:
+    y = torch.arange(n) % max(2, k - 1)  # the last of three or more classes has no image
+    g, W = torch.randn(n, d, generator=seeded(0)), torch.randn(k, d, generator=seeded(1))
+    found = evaluate.summary(evaluate.EvaluationPass(y, y, y, g, W), tuple("abcdef"))
+    for key in ("decision_cas", "offer_cas", "profile_cas", "nc1", "nc2_norms", "nc2_angles", "nc3"):
+        assert math.isfinite(found[key])
+    for kind in ("decision", "offer", "profile"):
+        matrix = torch.tensor(found["matrices"][f"{kind}_matrix"])
+        assert matrix.shape == (k, k)
+        assert bool((matrix.abs() <= 1).all())
+        if k > 2:
+            assert not matrix[k - 1].any()

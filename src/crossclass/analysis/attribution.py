@@ -14,6 +14,9 @@ from crossclass.core.classes import Classes, class_labels, require_labels, whole
 from crossclass.core.errors import UserError
 from crossclass.core.logits import require_tensor
 
+_BLOCK = 1024
+"""Images at a time."""
+
 
 def class_means(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Classes) -> Float[Tensor, "k d"]:
     """Mean attribution of each class over all its samples (Algorithm 1), in float64.
@@ -50,7 +53,8 @@ def means_by_class(v: Float[Tensor, "n m"], y: Classes, k: int) -> Float[Tensor,
     y = class_labels(y, len(v))
     n = torch.bincount(y, minlength=k).clamp(min=1).to(torch.float64)
     sums = torch.zeros(k, v.shape[1], dtype=torch.float64, device=v.device)
-    sums.index_add_(0, y.long(), v.to(torch.float64))
+    for part, i in zip(v.split(_BLOCK), y.long().split(_BLOCK), strict=True):
+        sums.index_add_(0, i, part.to(torch.float64))
     return sums / n[:, None]
 
 

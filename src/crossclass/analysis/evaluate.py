@@ -17,9 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossclass.analysis import attribution, instances
-from crossclass.analysis.invariant_matrices import Invariant, Kind, invariant_matrices
+from crossclass.analysis.invariant_matrices import KINDS, Invariant, Kind, invariant_matrices
 from crossclass.analysis.metrics import METRICS, Part, collapsed
-from crossclass.analysis.neural_collapse import NeuralCollapse, neural_collapse
+from crossclass.analysis.neural_collapse import (
+    NeuralCollapse,
+    logit_entropy,
+    neural_collapse,
+    wrong_probability,
+)
 from crossclass.analysis.records import Head, Matrix, Pair
 from crossclass.attacks import AnyAttack, Attack
 from crossclass.core.classes import (
@@ -79,6 +84,10 @@ class EvaluationPass:
     """Which samples attributions are taken from; unset is all of them, as in the paper."""
     sharing: Int[Tensor, "k k"] | None = None
     """Which classes truly share a feature, where the data tell (Shapes)."""
+    entropy: Float[Tensor, " n"] | None = None
+    """Of the softmax on each adversarial image, in nats; NaN where the output is no number."""
+    wrong: Float[Tensor, " n"] | None = None
+    """What the softmax gives to wrong classes on each adversarial image."""
 
     head: Head | None = None
     """Which layer W is of, and whether it gives the logits, if that was checked."""
@@ -159,7 +168,7 @@ class EvaluationPass:
 
     @cached_property
     def invariants(self) -> "dict[Kind, Invariant]":
-        """Matrices that no change alters which alters no prediction, with their scores and intervals."""
+        """The matrices of `invariant_matrices`, with their scores and intervals."""
         return invariant_matrices(*self.attributed)
 
     @cached_property
@@ -242,7 +251,7 @@ def evaluate(
     attack = attack and attack.for_evaluation()
     require_labels(split.labels, len(model.head.weight))
 
-    def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, Tensor]:
+    def evaluate_batch(step: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int, int, Tensor]:
         index = index.to(split.labels.device)
         x = as_float(split.images[index]).contiguous(memory_format=memory_format)
         y = split.labels[index]
@@ -256,14 +265,14 @@ def evaluate(
             if attack is not None and attack.gradients:
                 lost, right = result.dead_gradients, predicted(logits) == y
                 dead = int(((lost >= attack.gradients) | ((lost > 0) & right)).sum())
-            robust = predicted(logits).cpu()
+            robust, of_softmax = predicted(logits).cpu(), _softmax_numbers(logits.cpu(), y.cpu())
             clean = predicted(model(x)).cpu() if attack is not None else robust
         advance(len(index))
         step_bar("evaluate", step * batch + len(index), len(split))
         images = x_adv.new_empty(0)
         if keep is not None:
             images = x_adv[torch.isin(index, keep.to(index.device))].cpu()
-        return clean, robust, g.float().cpu(), dead, unlike, images
+        return clean, robust, g.float().cpu(), of_softmax, dead, unlike, images
 
     few = as_float(split.images[: min(batch, _CHECKED)]).contiguous(memory_format=memory_format)
     # during training, the epochs are not held up by it
@@ -277,7 +286,7 @@ def evaluate(
     ):
         layer = model.head
         parts = distributed_map(batches(len(split), batch, None), evaluate_batch)
-    clean, robust, features, dead, unlike, images = zip(*parts, strict=True)
+    clean, robust, features, of_softmax, dead, unlike, images = zip(*parts, strict=True)
     if head is not None and sum(unlike):
         of = f"of {sum(unlike)} of the {len(split)} images"
         head = Head(layer=head.layer, matches_logits=False)
@@ -286,10 +295,17 @@ def evaluate(
     labels = split.labels.cpu()
     judged = None if keep is None else torch.cat(images)
     seen = torch.cat(clean), torch.cat(robust), torch.cat(features)
+    entropy, wrong = torch.cat(of_softmax, dim=1)
     cast = tuple(f"the network is in {kind}, and was computed in float32" for kind in other_floats(model))
     return EvaluationPass(
-        labels, *seen, W, sum(dead), judged, keep, head=head, head_warnings=said, warnings=cast
+        *(labels, *seen, W, sum(dead), judged, keep),
+        **{"entropy": entropy, "wrong": wrong, "head": head, "head_warnings": said, "warnings": cast},
     )
+
+
+def _softmax_numbers(logits: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "2 n"]:
+    """Entropy, and what wrong classes get; kept instead of the logits, which are K numbers an image."""
+    return torch.stack([logit_entropy(logits), wrong_probability(logits, y)])
 
 
 def _require(model: object, split: object, attack: object) -> None:
@@ -451,6 +467,7 @@ def summary(e: EvaluationPass, class_names: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"{len(class_names)} class names are given for {e.classes} classes")
     matrices = {"C": rounded(e.C), "icas_matrix": rounded(e.icas_matrix)}
     matrices |= {"all_pairs_matrix": rounded(e.all_pairs_matrix), "confusion": e.confusion.tolist()}
+    matrices |= {f"{kind}_matrix": rounded(e.invariants[kind].matrix) for kind in KINDS}
     if e.sharing is not None:
         matrices["sharing"] = e.sharing.tolist()
     return {

@@ -1,4 +1,4 @@
-"""Which classes go together, by matrices that no change alters which alters no prediction.
+"""Which classes go together, by matrices that stay when only the description of a network changes.
 
 C and CAS depend on the origin and the basis of feature space: a vector added to every row of W, to every
 feature (with the bias compensated), or a rotation of the features changes no prediction and changes C. The
@@ -15,6 +15,7 @@ which features, in the basis of ReLU features, which is a natural one. Of two cl
 diagonal and -1 beside it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,28 +69,40 @@ def invariant_matrices(g: Float[Tensor, "n d"], W: Float[Tensor, "k d"], y: Clas
     """
     y = fitting_labels(g, W, y).long()
     there = g.isfinite().all(dim=1)
-    g, y, W = g[there].to(torch.float64), y[there], W.to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
+    if not bool(there.all()):
+        g, y = g[there], y[there]
+    W = W.to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
     sample = _Sample(g, y, len(W))
     if len(sample.there) < 2:
         most = float(len(W) * (len(W) - 1))
         nothing = Invariant(W.new_zeros(len(W), len(W)), Interval(0.0, 0.0, most))
         return dict.fromkeys(KINDS, nothing)
-    z = _Sample(g @ (W - W.mean(dim=0)).T, y, len(W))
-    return {"decision": _decision(z), "offer": _offer(sample), "profile": _profile(z)}
+    z = W.new_empty(len(y), len(W))
+    for rows, a in sample.deviations():
+        z[rows] = a @ (W - W.mean(dim=0)).T
+    R = sample.centred @ (W - W.mean(dim=0)).T
+    return {"decision": _decision(sample, z), "offer": _offer(sample), "profile": _profile(sample, z, R)}
 
 
 class _Sample:
-    """Vectors of images: their deviations from the class means, and the means of the classes there are."""
+    """Features of images: the means of the classes there are, and deviations from them, a block at a time.
 
-    def __init__(self, v: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int) -> None:
-        self.y, self.k, self.n = y, k, torch.bincount(y, minlength=k)
+    A copy of all features in float64 would take twice their memory.
+    """
+
+    def __init__(self, g: Float[Tensor, "n d"], y: Int[Tensor, " n"], k: int) -> None:
+        self.g, self.y, self.k, self.n = g, y, k, torch.bincount(y, minlength=k)
         self.there = (self.n > 0).nonzero().flatten()
-        means = means_by_class(v, y, k)
-        self.deviations = v - means[y]
-        M = means[self.there]
+        self.means = means_by_class(g, y, k)
+        M = self.means[self.there]
         self.centred = M - M.mean(dim=0)
-        self.row = torch.zeros(k, dtype=torch.int64, device=v.device)
-        self.row[self.there] = torch.arange(len(self.there), device=v.device)
+        self.row = torch.zeros(k, dtype=torch.int64, device=g.device)
+        self.row[self.there] = torch.arange(len(self.there), device=g.device)
+
+    def deviations(self) -> Iterator[tuple[Int[Tensor, " m"], Float[Tensor, "m d"]]]:
+        """Images, and their features less the means of their classes, in float64."""
+        for rows in torch.arange(len(self.y), device=self.g.device).split(_BLOCK):
+            yield rows, self.g[rows].to(torch.float64) - self.means[self.y[rows]]
 
     @property
     def share(self) -> Float[Tensor, " n"]:
@@ -108,34 +121,39 @@ class _Sample:
         return J @ torch.diag(variance) @ J
 
 
-def _decision(z: _Sample) -> Invariant:
-    rows = z.there
-    Q = z.deviations[:, rows].T @ z.deviations[:, rows] / max(1, len(z.y))
-    matrix, G = _cosines(Q)
-    v = torch.cat([((part @ G) * part).sum(dim=1) for part in z.deviations[:, rows].split(_BLOCK)])
-    return _invariant(z, matrix, _score(matrix), v * z.share)
+def _decision(sample: _Sample, z: Float[Tensor, "n k"]) -> Invariant:
+    """Of z, the deviations of the centred logits from their class means."""
+    z = z[:, sample.there]
+    matrix, G = _cosines(z.T @ z / len(z))
+    v = torch.cat([((part @ G) * part).sum(dim=1) for part in z.split(_BLOCK)])
+    return _invariant(sample, matrix, _score(matrix), v * sample.share)
 
 
-def _profile(z: _Sample) -> Invariant:
-    R = z.centred
+def _profile(sample: _Sample, z: Float[Tensor, "n k"], R: Float[Tensor, "c k"]) -> Invariant:
+    """Of R, the centred mean logits, and z, deviations of the centred logits from their class means."""
     Q = R @ R.T
     matrix, G = _cosines(Q)
-    variance = torch.zeros(z.k, dtype=torch.float64, device=R.device)
-    variance.index_add_(0, z.y, z.deviations.square().sum(dim=1))
-    n = z.n[z.there].to(torch.float64)
-    noise = z.noise(variance[z.there] / (n * (n - 1).clamp(min=1)))
+    variance = torch.zeros(sample.k, dtype=torch.float64, device=R.device)
     along = 2 * (G @ R)  # the derivative of <G, R R^T>
     along = along - along.mean(dim=0)
-    v = (z.deviations * along[z.row[z.y]]).sum(dim=1)
-    return _invariant(z, matrix, _score(_cosines(_without(Q, noise))[0]), v)
+    parts = []
+    for part, i in zip(z.split(_BLOCK), sample.y.split(_BLOCK), strict=True):
+        variance.index_add_(0, i, part.square().sum(dim=1))
+        parts.append((part * along[sample.row[i]]).sum(dim=1))
+    n = sample.n[sample.there].to(torch.float64)
+    noise = sample.noise(variance[sample.there] / (n * (n - 1).clamp(min=1)))
+    return _invariant(sample, matrix, _score(_cosines(_without(Q, noise))[0]), torch.cat(parts))
 
 
 def _offer(sample: _Sample) -> Invariant:
-    scale = sample.deviations.square().mean(dim=0).sqrt()
-    constant = scale <= scale.max() * 1e-12
-    unit = torch.where(constant, 1.0, scale)
-    a, M = sample.deviations / unit, sample.centred / unit
-    Sigma = a.T @ a / max(1, len(a))
+    count, d = sample.g.shape
+    Sigma = sample.means.new_zeros(d, d)
+    for _, a in sample.deviations():
+        Sigma.addmm_(a.T, a, alpha=1 / count)
+    scale = Sigma.diagonal().sqrt()
+    unit = torch.where(scale <= scale.max() * 1e-12, 1.0, scale)
+    Sigma /= unit[:, None] * unit
+    M = sample.centred / unit
     shrinkage = 0.0
     values, vectors = torch.linalg.eigh(Sigma)
     spanned = values > _SPANNED * values.max().clamp(min=1e-300)
@@ -145,23 +163,24 @@ def _offer(sample: _Sample) -> Invariant:
     if bool(outside > _OUTSIDE * M.norm()):
         from sklearn.covariance import ledoit_wolf_shrinkage  # slow to import
 
-        shrinkage = float(ledoit_wolf_shrinkage(a.cpu().numpy(), assume_centered=True))
+        of_all = torch.cat([a / unit for _, a in sample.deviations()])  # hardly more images than features
+        shrinkage = float(ledoit_wolf_shrinkage(of_all.cpu().numpy(), assume_centered=True))
         values = (1 - shrinkage) * values.clamp(min=0) + shrinkage * values.clamp(min=0).mean()
         spanned = values > 0
     V = vectors[:, spanned]
     H = (M @ V) / values[spanned] @ V.T  # M~ Sigma^+
     Q = H @ M.T
     matrix, G = _cosines(Q)
-    parts = []
-    for rows in torch.arange(len(a), device=a.device).split(_BLOCK):
-        h = a[rows] @ H.T
+    share, parts = sample.share, []
+    for rows, a in sample.deviations():
+        h = (a / unit) @ H.T
         of_means = 2 * (G - G.mean(dim=0))[sample.row[sample.y[rows]]]
-        of_sigma = (1 - shrinkage) * sample.share[rows, None] * (h @ G)
+        of_sigma = (1 - shrinkage) * share[rows, None] * (h @ G)
         parts.append(((of_means - of_sigma) * h).sum(dim=1))
-    n, left = sample.n[sample.there].to(torch.float64), len(a) - len(sample.there) - rank - 1
+    n, left = sample.n[sample.there].to(torch.float64), count - len(sample.there) - rank - 1
     corrected = _score(matrix)
     if not shrinkage and left > 0:  # Sigma^+ is too large by this factor, and so is what noise of M~ adds
-        inflated = (len(a) - len(sample.there)) / left
+        inflated = (count - len(sample.there)) / left
         corrected = _score(_cosines(_without(Q, inflated * sample.noise(rank / n)))[0])
     return _invariant(sample, matrix, corrected, torch.cat(parts), shrinkage)
 

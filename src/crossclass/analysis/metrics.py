@@ -100,10 +100,19 @@ def _invariant(kind: Literal["decision", "offer", "profile"], label: str, doc: s
     return Metric(
         key=f"{kind}_cas",
         label=label,
-        doc=f"{doc}; no change that alters no prediction alters it.",
+        doc=f"{doc}; changes of the network that leave every prediction as it is leave this too.",
         compute=lambda p: p.invariants[kind].score,
         interval=lambda p: p.invariants[kind].interval,
     )
+
+
+def _softmax(key: str, label: str, of: Literal["entropy", "wrong"], doc: str, unit: Unit) -> Metric:
+    def compute(p: "EvaluationPass") -> float | None:
+        values = getattr(p, of)
+        return None if values is None else float(values.nanmean())
+
+    doc = f"{doc}; over the adversarial images whose outputs are numbers."
+    return Metric(key, label, doc, compute, unit=unit, per_epoch=("test",))
 
 
 METRICS: list[Metric] = [
@@ -165,18 +174,18 @@ METRICS: list[Metric] = [
     ),
     _invariant(
         "decision",
-        "decision",
+        "decision CAS",
         "CAS of the correlations of the classes' logits within classes (which logits move together)",
     ),
     _invariant(
         "offer",
-        "offer",
+        "offer CAS",
         "CAS of the cosines of centred class means under the features' covariance within classes (which "
         "classes the features put together)",
     ),
     _invariant(
         "profile",
-        "logit profile",
+        "profile CAS",
         "CAS of the cosines of the classes' centred mean logits (which classes are given alike logits)",
     ),
     Metric(
@@ -209,6 +218,20 @@ METRICS: list[Metric] = [
         lambda p: p.collapse.nc3,
         unit="share",
         per_epoch=("test",),
+    ),
+    _softmax(
+        "logit_entropy",
+        "logit entropy",
+        "entropy",
+        "Mean entropy of the softmax, in nats, between 0 and log K",
+        "score",
+    ),
+    _softmax(
+        "wrong_probability",
+        "wrong probability",
+        "wrong",
+        "Mean of what the softmax gives to wrong classes",
+        "share",
     ),
     Metric(
         "predicted_classes",

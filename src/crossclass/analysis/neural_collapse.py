@@ -70,9 +70,11 @@ def _within_over_between(g: Tensor, y: Int[Tensor, " n"], means: Tensor, M: Tens
 
 
 def logit_entropy(logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """Entropy of the softmax of each image's logits, in nats, between 0 and log K."""
-    log_p = logits.to(torch.float64).log_softmax(dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
+    """Entropy of the softmax of each image's logits, in nats, between 0 and log K.
+
+    NaN for logits of which one is NaN or the largest is infinite.
+    """
+    return torch.special.entr(logits.to(torch.float64).softmax(dim=1)).sum(dim=1)
 
 
 def wrong_probability(logits: Float[Tensor, "n k"], y: Classes) -> Float[Tensor, " n"]:

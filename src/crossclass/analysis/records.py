@@ -201,7 +201,8 @@ class Measurement(_WithMetrics):
     pairs: list[Pair] = []
     """The pairs of classes that share most, the largest C first."""
     matrices: dict[str, Matrix] | MatrixFile = {}
-    """`C`, `icas_matrix`, `all_pairs_matrix`, `confusion` [true, predicted], `sharing` if it is known."""
+    """`C`, `icas_matrix`, `all_pairs_matrix`, `decision_matrix`, `offer_matrix`, `profile_matrix`,
+    `confusion` [true, predicted], `sharing` if it is known."""
     pictures: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
     """A few of the images (`pictures.Pictures`), in the process that measured them; never in the file."""
     per_image: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
@@ -425,6 +426,7 @@ RESERVED = frozenset(
         *Comparison.model_fields,
         *EpochRow.model_fields,
         *("C_difference", "icas_matrix", "all_pairs_matrix", "confusion", "sharing", "n", "split"),
+        *("decision_matrix", "offer_matrix", "profile_matrix"),
     }
 )
 """Names that no metric may take."""

@@ -28,6 +28,9 @@ MATRICES = {
     "C": "C: classes by their mean attributions",
     "icas_matrix": "instance by instance: each image with the most alike of the other class",
     "all_pairs_matrix": "all pairs of images: their mean cosine",
+    "decision_matrix": "decision: whose logits move together within classes",
+    "offer_matrix": "offer: which classes the features put together",
+    "profile_matrix": "logit profile: which classes are given alike logits",
 }
 """The matrices of the viewer, by their key."""
 
@@ -185,7 +188,7 @@ def _empty(view: MeasurementView) -> str:
 
 
 def matrices(view: MeasurementView) -> dict[str, Any] | None:
-    """C, and the instance-wise matrices where they were computed."""
+    """C, and the other matrices where they were computed."""
     notes = {
         "C": ("C", "cosine of the classes' mean attributions", "CAS", "cas"),
         "icas_matrix": (
@@ -200,6 +203,15 @@ def matrices(view: MeasurementView) -> dict[str, Any] | None:
             "its sum",
             "all_pairs_cas",
         ),
+        **{
+            f"{kind}_matrix": (
+                title,
+                f"{MATRICES[f'{kind}_matrix'].partition(': ')[2]}",
+                "its sum",
+                f"{kind}_cas",
+            )
+            for kind, title in (("decision", "Decision"), ("offer", "Offer"), ("profile", "Logit profile"))
+        },
     }
     shown: list[figures.PageFigure] = []
     there = len(matrix_of(view.m, "C") or ()) > 1  # the viewer has these matrices, in this order

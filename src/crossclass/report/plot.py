@@ -74,7 +74,8 @@ def matrix(
         result: A measurement, a result file with one (or its path), or a matrix [K, K] with entries in
             [-1, 1] (NaN for a class without images).
         class_names: One for each class; unset are those of the measurement, or numbers.
-        key: The matrix of the measurement: `C`, `icas_matrix`, `all_pairs_matrix`.
+        key: The matrix of the measurement: `C`, `icas_matrix`, `all_pairs_matrix`, `decision_matrix`,
+            `offer_matrix`, `profile_matrix`.
         order: `similar` puts classes side by side that share much (average linkage over 1 - C).
         numbers: Write the entries into the cells; unset does so for at most 12 classes.
         width: `column` (3.25 inches), `page` (6.75), or inches.
