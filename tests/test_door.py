@@ -283,6 +283,7 @@ MEASURES = {
     "all_pairs": cc.all_pairs,
     "ClassCorrelation": updated(cc.ClassCorrelation(K, 4)),
     "CAS": updated(cc.CAS(K, 4)),
+    "CASByFeature": updated(cc.CASByFeature(K, 4)),
     "InstanceCAS": updated(cc.InstanceCAS(K, 4)),
 }
 
@@ -384,6 +385,7 @@ def test_a_frozen_network_takes_images_and_gives_logits():
 CHECKED = {
     *("cas", "class_means", "correlation", "negative_mass", "separation", "evaluate", "summary"),
     *("all_pairs", "instance_correlation", "nearest", "grad_cam", "CAS", "ClassCorrelation"),
+    "CASByFeature",
     *("ClasswiseAccuracy", "InstanceCAS", "FGSM", "PGD", "AutoAttack", "External", "Attack"),
     *("cross_entropy", "kl", "margin", "frozen"),
     *("AT", "AWP", "MART", "GradAlign", "KnowledgeDistillation", "Standard", "Teacher", "Trades"),

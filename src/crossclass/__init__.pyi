@@ -21,6 +21,7 @@ from crossclass.analysis.saliency import grad_cam as grad_cam
 from crossclass.analysis.table_of_runs import table_of_runs as table_of_runs
 from crossclass.analysis.torchmetrics import (
     CAS as CAS,
+    CASByFeature as CASByFeature,
     ClassCorrelation as ClassCorrelation,
     ClasswiseAccuracy as ClasswiseAccuracy,
     InstanceCAS as InstanceCAS,

@@ -13,7 +13,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from conftest import seeded
 from crossclass.analysis import attribution, evaluate, instances
-from crossclass.analysis.torchmetrics import CAS, ClassCorrelation, ClasswiseAccuracy, InstanceCAS
+from crossclass.analysis.torchmetrics import (
+    CAS,
+    CASByFeature,
+    ClassCorrelation,
+    ClasswiseAccuracy,
+    InstanceCAS,
+)
 from crossclass.core.errors import UserError
 
 K, D, N = 4, 12, 401
@@ -34,7 +40,14 @@ def truths() -> dict[str, Tensor]:
     g, W, y = sample()
     C = attribution.correlation(attribution.class_means(g, W, y))
     I = instances.instance_correlation(instances.nearest(g, W, y), y)  # noqa: E741
+    A, share = attribution.class_means(g, W, y), torch.zeros(D, dtype=torch.float64)
+    for i in range(K - 1):
+        for j in range(K - 1):
+            length = A[i].norm() * A[j].norm()
+            if i != j and A[i] @ A[j] > 0:
+                share += torch.stack([A[i, f] * A[j, f] / length for f in range(D)])
     return {
+        "CASByFeature": share,
         "ClassCorrelation": C,
         "CAS": torch.tensor(attribution.cas(C), dtype=torch.float64),
         "InstanceCAS": torch.tensor(attribution.cas(I), dtype=torch.float64),
@@ -42,7 +55,10 @@ def truths() -> dict[str, Tensor]:
 
 
 def fresh() -> dict[str, Any]:
-    return {c.__name__: c(num_classes=K, num_features=D) for c in (ClassCorrelation, CAS, InstanceCAS)}
+    return {
+        c.__name__: c(num_classes=K, num_features=D)
+        for c in (ClassCorrelation, CAS, CASByFeature, InstanceCAS)
+    }
 
 
 def same(found: Tensor, truth: Tensor) -> None:

@@ -66,6 +66,21 @@ def test_more_outputs_than_classes_are_attacked_all_the_same(nets: dict[str, Sma
     assert "gradient-masking-eps" in found
 
 
+def test_cas_of_features_of_both_signs_is_said_to_be_movable(nets: dict[str, Small], data: Splits):
+    sound = by_name(examine(copy.deepcopy(nets["none"]), data, QUICK))["movable-cas"]
+    assert sound.level == "fine"
+    net = copy.deepcopy(nets["none"])
+    with torch.no_grad():  # the same logits from features that are one unit lower
+        net.head.bias += net.head.weight.sum(dim=1)
+    features = net.features
+    net.features = lambda x: features(x) - 1
+    found = by_name(examine(net, data, QUICK))["movable-cas"]
+    assert found.level == "note"
+    assert found.numbers["as_it_is"] != pytest.approx(sound.numbers["as_it_is"], rel=0.01)
+    assert found.numbers["features_centred"] == pytest.approx(sound.numbers["features_centred"], rel=1e-4)
+    assert len(found.numbers["rotated"]) == 5
+
+
 def test_files_sorted_by_class_do_no_harm(nets: dict[str, Small], data: Splits):
     order = data.test.labels.argsort(stable=True)
     test = Split(data.test.images[order], data.test.labels[order])

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from crossclass.analysis import attribution, instances
+from crossclass.analysis.feature_shares import feature_shares
 from crossclass.core.classes import Classes, require_labels, require_predictions, whole_labels
 from crossclass.core.errors import UserError
 from crossclass.core.logits import require_tensor
@@ -74,6 +75,17 @@ class CAS(ClassCorrelation):
     def compute(self) -> Float[Tensor, ""]:
         """CAS over all samples, between 0 and K(K-1); NaN with an attribution that is not finite."""
         return self.sums.new_tensor(attribution.cas(super().compute()))
+
+
+class CASByFeature(ClassCorrelation):
+    """What each feature adds to CAS (`feature_shares`), a float64 vector [D]; their sum is CAS."""
+
+    def compute(self) -> Float[Tensor, " d"]:
+        """Shares of CAS over all samples; NaN with an attribution that is not finite."""
+        A = self.sums / self.counts.clamp(min=1)[:, None]
+        if not bool(A.isfinite().all()):
+            return torch.full_like(A[0], torch.nan)
+        return feature_shares(A).share
 
 
 class InstanceCAS(Metric):

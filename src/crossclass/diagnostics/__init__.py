@@ -18,6 +18,7 @@ from crossclass.data import Splits
 from crossclass.diagnostics import gradient_masking, inputs, outputs, weights
 from crossclass.diagnostics.causes import fold, verdict
 from crossclass.diagnostics.findings import FINDINGS, Finding, Level, finding
+from crossclass.diagnostics.movable_cas import movable_cas
 from crossclass.diagnostics.probe import Doctor, Probe, make_probe, restored
 from crossclass.models import Variant
 from crossclass.models.base import Classifier, Statistics
@@ -65,7 +66,7 @@ STAGES: tuple[tuple[Needs, tuple[Check, ...]], ...] = (
         _no_fault("non-finite-outputs", "some outputs are not finite"),
         (inputs.labels, inputs.normalisation_and_orientation, weights.batch_norm, inputs.chance),
     ),
-    (_correct_images, (gradient_masking.gradients,)),
+    (_correct_images, (movable_cas, gradient_masking.gradients)),
     (
         _gradients,
         (

@@ -50,6 +50,7 @@ CONSEQUENCES: dict[str, tuple[str, ...]] = {
     "sigmoid-outputs": ("head-mismatch", *_MASKED, *_NO_ATTACK),
     "log-softmax-outputs": ("head-mismatch",),
     "batch-dependent": (*_MASKED, *_NO_ATTACK),
+    "movable-cas": (),
     "zero-gradients": ("not-examined", *_MASKED, *_NO_ATTACK),
     "non-finite-gradients": (*_MASKED, *_NO_ATTACK),
     "wrong-gradients": (*_MASKED, *_NO_ATTACK),

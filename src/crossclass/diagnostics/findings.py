@@ -52,6 +52,7 @@ FINDINGS: dict[str, str] = {
     "wrong-variant": "the weights are for another network, with the same names and shapes",
     "permuted-labels": "the classes are numbered otherwise than in the data",
     "chance-accuracy": "the network is hardly better than guessing",
+    "movable-cas": "nothing says where the features' origin is, and CAS depends on it",
     "zero-gradients": "the gradient is zero where the loss is not flat: white-box attacks stand still",
     "non-finite-gradients": "the gradient is NaN or infinite: white-box attacks stand still",
     "wrong-gradients": "the gradient does not tell how the output changes: rounded, shattered or reversed",
