@@ -8,7 +8,7 @@ from torch import Tensor
 from conftest import seeded
 from crossclass.analysis import attribution, invariant_matrices as im
 from crossclass.analysis.invariant_matrices import KINDS, invariant_matrices
-from populations import shared, specific
+from populations import scattered, shared, specific
 
 exact = torch.float64
 
@@ -83,7 +83,7 @@ def test_the_influence_of_an_image_is_what_its_weight_changes(kind: str, monkeyp
         module, "of_influences", lambda *a: kept.setdefault(len(kept), a[2]) is None or real(*a)
     )
     score = invariant_matrices(g, W, y)[kind].score
-    v = kept[KINDS.index(kind)]
+    v = kept[2 * KINDS.index(kind)]  # each is asked for twice
     v = v - torch.stack([v[y == i].mean() for i in range(4)])[y]
     monkeypatch.undo()
     for x in (0, 50):  # in a class of 15 x counts more and the others less, so that the class stays 15
@@ -103,6 +103,15 @@ def test_intervals_hold_the_truth(kind: str) -> None:
         interval = invariant_matrices(*population.draw(100, seeded(seed)))[kind].interval
         hits += interval.low <= true <= interval.high
     assert hits >= 33
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("population", "n"), [(shared(10, 30), 20), (scattered(20, 40), 10)])
+def test_intervals_of_few_images_of_many_classes_hold_the_truth(population, n: int, kind: str) -> None:
+    true = invariant_matrices(*population.draw(2000, seeded(99)))[kind].score
+    found = [invariant_matrices(*population.draw(n, seeded(seed)))[kind].interval for seed in range(15)]
+    assert sum(i.low <= true <= i.high for i in found) >= 12
+    assert all(i.low <= i.estimate <= i.high for i in found)
 
 
 def test_classes_without_images_have_rows_of_zeros() -> None:

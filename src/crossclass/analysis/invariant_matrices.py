@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossclass.analysis.attribution import fitting_labels, means_by_class, off_diagonal
-from crossclass.analysis.intervals import Interval, of_influences
+from crossclass.analysis.intervals import Interval, of_influences, positive_part
 from crossclass.core.classes import Classes
 
 Kind = Literal["decision", "offer", "profile"]
@@ -126,7 +126,8 @@ def _decision(sample: _Sample, z: Float[Tensor, "n k"]) -> Invariant:
     z = z[:, sample.there]
     matrix, G = _cosines(z.T @ z / len(z))
     v = torch.cat([((part @ G) * part).sum(dim=1) for part in z.split(_BLOCK)])
-    return _invariant(sample, matrix, _score(matrix), v * sample.share)
+    variance = (1 - matrix.square()).square() / max(1, len(z) - len(sample.there))
+    return _invariant(sample, matrix, _less_noise(matrix, variance), v * sample.share)
 
 
 def _profile(sample: _Sample, z: Float[Tensor, "n k"], R: Float[Tensor, "c k"]) -> Invariant:
@@ -141,8 +142,11 @@ def _profile(sample: _Sample, z: Float[Tensor, "n k"], R: Float[Tensor, "c k"]) 
         variance.index_add_(0, i, part.square().sum(dim=1))
         parts.append((part * along[sample.row[i]]).sum(dim=1))
     n = sample.n[sample.there].to(torch.float64)
-    noise = sample.noise(variance[sample.there] / (n * (n - 1).clamp(min=1)))
-    return _invariant(sample, matrix, _score(_cosines(_without(Q, noise))[0]), torch.cat(parts))
+    left = _without(Q, sample.noise(variance[sample.there] / (n * (n - 1).clamp(min=1))))
+    S = z.T @ z / len(z)
+    moves = ((R @ S) * R).sum(dim=1)[:, None] / n
+    s2 = _noise_of_cosines(left, moves + moves.T, S.square().sum() / n / n[:, None])
+    return _invariant(sample, matrix, _less_noise(_cosines(left)[0], s2), torch.cat(parts))
 
 
 def _offer(sample: _Sample) -> Invariant:
@@ -181,7 +185,10 @@ def _offer(sample: _Sample) -> Invariant:
     corrected = _score(matrix)
     if not shrinkage and left > 0:  # Sigma^+ is too large by this factor, and so is what noise of M~ adds
         inflated = (count - len(sample.there)) / left
-        corrected = _score(_cosines(_without(Q, inflated * sample.noise(rank / n)))[0])
+        cleaned = _without(Q, inflated * sample.noise(rank / n))
+        moves = inflated * cleaned.diagonal()[:, None] / n
+        s2 = _noise_of_cosines(cleaned, moves + moves.T, inflated**2 * rank / n / n[:, None])
+        corrected = _less_noise(_cosines(cleaned)[0], s2)
     return _invariant(sample, matrix, corrected, torch.cat(parts), shrinkage)
 
 
@@ -193,6 +200,19 @@ def _without(Q: Float[Tensor, "c c"], noise: Float[Tensor, "c c"]) -> Float[Tens
     """Q less the noise of the class means; of a class that cannot be told from its noise a tenth is left."""
     q = Q.diagonal()
     return (Q - noise).diagonal_scatter(torch.maximum(q - noise.diagonal(), q / 10))
+
+
+def _noise_of_cosines(
+    Q: Float[Tensor, "c c"], first: Float[Tensor, "c c"], second: Float[Tensor, "c c"]
+) -> Float[Tensor, "c c"]:
+    """Variance of the cosines of Q, from that of its entries by noise of one mean, and of both."""
+    O, q = _cosines(Q)[0], Q.diagonal()  # noqa: E741 - a matrix
+    return ((1 - O.square()) * first + second) / (q[:, None] * q).clamp(min=1e-300)
+
+
+def _less_noise(matrix: Float[Tensor, "c c"], variance: Float[Tensor, "c c"]) -> float:
+    """The score without what noise around 0 adds to it: max(., 0) counts only what is above."""
+    return float(off_diagonal(positive_part(matrix, variance.sqrt())[0]).sum())
 
 
 def _cosines(Q: Float[Tensor, "c c"]) -> tuple[Float[Tensor, "c c"], Float[Tensor, "c c"]]:
@@ -211,5 +231,9 @@ def _invariant(
     sample: _Sample, matrix: Tensor, corrected: float, v: Tensor, shrinkage: float = 0.0
 ) -> Invariant:
     whole = sample.between(matrix)
-    interval = of_influences(_score(whole), corrected, v, sample.y, float(sample.k * (sample.k - 1)))
-    return Invariant(whole, interval, shrinkage)
+    plain = _score(whole)
+    most = float(sample.k * (sample.k - 1))
+    # where the means are mostly noise the correction is too large, so the interval is that of both
+    one, two = (of_influences(plain, centre, v, sample.y, most) for centre in (corrected, plain))
+    ends = {"low": min(one.low, two.low), "high": max(one.high, two.high)}
+    return Invariant(whole, one._replace(**ends), shrinkage)
