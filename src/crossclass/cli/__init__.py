@@ -7,6 +7,7 @@ Under `torchrun` or `accelerate launch` every process runs the same command; the
 """
 
 from crossclass.cli import (
+    ablate,
     completion,
     demo,
     doctor,
@@ -34,6 +35,7 @@ _ORDER = (
     table,
     measure,
     features,
+    ablate,
     doctor,
     reproduce,
     report,

@@ -56,6 +56,14 @@ class Features(Execution):
     other settings made that."""
 
 
+class Ablate(Execution):
+    """Of `ablate`."""
+
+    out: Path | None = None
+    """The result, FILE.json, with FILE-curves.svg beside it; unset is ablation.json, or ablation-2.json where
+    other settings made that."""
+
+
 class Doctor(Execution):
     """Of `doctor`."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from crossclass import attacks, data, models
+from crossclass.analysis.ablate import Ablate
 from crossclass.analysis.features import Features
 from crossclass.analysis.measure import Measure
 from crossclass.attacks import norms
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     "table": (own_settings.Table,),
     "measure": (own_settings.Measure, Measure, Source),
     "features": (own_settings.Features, Features, Source),
+    "ablate": (own_settings.Ablate, Ablate, Source),
     "doctor": (own_settings.Doctor, Doctor, Source),
     "verify": (own_settings.Verify,),
     "report": (own_settings.Report,),

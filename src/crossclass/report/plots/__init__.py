@@ -9,6 +9,7 @@ from crossclass.report.plots import backend  # noqa: F401 - before anything impo
 # isort: split
 from matplotlib.figure import Figure
 
+from crossclass.report.plots.ablation import ablation_curves
 from crossclass.report.plots.bars import class_bars
 from crossclass.report.plots.curves import best_epoch, curves, mean_and_band, series, without_seed
 from crossclass.report.plots.feature_sheet import Panel, feature_sheet
@@ -31,6 +32,7 @@ __all__ = [
     "Figure",
     "Panel",
     "SuccessCurve",
+    "ablation_curves",
     "amplified",
     "best_epoch",
     "class_bars",

@@ -11,6 +11,7 @@ from crossclass.report import plots
 from crossclass.report.feature_table import sheet_head, sheet_title
 
 if TYPE_CHECKING:
+    from crossclass.analysis.ablation_records import AblationFile
     from crossclass.analysis.compare import SaliencyMaps
     from crossclass.analysis.feature_records import FeatureFile
     from crossclass.analysis.features import SheetRow
@@ -221,3 +222,18 @@ def draw_features(rows: "Sequence[SheetRow]", file: "FeatureFile", path: Path, m
     titles = [(sheet_title(numbers[k]), of) for k, of in panels.items()]
     sheet = plots.feature_sheet(titles, [c.name for c in file.checkpoints], sheet_head(file))
     return plots.save(sheet, path, made_by).name
+
+
+def draw_ablation(file: "AblationFile", path: Path, made_by: str = "") -> str:
+    """Draw the curves of `ablate` to `path`; returns the name of the file."""
+    from crossclass.report.plots.ablation import Point
+
+    rows: dict[str, dict[str, list[list[Point]]]] = {}
+    for one in file.checkpoints:
+        whole = Point(0.0, one.clean, (one.clean, one.clean), one.robust, (one.robust, one.robust))
+        paths: dict[str, dict[int | None, list[Point]]] = {}
+        for s in one.sets:
+            points = paths.setdefault(s.sort, {}).setdefault(s.draw, [whole])
+            points.append(Point(s.mass, s.clean, s.clean_interval, s.robust, s.robust_interval))
+        rows[one.checkpoint.title] = {sort: list(of.values()) for sort, of in paths.items()}
+    return plots.save(plots.ablation_curves(rows), path, made_by).name

@@ -1,0 +1,79 @@
+"""`crossclass ablate TARGET`."""
+
+import sys
+from pathlib import Path
+
+from crossclass.cli.app import Partial, Targets, Trust, app
+from crossclass.cli.progress import progress_display
+from crossclass.core.errors import UserError
+
+
+@app.command()
+def ablate(targets: Targets, trust: Trust = False, allow_partial: Partial = False) -> None:
+    """Remove features and attack what is left.
+
+    Shared, specific and random features are held at their means, and the network without them is attacked.
+    Sets are alike in attribution mass, or in the clean accuracy that they cost. Of a run, or of two
+    checkpoints of one, components are exchanged too. Curves are drawn beside the result.
+
+    \b
+    Examples:
+      crossclass ablate runs/cifar10-mini-seed0-* n=500
+      crossclass ablate robust.pt data.path=cifar10 draws=20 fractions=0.1,0.2 out=ablation.json
+      crossclass ablate robust.pt data.path=cifar10 attack=autoattack attack.attacks=[apgd-ce]
+    """
+    from crossclass.analysis.ablate import Ablate, ablate
+    from crossclass.checkpoints.card import file_sha256
+    from crossclass.checkpoints.load import Source
+    from crossclass.cli import own_settings
+    from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.cli.measure import measure_settings
+    from crossclass.core.destinations import follow, is_stdout, takes_bytes
+    from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
+    from crossclass.core.made_by import own_name, replaced, reserved
+    from crossclass.report.ablation_table import ablation_table
+
+    read = read_arguments(targets, Ablate, Source, own=own_settings.Ablate())
+    if not read.targets:
+        raise UserError("ablate needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
+    out, runtime = read.own.out or Path("ablation.json"), read.own.runtime
+    require_ending(out, ".json")
+    require_writable(out)
+    files = [file_sha256(Path(t)) for t in read.targets if Path(t).is_file()]
+    mark = made_by(out, "ablate", read.targets, read.assignments, files)
+    out = out if read.own.out else own_name(out, mark)
+    draws_curves = not takes_bytes(follow(out))
+
+    def write() -> tuple[Path, str | None]:
+        figure = None
+        if draws_curves:
+            from crossclass.report.plots.paper_figures import draw_ablation  # matplotlib is slow to import
+
+            end = follow(out)
+            with reserved(end.with_name(f"{end.stem}-curves.svg"), mark) as path:
+                figure = draw_ablation(file, path, mark)
+        whole = file.model_copy(update={"figure": figure})
+        with replaced(out, mark, progress.log) if read.own.out else reserved(out, mark) as path:
+            write_atomic(path, json_text(whole.to_dict()) + "\n")
+        return path, figure
+
+    with progress_display("ablate") as progress:
+        file = ablate(
+            read.targets,
+            *measure_settings(read.changes, Ablate()),
+            runtime,
+            progress.step,
+            progress.log,
+            trust=trust,
+            allow_partial=allow_partial,
+        )
+        file = file.model_copy(update={"made_by": mark})
+        words = sys.stderr if is_stdout(out) else sys.stdout
+        try:
+            path, figure = runtime.group.on_main_process(write)
+        finally:
+            for line in ablation_table(file):
+                print(line, file=words)
+    if figure:
+        print(f"curves: {figure}", file=words)
+    print(path, file=words)
