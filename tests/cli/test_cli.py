@@ -42,7 +42,8 @@ def test_help_and_version_answer_without_torch(call):
         assert not summary.endswith("..."), "cut off at 80 columns"
         code, out, _ = call(command, "--help")
         assert code == 0
-        assert ("--trust" in out) == (command in ("train", "sweep", "measure", "features", "ablate", "doctor"))
+        trusting = ("train", "sweep", "measure", "features", "ablate", "doctor")
+        assert ("--trust" in out) == (command in trusting)
     assert call("--version")[1].startswith("crossclass 0.")
 
 
