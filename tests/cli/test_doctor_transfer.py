@@ -65,3 +65,16 @@ def test_a_file_that_is_not_there_is_said_once(examine):
     code, _, err = examine("nowhere.pth")
     assert code == 2
     assert err.count("nowhere.pth") == 1
+
+
+@pytest.mark.parametrize("ending", ["html", "json"])
+def test_how_far_cas_moves_is_said_although_nothing_is_wrong(examine, monkeypatch, call, ending):
+    from crossclass import diagnostics
+    from crossclass.diagnostics.findings import finding
+
+    sound = finding("movable-cas", "note", False, "CAS is 6.17, and 29.02 elsewhere", "")
+    monkeypatch.setattr(diagnostics, "examine", lambda *_, **__: [sound])
+    where = ("model=python:transfer_nets:net", "data.path=.", "runtime.threads=1", f"out=found.{ending}")
+    _, out, _ = call("doctor", "first.pth", *where)
+    assert "about    CAS is 6.17, and 29.02 elsewhere" in out.splitlines()
+    assert "CAS is 6.17, and 29.02 elsewhere" in Path(f"found.{ending}").read_text()

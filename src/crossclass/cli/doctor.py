@@ -91,7 +91,7 @@ def doctor(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
                 lines.append(folded if f.follows_from else f"{f.level:8} {about}{remedy}")
         if not own.everything:
             lines += [
-                f"CAS      {f.evidence}" for f in findings if (f.name, f.level) == ("movable-cas", "fine")
+                f"about    {f.evidence}" for f in findings if (f.name, f.level) == ("movable-cas", "fine")
             ]
         fine = [f.name for f in findings if f.level == "fine"]
         lines.append(f"fine ({len(fine)}): {', '.join(fine)}")
