@@ -8,7 +8,7 @@ from crossclass.core.config import flat
 ABSENT = object()
 """Stands for a setting that a run does not have."""
 _ALWAYS = ("eps", "steps", "threat")
-_CONTENT = ("checksum", "fingerprint")
+_CONTENT = ("checksum", "fingerprint", "run_digest")
 """Settings that say what a file holds; that another one was read is said with the numbers."""
 
 

@@ -7,6 +7,7 @@
                              measure.json  the full evaluation of the checkpoints that matter
                              measure-pictures.npz  a few of its images, for the page;  report.html  the page
                              resume/       the last two states of training;  DONE  when finished
+                             states/epoch_NNN/  states that were kept for forks, with the best so far
                              failure.json  why it stopped, if a loss was no number; the batch in failure/
                              commands      digests of the command lines that ended with it (`cli.finished`)
                              .lock         held by the process that trains it
@@ -17,6 +18,7 @@ The folder is found by the digest; the label is for people.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,30 @@ class RunFolder:
         save_tensors(folder / f"epoch_{epoch:05d}.safetensors", tensors, {**card, "epoch": epoch})
         for old in self._states()[2:]:
             _delete(old)
+
+    def keep_state(self, epoch: int, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+        """Keep the state after an epoch for forks, with the best checkpoints so far; the state is last."""
+        folder = self.kept_state(epoch)
+        for name in ("best.val", "best.test"):
+            if (path := self.checkpoint(name)).exists():
+                write_atomic(folder / path.name, path.read_bytes())
+        save_tensors(folder / "state.safetensors", tensors, {**card, "epoch": epoch})
+
+    def kept_state(self, epoch: int) -> Path:
+        """Where the state after an epoch lies, if it was kept: state, best.val, best.test."""
+        return self.path / "states" / f"epoch_{epoch:03d}"
+
+    def kept_states(self) -> list[int]:
+        """The epochs whose states were kept, rising."""
+        found = self.path.glob("states/epoch_*/state.safetensors")
+        return sorted(int(p.parent.name.removeprefix("epoch_")) for p in found)
+
+    def forget_state(self, epoch: int) -> None:
+        """Delete a state that was kept."""
+        for path in self.kept_state(epoch).glob("*"):
+            _delete(path)
+        with suppress(OSError):
+            self.kept_state(epoch).rmdir()
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
         """The newest readable state with notes on those that were not, or None before the first epoch.

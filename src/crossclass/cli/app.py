@@ -39,7 +39,7 @@ BUSY = 75
 """Exit code where another process trains the run (EX_TEMPFAIL)."""
 _ONLY_PRINT = {"list": "", "show": "", "schema": "", "sweep": "plan=", "table": ""}
 """Commands whose result is what they print, for sweep with this setting only."""
-_FOR_SEVERAL_PROCESSES = ("train", "measure")
+_FOR_SEVERAL_PROCESSES = ("train", "fork", "measure")
 
 
 def _version(value: bool | None) -> None:

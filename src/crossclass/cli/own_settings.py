@@ -1,7 +1,7 @@
 """The settings that belong to a command and not to what it is about, such as `out`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,19 @@ class Train(Training):
 
     images: int = Field(default=10, ge=0, le=48)
     """At most so many test images are kept beside the run's measure.json, for its page; 0 keeps none."""
+    keep_state: tuple[Annotated[int, Field(ge=1)] | Literal["best"], ...] = ()
+    """Epochs after which the whole state of training is kept, such as [15,30] or [best], for `fork`."""
+
+
+class Fork(Execution):
+    """Of `fork`."""
+
+    out: Path | None = None
+    """The folder that holds the forks' folders; unset is the one that holds their parent's."""
+    images: int = Field(default=10, ge=0, le=48)
+    """At most so many test images are kept beside a fork's measure.json, for its page; 0 keeps none."""
+    keep_state: tuple[Annotated[int, Field(ge=1)] | Literal["best"], ...] = ()
+    """Epochs after which the fork's own state is kept, so that it can be forked again."""
 
 
 class Sweep(Training):

@@ -15,6 +15,7 @@ from crossclass.core.launch_environment import is_main_process
 
 if TYPE_CHECKING:
     from crossclass.checkpoints.run_folder import RunFolder
+    from crossclass.cli.own_settings import Fork, Train
     from crossclass.core.overrides import Changes as Changed
     from crossclass.training.run import Run
 
@@ -63,11 +64,8 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
         return known
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.arguments import read_settings
-    from crossclass.cli.live_page import LivePage, final_page
     from crossclass.cli.own_settings import Train
-    from crossclass.cli.remaining_time import RemainingTime
     from crossclass.paper.runs import resolve
-    from crossclass.training import loop
     from crossclass.training.run import Run
 
     begun = RunFolder(Path(target).absolute()) if is_run_folder(target) else None
@@ -81,21 +79,42 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
     else:
         label, run = resolve(target, read.changes)
         label, usual = f"{label}-seed{run.seed}", resolve(target)[1]
+    notes = []
+    if "lr_milestones" not in read.changes and run.lr_milestones != usual.lr_milestones:
+        notes.append(f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs")
+    folder = show_training(run, read.own.out, label, read.own, begun, notes)
+    if is_main_process() and begun is None:
+        keep_command(folder, target, arguments)
+    return folder
+
+
+def show_training(
+    run: "Run",
+    out: Path,
+    label: str,
+    own: "Train | Fork",
+    begun: "RunFolder | None" = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Train a run to its end, showing how far it is and keeping its page; its folder."""
+    from crossclass.cli.live_page import LivePage, final_page
+    from crossclass.cli.remaining_time import RemainingTime
+    from crossclass.training import loop
+
     with progress_display(label) as progress:
-        if "lr_milestones" not in read.changes and run.lr_milestones != usual.lr_milestones:
-            progress.log(
-                f"lr_milestones={list(run.lr_milestones)}, at the same shares of {run.epochs} epochs"
-            )
+        for note in notes:
+            progress.log(note)
         page, before = LivePage(), False
         for folder, row in loop.iterate_epochs(
             run,
-            read.own.out,
+            out,
             label,
-            read.own.runtime,
+            own.runtime,
             progress.step,
             progress.log,
             begun,
-            images=read.own.images,
+            images=own.images,
+            keep_state=own.keep_state,
         ):
             if before := folder.done:
                 progress.log("finished already")
@@ -109,23 +128,28 @@ def train_run(target: str, arguments: Sequence[str], out: Path) -> Path:
         page.close()
         if not before or not (folder.path / "report.html").exists():
             final_page(folder.path, progress.log)
-        if is_main_process() and begun is None:
-            keep_command(folder.path, target, arguments)
     return folder.path
+
+
+def run_with_images(folder: "RunFolder") -> "Run":
+    """The run of a folder, with where its images lay."""
+    from crossclass.core.config import load_yaml
+    from crossclass.training.run import Run
+
+    run = load_yaml(Run, folder.config(), str(folder.path / "config.yaml"))
+    if hasattr(run.data, "path"):
+        path = (folder.read("env.json") or {}).get("data_path")
+        run = run.replace(data=run.data.replace(path=path))
+    return run
 
 
 def _run_of(folder: "RunFolder", changes: "Changed") -> "Run":
     """The run of a folder, with its images; raises UserError for a change of what it computes."""
-    from crossclass.core.config import differences, load_yaml
+    from crossclass.core.config import differences
     from crossclass.core.overrides import override
     from crossclass.training.recipes import distillations, map_teachers
-    from crossclass.training.run import Run
 
-    config = folder.path / "config.yaml"
-    run = load_yaml(Run, folder.config(), str(config))
-    if hasattr(run.data, "path"):
-        path = (folder.read("env.json") or {}).get("data_path")
-        run = run.replace(data=run.data.replace(path=path))
+    config, run = folder.path / "config.yaml", run_with_images(folder)
     changed = override(run, changes)
     # a file that is given again for a teacher must be the same one
     known = iter([t.fingerprint for kd in distillations(run.recipe) for t in kd.teachers])

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[type[Settings], ...]] = {
     "demo": (own_settings.Train, Run),
     "train": (own_settings.Train, Run),
     "sweep": (own_settings.Sweep, Run),
+    "fork": (own_settings.Fork, Run),
     "table": (own_settings.Table,),
     "measure": (own_settings.Measure, Measure, Source),
     "features": (own_settings.Features, Features, Source),

@@ -30,7 +30,7 @@ from crossclass.data import Splits
 from crossclass.data.channels import with_channels_of
 from crossclass.data.label_noise import with_label_noise
 from crossclass.models import Classifier
-from crossclass.training import alarms, checkpointing, nonfinite, teachers, validation
+from crossclass.training import alarms, checkpointing, forks, nonfinite, teachers, validation
 from crossclass.training.epoch import clean_images, train_epoch
 from crossclass.training.nonfinite import NotFiniteError
 from crossclass.training.rehearsal import rehearse
@@ -44,11 +44,11 @@ BF16 = {True: "computed", False: "float32 in its place"}
 
 
 def with_checksums(run: Run, splits: Splits) -> Run:
-    """The run with checksums in place of where its files lie."""
+    """The run with checksums in place of where its files lie: images, teachers, the state that it forks."""
     run = run.replace(recipe=teachers.with_fingerprints(run.recipe))
     if hasattr(run.data, "checksum"):
-        return run.replace(data=run.data.replace(checksum=splits.checksum))
-    return run
+        run = run.replace(data=run.data.replace(checksum=splits.checksum))
+    return forks.with_parent(run)
 
 
 @usual_torch_state()
@@ -60,6 +60,7 @@ def train(
     progress: Progress | bool | None = None,
     *,
     trust: bool = False,
+    keep_state: Sequence[forks.KeptEpoch] = (),
 ) -> RunFolder:
     """The folder of the finished run, trained or resumed if need be; `load_run(folder.path)` reads it.
 
@@ -71,6 +72,8 @@ def train(
         progress: A function of what is done, how far and out of how many; or whether to show a bar. Unset
             shows one in a notebook and on a terminal.
         trust: Let the run and its teachers' checkpoints name code that is imported and run.
+        keep_state: Epochs after which the whole state is kept, so that `Run(parent=Parent(...))` can go on
+            from there; "best" keeps that of the best.
 
     Raises:
         UserError: A setting or a file is not as it must be, or the loss is no number.
@@ -82,7 +85,8 @@ def train(
 
     with trusting(everything=trust), shown(progress) as move:
         tell = progress if callable(progress) else step
-        for folder, row in iterate_epochs(run, out, label, runtime, tell):  # noqa: B007 - the last is returned
+        rows = iterate_epochs(run, out, label, runtime, tell, keep_state=keep_state)
+        for folder, row in rows:  # noqa: B007 - the last is returned
             after = f", after epoch {row.epoch} of {run.epochs}"
     return folder
 
@@ -97,11 +101,13 @@ def iterate_epochs(
     begun: RunFolder | None = None,
     *,
     images: int = Measure().images,
+    keep_state: Sequence[forks.KeptEpoch] = (),
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train or resume, yielding the folder and each epoch's row (also of epochs that are finished already).
 
     `begun` is the folder to go on in, whatever its name; unset is that of the run's digest in `out`. `images`
-    of the final evaluation are kept for the page, as by `Measure.images`.
+    of the final evaluation are kept for the page, as by `Measure.images`. The whole state is kept after the
+    epochs of `keep_state`, where forks can begin.
 
     Raises UserError for a user's mistake, a full disk or a loss that is no number; what was finished
     before stays, and the same call goes on from there. Raises BusyError while another process trains the run.
@@ -128,8 +134,10 @@ def iterate_epochs(
                 before = main(lambda: _begun_with(folder))
                 stack.enter_context(runtime.training_threads(before.get("threads"), log))
                 uses_bf16 = runtime.uses_bf16(before["bf16"] == BF16[True] if "bf16" in before else None)
+                keep_state = list(dict.fromkeys([*before.get("keep_state", ()), *keep_state]))
                 env = _environment(run, splits, runtime, label) | {
                     "bf16": BF16[uses_bf16],
+                    "keep_state": keep_state,
                     "warnings": warnings,
                 }
                 for warning in warnings:
@@ -140,8 +148,12 @@ def iterate_epochs(
                 for _, note in splits.left_out:
                     log(note)
                 splits = splits.to(runtime.torch_device)
-                yield from _train(run, folder, splits, runtime, uses_bf16, finished, progress, log, images)
+                main(lambda: forks.begin(run, folder, splits.checksum))
+                yield from _train(
+                    run, folder, splits, runtime, uses_bf16, finished, progress, log, images, keep_state
+                )
                 return
+    main(lambda: forks.require_kept(folder, keep_state))
     yield from ((folder, row) for row in read_epochs(folder.path / "events.jsonl", done=True))
 
 
@@ -155,6 +167,7 @@ def _train(
     progress: Progress,
     log: Log,
     images: int,
+    keep_state: Sequence[forks.KeptEpoch],
 ) -> Iterator[tuple[RunFolder, EpochRow]]:
     """Train to the end what `iterate_epochs` has prepared; `finished` trains a teacher.
 
@@ -174,7 +187,7 @@ def _train(
     state = TrainState(executed, runtime, built, splits)
     for note in _execution_notes(run, state, runtime, uses_bf16):
         log(note)
-    rows = _resume(folder, state, runtime, log)
+    rows = _resume(run, folder, state, runtime, log)
     if not rows:
         main(lambda: rehearse(run, folder, state, splits))
     yield from ((folder, row) for row in rows)
@@ -197,7 +210,7 @@ def _train(
             if validated:
                 row = validation.validate(row, executed, runtime, model, splits, progress)
             rows.append(_with_alarms(run, [*rows, row], len(splits.class_names)))
-            rows[-1] = main(lambda: _write(run, folder, state, model, splits, rows))  # noqa: B023
+            rows[-1] = main(lambda: _write(run, folder, state, model, splits, rows, keep_state))  # noqa: B023
             last = epoch, model
             send(rows[-1].to_dict(), epoch)
             yield folder, rows[-1]
@@ -224,7 +237,13 @@ def _begun_with(folder: RunFolder) -> dict[str, Any]:
 
 
 def _write(
-    run: Run, folder: RunFolder, state: TrainState, model: Classifier, splits: Splits, rows: list[EpochRow]
+    run: Run,
+    folder: RunFolder,
+    state: TrainState,
+    model: Classifier,
+    splits: Splits,
+    rows: list[EpochRow],
+    keep_state: Sequence[forks.KeptEpoch],
 ) -> EpochRow:
     """Write the epoch just trained, the last of the rows, to the disk; its row as it is logged."""
     row, good = rows[-1], None
@@ -234,6 +253,7 @@ def _write(
     written = [*rows[:-1], row]
     folder.log(row.to_dict(), metrics_csv(written))
     checkpointing.save_epoch(run, folder, model, splits, written, good)
+    forks.keep(run, folder, state, written, keep_state)
     folder.save_state(row.epoch, state.tensors(), {"digest": run.digest()})
     return row
 
@@ -272,7 +292,7 @@ def _execution_notes(run: Run, state: TrainState, runtime: Runtime, uses_bf16: b
         )
 
 
-def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[EpochRow]:
+def _resume(run: Run, folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) -> list[EpochRow]:
     """Put the newest state back; the rows up to it."""
     main = runtime.group.on_main_process
     saved = main(folder.load_state)
@@ -282,13 +302,14 @@ def _resume(folder: RunFolder, state: TrainState, runtime: Runtime, log: Log) ->
     tensors, card, notes = saved
     for note in notes:
         log(note)
-    state.restore(tensors)
+    forked = run.parent is not None and card["digest"] != run.digest()
+    state.restore(tensors, of_parent=forked)
     main(lambda: folder.rewind(card["epoch"]))
     events = folder.path / "events.jsonl"
     rows = main(lambda: read_epochs(events, done=True))
     if len(rows) != card["epoch"]:
         raise UserError(f"{events} lacks epochs; delete {folder.path} to train again")
-    log(f"resuming after epoch {card['epoch']}")
+    log(f"{'going on from the parent' if forked else 'resuming'} after epoch {card['epoch']}")
     return rows
 
 

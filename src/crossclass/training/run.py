@@ -35,6 +35,19 @@ class Validation(Settings):
     """Images that are evaluated at once."""
 
 
+class Parent(Settings):
+    """The run, and the epoch of it, from whose state another run goes on."""
+
+    epoch: int = Field(ge=1)
+    """The epoch after which the fork goes on; the parent has kept its state (`keep_state`)."""
+    run: str | None = Field(default=None, exclude=True)
+    """The parent's folder; not part of the digest, and not needed once the fork has begun."""
+    run_digest: str | None = None
+    """Of the parent: set when its folder is read, checked where given."""
+    fingerprint: str | None = None
+    """First 16 hex digits of the sha256 of the parent's state: set when it is read, checked where given."""
+
+
 class Run(Settings):
     """Everything that determines a trained model; its digest names its folder.
 
@@ -95,6 +108,8 @@ class Run(Settings):
     """Epochs between the checkpoints `epoch_NNN`; 0 writes none."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of weights, order, augmentation and attacks: every seed is another run."""
+    parent: Parent | None = None
+    """Go on from the state of another run instead of from new weights (`crossclass fork`)."""
 
     @model_validator(mode="after")
     def _schedule(self) -> "Run":
@@ -111,6 +126,11 @@ class Run(Settings):
             raise ValueError(
                 f"lr_milestones={list(self.lr_milestones)} do not lie inside {self.epochs} epochs; "
                 f"set lr_milestones={hint}, say"
+            )
+        if self.parent is not None and self.parent.epoch >= self.epochs:
+            raise ValueError(
+                f"the fork goes on after epoch {self.parent.epoch}, and epochs={self.epochs} ends it there; "
+                "epochs counts the parent's too, so give more"
             )
         for name in ("weight_averaging", "ensembling"):
             start = getattr(getattr(self, name), "start", 1)

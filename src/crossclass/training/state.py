@@ -100,8 +100,12 @@ class TrainState:
             out |= {f"average/{k}": v for k, v in saved_state(self.average).items()}
         return out | {f"memory/{k}": v for k, v in self.memory.items()}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put a state back that `tensors` gave."""
+    def restore(self, tensors: dict[str, Tensor], of_parent: bool = False) -> None:
+        """Put a state back that `tensors` gave.
+
+        That `of_parent` may come from other settings: an average that it lacks begins with the network, a
+        memory that it lacks is new, and what this run has no use for is left out.
+        """
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "average": {}, "memory": {}}
         for name, tensor in tensors.items():
             head, _, tail = name.partition("/")
@@ -112,9 +116,10 @@ class TrainState:
             like = by_name[name]
             self.optimizer.state[like]["momentum_buffer"] = torch.empty_like(like).copy_(buffer)
         if self.average is not None:
-            load_saved(self.average, parts["average"])
+            load_saved(self.average, parts["average"] or parts["model"] if of_parent else parts["average"])
         for name, tensor in parts["memory"].items():
-            self.memory[name].copy_(tensor)
+            if name in self.memory or not of_parent:
+                self.memory[name].copy_(tensor)
         self._keep_memory()
 
     def _keep_memory(self) -> None:

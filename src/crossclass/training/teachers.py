@@ -76,8 +76,8 @@ def _path(file: str, which: str) -> Path:
 
 
 def _train(teacher: Teacher, kd: KnowledgeDistillation, run: Run, finished: FinishedRun, log: Log) -> Path:
-    """The checkpoint of a teacher that is a run of its own."""
-    teacher_run = override(run.replace(recipe=kd.inner), teacher.changes)
+    """The checkpoint of a teacher that is a run of its own; that of a fork begins with new weights too."""
+    teacher_run = override(run.replace(recipe=kd.inner, parent=None), teacher.changes)
     if any(distillations(teacher_run.recipe)):
         raise UserError("a teacher's run is itself distilled; give its trained checkpoint with file=...")
     kind = teacher_run.recipe.kind
