@@ -59,6 +59,15 @@ def test_the_numbers_are_those_of_the_network(folder) -> None:
         assert row.maps[0].shape == (len(row.images), 16, 16)
 
 
+def test_what_compares_images_with_each_other_is_not_computed(folder, monkeypatch) -> None:
+    def fails(*args):
+        raise AssertionError("I-CAS is not among the numbers of features")
+
+    monkeypatch.setattr("crossclass.analysis.instances.neighbours", fails)
+    monkeypatch.setattr("crossclass.analysis.instances.all_pairs", fails)
+    assert drawn([f"{folder}@last"], FEW.replace(images=0))[0].features
+
+
 def test_what_a_run_has_forgotten_is_the_difference_of_its_checkpoints(folder) -> None:
     file, rows = drawn([str(folder)], FEW.replace(top=file_width(folder)))
     assert [c.name for c in file.checkpoints] == ["best.val", "last"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from crossclass import models
 from crossclass.analysis import evaluate, intervals, saliency
 from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.forgotten import shared_and_forgotten
 from crossclass.analysis.metrics import METRICS
 from crossclass.analysis.records import ClassChange, Comparison, Intervals, Measurement, PairChange
 from crossclass.data import Split
@@ -52,6 +53,7 @@ def comparison(
         pairs=_pairs(a.C, b.C, names),
         classes=_classes(a, b, names),
         matrices={"C_difference": evaluate.rounded(a.C - b.C)},
+        features=shared_and_forgotten(a, b) if one_run else None,
         **numbers,
     )
 

@@ -66,6 +66,18 @@ def feature_shares(A: Float[Tensor, "k d"]) -> FeatureShares:
     return FeatureShares((u * (_positive(A) @ u)).sum(dim=0), classes, a.sum(dim=0))
 
 
+def half_of_sharing(shares: FeatureShares) -> int:
+    """So few features carry half of what all positive shares add to CAS."""
+    total = shares.share.clamp(min=0).sort(descending=True).values.cumsum(0)
+    return int((total < total[-1] / 2).sum()) + 1 if len(total) and bool(total[-1] > 0) else 0
+
+
+def largest(v: Float[Tensor, " d"], most: int) -> list[int]:
+    """Where the `most` largest of the positive entries are, the largest first."""
+    order: list[int] = v.argsort(descending=True)[:most].tolist()
+    return [k for k in order if float(v[k]) > 0]
+
+
 def pair_shares(A: Float[Tensor, "k d"], i: int, j: int) -> Float[Tensor, " d"]:
     """What each feature adds to C[i, j]; the sum is C[i, j]. Raises UserError for classes that A lacks."""
     u = _units(A)

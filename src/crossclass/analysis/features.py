@@ -6,25 +6,22 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from crossclass.analysis import feature_shares as by_feature, pictures
 from crossclass.analysis.attribution import cas, correlation
 from crossclass.analysis.evaluate import EvaluationPass
+from crossclass.analysis.feature_images import SheetRow, sheet_rows
 from crossclass.analysis.feature_records import Feature, FeatureFile, FeatureOfClass, Why
-from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement, settled
+from crossclass.analysis.measure import Measure, description, evaluate_checkpoint, settled
 from crossclass.analysis.records import Measurement
-from crossclass.analysis.saliency import feature_maps, resized
 from crossclass.checkpoints.load import LoadedCheckpoint, Source, checkpoint_files, load_checkpoints
-from crossclass.core.device import full_precision
 from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import trusting
-from crossclass.models.model_state import evaluating, in_float32
 
 KEPT_BYTES = 2**30
 """Adversarial images in float32 that are kept to choose from."""
@@ -55,20 +52,6 @@ class Features(Measure):
         ):
             raise ValueError("is two classes with a comma between them, such as automobile,truck")
         return tuple(name.strip() for name in names)
-
-
-@dataclass(frozen=True)
-class SheetRow:
-    """One feature on images of one class, the strongest first."""
-
-    k: int
-    class_name: str
-    images: Float[Tensor, "m c h w"]
-    """Adversarial images of the first checkpoint, in [0, 1]."""
-    maps: list[Float[Tensor, "m h w"]]
-    """Where the feature lies in them, at each checkpoint, at the size of the images."""
-    adds: list[Float[Tensor, " m"]]
-    """g_k(x) W[y, k] of these images at each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +130,8 @@ def _look_at(
     evaluation = evaluate_checkpoint(
         fed.loaded.model, fed.loaded.splits, attacks[0], settings, runtime, progress, keep=keep
     )
-    quiet = settings.replace(images=0)
-    result = measurement(evaluation, fed.loaded.about, fed.loaded.splits, attacks[0], quiet, fed)
-    return _Seen(fed.loaded, evaluation, result)
+    about = description(evaluation, fed.loaded.about, fed.loaded.splits, attacks[0], settings, fed)
+    return _Seen(fed.loaded, evaluation, about)
 
 
 def _require_there(read: LoadedCheckpoint, settings: Features) -> None:
@@ -214,7 +196,6 @@ def _file(seen: Sequence[_Seen], settings: Features) -> FeatureFile:
         )
         for k, why in chosen.items()
     ]
-    positive = shares[0].share.clamp(min=0).sort(descending=True).values.cumsum(0)
     return FeatureFile(
         crossclass=version("crossclass"),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,7 +212,7 @@ def _file(seen: Sequence[_Seen], settings: Features) -> FeatureFile:
         changed_sign=None if lost is None else lost.changed_sign,
         width=len(shares[0].share),
         dead=int((shares[0].mass == 0).sum()),
-        half=int((positive < positive[-1] / 2).sum()) + 1 if bool(positive[-1] > 0) else 0,
+        half=by_feature.half_of_sharing(shares[0]),
         features=rows,
     )
 
@@ -246,27 +227,21 @@ def _chosen(
     orders: dict[Why, list[int]] = {}
     if of_pair is not None:
         if len(of_pair) == 2:
-            orders["pair forgotten"] = _largest(of_pair[0] - of_pair[1], top)
-        orders["pair"] = _largest(of_pair[0], top)
+            orders["pair forgotten"] = by_feature.largest(of_pair[0] - of_pair[1], top)
+        orders["pair"] = by_feature.largest(of_pair[0], top)
     else:
         if lost is not None:
-            orders["forgotten"] = _largest(lost.share, top)
-        orders["shared"] = _largest(shares[0].share, top)
+            orders["forgotten"] = by_feature.largest(lost.share, top)
+        orders["shared"] = by_feature.largest(shares[0].share, top)
         heavy = (shares[0].mass >= shares[0].mass.median()) & (shares[0].mass > 0)
         heavy[orders["shared"]] = False
         few = torch.where(heavy, 1 / shares[0].effective_classes.clamp(min=1), 0.0)
-        orders["specific"] = _largest(few, top)
+        orders["specific"] = by_feature.largest(few, top)
     out: dict[int, list[Why]] = {}
     for why, order in orders.items():
         for k in order:
             out.setdefault(k, []).append(why)
     return out
-
-
-def _largest(v: Float[Tensor, " d"], top: int) -> list[int]:
-    """The `top` largest of the positive entries, the largest first."""
-    order: list[int] = v.argsort(descending=True)[:top].tolist()
-    return [k for k in order if float(v[k]) > 0]
 
 
 def _classes(A: Sequence[Tensor], k: int, names: Sequence[str]) -> list[FeatureOfClass]:
@@ -300,23 +275,19 @@ def _warnings(seen: Sequence[_Seen]) -> list[str]:
 def _sheet(seen: Sequence[_Seen], file: FeatureFile, settings: Features) -> tuple[list[SheetRow], str]:
     """The images of each class that shares a feature on which it adds most, with the feature's map."""
     first = seen[0].evaluation
-    assert first.images is not None
     assert first.kept is not None
-    rows, labels, names = [], first.labels, file.class_names
-    kept = torch.zeros(len(labels), dtype=torch.bool).index_fill(0, first.kept, True)
+    names, total = file.class_names, len(first.labels)
+    wanted = [
+        (feature.k, names.index(name))
+        for feature in _on_the_sheet(file, settings.top)
+        for name in _shown_classes(feature, file.pair)
+    ]
     try:
-        for feature in _on_the_sheet(file, settings.top):
-            for name in _shown_classes(feature, file.pair):
-                i = names.index(name)
-                adds = first.features[:, feature.k] * first.W[i, feature.k]
-                there = (kept & (labels == i)).nonzero().flatten()
-                best = there[adds[there].argsort(descending=True)[: settings.images]]
-                if len(best):
-                    rows.append(_row(seen, feature.k, name, i, best))
+        rows = sheet_rows([(s.loaded.model, s.evaluation) for s in seen], wanted, names, settings.images)
     except UserError as e:
         return [], f"no sheet is drawn, because the network shows no map of the image: {e}"
-    missing = len(labels) - len(first.kept)
-    return rows, f"the sheet chooses from {len(first.kept)} of {len(labels)} images" if missing else ""
+    missing = len(first.kept) < total
+    return rows, f"the sheet chooses from {len(first.kept)} of {total} images" if missing else ""
 
 
 def _on_the_sheet(file: FeatureFile, top: int) -> list[Feature]:
@@ -335,21 +306,3 @@ def _shown_classes(feature: Feature, pair: tuple[str, str] | None) -> list[str]:
     largest = max(c.a for c in feature.classes)
     least = 0.25 * largest
     return [c.name for c in feature.classes if c.a > 0 and c.a >= least][:SHOWN_CLASSES]
-
-
-def _row(seen: Sequence[_Seen], k: int, name: str, i: int, best: Int[Tensor, " m"]) -> SheetRow:
-    first = seen[0].evaluation
-    assert first.images is not None
-    assert first.kept is not None
-    images = first.images[torch.searchsorted(first.kept, best)]
-    features, size = torch.full((len(best),), k), (images.shape[-2], images.shape[-1])
-    maps = [resized(feature_maps(one.loaded.model, images, features), size) for one in seen]
-    adds = [_features_of(one, images)[:, k] * one.evaluation.W[i, k] for one in seen]
-    return SheetRow(k, name, images, maps, adds)
-
-
-@torch.no_grad()
-def _features_of(one: _Seen, images: Float[Tensor, "m c h w"]) -> Float[Tensor, "m d"]:
-    model = one.loaded.model
-    with full_precision(), evaluating(model), in_float32(model):
-        return model.features(images.to(model.head.weight.device)).float().cpu()

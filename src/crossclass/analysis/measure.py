@@ -201,7 +201,7 @@ def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str,
     }
 
 
-def measurement(
+def description(
     evaluation: EvaluationPass,
     who: Identity,
     splits: Splits,
@@ -209,27 +209,25 @@ def measurement(
     settings: Measure,
     fed: settle_inputs.Settled | None = None,
 ) -> Measurement:
-    """The record of one checkpoint under one attack: its numbers and their conditions.
+    """The record of one checkpoint under one attack without numbers: what was measured, how, and warnings.
 
     `fed` says how a network is fed whose inputs were guessed.
     """
     n = len(evaluation.labels)
-    numbers, how = evaluate.summary(evaluation, splits.class_names), conditions(attack, settings, n)
+    how = conditions(attack, settings, n)
     if who.published is not None:
         how["published"] = who.published
-    ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
     of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
     told = [*(fed.warnings if fed else ()), *of_labels, *splits.left_out_of(settings.split)]
-    numbers["warnings"] = [*told, *evaluation.warnings, *numbers["warnings"]]
-    if doubt := intervals.doubt(ends["cas"]):
-        numbers["warnings"].append(doubt)
+    told += [*evaluation.warnings, *evaluate.warnings(evaluation, splits.class_names)]
     kept = (how["attack"] or {}).get("return_iterate", "last")
     if kept != "last":
-        numbers["warnings"].append(
+        told.append(
             f"C and CAS are of the {kept} iterates, not of the last as in the paper; compare them "
             "with their like only"
         )
     return Measurement(
+        warnings=told,
         checkpoint=CheckpointRef(
             name=who.checkpoint,
             sha256=who.sha256,
@@ -247,16 +245,34 @@ def measurement(
         attack=str(attack) if attack is not None else "none (clean images)",
         conditions=how,
         class_names=list(splits.class_names),
-        intervals=Intervals(
+    )
+
+
+def measurement(
+    evaluation: EvaluationPass,
+    who: Identity,
+    splits: Splits,
+    attack: AnyAttack | None,
+    settings: Measure,
+    fed: settle_inputs.Settled | None = None,
+) -> Measurement:
+    """The record of one checkpoint under one attack: its numbers and their conditions (`description`)."""
+    numbers = evaluate.summary(evaluation, splits.class_names)
+    about = description(evaluation, who, splits, attack, settings, fed)
+    ends = {m.key: m.interval(evaluation) for m in METRICS if m.interval is not None}
+    doubt = intervals.doubt(ends["cas"])
+    numbers["warnings"] = [*about.warnings, *([doubt] if doubt else [])]
+    found = {
+        "intervals": Intervals(
             **{key: intervals.finite_ends(i) for key, i in ends.items()},
             level=intervals.LEVEL,
             method=intervals.METHOD,
             bias={key: i.bias for key, i in ends.items() if i.bias},
         ),
-        pictures=pictures.pictures(evaluation, _images(splits, settings), splits, settings.images),
-        per_image=PerImage(*(tuple(getattr(evaluation, k).tolist()) for k in PerImage._fields)),
-        **numbers,
-    )
+        "pictures": pictures.pictures(evaluation, _images(splits, settings), splits, settings.images),
+        "per_image": PerImage(*(tuple(getattr(evaluation, k).tolist()) for k in PerImage._fields)),
+    }
+    return about.model_copy(update={**found, **numbers})
 
 
 Draw = Callable[[compare.SaliencyMaps, str], str]

@@ -97,8 +97,8 @@ def pictures(evaluation: "EvaluationPass", part: "Split", splits: "Splits", n: i
         for k, own in enumerate(planted.shows):
             shows[k, list(own)] = True
     return Pictures(
-        _bytes(images),
-        _bytes(judged) if attacked else None,
+        as_bytes(images),
+        as_bytes(judged) if attacked else None,
         evaluation.labels[order].numpy(),
         evaluation.clean[order].numpy(),
         evaluation.robust[order].numpy(),
@@ -108,7 +108,7 @@ def pictures(evaluation: "EvaluationPass", part: "Split", splits: "Splits", n: i
     )
 
 
-def _bytes(images: "Tensor") -> np.ndarray:
+def as_bytes(images: "Tensor") -> np.ndarray:
     """Images in [0, 1] as uint8, channels last, larger ones reduced by averaging."""
     import torch.nn.functional as F
 

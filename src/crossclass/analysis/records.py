@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.json_schema import SkipJsonSchema
 
 from crossclass.analysis import display
+from crossclass.analysis.forgotten_records import SharedAndForgotten
 from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
@@ -280,6 +281,10 @@ class Comparison(_WithMetrics):
     matrices: dict[str, Matrix] | MatrixFile = {}
     """`C_difference`."""
     saliency: Saliency | None = None
+    features: SharedAndForgotten | None = None
+    """Of two checkpoints of one run: which features carried the sharing, and were forgotten."""
+    feature_pictures: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
+    """Images of these features (`FeaturePicture`), in the process that made them; never in the file."""
 
     def __repr__(self) -> str:
         return f"<{self.a} minus {self.b}: {display.changes(self)}>"

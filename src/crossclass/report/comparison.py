@@ -21,7 +21,7 @@ from crossclass.analysis.records import (
     PairChange,
     ResultFile,
 )
-from crossclass.report import figures, pictures as drawn, plots
+from crossclass.report import figures, forgotten, pictures as drawn, plots
 from crossclass.report.format import (
     NO_ATTACK,
     change,
@@ -302,7 +302,9 @@ def explorer(view: ComparisonView) -> dict[str, Any] | None:
     if not shown or len(view.names) < 2:
         return None
     check = f"{view.attack_at_a_number}. Negative entries are red."
-    return {"id": view.anchor, "data": viewer(view.names, shown, shown[0][1]), "check": check, "note": ""}
+    to = forgotten.links(view.c.features, view.anchor, view.run or "")
+    data = viewer(view.names, shown, shown[0][1], features=to)
+    return {"id": view.anchor, "data": data, "check": check, "note": ""}
 
 
 def matrices(view: ComparisonView) -> dict[str, Any] | None:
@@ -322,6 +324,15 @@ def matrices(view: ComparisonView) -> dict[str, Any] | None:
         shown.append(figures.matrix(D, view.names, title, text, plots.difference(D, view.names), of=of))
     note = "Negative entries of C are red; the difference has a scale of its own."
     return {"figures": shown, "note": note} if shown else None
+
+
+def shared(view: ComparisonView) -> dict[str, Any] | None:
+    """Of two checkpoints of one run, the features that carried the sharing at the first, pair by pair."""
+    c, numbers = view.c, view.c.features
+    if numbers is None:
+        return None
+    at = view.attack_at_a_number
+    return forgotten.section(numbers, [], view.names, view.anchor, view.run or "", at, (c.a, c.b))
 
 
 def changes(view: ComparisonView) -> dict[str, Any] | None:
@@ -409,6 +420,7 @@ SECTIONS: list[Section[ComparisonView]] = [
     Section("tiles", "In numbers", tiles, "shared/tiles"),
     Section("explorer", "Which classes share features", explorer, "shared/viewer"),
     Section("matrices", "C of both", matrices, "shared/figures"),
+    Section("shared", forgotten.TITLE, shared, "shared/forgotten"),
     Section("changes", "What changed most", changes, "shared/classes"),
     Section("saliency", "Where both look", saliency, "comparison/saliency"),
     Section("predictions", "What both take the images for", predictions, "shared/figures"),

@@ -1,6 +1,7 @@
 """The page of one run: what happened between its best and its last checkpoint."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,11 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crossclass.analysis.feature_pictures import load_feature_pictures
+from crossclass.analysis.forgotten_records import SharedAndForgotten
 from crossclass.analysis.metrics import METRICS, Metric, metric
 from crossclass.analysis.pictures import Pictures, load_pictures
 from crossclass.analysis.run_record import RunRecord
 from crossclass.core.errors import UserError
-from crossclass.report import comparison, figures, measurement, pictures as drawn, plots
+from crossclass.report import comparison, figures, forgotten, measurement, pictures as drawn, plots
 from crossclass.report.best_and_last import BestAndLast, checked, measured
 from crossclass.report.format import (
     change,
@@ -64,6 +67,11 @@ class RunView:
         """The pictures beside the evaluations after training, in their order."""
         results = self.run.results.results
         return load_pictures(self.run.folder / "measure.json", len(results))
+
+    @property
+    def forgotten(self) -> SharedAndForgotten | None:
+        """Which features carried the sharing at best and were forgotten; None where it is not known."""
+        return self.both.comparison.features if self.both and self.both.comparison else None
 
     @property
     def facts(self) -> list[str]:
@@ -264,7 +272,8 @@ def explorer(view: RunView) -> dict[str, Any] | None:
     ordered_by = next((C for at, C in frames if at["epoch"] == ends[0]), frames[-1][1])
     check = f"Of each check: {view.check}."
     check += f" Of the stored matrices every {step}th is on this page." * (step > 1)
-    data = viewer(view.names, frames, ordered_by, curve=curve, ends=ends)
+    to = forgotten.links(view.forgotten, f"run-{view.index}-pair", view.run.folder.name)
+    data = viewer(view.names, frames, ordered_by, curve=curve, ends=ends, features=to)
     return {"id": f"run-{view.index}-epochs", "data": data, "check": check, "note": ""}
 
 
@@ -333,7 +342,7 @@ def classes(view: RunView) -> dict[str, Any] | None:
     attack = short_attack(both.attack, best.data.n, both.split)
     parts = zip(view.names, best.classwise_robust or (), last.classwise_robust or (), strict=False)
     rows = sorted(parts, key=lambda r: (r[2] or 0) - (r[1] or 0))
-    counts, pairs = matrix_of(best, "confusion"), _pairs(view.names, both)
+    counts, pairs = matrix_of(best, "confusion"), _pairs(view, both)
     if not (rows or counts or pairs):
         return None
     names = f"best, epoch {best.checkpoint.epoch}", f"last, epoch {last.checkpoint.epoch}"
@@ -365,15 +374,39 @@ def _cells(C: Sequence[float | None], one: bool) -> list[str]:
     return [number(a, 2), number(b, 2), signed(None if a is None or b is None else b - a, 2)]
 
 
-def _pairs(names: Sequence[str], both: BestAndLast) -> list[tuple[str, list[float | None]]]:
-    """The most shared pairs of either checkpoint, with C at both."""
+def _pairs(view: RunView, both: BestAndLast) -> list[tuple[str, list[float | None]]]:
+    """The most shared pairs of either checkpoint, linked to their features, with C at both."""
     pairs: dict[tuple[int, int], None] = {}
     known = [matrix_of(m, "C") for m in both.checkpoints]
     for C in filter(None, known):
         upper = ((i, j) for i in range(len(C)) for j in range(i + 1, len(C)))
         positive = (p for p in upper if (C[p[0]][p[1]] or 0) > 0)
         pairs |= dict.fromkeys(sorted(positive, key=lambda p: -(C[p[0]][p[1]] or 0))[:PAIRS])
-    return [(f"{names[i]} – {names[j]}", [C[i][j] if C else None for C in known]) for i, j in pairs]
+    to = forgotten.anchors(view.forgotten, f"run-{view.index}-pair")
+    return [
+        (forgotten.linked(view.names, i, j, to), [C[i][j] if C else None for C in known]) for i, j in pairs
+    ]
+
+
+def shared(view: RunView) -> dict[str, Any] | None:
+    """The features that carried the sharing at best, pair by pair, and what became of them at last."""
+    both, features = view.both, view.forgotten
+    if both is None or not view.run.done:
+        return None
+    name = view.run.folder.name
+    command = shlex.join(["crossclass", "features", name])
+    if both.one:
+        return forgotten.nothing(
+            "Best and last are one checkpoint: nothing to compare. Which features its classes share:",
+            command,
+        )
+    if features is None:
+        return forgotten.nothing(
+            "measure.json of this run does not say it feature by feature. From its checkpoints:", command
+        )
+    n = view.run.results.comparisons.index(both.comparison) if both.comparison else 0
+    pictures = load_feature_pictures(view.run.folder / "measure.json", n)
+    return forgotten.section(features, pictures, view.names, f"run-{view.index}-pair", name, view.attack)
 
 
 def evaluations(view: RunView) -> dict[str, Any] | None:
@@ -435,6 +468,7 @@ SECTIONS: list[Section[RunView]] = [
     Section("truth", "Was the planted sharing found?", truth, "shared/figures"),
     Section("explorer", "Which classes share features, epoch by epoch", explorer, "shared/viewer"),
     Section("matrices", MATRICES_TITLE, matrices, "shared/figures"),
+    Section("shared", forgotten.TITLE, shared, "shared/forgotten"),
     Section("classes", "Class by class", classes, "shared/classes"),
     Section("evaluations", "All numbers after training", evaluations, "shared/numbers"),
     Section("comparisons", "", comparisons),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossclass import models
+from crossclass.analysis.feature_pictures import write_feature_pictures
 from crossclass.analysis.measure import Measure
 from crossclass.analysis.pictures import write_pictures
 from crossclass.analysis.records import EpochRow, metrics_csv
@@ -220,6 +221,8 @@ def _train(
     results = final_evaluation(executed, folder, runtime, splits, progress, last, images)
     main(lambda: write_results(folder.path / "measure.json", results))
     main(lambda: write_pictures(folder.path / "measure.json", [r.pictures for r in results.results]))
+    drawn = [c.feature_pictures for c in results.comparisons]
+    main(lambda: write_feature_pictures(folder.path / "measure.json", drawn))
     main(folder.end)
 
 

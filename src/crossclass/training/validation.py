@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from crossclass.analysis import evaluate
+from crossclass.analysis import evaluate, pictures
 from crossclass.analysis.compare import comparison
+from crossclass.analysis.feature_images import Evaluated
+from crossclass.analysis.feature_pictures import CHOOSE_FROM, feature_pictures
 from crossclass.analysis.measure import Measure, evaluate_checkpoint, measurement
 from crossclass.analysis.metrics import Part
 from crossclass.analysis.records import EpochRow, ResultFile, result_file
@@ -198,7 +200,10 @@ def final_evaluation(
     loaded.
     """
     settings = Measure(seed=run.seed, batch=run.validation.batch, images=images)
-    attack, passes, results = run.final_attack(), dict[int, evaluate.EvaluationPass](), []
+    attack, results = run.final_attack(), []
+    seen: dict[int, Evaluated] = {}
+    few = CHOOSE_FROM // (4 * splits.test.images[0].numel())
+    keep = pictures.chosen(splits.test.labels, few) if images else None
     for path in map(folder.checkpoint, ("best.val", "best.test", "last")):
         if not path.exists():
             continue
@@ -208,11 +213,22 @@ def final_evaluation(
             network = last[1]
         else:
             network = to_device(load_model(path)[0], runtime.torch_device, runtime.memory_format)
-        if epoch not in passes:
-            passes[epoch] = evaluate_checkpoint(network, splits, attack, settings, runtime, progress)
+        if epoch not in seen:
+            of_first = None if seen else keep  # it is the best, on whose images features are shown
+            one = evaluate_checkpoint(network, splits, attack, settings, runtime, progress, keep=of_first)
+            seen[epoch] = network, one
         who = identity(card, path, run.data, network)
-        results.append(measurement(passes[epoch], who, splits, attack, settings))
+        results.append(measurement(seen[epoch][1], who, splits, attack, settings))
     ends = results[0], results[-1]
     epochs = [r.checkpoint.epoch or 0 for r in ends]
-    pairs = [comparison(*ends, (passes[epochs[0]], passes[epochs[1]]))] if epochs[0] != epochs[1] else []
-    return result_file(results, pairs)
+    if epochs[0] == epochs[1]:
+        return result_file(results)
+    both = seen[epochs[0]], seen[epochs[1]]
+    compared = comparison(*ends, (both[0][1], both[1][1]))
+    if images and compared.features is not None:
+        try:
+            drawn = feature_pictures(both, compared.features)
+        except Exception:  # anyone's network may raise anything here, and pictures are not worth a run
+            drawn = []
+        compared = compared.model_copy(update={"feature_pictures": drawn})
+    return result_file(results, [compared])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from crossclass.report.plots.ablation import ablation_curves
 from crossclass.report.plots.bars import class_bars
 from crossclass.report.plots.curves import best_epoch, curves, mean_and_band, series, without_seed
-from crossclass.report.plots.feature_sheet import Panel, feature_sheet
+from crossclass.report.plots.feature_sheet import Panel, feature_sheet, overlay_strip
 from crossclass.report.plots.matrices import (
     confusion,
     difference,
@@ -50,6 +50,7 @@ __all__ = [
     "matrix",
     "matrix_grid",
     "mean_and_band",
+    "overlay_strip",
     "phase_diagram",
     "planted_parts",
     "saliency_grid",

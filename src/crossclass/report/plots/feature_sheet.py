@@ -1,11 +1,14 @@
 """Features on images on which they are strong: class beside class, checkpoint under checkpoint."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from crossclass.report.plots.saliency import overlay
@@ -51,10 +54,8 @@ def feature_sheet(
                 figure.text(
                     left / width, (top - HEAD - 0.08) / height, panel.class_name, fontsize=8, va="center"
                 )
-                for i in range(len(panel.images)):
-                    _column(figure, panel, i, left, top - HEAD - 0.2, largest, (width, height))
-                    left += CELL + GAP
-                left += CLASSES_APART
+                _panel(figure, panel, left, top - HEAD - 0.2, largest, (width, height))
+                left += len(panel.images) * (CELL + GAP) + CLASSES_APART
                 if p == 0:
                     for r, label in enumerate(("image", *checkpoints)):
                         middle = top - HEAD - 0.2 - r * (CELL + GAP) - CELL / 2
@@ -63,16 +64,47 @@ def feature_sheet(
     return figure
 
 
-def _column(
-    figure: Figure, panel: Panel, i: int, left: float, top: float, largest: float, size: tuple[float, float]
+def _panel(
+    figure: Figure, panel: Panel, left: float, top: float, largest: float, size: tuple[float, float]
 ) -> None:
+    """All images of a class and their maps as one picture: an axes for each would take most of the time."""
     width, height = size
-    image = np.broadcast_to(panel.images[i].astype(float), (*panel.images[i].shape[:2], 3))[None]
-    drawn = [image[0], *(overlay(image, m[i].astype(float)[None], largest)[0] for m in panel.maps)]
-    for r, picture in enumerate(drawn):
-        below = top - r * (CELL + GAP) - CELL
-        ax = figure.add_axes((left / width, below / height, CELL / width, CELL / height))
-        ax.imshow(picture, interpolation="nearest")
-        ax.set(xticks=[], yticks=[])
-    adds = " → ".join(f"{a[i] + 0.0:.2f}" for a in panel.adds)
-    figure.text((left + CELL / 2) / width, (below - 0.1) / height, adds, fontsize=6, ha="center", va="center")
+    m = len(panel.images)
+    images = np.broadcast_to(panel.images.astype(float), (*panel.images.shape[:3], 3))
+    rows = [images, *(overlay(images, of.astype(float), largest) for of in panel.maps)]
+    whole = mosaic(rows, CELL / GAP)
+    wide, tall = m * (CELL + GAP) - GAP, len(rows) * (CELL + GAP) - GAP
+    ax = figure.add_axes((left / width, (top - tall) / height, wide / width, tall / height))
+    ax.imshow(whole, interpolation="nearest", aspect="auto")
+    ax.set_axis_off()
+    for i in range(m):
+        adds = " → ".join(f"{a[i] + 0.0:.2f}" for a in panel.adds)
+        at = (left + i * (CELL + GAP) + CELL / 2) / width, (top - tall - 0.1) / height
+        figure.text(*at, adds, fontsize=6, ha="center", va="center")
+
+
+def mosaic(rows: Sequence[NDArray[np.floating[Any]]], cell_to_gap: float) -> NDArray[np.floating[Any]]:
+    """Rows of images [m, h, w, 3] as one picture with an alpha channel, with nothing between the images.
+
+    Each pixel becomes a square of several, so that the gap is `cell_to_gap` times smaller than an image.
+    """
+    m, h, w = rows[0].shape[:3]
+    times = max(1, round(cell_to_gap / min(h, w)))
+    gap_h, gap_w = (max(1, round(times * side / cell_to_gap)) for side in (h, w))
+    large = np.stack(rows).repeat(times, axis=2).repeat(times, axis=3)
+    out = np.zeros((len(rows), times * h + gap_h, m, times * w + gap_w, 4))
+    out[:, : times * h, :, : times * w, :3] = large.transpose(0, 2, 1, 3, 4)
+    out[:, : times * h, :, : times * w, 3] = 1
+    return out.reshape(len(rows) * (times * h + gap_h), m * (times * w + gap_w), 4)[:-gap_h, :-gap_w]
+
+
+def overlay_strip(images: NDArray[np.floating[Any]], maps: NDArray[np.floating[Any]]) -> str:
+    """Images [m, h, w, 1 or 3] side by side, below each its maps [r, m, h, w], as the URL of a PNG.
+
+    Images and maps are in [0, 1]; each pixel of an image is one of the picture.
+    """
+    pixels = np.broadcast_to(images, (*images.shape[:3], 3))
+    stream = io.BytesIO()
+    whole = mosaic([pixels, *(overlay(pixels, of, 1.0) for of in maps)], min(pixels.shape[1:3]))
+    imsave(stream, whole, format="png")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

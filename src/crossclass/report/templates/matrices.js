@@ -43,6 +43,8 @@
     cells.width = cells.height = K;
     let now = ends[0] >= 0 ? ends[0] : data.ends ? frames.length - 1 : 0;
     let low = 0, cell = null, timer = null, drawn = null;
+    let held = false; // a cell that was clicked stays while the mouse goes to its link
+    const pairs = new Set(((data.features || {}).pairs || []).map((p) => p.join("-")));
     let at = names.map((_, i) => i); // the class at each position
     let place = at; // the position of each class
 
@@ -142,7 +144,26 @@
       const value = (k) => (read(k, i, j) === null ? "not measured" : number(read(k, i, j), 2));
       const others = ["best", "last"].map((word, e) => (ends[e] >= 0 ? `${word} ${value(ends[e])}` : "")).filter(Boolean);
       text.textContent = `${names[i]}, ${names[j]}: ${value(now)} (${frames[now].label})` + (others.length ? `; ${others.join(", ")}` : "");
+      lead(text, i, j);
       list();
+    }
+
+    /** From a pair of classes to the features that it shares. */
+    function lead(text, i, j) {
+      if (!data.features || i === j) return;
+      const pair = `${Math.min(i, j)}-${Math.max(i, j)}`;
+      text.append(". ");
+      if (pairs.has(pair)) {
+        const link = document.createElement("a");
+        link.href = `#${data.features.prefix}-${pair}`;
+        link.textContent = "The features they share";
+        text.append(link);
+        if (!held) text.append(" (click the cell to hold it)");
+      } else {
+        const command = document.createElement("code");
+        command.textContent = `${data.features.command}'${names[i]},${names[j]}'`;
+        text.append("Their features: ", command);
+      }
     }
 
     /** The classes that share most with the class of the chosen row. */
@@ -263,10 +284,13 @@
       part("ends").append(button);
     });
     function pick(event) {
+      if (event.type === "pointermove" && held && !event.buttons) return;
       const bounds = canvas.getBoundingClientRect();
       const j = Math.floor((event.clientX - bounds.left - drawn.left) / drawn.step);
       const i = Math.floor((event.clientY - bounds.top) / drawn.step);
       if (i < 0 || j < 0 || i >= K || j >= K) return;
+      const again = cell !== null && cell[0] === at[i] && cell[1] === at[j];
+      if (event.type === "pointerdown") held = !(held && again);
       cell = [at[i], at[j]];
       draw();
       describe();
