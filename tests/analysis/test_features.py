@@ -9,6 +9,7 @@ from crossclass.analysis import feature_shares, features as module
 from crossclass.analysis.feature_records import FeatureFile
 from crossclass.analysis.features import Features, SheetRow, features
 from crossclass.analysis.measure import evaluate_checkpoint
+from crossclass.analysis.planted_parts import found_parts
 from crossclass.checkpoints.load import load_checkpoints
 from crossclass.core.errors import UserError
 from crossclass.training.loop import train
@@ -66,6 +67,32 @@ def test_what_compares_images_with_each_other_is_not_computed(folder, monkeypatc
     monkeypatch.setattr("crossclass.analysis.instances.neighbours", fails)
     monkeypatch.setattr("crossclass.analysis.instances.all_pairs", fails)
     assert drawn([f"{folder}@last"], FEW.replace(images=0))[0].features
+
+
+def test_on_shapes_each_feature_stands_beside_its_planted_part(folder, monkeypatch) -> None:
+    read = next(load_checkpoints([f"{folder}@last"], runtime=CPU))
+    every = file_width(folder) * len(read.splits.planted.parts)
+    monkeypatch.setattr("crossclass.analysis.planted_parts.ERROR", every / 2)  # so short a run finds nothing
+    file, rows = drawn([f"{folder}@last"], FEW.replace(n=60, top=file_width(folder)))
+    part, planted = read.splits.test, read.splits.planted
+    seen = evaluate_checkpoint(read.model, read.splits, FEW.attacks(read.threats)[0], FEW.replace(n=60), CPU)
+    index = part.sample(60, FEW.seed, proportional=True)
+    found = found_parts(seen.features, planted.strengths["test"][index], seen.labels, planted.shows)
+    assert file.planted.pure == int(found.pure.sum())
+    assert file.planted.parts == len(planted.parts)
+    assert any(f.parts for f in file.features)
+    for f in file.features:
+        assert [p.share for p in f.parts] == found.share[f.k].sort(descending=True).values[
+            : len(f.parts)
+        ].tolist()
+        for p in f.parts:
+            assert p.classes == tuple(
+                n for n, own in zip(read.splits.class_names, planted.shows, strict=True) if p.part in own
+            )
+    of = {f.k: f.parts[0].part for f in file.features if f.parts and f.parts[0].response > 0}
+    for row in rows:
+        assert (row.part is None) == (row.k not in of)
+        assert row.part is None or torch.equal(row.part, planted.parts[of[row.k]])
 
 
 def test_what_a_run_has_forgotten_is_the_difference_of_its_checkpoints(folder) -> None:

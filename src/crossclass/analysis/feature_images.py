@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from crossclass.analysis.evaluate import EvaluationPass
@@ -29,6 +29,8 @@ class SheetRow:
     """Where the feature lies in them, at each checkpoint, at the size of the images."""
     adds: list[Float[Tensor, " m"]]
     """g_k(x) W[y, k] of these images at each checkpoint."""
+    part: UInt8[Tensor, "3 s s"] | None = None
+    """The planted part of which the feature finds most, on data that are drawn from known parts."""
 
 
 def sheet_rows(

@@ -22,6 +22,33 @@ class FeatureOfClass(Record):
     """At the second."""
 
 
+class PartOfFeature(Record):
+    """A planted part that a feature finds, on data that are drawn from known parts."""
+
+    part: int
+    classes: tuple[str, ...]
+    """The classes that show it."""
+    response: float
+    """By how much the feature changes with one standard deviation of the part's strength."""
+    share: float
+    """Of the part in all that the feature finds."""
+
+
+class PlantedParts(Record):
+    """How the features of the first checkpoint fit to the planted parts."""
+
+    pure: int
+    """Features that find one part."""
+    mixed: int
+    """Features that find several."""
+    dead: int
+    """Features that are the same on all images; the rest finds no part."""
+    parts: int
+    """How many parts are planted."""
+    parts_found: int
+    """How many of them have a pure feature."""
+
+
 class Feature(Record):
     """One feature, an input of the head."""
 
@@ -45,6 +72,8 @@ class Feature(Record):
     lost_interval: Ends | None = None
     classes: tuple[FeatureOfClass, ...] = ()
     """The classes for which it counts most, the largest first."""
+    parts: tuple[PartOfFeature, ...] = ()
+    """The planted parts that it finds, the largest share first."""
 
 
 class FeatureFile(Record):
@@ -80,6 +109,8 @@ class FeatureFile(Record):
     """How many add nothing to any class at the first checkpoint."""
     half: int
     """So few features carry half of what all positive shares add to CAS."""
+    planted: PlantedParts | None = None
+    """On data that are drawn from known parts."""
     features: list[Feature]
     sheet: str | None = None
     """The picture beside this file."""

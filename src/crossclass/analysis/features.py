@@ -1,7 +1,7 @@
 """Features one by one: which classes share them, which were forgotten, on which images they are strong."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -11,10 +11,19 @@ from torch import Tensor
 
 from crossclass.analysis import feature_shares as by_feature, pictures
 from crossclass.analysis.attribution import cas, correlation
+from crossclass.analysis.description import description
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.feature_images import SheetRow, sheet_rows
-from crossclass.analysis.feature_records import Feature, FeatureFile, FeatureOfClass, Why
-from crossclass.analysis.measure import Measure, description, evaluate_checkpoint, settled
+from crossclass.analysis.feature_records import (
+    Feature,
+    FeatureFile,
+    FeatureOfClass,
+    PartOfFeature,
+    PlantedParts,
+    Why,
+)
+from crossclass.analysis.measure import Measure, evaluate_checkpoint, settled
+from crossclass.analysis.planted_parts import FoundParts, found_parts
 from crossclass.analysis.records import Measurement
 from crossclass.checkpoints.load import LoadedCheckpoint, Source, checkpoint_files, load_checkpoints
 from crossclass.core.errors import UserError, did_you_mean
@@ -22,6 +31,7 @@ from crossclass.core.progress import Progress, silent
 from crossclass.core.runtime import Runtime
 from crossclass.core.torch_state import usual_torch_state
 from crossclass.core.trust import trusting
+from crossclass.data.base import Planted
 
 KEPT_BYTES = 2**30
 """Adversarial images in float32 that are kept to choose from."""
@@ -179,6 +189,8 @@ def _file(seen: Sequence[_Seen], settings: Features) -> FeatureFile:
     if lost is not None and all(one.evaluation.used is None for one in seen):
         both = [(one.evaluation.features, one.evaluation.W) for one in seen]
         lost_ends = by_feature.forgotten_intervals(both[0], both[1], first.evaluation.labels)
+    planted = first.loaded.splits.planted
+    found = _found_parts(first, settings)
     rows = [
         Feature(
             k=k,
@@ -193,6 +205,7 @@ def _file(seen: Sequence[_Seen], settings: Features) -> FeatureFile:
             lost=None if lost is None else float(lost.share[k]),
             lost_interval=None if lost_ends is None else _ends(*lost_ends, k),
             classes=tuple(_classes(A, k, names)),
+            parts=_parts_of(found, k, names, planted),
         )
         for k, why in chosen.items()
     ]
@@ -213,7 +226,48 @@ def _file(seen: Sequence[_Seen], settings: Features) -> FeatureFile:
         width=len(shares[0].share),
         dead=int((shares[0].mass == 0).sum()),
         half=by_feature.half_of_sharing(shares[0]),
+        planted=None if found is None else _summary(found),
         features=rows,
+    )
+
+
+def _found_parts(one: _Seen, settings: Features) -> FoundParts | None:
+    """Features against planted parts, where it is known how strongly each image shows each."""
+    planted, part = one.loaded.splits.planted, one.loaded.splits.part(settings.split)
+    strengths = None if planted is None else planted.strengths.get(settings.split)
+    if planted is None or strengths is None or len(strengths) != len(part):
+        return None
+    index = (
+        torch.arange(len(part))
+        if settings.n is None
+        else part.sample(settings.n, settings.seed, settings.balanced, proportional=True)
+    )
+    return found_parts(one.evaluation.features, strengths[index], one.evaluation.labels, planted.shows)
+
+
+def _summary(found: FoundParts) -> PlantedParts:
+    return PlantedParts(
+        pure=int(found.pure.sum()),
+        mixed=int(found.mixed.sum()),
+        dead=int(found.dead.sum()),
+        parts=len(found.found),
+        parts_found=int((found.found > 0).sum()),
+    )
+
+
+def _parts_of(
+    found: FoundParts | None, k: int, names: Sequence[str], planted: Planted | None
+) -> tuple[PartOfFeature, ...]:
+    if found is None or planted is None:
+        return ()
+    return tuple(
+        PartOfFeature(
+            part=p,
+            classes=tuple(name for name, own in zip(names, planted.shows, strict=False) if p in own),
+            response=float(found.response[k, p]),
+            share=float(found.share[k, p]),
+        )
+        for p in by_feature.largest(found.share[k], 3)
     )
 
 
@@ -286,6 +340,14 @@ def _sheet(seen: Sequence[_Seen], file: FeatureFile, settings: Features) -> tupl
         rows = sheet_rows([(s.loaded.model, s.evaluation) for s in seen], wanted, names, settings.images)
     except UserError as e:
         return [], f"no sheet is drawn, because the network shows no map of the image: {e}"
+    planted = seen[0].loaded.splits.planted
+    if planted is not None:
+        of = {
+            f.k: planted.parts[f.parts[0].part].cpu()
+            for f in file.features
+            if f.parts and f.parts[0].response > 0
+        }
+        rows = [replace(row, part=of.get(row.k)) for row in rows]
     missing = len(first.kept) < total
     return rows, f"the sheet chooses from {len(first.kept)} of {total} images" if missing else ""
 

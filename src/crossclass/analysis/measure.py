@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from crossclass import models
 from crossclass.analysis import compare, evaluate, intervals, network_faults, pictures, settle_inputs
 from crossclass.analysis.attack_strength import strength_warnings
+from crossclass.analysis.description import description
 from crossclass.analysis.evaluate import EvaluationPass
 from crossclass.analysis.input_alternatives import clean_sample
-from crossclass.analysis.label_warnings import label_warnings
 from crossclass.analysis.metrics import METRICS
 from crossclass.analysis.records import (
     CheckpointRef,
     Comparison,
-    DataRef,
     Intervals,
     Measurement,
     PerImage,
@@ -180,72 +179,6 @@ def _setting_warnings(part: Split, splits: Splits, attack: AnyAttack | None, set
     if settings.n is not None and settings.n > (there := len(splits.part(settings.split))):
         out.append(f"n={settings.n} is more than there are: all {there} {settings.split} images are measured")
     return [*out, *image_warnings(splits, settings.split)]
-
-
-def conditions(attack: AnyAttack | None, settings: Measure, n: int) -> dict[str, Any]:
-    """Everything besides weights and images that a measurement depends on."""
-    plain: dict[str, Any] = attack.to_dict() if attack is not None else {}
-    steps = plain.get("steps", 1 if plain["kind"] == "fgsm" else None) if plain else 0
-    return {
-        "attack": plain or None,
-        "eps": (plain.get("threat") or {}).get("eps", 0),
-        "steps": steps,
-        "seed": settings.seed,
-        "n": n,
-        # true in older files, in which classes gave equally many
-        "drawn": "class shares" if settings.n is not None and settings.balanced else False,
-        "split": settings.split,
-        "precision": "fp32",
-        "batch": settings.batch,
-        "attribution_subset": settings.attribution_subset,
-    }
-
-
-def description(
-    evaluation: EvaluationPass,
-    who: Identity,
-    splits: Splits,
-    attack: AnyAttack | None,
-    settings: Measure,
-    fed: settle_inputs.Settled | None = None,
-) -> Measurement:
-    """The record of one checkpoint under one attack without numbers: what was measured, how, and warnings.
-
-    `fed` says how a network is fed whose inputs were guessed.
-    """
-    n = len(evaluation.labels)
-    how = conditions(attack, settings, n)
-    if who.published is not None:
-        how["published"] = who.published
-    of_labels = label_warnings(evaluation.clean, evaluation.labels, splits.class_names)
-    told = [*(fed.warnings if fed else ()), *of_labels, *splits.left_out_of(settings.split)]
-    told += [*evaluation.warnings, *evaluate.warnings(evaluation, splits.class_names)]
-    kept = (how["attack"] or {}).get("return_iterate", "last")
-    if kept != "last":
-        told.append(
-            f"C and CAS are of the {kept} iterates, not of the last as in the paper; compare them "
-            "with their like only"
-        )
-    return Measurement(
-        warnings=told,
-        checkpoint=CheckpointRef(
-            name=who.checkpoint,
-            sha256=who.sha256,
-            source=who.source,
-            run=who.run,
-            epoch=who.epoch,
-            chosen_by=who.chosen_by,
-        ),
-        data=DataRef(name=who.data, checksum=splits.checksum, n=n, split=settings.split),
-        model=who.model,
-        normalise=who.normalise,
-        loaded=who.loaded,
-        inputs=fed.check if fed else None,
-        head=evaluation.head,
-        attack=str(attack) if attack is not None else "none (clean images)",
-        conditions=how,
-        class_names=list(splits.class_names),
-    )
 
 
 def measurement(

@@ -7,7 +7,7 @@ one sentence: which file, what is wrong with it, what to do (`demand`, `guarded`
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -108,6 +108,8 @@ class Planted:
     parts: UInt8[Tensor, "p 3 s s"]
     shows: tuple[tuple[int, ...], ...]
     """The parts of each class, its own first."""
+    strengths: Mapping[str, Float[Tensor, "n p"]] = field(default_factory=dict)
+    """How strongly each image of train, val and test shows each part; 0 if it does not."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -145,13 +145,14 @@ class Shapes(Data):
 
     def __call__(self) -> Splits:
         """Draw the three parts; each has a stream of its own."""
-        drawn = [self.drawn(split) for split in ("train", "val", "test")]
-        parts = [Split(d.images, d.labels) for d in drawn]
+        drawn = {split: self.drawn(split) for split in ("train", "val", "test")}
+        parts = [Split(d.images, d.labels) for d in drawn.values()]
         found = checksum(*(a.numpy() for s in parts for a in (s.images, s.labels)))
         sharing = torch.eye(self.classes, dtype=torch.int64)
         for i, j in self.graph:
             sharing[i, j] = sharing[j, i] = 1
-        return Splits(*(parts[0], parts[1], parts[2]), self._names(), found, sharing, planted=self._planted())
+        planted = self._planted({split: d.strengths for split, d in drawn.items()})
+        return Splits(*(parts[0], parts[1], parts[2]), self._names(), found, sharing, planted=planted)
 
     @property
     def draw_seed(self) -> int:
@@ -201,11 +202,11 @@ class Shapes(Data):
         pictures = (images.clamp(0, 1) * 255).round().to(torch.uint8)
         return Drawn(pictures, labels, strengths, exclusive, shared)
 
-    def _planted(self) -> Planted:
+    def _planted(self, strengths: dict[str, Tensor]) -> Planted:
         """The parts at twice their mean strength, so that they are seen."""
         stamps = [part(p, self.part_size) for p in range(self.classes + len(self.graph))]
         pictures = (0.5 + 2 * self.mu * torch.stack(stamps)).clamp(0, 1)
-        return Planted((255 * pictures).round().byte(), tuple(map(tuple, self.parts_of)))
+        return Planted((255 * pictures).round().byte(), tuple(map(tuple, self.parts_of)), strengths)
 
     def _names(self) -> tuple[str, ...]:
         known = SILHOUETTES

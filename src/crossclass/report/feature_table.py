@@ -32,6 +32,12 @@ def feature_table(file: FeatureFile) -> Iterator[str]:
         f"{file.width} features: {file.dead} add nothing to any class, {file.half} carry half of what is "
         "shared"
     )
+    if (on := file.planted) is not None:
+        none = file.width - on.pure - on.mixed - on.dead
+        yield (
+            f"planted parts: {on.pure} features find one (pure), {on.mixed} several (mixed), {none} none, "
+            f"{on.dead} are dead; {on.parts_found} of {on.parts} parts have a pure feature"
+        )
     if file.changed_sign is not None:
         whole, rest = round(file.cas[0] - file.cas[1], 2), round(file.changed_sign, 2)
         yield (
@@ -58,9 +64,22 @@ def line(f: Feature) -> str:
         then = "" if f.pair_second is None else f", then {signed(f.pair_second, 3)}"
         parts.append(f"{signed(f.pair, 3)} of the pair{then}")
     parts.append(f"counts for {f.effective_classes:.1f} classes")
+    if f.parts:
+        parts.append(found(f))
     strong = [c for c in f.classes if c.a > 0][:3]
     changes = (f"{c.name} {c.a:.2f}" + ("" if c.b is None else f" -> {c.b:.2f}") for c in strong)
     return "; ".join([*parts, ", ".join(changes)])
+
+
+def found(f: Feature, most: int = 3) -> str:
+    """The planted parts that a feature finds, each by the classes that show it; small shares are left out."""
+    some = []
+    for p in f.parts[:most]:
+        if p is f.parts[0] or p.share >= 0.1:
+            own = "the own part" if len(p.classes) == 1 else "the part"
+            less = ", less of it" * (p.response < 0)
+            some.append(f"{own} of {' and '.join(p.classes)} ({p.share:.0%}{less})")
+    return f"finds {', '.join(some)}"
 
 
 def sheet_head(file: FeatureFile) -> str:
@@ -79,7 +98,8 @@ def sheet_title(f: Feature) -> str:
     of_pair = "" if f.pair is None else f", {signed(f.pair)} to the pair"
     of_pair += "" if f.pair_second is None else f", then {signed(f.pair_second)}"
     counts = f"counts for {f.effective_classes:.1f} classes"
-    return f"{f.why[0]}: feature {f.k} adds {signed(f.share)} to CAS{then}{of_pair}; {counts}"
+    parts = f"; {found(f, 1)}" if f.parts else ""
+    return f"{f.why[0]}: feature {f.k} adds {signed(f.share)} to CAS{then}{of_pair}; {counts}{parts}"
 
 
 def signed(value: float, digits: int = 2) -> str:

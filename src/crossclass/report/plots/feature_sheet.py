@@ -27,6 +27,8 @@ class Panel:
     maps: Sequence[NDArray[np.floating[Any]]]
     adds: Sequence[NDArray[np.floating[Any]]]
     """What the feature adds to the class's logit on each image, per checkpoint."""
+    part: NDArray[np.floating[Any]] | None = None
+    """The planted part that the feature finds [s, s, 3], where it is known."""
 
 
 def feature_sheet(
@@ -40,7 +42,8 @@ def feature_sheet(
     most = max(len(panels) for _, panels in blocks)
     rows = 1 + len(checkpoints)
     tall = HEAD + 0.2 + rows * (CELL + GAP) + FOOT + BETWEEN
-    width = SIDE + across * (CELL + GAP) + (most - 1) * CLASSES_APART + 0.1
+    planted = any(p.part is not None for _, panels in blocks for p in panels)
+    width = SIDE + across * (CELL + GAP) + (most - 1) * CLASSES_APART + planted * (CELL + CLASSES_APART) + 0.1
     height = len(blocks) * tall + TOP
     with styled(BARE):
         figure = Figure(figsize=(width, height))
@@ -61,6 +64,12 @@ def feature_sheet(
                         middle = top - HEAD - 0.2 - r * (CELL + GAP) - CELL / 2
                         at = (SIDE - 0.08) / width, middle / height
                         figure.text(*at, label, fontsize=7.5, ha="right", va="center")
+            if panels and (part := panels[0].part) is not None:
+                below = top - HEAD - 0.2 - CELL
+                figure.text(left / width, (top - HEAD - 0.08) / height, "planted", fontsize=8, va="center")
+                ax = figure.add_axes((left / width, below / height, CELL / width, CELL / height))
+                ax.imshow(part, interpolation="nearest")
+                ax.set_axis_off()
     return figure
 
 
@@ -105,6 +114,6 @@ def overlay_strip(images: NDArray[np.floating[Any]], maps: NDArray[np.floating[A
     """
     pixels = np.broadcast_to(images, (*images.shape[:3], 3))
     stream = io.BytesIO()
-    whole = mosaic([pixels, *(overlay(pixels, of, 1.0) for of in maps)], min(pixels.shape[1:3]))
+    whole = mosaic([pixels, *(overlay(pixels, of, 1.0) for of in maps)], float(min(pixels.shape[1:3])))
     imsave(stream, whole, format="png")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -217,6 +217,7 @@ def draw_features(rows: "Sequence[SheetRow]", file: "FeatureFile", path: Path, m
                 row.images.movedim(1, -1).numpy(),
                 [m.numpy() for m in row.maps],
                 [a.numpy() for a in row.adds],
+                None if row.part is None else row.part.movedim(0, -1).numpy() / 255,
             )
         )
     titles = [(sheet_title(numbers[k]), of) for k, of in panels.items()]
