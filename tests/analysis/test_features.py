@@ -117,6 +117,9 @@ def test_a_pair_has_the_features_that_carry_its_cosine(folder) -> None:
     assert all(f.pair > 0 for f in file.features)
     assert sum(f.pair for f in file.features) >= file.pair_cosine[0] - 1e-9
     assert {row.class_name for row in rows} == {"square", "disk"}
+    for row in rows:  # a pair also shares what speaks against both
+        adds, against = row.adds[0], bool((row.adds[0] < 0).all())
+        assert adds.tolist() == adds.sort(descending=not against).values.tolist()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def sheet_rows(
 ) -> list[SheetRow]:
     """Features on the images of a class on which they add most at the first checkpoint.
 
+    Of a feature that speaks against the class, on average, these are the images from which it takes most.
+
     Args:
         seen: One checkpoint, or two of one run; the pass of the first has kept images to choose from.
         wanted: A feature k and a class i for each row; those without images are left out.
@@ -54,7 +56,7 @@ def sheet_rows(
     chosen: list[tuple[int, int, Int[Tensor, " m"]]] = []
     for k, i in wanted:
         there = (kept & (first.labels == i)).nonzero().flatten()
-        adds = first.features[there, k] * first.W[i, k]
+        adds = first.features[there, k] * first.W[i, k] * (-1 if first.means[i, k] < 0 else 1)
         best = there[adds.argsort(descending=True)[:images]]
         if len(best):
             chosen.append((k, i, best))

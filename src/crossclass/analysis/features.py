@@ -281,7 +281,8 @@ def _chosen(
     orders: dict[Why, list[int]] = {}
     if of_pair is not None:
         if len(of_pair) == 2:
-            orders["pair forgotten"] = by_feature.largest(of_pair[0] - of_pair[1], top)
+            carried = torch.where(of_pair[0] > 0, of_pair[0] - of_pair[1], 0.0)
+            orders["pair forgotten"] = by_feature.largest(carried, top)
         orders["pair"] = by_feature.largest(of_pair[0], top)
     else:
         if lost is not None:
