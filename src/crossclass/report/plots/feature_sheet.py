@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from crossclass.report.plots.saliency import overlay
 from crossclass.report.plots.style import BARE, styled
 
 CELL, GAP, SIDE, HEAD, FOOT, BETWEEN = 0.72, 0.04, 0.75, 0.36, 0.2, 0.14  # inches
-CLASSES_APART, TOP = 0.22, 0.55
+CLASSES_APART = 0.22
+LETTER, TITLE_LETTER, LINE = 0.065, 0.085, 0.17  # about the width of a letter above, in a title, and a line
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,17 @@ def feature_sheet(
     tall = HEAD + 0.2 + rows * (CELL + GAP) + FOOT + BETWEEN
     planted = any(p.part is not None for _, panels in blocks for p in panels)
     width = SIDE + across * (CELL + GAP) + (most - 1) * CLASSES_APART + planted * (CELL + CLASSES_APART) + 0.1
-    height = len(blocks) * tall + TOP
+    width = max(width, TITLE_LETTER * max(len(title) for title, _ in blocks) + 0.2)
+    lines = [part for line in head.split("\n") for part in textwrap.wrap(line, int((width - 0.2) / LETTER))]
+    above = 0.21 + LINE * len(lines)
+    height = len(blocks) * tall + above
     with styled(BARE):
         figure = Figure(figsize=(width, height))
-        figure.text(0.08 / width, (height - 0.08) / height, head, fontsize=8, va="top", linespacing=1.5)
+        figure.text(
+            0.08 / width, (height - 0.08) / height, "\n".join(lines), fontsize=8, va="top", linespacing=1.5
+        )
         for b, (title, panels) in enumerate(blocks):
-            top = height - TOP - b * tall
+            top = height - above - b * tall
             figure.text(0.08 / width, (top - 0.2) / height, title, fontsize=9, weight="bold", va="center")
             largest = max((float(m.max(initial=0)) for p in panels for m in p.maps), default=0.0)
             left = SIDE
