@@ -126,6 +126,12 @@ def test_what_is_no_network_is_told_what_measure_takes():
         cc.measure(nn.Flatten(0), IMAGES, LABELS)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
+def test_what_is_no_list_of_files_is_told_so():
+    with pytest.raises(cc.UserError, match="list of run folders and files"):
+        cc.measure(1)
+
+
 def test_another_normalisation_that_is_clearly_better_is_said_and_not_taken():
     # brightness of the image is its class, for images in [-1, 1]
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))

@@ -67,6 +67,7 @@ def test_paths_of_classes():
 )
 def test_what_is_meant_by_other_words(word, setting):
     assert meant_by(word, [Train, Run]) == f"; did you mean '{setting}'?"
+    assert "'recipe.attack.steps' or 'validation.attack.steps'" in meant_by("attack.steps", [Run])
     assert meant_by("alpha", [Measure]) == "; did you mean 'attack.step_size'?"
 
 

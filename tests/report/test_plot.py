@@ -48,6 +48,8 @@ def test_a_result_file_of_one_measurement_is_drawn_like_it(tmp_path):
     (one,) = file.results
     assert np.array_equal(file.C, one.C)
     assert file["robust"] == one["robust"] == 0.2
+    with pytest.raises(KeyError, match="did you mean 'robust'"):
+        file["roust"]
     drawn = [cells(cc.plot.matrix(of).axes[0]) for of in (one, file, path, str(path))]
     assert drawn[0]
     assert drawn == [drawn[0]] * 4

@@ -363,7 +363,8 @@ def measure_checkpoints(
     draw: Draw | None = None,
 ) -> ResultFile:
     """Measure checkpoints; see `measure`."""
-    if isinstance(targets, str) or any(not isinstance(target, str | PathLike) for target in targets):
+    several = isinstance(targets, list | tuple)
+    if not several or any(not isinstance(target, str | PathLike) for target in targets):
         raise UserError(
             "measure takes a list of run folders and files, such as ['best.pth'], or a network with images "
             "and labels: measure(model, images, labels)"

@@ -21,7 +21,7 @@ from crossclass.analysis.forgotten_records import SharedAndForgotten
 from crossclass.analysis.frames import to_frame
 from crossclass.analysis.input_check import InputCheck as InputCheck
 from crossclass.analysis.metrics import METRICS, Part
-from crossclass.core.errors import UserError
+from crossclass.core.errors import UserError, did_you_mean
 from crossclass.core.printable import printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ class _WithMetrics(Record):
 
     def __getitem__(self, key: str) -> Any:
         """A metric, such as `record["cas"]`, or a field; raises KeyError if the record lacks it."""
-        return getattr(self, key) if key in type(self).model_fields else self.metrics[key]
+        if key in type(self).model_fields:
+            return getattr(self, key)
+        if key not in self.metrics:
+            raise KeyError(f"there is no '{key}' here{did_you_mean(key, self.metrics)}")
+        return self.metrics[key]
 
     def get(self, key: str) -> Any:
         """A metric or a field by its name; None if the record lacks it."""

@@ -75,7 +75,8 @@ def load_run(folder: Path | str) -> RunRecord:
     """Read a run folder. Raises UserError if it is none, has no epoch yet, or a file of it is damaged."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
+        what = "a file, no run folder" if folder.is_file() else "no such folder"
+        raise UserError(f"{folder}: {what}; give the folder of a run, such as runs/NAME")
     config, events, measured = (folder / name for name in ("config.yaml", "events.jsonl", "measure.json"))
     if not config.exists() and not events.exists():
         inside = sorted(p.parent for p in folder.glob("*/config.yaml"))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from crossclass.cli.app import Partial, Targets, Trust, app
 from crossclass.cli.progress import progress_display
-from crossclass.core.errors import UserError
 
 
 @app.command()
@@ -23,37 +22,26 @@ def ablate(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
       crossclass ablate robust.pt data.path=cifar10 attack=autoattack attack.attacks=[apgd-ce]
     """
     from crossclass.analysis.ablate import Ablate, ablate
-    from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
     from crossclass.cli import own_settings
-    from crossclass.cli.arguments import made_by, read_arguments
+    from crossclass.cli.arguments import read_arguments
+    from crossclass.cli.destination import destination
     from crossclass.cli.measure import measure_settings
-    from crossclass.core.destinations import follow, is_stdout, takes_bytes
-    from crossclass.core.files import json_text, require_ending, require_writable, write_atomic
-    from crossclass.core.made_by import own_name, replaced, reserved
+    from crossclass.core.files import json_text, write_atomic
     from crossclass.report.ablation_table import ablation_table
 
     read = read_arguments(targets, Ablate, Source, own=own_settings.Ablate())
-    if not read.targets:
-        raise UserError("ablate needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
-    out, runtime = read.own.out or Path("ablation.json"), read.own.runtime
-    require_ending(out, ".json")
-    require_writable(out)
-    files = [file_sha256(Path(t)) for t in read.targets if Path(t).is_file()]
-    mark = made_by(out, "ablate", read.targets, read.assignments, files)
-    out = out if read.own.out else own_name(out, mark)
-    draws_curves = not takes_bytes(follow(out))
+    to, runtime = destination("ablate", read, "ablation.json"), read.own.runtime
 
     def write() -> tuple[Path, str | None]:
         figure = None
-        if draws_curves:
+        if to.is_file:
             from crossclass.report.plots.paper_figures import draw_ablation  # matplotlib is slow to import
 
-            end = follow(out)
-            with reserved(end.with_name(f"{end.stem}-curves.svg"), mark) as path:
-                figure = draw_ablation(file, path, mark)
+            with to.beside("-curves.svg") as path:
+                figure = draw_ablation(file, path, to.mark)
         whole = file.model_copy(update={"figure": figure})
-        with replaced(out, mark, progress.log) if read.own.out else reserved(out, mark) as path:
+        with to.written(progress.log) as path:
             write_atomic(path, json_text(whole.to_dict()) + "\n")
         return path, figure
 
@@ -67,8 +55,8 @@ def ablate(targets: Targets, trust: Trust = False, allow_partial: Partial = Fals
             trust=trust,
             allow_partial=allow_partial,
         )
-        file = file.model_copy(update={"made_by": mark})
-        words = sys.stderr if is_stdout(out) else sys.stdout
+        file = file.model_copy(update={"made_by": to.mark})
+        words = sys.stderr if to.is_stdout else sys.stdout
         try:
             path, figure = runtime.group.on_main_process(write)
         finally:

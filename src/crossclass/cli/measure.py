@@ -34,37 +34,29 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
     from crossclass.analysis.measure import Measure, measure
     from crossclass.analysis.pictures import write_pictures
     from crossclass.analysis.result_files import write_results
-    from crossclass.checkpoints.card import file_sha256
     from crossclass.checkpoints.load import Source
     from crossclass.cli import own_settings
-    from crossclass.cli.arguments import made_by, read_arguments
-    from crossclass.core.destinations import follow, is_replaced, is_stdout, takes_bytes
-    from crossclass.core.files import require_ending, require_writable
-    from crossclass.core.made_by import own_name, replaced, reserved
+    from crossclass.cli.arguments import read_arguments
+    from crossclass.cli.destination import destination
+    from crossclass.core.destinations import is_replaced
     from crossclass.report.console import table
 
     read = read_arguments(targets, Measure, Source, own=own_settings.Measure())
-    if not read.targets:
-        raise UserError("measure needs a run folder or a checkpoint, such as runs/cifar10-mini-...")
-    out, runtime = read.own.out or Path("measure.json"), read.own.runtime
-    require_ending(out, ".json")
-    require_writable(out)
-    files = [file_sha256(Path(t)) for t in read.targets if Path(t).is_file()]
-    mark = made_by(out, "measure", read.targets, read.assignments, files)
-    out = out if read.own.out else own_name(out, mark)
-    if "saliency" in read.changes and takes_bytes(follow(out)):
-        raise UserError(f"saliency draws a grid beside the result, and {out} is no file; give out=FILE.json")
+    to, runtime = destination("measure", read, "measure.json"), read.own.runtime
+    if "saliency" in read.changes and not to.is_file:
+        raise UserError(
+            f"saliency draws a grid beside the result, and {to.path} is no file; give out=FILE.json"
+        )
 
     def draw(maps: "SaliencyMaps", name: str) -> str:
         from crossclass.report.plots.paper_figures import draw_maps  # matplotlib is slow to import
 
-        end = follow(out)
-        with reserved(end.with_name(f"{end.stem}-saliency{name and '-'}{name}.png"), mark) as path:
-            return draw_maps(maps, path, mark)
+        with to.beside(f"-saliency{name and '-'}{name}.png") as path:
+            return draw_maps(maps, path, to.mark)
 
     def write() -> Path:
-        with replaced(out, mark, progress.log) if read.own.out else reserved(out, mark) as path:
-            write_results(path, results.model_copy(update={"made_by": mark}))
+        with to.written(progress.log) as path:
+            write_results(path, results.model_copy(update={"made_by": to.mark}))
             write_pictures(path, [r.pictures for r in results.results])
         return path
 
@@ -78,12 +70,12 @@ def measure(targets: Targets, trust: Trust = False, allow_partial: Partial = Fal
             allow_partial=allow_partial,
             draw=draw,
         )
-        if is_replaced(out):
-            progress.log(f"{out} is replaced")
+        if is_replaced(to.path):
+            progress.log(f"{to.path} is replaced")
         try:
             path = runtime.group.on_main_process(write)
         finally:  # a full disk does not take the numbers away
-            words = sys.stderr if is_stdout(out) else sys.stdout
+            words = sys.stderr if to.is_stdout else sys.stdout
             for line in table(results):
                 print(line, file=words)
     print(path, file=words)

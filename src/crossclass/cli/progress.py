@@ -57,7 +57,7 @@ class ProgressDisplay:
         if what and self.clock() - self.said >= silence:
             far = f" {done} of {total}" if total > 1 else ""
             since = self.latest or f"{duration(passed)} so far"
-            self.log(f"{self.label}: {what}{far}, {since}")
+            self.log(f"{self.label}: {far.strip() if what == self.label and far else what + far}, {since}")
 
     def row(self, row: "EpochRow") -> None:
         """The line of a finished epoch, with its warnings; those before a resume only tell the time left."""

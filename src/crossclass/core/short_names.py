@@ -45,7 +45,8 @@ SYNONYMS = {
 def meant_by(word: str, classes: Sequence[type[BaseModel]]) -> str:
     """`; did you mean 'lr'?` for a word that is no setting of these classes.
 
-    It is the setting that others call so, else the one path that ends in the word, else the nearest name.
+    It is the setting that others call so, else the one path that ends in the word, or the two or three that
+    end in a path such as `attack.steps`, else the nearest name.
     """
     plain = word.replace("-", "_").lower()
     paths = dict.fromkeys(path for cls in classes for path in _paths(cls, frozenset()))
@@ -56,6 +57,8 @@ def meant_by(word: str, classes: Sequence[type[BaseModel]]) -> str:
     shortest = [path for path in found if path.count(".") == min(p.count(".") for p in found)]
     if len(shortest) == 1 or (plain in SYNONYMS and shortest):
         return f"; did you mean '{shortest[0]}'?"
+    if "." in plain and 1 < len(shortest) <= 3:
+        return f"; did you mean {' or '.join(repr(path) for path in shortest)}?"
     short = {name for name in SHORT if paths_of(name, classes)}
     return did_you_mean(word, {path.split(".")[0] for path in paths} | short)
 

@@ -16,6 +16,10 @@ from crossclass.data.subset import Checksummed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 """Of what must be a readable image; another file is one if Pillow knows its first bytes."""
+ONE_SIZE = (
+    "bring all images to one size before, as with Image.resize of Pillow (docs/data.md has the lines): there "
+    "is no setting for it"
+)
 SAVE_AGAIN = "save it again or remove it"
 
 
@@ -112,7 +116,7 @@ def stack(
     for i, path in enumerate(paths):
         image = rgb(path, todo)
         what = f"is {image.shape[1]} x {image.shape[0]} pixels, {wanted}"
-        demand(image.shape == (h, w, 3), path, what, todo if size else "bring all images to one size")
+        demand(image.shape == (h, w, 3), path, what, todo if size else ONE_SIZE)
         images[i] = image if channels == 3 else _gray(path, image, to_gray)
     return images
 
