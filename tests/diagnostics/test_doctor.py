@@ -94,6 +94,14 @@ def only_corners(net: Small, data: Splits) -> None:
     net.before = before
 
 
+def other_origin(net: Small, data: Splits) -> None:
+    """The same logits from features that are one lower."""
+    with torch.no_grad():
+        net.head.bias += net.head.weight.sum(dim=1)
+    features = net.features
+    net.features = lambda x: features(x) - 1
+
+
 def constants(mean: float, std: float) -> Callable[[Small, Splits], None]:
     return change(mean=torch.full((1, 1, 1, 1), mean), std=torch.full((1, 1, 1, 1), std))
 
@@ -210,6 +218,7 @@ CASES: list[Case] = [
     ("permuted-labels", "fault", {"data": relabelled(lambda y: (y + 1) % 3)}),
     ("permuted-labels", "fault", {"data": relabelled(lambda y: torch.tensor([1, 0, 2])[y])}),
     ("chance-accuracy", "fault", {"data": relabelled(guessed)}),
+    ("movable-cas", "note", {"ill": other_origin, "settings": QUICK}),
     ("zero-gradients", "fault", {"ill": change(before=rounded), "settings": FULL}),
     ("zero-gradients", "fault", {"ill": change(before=lambda x: x.detach()), "settings": FULL}),
     ("non-finite-gradients", "fault", {"ill": change(before=nan_root), "settings": FULL}),
