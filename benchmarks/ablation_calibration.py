@@ -12,12 +12,14 @@ def main(out: Path) -> None:
     effort = Effort()
     rows: dict = {"eps": effort.eps}
     numbers = measure_calibration(
-        effort, lambda text: print(text, flush=True), lambda r: out.write_text(json.dumps(rows | {"rows": r}))
+        effort,
+        lambda text: print(text, flush=True),
+        lambda r: out.write_text(json.dumps(rows | {"rows": r}), encoding="utf-8"),
     )
     verdicts = [
         {"claim": v.claim, "verdict": v.verdict, "reason": v.reason} for v in judge_calibration(numbers)
     ]
-    out.write_text(json.dumps(numbers | {"verdicts": verdicts}, indent=1) + "\n")
+    out.write_text(json.dumps(numbers | {"verdicts": verdicts}, indent=1) + "\n", encoding="utf-8")
     for v in verdicts:
         print(v)
 

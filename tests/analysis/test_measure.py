@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import literal_twins
 from crossclass import models
-from crossclass.analysis import intervals, measure as measuring
+from crossclass.analysis import description, intervals, measure as measuring
 from crossclass.analysis.measure import Measure
 from crossclass.attacks import FGSM, PGD, reference_attack
 from crossclass.attacks.norms import L2, Linf
@@ -375,7 +375,7 @@ def test_n_images_of_a_sorted_set_stand_for_all_of_it(net, settings, robust):
     asked = Measure(**{"n": 20, "attack": PGD(steps=1), **settings})
     found = measuring.evaluate_checkpoint(net, splits, asked.attack, asked, CPU)
     assert found.accuracy("robust") == robust
-    conditions = measuring.conditions(asked.attack, asked, len(found.labels))
+    conditions = description.conditions(asked.attack, asked, len(found.labels))
     assert conditions["drawn"] == ("class shares" if settings == {} else False)
 
 

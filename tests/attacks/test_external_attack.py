@@ -143,7 +143,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             config.validated(cls, given)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"give call=package\.module:function"):
+    with pytest.raises(UserError, match=r"give call=MODULE:FUNCTION"):
         External()(tiny_net(), pictures(5), Y)
 
 

@@ -42,7 +42,7 @@ def test_help_and_version_answer_without_torch(call):
         assert not summary.endswith("..."), "cut off at 80 columns"
         code, out, _ = call(command, "--help")
         assert code == 0
-        trusting = ("train", "sweep", "measure", "features", "ablate", "doctor")
+        trusting = ("train", "sweep", "fork", "measure", "features", "ablate", "doctor")
         assert ("--trust" in out) == (command in trusting)
     assert call("--version")[1].startswith("crossclass 0.")
 

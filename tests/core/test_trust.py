@@ -52,7 +52,12 @@ DANGEROUS = {
     "pickle.load": {"checkpoints/torch_files.py"},  # with --trust
     "torch.load": {"checkpoints/torch_files.py"},
     # allow_pickle only with --trust, and only in the first
-    "np.load": {"checkpoints/file_formats.py", "analysis/result_files.py", "analysis/pictures.py"},
+    "np.load": {
+        "checkpoints/file_formats.py",
+        "analysis/result_files.py",
+        "analysis/pictures.py",
+        "analysis/feature_pictures.py",
+    },
     "importlib.import_module": {"core/trust.py"},  # with consent
     "import_module": {"__init__.py"},  # names of ours
     "__import__": set(),

@@ -35,6 +35,7 @@ def test_a_finished_run_is_complete(whole):
         "events.jsonl",
         "metrics.csv",
         "measure.json",
+        "measure-features.npz",
         "measure-pictures.npz",
         "DONE",
         "resume",

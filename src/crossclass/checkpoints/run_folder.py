@@ -6,6 +6,7 @@
                              best.val, best.test, last, last_good, epoch_NNN (.safetensors, with a card each)
                              measure.json  the full evaluation of the checkpoints that matter
                              measure-pictures.npz  a few of its images, for the page;  report.html  the page
+                             measure-features.npz  features of them, for the page
                              measure-features.npz  images on which shared features are strong, for the page
                              resume/       the last two states of training;  DONE  when finished
                              states/epoch_NNN/  states that were kept for forks, with the best so far

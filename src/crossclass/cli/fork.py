@@ -25,7 +25,7 @@ def fork(
     ],
     trust: Trust = False,
 ) -> int:
-    """Go on from the state of a run after an epoch, with other settings from there.
+    """Go on from a run's state after an epoch, with other settings.
 
     Batches and noise are the parent's, so its arms differ by the settings alone. EPOCH is a number or
     best.val; the parent was trained with keep_state=[EPOCH] or keep_state=[best]. Several parents (also

@@ -28,6 +28,7 @@ SYNONYMS = {
     "alpha": "attack.step_size",
     "batch_size": "batch",
     "drops": "lr_milestones",
+    "epoch": "epochs",
     "epsilon": "eps",
     "iterations": "steps",
     "learning_rate": "lr",
