@@ -54,6 +54,19 @@ def test_arms_are_run_folders_that_the_same_command_finds_again(parent, call):
     assert out.split() == [str(f.path) for f in folders]
 
 
+def test_another_kind_of_recipe_keeps_the_attack_of_its_parent(parent, call):
+    """PGD-1 stays PGD-1 below kd and awp, and comes back from there; what differs is said."""
+    for kind in ("kd", "awp", "at"):
+        code, out, err = call("fork", f"{parent}@1", f"recipe.kind={kind}", *MORE)
+        assert code == 0, err
+        fork = load_yaml(Run, RunFolder(Path(out.strip())).config(), "config.yaml")
+        assert fork.recipe.kind == kind
+        assert fork.recipe.crafting_attack == load_yaml(Run, TINY, "").recipe.crafting_attack
+        assert ("differs from its parent: in nothing" in err) == (kind == "at")
+        assert "is trained first" not in err or kind == "kd"
+    assert not list(Path("runs").glob("*teacher*"))  # the parent is the teacher
+
+
 def test_train_goes_on_with_a_fork_and_the_table_names_what_differs(parent, call):
     code, out, err = call("fork", f"{parent}@1", "lr=0.01,0.02", *MORE)
     forks = out.split()
@@ -93,6 +106,10 @@ def test_what_cannot_be_forked_is_one_sentence_and_trains_nothing(parent, call, 
 
 
 def test_a_finished_run_that_kept_no_such_state_says_what_to_do(parent, call):
+    shutil.rmtree(Path(parent, "states"))
+    code, out, err = call("train", "tiny.yaml", "keep_state=[best]", *MORE)
+    assert (code, out) == (2, "")
+    assert "no state of epoch best" in err
     code, out, err = call("train", "tiny.yaml", "keep_state=[1,2]", *MORE)
     assert (code, out) == (2, "")
     assert "another out=DIR" in err

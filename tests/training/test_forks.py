@@ -3,7 +3,9 @@
 import shutil
 
 import pytest
+import torch
 
+from crossclass import models
 from crossclass.analysis.run_record import load_run
 from crossclass.checkpoints.card import load_checkpoint, load_tensors
 from crossclass.checkpoints.run_folder import RunFolder
@@ -106,12 +108,21 @@ def test_the_best_epoch_is_kept_too_and_its_fork_begins_with_it(parent, tmp_path
         assert untimed(fork.rows(best)) == untimed(parent.rows(best))
 
 
-def test_momentum_goes_on(parent, tmp_path):
-    """Without the parent's momentum the next step would be another one."""
-    kept = parent.kept_state(AT_EPOCH) / "state.safetensors"
-    tensors, card = load_tensors(kept)
-    assert any(name.startswith("momentum/") and bool(t.abs().sum() > 0) for name, t in tensors.items())
-    assert card["epoch"] == AT_EPOCH
+def test_an_average_that_begins_with_the_fork_begins_with_the_parents_weights(parent, tmp_path):
+    almost_all = {"weight_averaging": {"kind": "ema", "decay": 1 - 1e-7}}
+    fork = trained(forked(parent, almost_all), tmp_path)
+    kept = load_tensors(parent.kept_state(AT_EPOCH) / "state.safetensors")[0]
+    there = {k.removeprefix("model/"): v for k, v in kept.items() if k.startswith("model/")}
+    learned = [name for name, _ in built().named_parameters()]
+    assert learned
+    for name, tensor in weights(fork).items():
+        if name in learned:
+            torch.testing.assert_close(tensor, there[name], rtol=0, atol=1e-5)
+
+
+def built():
+    splits = TINY.data()
+    return models.build(TINY.model, splits.train.images, 3, 0)
 
 
 def test_the_digest_holds_the_parents_and_its_epoch(parent, tmp_path):

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,6 +14,7 @@ from crossclass.core.errors import UserError
 if TYPE_CHECKING:
     from crossclass.checkpoints.run_folder import RunFolder
     from crossclass.cli.own_settings import Fork
+    from crossclass.training.recipes import Recipe
     from crossclass.training.run import Run
 
 
@@ -53,7 +54,8 @@ def fork(
             require_consent(names_of_code(arm.run.to_dict()), arm.typed)
         for arm in arms:
             try:
-                print(show_training(arm.run, arm.out, arm.label, read.own))
+                notes = [f"differs from its parent: {arm.differs}"]
+                print(show_training(arm.run, arm.out, arm.label, read.own, notes=notes))
             except UserError as e:
                 if len(arms) == 1:
                     raise
@@ -69,12 +71,15 @@ class _Arm(NamedTuple):
     label: str
     typed: str
     """The parent and what is changed, as it was typed."""
+    differs: str
+    """In what it differs from its parent, also where that was not typed."""
 
 
 def _arms(targets: Sequence[str], assignments: Sequence[tuple[str, str]], own: "Fork") -> list[_Arm]:
     """Every combination of a parent with values; raises UserError for one that cannot begin."""
     from crossclass.cli.arguments import parse_values, split_values
     from crossclass.cli.train import run_with_images
+    from crossclass.core.config import differences
     from crossclass.paper.runs import with_changes
     from crossclass.training.forks import parent_of
     from crossclass.training.run import Parent, Run
@@ -90,7 +95,8 @@ def _arms(targets: Sequence[str], assignments: Sequence[tuple[str, str]], own: "
             typed = " ".join([target, *(f"{path}={text}" for path, text in chosen)])
             values = {"lr_milestones": base.lr_milestones, **parse_values(chosen, Run)}  # never shifted
             try:
-                run = with_changes(base.replace(parent=None), values).replace(parent=parent)
+                start = base.replace(parent=None, recipe=_kept_recipe(base.recipe, values))
+                run = with_changes(start, values).replace(parent=parent)
             except UserError as e:
                 raise UserError(f"{typed}: {e}") from e
             one = f"{folder.path.absolute()} {run.digest()}"
@@ -98,8 +104,25 @@ def _arms(targets: Sequence[str], assignments: Sequence[tuple[str, str]], own: "
                 raise UserError(f"'{typed}' and '{known[one]}' are the same run; take one of them out")
             known[one] = typed
             label = f"{folder.path.name.rpartition('-')[0] or folder.path.name}-fork{epoch}"
-            arms.append(_Arm(run, own.out or folder.path.parent, label, typed))
+            changed = differences(base.replace(parent=None), run.replace(parent=None)).items()
+            said = ", ".join(f"{path}={now} (there {before})" for path, (before, now) in changed)
+            arms.append(_Arm(run, own.out or folder.path.parent, label, typed, said or "in nothing"))
     return arms
+
+
+def _kept_recipe(recipe: "Recipe", values: dict[str, Any]) -> "Recipe":
+    """The parent's recipe, put where another kind of recipe keeps its attack.
+
+    With `recipe.kind=kd` or awp the parent's becomes the inner one (in `values`, unless one is given), from
+    these back the inner one is taken, and the same kind stays as it is: an arm changes no attack unasked.
+    """
+    kind, inner = values.get("recipe.kind"), getattr(recipe, "inner", None)
+    kept: Recipe = inner if inner is not None and inner.kind == kind else recipe
+    if kept.kind == kind:
+        del values["recipe.kind"]  # a kind that is set has its defaults
+    elif kind in ("kd", "awp") and inner is None and not any(p.startswith("recipe.inner") for p in values):
+        values["recipe.inner"] = recipe.to_dict()
+    return kept
 
 
 def _matching(target: str) -> list[str]:

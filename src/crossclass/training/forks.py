@@ -114,9 +114,13 @@ def keep(
 
 def require_kept(folder: RunFolder, wanted: Sequence[KeptEpoch]) -> None:
     """Raise UserError if a finished run lacks a state that is wanted now."""
-    lacking = [e for e in wanted if e != "best" and e not in folder.kept_states()]
-    if lacking or ("best" in wanted and not folder.kept_states()):
-        which = lacking[0] if lacking else "best"
+    epochs: dict[KeptEpoch, int] = {e: e for e in wanted if e != "best"}
+    if "best" in wanted:
+        names = [name for name in ("best.val", "best.test") if folder.checkpoint(name).exists()]
+        epochs |= {"best": load_checkpoint(folder.checkpoint(names[0]))[1].epoch} if names else {}
+    lacking = [name for name, epoch in epochs.items() if epoch not in folder.kept_states()]
+    if lacking:
+        which = lacking[0]
         raise UserError(
             f"{folder.path} is finished and kept no state of epoch {which}; train it again with another "
             "out=DIR, which gives the same run"
